@@ -1,0 +1,215 @@
+"""What came true after each bar, and when it was known: forward return, direction, triple barrier, trend.
+
+A label of row t uses bars after t, none beyond the row's segment, and ends at the bar `label_end`. Its scale, the
+volatility, comes from bars up to t alone.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numba import njit
+
+OUTPUTS: dict[str, tuple[str, ...]] = {  # what a model of each kind answers; class codes index into it
+    "return": ("return",),
+    "direction": ("down", "up"),
+    "barrier": ("down", "flat", "up"),
+    "trend": ("trend",),
+}
+NEUTRAL = {"return": 0.0, "trend": 0.5}  # the y of a number that says neither up nor down
+DOWN, FLAT, UP = range(3)  # codes of a barrier's outputs
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels that exist, and where every other bar went: the rows and the losses add up to the bars."""
+
+    table: pd.DataFrame  # row, segment, time, label_end, y, raw, move: one line for each bar that has a label
+    lost: dict[str, int]  # bars without a label, by cause; each is counted under one cause alone
+    ties: int  # labels that a convention decided: see each kind
+
+
+def build(bars: pd.DataFrame, block: dict[str, Any]) -> Labels:
+    """Labels of the clean table `bars` as a target block says: `kind`, and that kind's arguments as the other keys.
+
+    The table's columns: `row` int64, the position in `bars`; `segment` int32; `time` and `label_end` int64 ms, the
+    open_time of the row and of the last bar that its label uses; `y` float32, or int32 codes into `OUTPUTS[kind]`;
+    `raw` float64, the log return from the row's close until its label ends; `move` float64, close[i+1]/close[i] - 1.
+    Raises ValueError for an unknown kind, an unknown or missing key, or a value out of range.
+    """
+    if block.get("kind") not in KINDS:
+        raise ValueError(f"kind: {block.get('kind')!r}; a target's kind is one of {', '.join(KINDS)}")
+    arguments = {key: value for key, value in block.items() if key != "kind"}
+    known = [name for name, p in inspect.signature(KINDS[block["kind"]]).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    unknown, missing = [key for key in arguments if key not in known], [key for key in known if key not in arguments]
+    if unknown or missing:
+        wrong = [f"unknown key {key!r}" for key in unknown] + [f"missing key {key!r}" for key in missing]
+        raise ValueError(f"{block['kind']} target: {', '.join(wrong)}; its keys are {', '.join(known)}")
+    return KINDS[block["kind"]](bars, **arguments)
+
+
+def forward_return(bars: pd.DataFrame, *, horizon: int, volatility_window: int) -> Labels:
+    """Log return over the next `horizon` bars in units of σ_t·√horizon, σ_t the volatility of one bar known at t."""
+    volatility = bar_volatility(bars, window=volatility_window)
+    row, lost = _labelled(bars, horizon=horizon, volatility=volatility)
+    raw = _log_return(bars, row, row + horizon)
+    y = raw / (volatility[row] * np.sqrt(horizon))
+    return _labels(bars, row, end=row + horizon, y=y.astype(np.float32), raw=raw, lost=lost, ties=0)
+
+
+def direction(bars: pd.DataFrame, *, horizon: int) -> Labels:
+    """1 where the close is higher after `horizon` bars, else 0; `ties` counts equal closes, which are not up."""
+    row, lost = _labelled(bars, horizon=horizon)
+    raw = _log_return(bars, row, row + horizon)
+    ties = int(np.count_nonzero(raw == 0))
+    return _labels(bars, row, end=row + horizon, y=(raw > 0).astype(np.int32), raw=raw, lost=lost, ties=ties)
+
+
+def triple_barrier(bars: pd.DataFrame, *, horizon: int, profit: float, stop: float, volatility_window: int) -> Labels:
+    """Which level the next `horizon` bars' highs and lows touch first: up, down, or flat for neither (AFML 3.2).
+
+    The levels are close_t·(1 + profit·σ_t) and close_t·(1 - stop·σ_t), σ_t the volatility of one bar known at t. The
+    label ends at the touch, and `raw` is the log return to the level touched; for flat, to the last close. Where one
+    bar touches both levels the stop comes first; `ties` counts these. A row needs its whole horizon inside its segment,
+    however early the touch: else the rows near a segment's end would be those with early touches.
+    """
+    _check_positive({"profit": profit, "stop": stop})
+    volatility = bar_volatility(bars, window=volatility_window)
+    row, lost = _labelled(bars, horizon=horizon, volatility=volatility)
+    high, low, close = (bars[name].to_numpy(dtype=np.float64) for name in ("high", "low", "close"))
+    upper, lower = close[row] * (1 + profit * volatility[row]), close[row] * (1 - stop * volatility[row])
+    end, y, ties = _first_touch(high, low, row, upper, lower, horizon)
+    raw = np.log(np.select([y == DOWN, y == UP], [lower, upper], close[end]) / close[row])
+    return _labels(bars, row, end=end, y=y, raw=raw, lost=lost, ties=ties)
+
+
+def trend(bars: pd.DataFrame, *, horizon: int) -> Labels:
+    """(1 + the signed efficiency ratio)/2 of the next `horizon` log closes: 1 straight up, 0 straight down, 0.5 none.
+
+    The efficiency ratio is the move from end to end over the sum of the absolute steps (Kaufman 1995). `ties` counts
+    paths that never move, which have no trend.
+    """
+    row, lost = _labelled(bars, horizon=horizon)
+    raw = _log_return(bars, row, row + horizon)
+    path = np.zeros(len(row))
+    for k in range(horizon):
+        path += np.abs(_log_return(bars, row + k, row + k + 1))
+    ratio = np.divide(raw, path, out=np.zeros(len(row)), where=path > 0)
+    y = np.clip((1 + ratio) / 2, 0.0, 1.0).astype(np.float32)
+    return _labels(bars, row, end=row + horizon, y=y, raw=raw, lost=lost, ties=int(np.count_nonzero(path == 0)))
+
+
+KINDS: dict[str, Callable[..., Labels]] = {
+    "return": forward_return,
+    "direction": direction,
+    "barrier": triple_barrier,
+    "trend": trend,
+}
+
+
+def bar_volatility(bars: pd.DataFrame, *, window: int) -> np.ndarray:
+    """Standard deviation (ddof=1) of the last `window` one-bar log returns up to each bar, (N,); nan in the warm-up.
+
+    Each window is summed anew: equal bars give exactly 0, and nothing before the window leaves a trace.
+    """
+    _check_whole("volatility_window", window, at_least=2)
+    age, _ = _place_in_segment(bars)
+    rows = np.arange(len(bars))
+    return np.asarray(_deviation(_log_return(bars, np.maximum(rows - 1, 0), rows), age, window))
+
+
+def _place_in_segment(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """How many bars of its own segment stand before and after each bar, (N,) both."""
+    segment, rows = bars["segment"].to_numpy(), np.arange(len(bars))
+    border = segment[1:] != segment[:-1]
+    first, last = np.append(True, border)[: len(rows)], np.append(border, True)[-len(rows) :]
+    before = rows - np.maximum.accumulate(np.where(first, rows, 0))
+    after = np.minimum.accumulate(np.where(last, rows, len(rows))[::-1])[::-1] - rows
+    return before, after
+
+
+def _labelled(
+    bars: pd.DataFrame, *, horizon: int, volatility: np.ndarray | None = None
+) -> tuple[np.ndarray, dict[str, int]]:
+    """Rows that have a label, and the count of the others by the first cause that applies."""
+    _check_whole("horizon", horizon, at_least=1)
+    _, after = _place_in_segment(bars)
+    causes = {"label_horizon": after < horizon}
+    if volatility is not None:
+        causes = {"warm_up": np.isnan(volatility), "zero_volatility": volatility == 0} | causes
+    remaining, lost = np.ones(len(bars), dtype=bool), {}
+    for cause, applies in causes.items():
+        lost[cause] = int((remaining & applies).sum())
+        remaining &= ~applies
+    return np.flatnonzero(remaining), lost
+
+
+def _labels(
+    bars: pd.DataFrame,
+    row: np.ndarray,
+    *,
+    end: np.ndarray,
+    y: np.ndarray,
+    raw: np.ndarray,
+    lost: dict[str, int],
+    ties: int,
+) -> Labels:
+    close, time = bars["close"].to_numpy(), bars["open_time"].to_numpy()
+    columns = {
+        "row": row.astype(np.int64),
+        "segment": bars["segment"].to_numpy()[row].astype(np.int32),
+        "time": time[row],
+        "label_end": time[end],
+        "y": y,
+        "raw": raw,
+        "move": close[row + 1] / close[row] - 1,
+    }
+    return Labels(table=pd.DataFrame(columns), lost=lost, ties=ties)
+
+
+def _log_return(bars: pd.DataFrame, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    close = bars["close"].to_numpy(dtype=np.float64)
+    return np.asarray(np.log(close[end] / close[start]))
+
+
+@njit(cache=True)
+def _deviation(step: np.ndarray, age: np.ndarray, window: int) -> np.ndarray:
+    """Deviation of each bar's last `window` steps; nan where its segment has fewer."""
+    deviation = np.full(len(step), np.nan)
+    for i in range(len(step)):
+        if age[i] >= window:
+            last = step[i - window + 1 : i + 1]
+            deviation[i] = (
+                0.0 if last.min() == last.max() else np.sqrt(np.sum((last - last.mean()) ** 2) / (window - 1))
+            )
+    return deviation
+
+
+@njit(cache=True)
+def _first_touch(
+    high: np.ndarray, low: np.ndarray, row: np.ndarray, upper: np.ndarray, lower: np.ndarray, horizon: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """The bar at which each label ends, its code, and how many touches were of both levels at once."""
+    end, code, both = row + horizon, np.full(len(row), FLAT, dtype=np.int32), 0
+    for i in range(len(row)):
+        for bar in range(row[i] + 1, row[i] + horizon + 1):
+            touches_upper, touches_lower = high[bar] >= upper[i], low[bar] <= lower[i]
+            if touches_upper or touches_lower:
+                end[i], code[i] = bar, DOWN if touches_lower else UP
+                both += touches_upper and touches_lower
+                break
+    return end, code, both
+
+
+def _check_whole(name: str, count: int, *, at_least: int) -> None:
+    if not isinstance(count, int) or count < at_least:
+        raise ValueError(f"{name}: {count!r}; it must be a whole number of bars, at least {at_least}")
+
+
+def _check_positive(factors: dict[str, float]) -> None:
+    for name, factor in factors.items():
+        if not factor > 0:
+            raise ValueError(f"{name}: {factor!r}; it must be above 0, in units of the volatility of one bar")

@@ -1,0 +1,269 @@
+"""Labels on tiny bars by hand, on random bars by a second slow method, and the property that no label sees too far."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline import labels
+
+REAL = Path(__file__).parents[1].parent / "shared" / "data" / "BTCUSDT_1m_2024-01-01_90d.parquet"
+MINUTE = 60_000
+BLOCKS: dict[str, dict[str, Any]] = {
+    "return": {"kind": "return", "horizon": 5, "volatility_window": 8},
+    "direction": {"kind": "direction", "horizon": 4},
+    "barrier": {"kind": "barrier", "horizon": 6, "profit": 1.5, "stop": 1.0, "volatility_window": 8},
+    "trend": {"kind": "trend", "horizon": 5},
+}
+every_kind = pytest.mark.parametrize("kind", list(BLOCKS))
+
+
+def make_bars(close: list[float], *, high=None, low=None, segment=None) -> pd.DataFrame:
+    n = len(close)
+    columns = {
+        "segment": np.zeros(n, dtype=np.int32) if segment is None else np.array(segment, dtype=np.int32),
+        "open_time": np.arange(n, dtype=np.int64) * MINUTE,
+        "high": np.array(close if high is None else high, dtype=np.float64),
+        "low": np.array(close if low is None else low, dtype=np.float64),
+        "close": np.array(close, dtype=np.float64),
+    }
+    return pd.DataFrame(columns)
+
+
+def random_bars(*, seed: int, lengths: tuple[int, ...] = (60, 9, 3, 1, 80)) -> pd.DataFrame:
+    """Several segments with steps on a coarse grid, so that ties, flat stretches and double touches happen."""
+    rng = np.random.default_rng(seed)
+    n = sum(lengths)
+    close = 100 * np.exp(np.cumsum(rng.choice([-0.002, 0.0, 0.002], n) * rng.choice([0, 1, 3], n)))
+    high, low = close * (1 + rng.exponential(0.002, n)), close * (1 - rng.exponential(0.002, n))
+    close[20:32] = high[20:32] = low[20:32] = close[20]  # a halt: flat bars, no volatility
+    return make_bars(close, high=high, low=low, segment=np.repeat(np.arange(len(lengths)), lengths))
+
+
+def slow_volatility(bars: pd.DataFrame, t: int, window: int) -> float | None:
+    """pandas' deviation of the log returns inside the row's own segment; None while there are too few."""
+    own = bars["close"][(bars["segment"] == bars["segment"][t]) & (bars.index <= t)]
+    steps = np.log(own).diff().dropna().tail(window)
+    return None if len(steps) < window else (0.0 if (steps == steps.iloc[0]).all() else float(steps.std()))
+
+
+def slow_label(bars: pd.DataFrame, t: int, block: dict[str, Any]) -> tuple[int, float, float] | str:
+    """(last bar used, y, raw) of row t, or the cause of its loss: one bar at a time, as the definition reads."""
+    close, h = bars["close"].tolist(), block["horizon"]
+    sigma = slow_volatility(bars, t, block["volatility_window"]) if "volatility_window" in block else 1.0
+    if sigma is None:
+        return "warm_up"
+    if sigma == 0:
+        return "zero_volatility"
+    if t + h >= len(bars) or bars["segment"][t + h] != bars["segment"][t]:
+        return "label_horizon"
+    raw = float(np.log(close[t + h]) - np.log(close[t]))
+    if block["kind"] == "return":
+        return t + h, raw / sigma / h**0.5, raw
+    if block["kind"] == "direction":
+        return t + h, float(close[t + h] > close[t]), raw
+    if block["kind"] == "trend":
+        path = sum(abs(np.log(close[k + 1]) - np.log(close[k])) for k in range(t, t + h))
+        return t + h, 0.5 + (0.5 * raw / path if path else 0.0), raw
+    for bar in range(t + 1, t + h + 1):
+        if bars["low"][bar] <= close[t] * (1 - block["stop"] * sigma):
+            return bar, labels.DOWN, float(np.log(1 - block["stop"] * sigma))
+        if bars["high"][bar] >= close[t] * (1 + block["profit"] * sigma):
+            return bar, labels.UP, float(np.log(1 + block["profit"] * sigma))
+    return t + h, labels.FLAT, raw
+
+
+@every_kind
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_labels_are_what_the_slow_definition_gives(kind: str, seed: int) -> None:
+    bars = random_bars(seed=seed)
+    result = labels.build(bars, BLOCKS[kind])
+    slow = [slow_label(bars, t, BLOCKS[kind]) for t in range(len(bars))]
+    rows = [t for t, label in enumerate(slow) if not isinstance(label, str)]
+    table = result.table
+    assert table["row"].tolist() == rows
+    assert (table["label_end"] // MINUTE).tolist() == [slow[t][0] for t in rows]
+    np.testing.assert_allclose(table["y"], [slow[t][1] for t in rows], atol=2e-6)
+    np.testing.assert_allclose(table["raw"], [slow[t][2] for t in rows], atol=1e-12)
+    assert {cause: slow.count(cause) for cause in result.lost} == result.lost
+
+
+@every_kind
+def test_every_bar_has_a_label_or_one_cause_of_its_loss(kind: str) -> None:
+    bars = random_bars(seed=4)
+    result = labels.build(bars, BLOCKS[kind])
+    assert len(result.table) + sum(result.lost.values()) == len(bars)
+
+
+@every_kind
+def test_bars_after_the_label_ends_change_nothing_but_the_horizon_at_the_end(kind: str) -> None:
+    bars = random_bars(seed=5, lengths=(90,))
+    whole = labels.build(bars, BLOCKS[kind]).table
+    for cut in range(30, 90, 7):
+        table = labels.build(bars.head(cut), BLOCKS[kind]).table
+        pd.testing.assert_frame_equal(table, whole.head(len(table)))
+    for t in [0, 20, 40]:
+        at = whole.index[whole["row"] >= t][0]
+        after = (bars["open_time"] > whole["label_end"][at]) & (bars["open_time"] > whole["time"][at] + MINUTE)
+        changed = bars.copy()
+        changed.loc[after, ["high", "low", "close"]] *= 3.0
+        pd.testing.assert_series_equal(labels.build(changed, BLOCKS[kind]).table.loc[at], whole.loc[at])
+
+
+@every_kind
+def test_bars_of_other_segments_change_no_label(kind: str) -> None:
+    bars = random_bars(seed=6, lengths=(40, 40, 40))
+    middle = bars.iloc[40:80].reset_index(drop=True)
+    alone = labels.build(middle, BLOCKS[kind]).table
+    table = labels.build(bars, BLOCKS[kind]).table
+    inside = table[table["segment"] == 1].reset_index(drop=True)
+    pd.testing.assert_frame_equal(inside.assign(row=inside["row"] - 40), alone)
+
+
+@every_kind
+def test_no_label_crosses_a_segment(kind: str) -> None:
+    bars = random_bars(seed=7)
+    table = labels.build(bars, BLOCKS[kind]).table
+    segment = bars["segment"].to_numpy()
+    assert (segment[table["label_end"] // MINUTE] == table["segment"]).all()
+    assert (table["label_end"] > table["time"]).all()
+
+
+@every_kind
+def test_table_has_its_columns_and_types(kind: str) -> None:
+    table = labels.build(random_bars(seed=8), BLOCKS[kind]).table
+    coded = len(labels.OUTPUTS[kind]) > 1
+    types = ["int64", "int32", "int64", "int64", "int32" if coded else "float32", "float64", "float64"]
+    names = ["row", "segment", "time", "label_end", "y", "raw", "move"]
+    assert table.dtypes.astype(str).to_dict() == dict(zip(names, types, strict=True))
+    assert np.isfinite(table.to_numpy(dtype=np.float64)).all()
+    if coded:
+        assert set(table["y"]) <= set(range(len(labels.OUTPUTS[kind])))
+
+
+@every_kind
+def test_segments_shorter_than_the_horizon_give_an_empty_table(kind: str) -> None:
+    result = labels.build(make_bars([1.0, 2.0, 3.0]), BLOCKS[kind])
+    assert len(result.table) == 0
+    assert sum(result.lost.values()) == 3
+
+
+def test_every_kind_has_its_outputs() -> None:
+    assert set(labels.OUTPUTS) == set(labels.KINDS) == set(BLOCKS)
+    assert set(labels.NEUTRAL) == {kind for kind, outputs in labels.OUTPUTS.items() if len(outputs) == 1}
+
+
+def test_move_is_what_the_next_bar_earns() -> None:
+    table = labels.direction(make_bars([100.0, 110.0, 99.0]), horizon=1).table
+    np.testing.assert_allclose(table["move"], [0.1, -0.1])
+
+
+def test_return_is_in_units_of_the_volatility_known_at_its_row() -> None:
+    close = np.exp([0.0, 0.01, 0.0, 0.01, 0.03, 0.07])  # steps +1 -1 +1 +2 +4 percent
+    table = labels.forward_return(make_bars(close.tolist()), horizon=2, volatility_window=2).table
+    sigma = 0.01 * np.sqrt(2)  # of a step up and a step down of 1 %
+    assert table["row"].tolist() == [2, 3]
+    np.testing.assert_allclose(table["raw"], [0.03, 0.06])
+    np.testing.assert_allclose(table["y"], [0.03 / (sigma * np.sqrt(2)), 0.06 / (sigma * np.sqrt(2))], rtol=1e-6)
+
+
+def test_an_equal_close_is_not_up_and_is_counted() -> None:
+    result = labels.direction(make_bars([5.0, 5.0, 6.0, 5.0]), horizon=1)
+    assert result.table["y"].tolist() == [0, 1, 0]
+    assert result.ties == 1
+    assert result.lost == {"label_horizon": 1}
+
+
+def barrier_from(high: list[float], low: list[float], close: list[float]) -> tuple[labels.Labels, float]:
+    """The barrier label of the third bar at 100, whose σ from two steps is known; the bars after it are given."""
+    past = [100.0, 101.0, 100.0]
+    sigma = float(np.std(np.diff(np.log(past)), ddof=1))  # 1.407 %: +2σ is 102.81, -1σ is 98.59
+    bars = make_bars(past + close, high=past + high, low=past + low)
+    return labels.triple_barrier(bars, horizon=len(close), profit=2.0, stop=1.0, volatility_window=2), sigma
+
+
+@pytest.mark.parametrize(
+    ("high", "low", "close", "code", "end", "level"),
+    [
+        ([101.0, 103.0, 101.0], [99.5, 100.0, 90.0], [100.0, 101.0, 95.0], labels.UP, 4, 2.0),
+        ([101.0, 102.0, 105.0], [99.5, 98.5, 100.0], [100.0, 100.0, 101.0], labels.DOWN, 4, -1.0),
+        ([101.0, 102.0, 102.0], [99.5, 99.0, 99.0], [100.0, 100.0, 101.0], labels.FLAT, 5, None),
+        ([103.0, 100.0, 100.0], [98.0, 100.0, 100.0], [100.0, 100.0, 100.0], labels.DOWN, 3, -1.0),
+    ],
+    ids=["profit first", "stop first", "neither", "both in one bar"],
+)
+def test_barrier_is_the_first_level_touched(high, low, close, code: int, end: int, level: float | None) -> None:
+    result, sigma = barrier_from(high, low, close)
+    assert result.table["row"].tolist() == [2]
+    assert result.table["y"].tolist() == [code]
+    assert result.table["label_end"].tolist() == [end * MINUTE]
+    raw = np.log(close[-1] / 100) if level is None else np.log(1 + level * sigma)
+    np.testing.assert_allclose(result.table["raw"], [raw])
+    assert result.ties == int(high[0] == 103.0)
+
+
+def test_an_early_touch_does_not_save_a_row_without_its_whole_horizon() -> None:
+    bars = make_bars([100.0, 101.0, 100.0, 120.0, 120.0])
+    result = labels.triple_barrier(bars, horizon=3, profit=1.0, stop=1.0, volatility_window=2)
+    assert len(result.table) == 0
+    assert result.lost == {"warm_up": 2, "zero_volatility": 0, "label_horizon": 3}
+
+
+def test_flat_bars_have_no_volatility_and_are_counted() -> None:
+    result = labels.forward_return(make_bars([5.0] * 6 + [6.0]), horizon=1, volatility_window=3)
+    assert result.lost == {"warm_up": 3, "zero_volatility": 3, "label_horizon": 1}
+
+
+def test_equal_steps_have_no_volatility_to_the_last_bit() -> None:
+    doubling = make_bars([2.0**k for k in range(32)])
+    np.testing.assert_array_equal(labels.bar_volatility(doubling, window=26)[26:], 0.0)  # their mean is off by rounding
+
+
+def test_trend_is_one_straight_up_zero_straight_down_and_half_without_any() -> None:
+    up, down, there_and_back, still = [1.0, 2.0, 4.0], [4.0, 2.0, 1.0], [1.0, 2.0, 1.0], [3.0, 3.0, 3.0]
+    bars = make_bars(up + down + there_and_back + still, segment=np.repeat([0, 1, 2, 3], 3))
+    result = labels.trend(bars, horizon=2)
+    np.testing.assert_allclose(result.table["y"], [1.0, 0.0, 0.5, 0.5], atol=1e-7)
+    assert result.ties == 1
+
+
+def test_trend_of_three_steps_forward_and_one_back_is_three_quarters() -> None:
+    close = np.exp([0.0, 0.01, 0.02, 0.01, 0.02])
+    np.testing.assert_allclose(labels.trend(make_bars(close.tolist()), horizon=4).table["y"], [(1 + 0.5) / 2])
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"kind": "returns", "horizon": 5}, "'returns'; a target's kind is one of return, direction, barrier, trend"),
+        ({"horizon": 5}, "None; a target's kind"),
+        ({"kind": "direction", "horizons": 5}, "unknown key 'horizons', missing key 'horizon'; its keys are horizon"),
+        ({"kind": "return", "horizon": 5}, "missing key 'volatility_window'; its keys are horizon, volatility_window"),
+        ({"kind": "direction", "horizon": 0}, "horizon: 0; .* at least 1"),
+        ({"kind": "direction", "horizon": 2.5}, "horizon: 2.5; .* whole number"),
+        ({**BLOCKS["return"], "volatility_window": 1}, "volatility_window: 1; .* at least 2"),
+        ({**BLOCKS["barrier"], "profit": 0}, "profit: 0; it must be above 0"),
+        ({**BLOCKS["barrier"], "stop": -1.0}, "stop: -1.0; it must be above 0"),
+    ],
+)
+def test_a_block_that_is_wrong_is_refused_by_its_key(block: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        labels.build(random_bars(seed=9), block)
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the shared real BTC slice is not beside this repository")
+def test_labels_of_real_bars_are_balanced() -> None:
+    bars = pd.read_parquet(REAL).assign(segment=np.int32(0))
+    up = labels.build(bars, {"kind": "direction", "horizon": 5}).table["y"].mean()
+    assert 0.45 < up < 0.55
+    barrier = {"kind": "barrier", "horizon": 20, "profit": 4.0, "stop": 4.0, "volatility_window": 60}
+    share = labels.build(bars, barrier).table["y"].value_counts(normalize=True)
+    assert share.min() > 0.15
+    y = labels.build(bars, {"kind": "return", "horizon": 5, "volatility_window": 60}).table["y"]
+    assert 0.7 < y.std() < 1.5
+    assert abs(y.mean()) < 0.1
+    trend = labels.build(bars, {"kind": "trend", "horizon": 20}).table["y"]
+    assert 0.45 < trend.mean() < 0.55
+    assert trend.between(0, 1).all()
