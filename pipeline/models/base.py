@@ -1,0 +1,200 @@
+"""The promise that every model keeps, whatever its family, and how a block of params becomes one."""
+
+import importlib
+import inspect
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from pipeline.samples import Samples
+
+MODELS = Path(__file__).parent
+BLOCK_KEYS = ("dataset", "target", "family", "plugin", "build")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What goes in and what comes out: the columns of `x` in order, and the names of what is answered."""
+
+    columns: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def is_classification(self) -> bool:
+        """Several outputs are the probabilities of as many classes; a single one is a regression."""
+        return len(self.outputs) > 1
+
+
+def score_of(answer: np.ndarray, outputs: tuple[str, ...]) -> np.ndarray:
+    """What trading uses, (B,) in [-1, 1], from the answer (B, len(outputs)) of a model or of its ONNX graph.
+
+    A return is in units of volatility and stands for itself, a trend in [0, 1] is centred, and classes, which are
+    named from the lowest to the highest, count P(highest) - P(lowest).
+    """
+    score: np.ndarray
+    if len(outputs) > 1:
+        score = answer[:, -1] - answer[:, 0]
+    elif outputs == ("return",):
+        score = answer[:, 0]
+    elif outputs == ("trend",):
+        score = 2 * answer[:, 0] - 1
+    else:
+        raise ValueError(f"outputs {outputs} have no score; known: ('return',), ('trend',) or two and more classes")
+    return score.clip(-1.0, 1.0)
+
+
+@dataclass(kw_only=True, eq=False)
+class Model(ABC):
+    """What every model promises. One fitted model = one ONNX graph with the same answers.
+
+    A plugin is a dataclass: its init fields are its tunables, none with a default, so that params give them all.
+    """
+
+    shape: Shape
+    seed: int
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the answer's columns, such as ("return",) or ("down", "flat", "up")."""
+        return self.shape.outputs
+
+    @abstractmethod
+    def fit(self, samples: Samples, train: np.ndarray, valid: np.ndarray) -> list[dict[str, float]]:
+        """The model has learnt from `train` and stopped by `valid`, both row indices; no other row matters.
+
+        Returns the history, one entry a round or epoch with the loss on both: {"round": 1, "train": 0.7, "valid": 0.8}.
+        """
+
+    def inputs(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
+        """What the model is fed for these rows, float32: (B, F) here, (B, T, F) where a family sees windows."""
+        if samples.columns != self.shape.columns:
+            raise ValueError(f"model of columns {self.shape.columns} got samples of columns {samples.columns}")
+        x: np.ndarray = samples.x[rows]
+        return x
+
+    @abstractmethod
+    def predict(self, inputs: np.ndarray) -> np.ndarray:
+        """The answer (B, len(outputs)): a value, or one probability for each class, which sum to one."""
+
+    def score(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
+        """What trading uses, (B,) in [-1, 1]."""
+        return score_of(self.predict(self.inputs(samples, rows)), self.outputs)
+
+    @abstractmethod
+    def standardisation(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The (mean, scale), each (F,), that the model standardises with; None where it standardises nothing.
+
+        Every family says so itself: one that forgot would else pass the guard `normalization` unseen.
+        """
+
+    def importances(self) -> dict[str, dict[str, float]] | None:
+        """How much each column counts, by kind of importance: {"gain": {"rsi_14": 3.2}}; None where undefined."""
+        return None
+
+    def hard_inputs(self, inputs: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
+        """Inputs, made from ordinary ones, on which deployments go wrong: zeros of both signs and tiny numbers.
+
+        A family adds its own: the places where it decides, and the extremes that it defines.
+        """
+        tiny = np.finfo(np.float32)
+        odd = np.array([0.0, -0.0, tiny.tiny, -tiny.tiny, tiny.smallest_subnormal], dtype=np.float32)
+        constant = np.broadcast_to(odd.reshape(-1, *[1] * (inputs.ndim - 1)), (len(odd), *inputs.shape[1:]))
+        some = inputs[rng.integers(len(inputs), size=min(len(inputs), 256))]
+        sprinkled = np.where(rng.random(some.shape) < 0.2, rng.choice(odd, size=some.shape), some)
+        return np.concatenate([constant, sprinkled])
+
+    def flipped(self, inputs: np.ndarray, file: Path) -> np.ndarray:
+        """How many discrete decisions the ONNX graph in `file` takes otherwise, (B,) int64; none where none exist."""
+        return np.zeros(len(inputs), dtype=np.int64)
+
+    def save(self, folder: Path) -> None:
+        """`folder` holds all that `load` needs; the same fit gives the same bytes."""
+        folder.mkdir(parents=True, exist_ok=True)
+        family, plugin = type(self).__module__.rsplit(".", 2)[-2:]
+        described = {
+            "family": family,
+            "plugin": plugin,
+            "arguments": {name: getattr(self, name) for name in arguments_of(type(self))},
+            "seed": self.seed,
+            "columns": self.shape.columns,
+            "outputs": self.shape.outputs,
+        }
+        (folder / "model.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        self.save_fitted(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The model that `save` wrote into `folder`, with the same answers."""
+        described = _described(folder)
+        shape = Shape(columns=tuple(described["columns"]), outputs=tuple(described["outputs"]))
+        model = cls(shape=shape, seed=described["seed"], **described["arguments"])
+        model.load_fitted(folder)
+        return model
+
+    @abstractmethod
+    def save_fitted(self, folder: Path) -> None:
+        """`folder` holds what `fit` learnt; never a pickle."""
+
+    @abstractmethod
+    def load_fitted(self, folder: Path) -> None:
+        """This model has learnt what `save_fitted` wrote into `folder`."""
+
+    @abstractmethod
+    def to_onnx(self, file: Path) -> None:
+        """`file` holds the graph "inputs" -> "answer", both float32, batch axis free; the same fit, the same bytes."""
+
+
+def build(block: Mapping[str, Any], shape: Shape, *, shared: Mapping[str, Any], seed: int) -> Model:
+    """The model that one entry of params' `models` describes; `shared` is the block of its family.
+
+    Raises ValueError, naming the key and the keys that exist, where a key of either is unknown, missing or doubled.
+    """
+    _check_keys("a block of models", given=tuple(block), known=BLOCK_KEYS)
+    name = f"{block['family']}.{block['plugin']}"
+    plugin = _plugin(block["family"], block["plugin"])
+    doubled = sorted(set(block["build"]) & set(shared))
+    if doubled:
+        raise ValueError(f"{name}: {doubled} stands both under build and under {block['family']}; give it once")
+    _check_keys(name, given=(*block["build"], *shared), known=arguments_of(plugin))
+    return plugin(shape=shape, seed=seed, **block["build"], **shared)
+
+
+def load(folder: Path) -> Model:
+    """The model saved in `folder`, of whatever family."""
+    described = _described(folder)
+    return _plugin(described["family"], described["plugin"]).load(folder)
+
+
+def arguments_of(plugin: type[Model]) -> tuple[str, ...]:
+    """What params must give: every constructor argument but the two that follow from data and from `seed`."""
+    return tuple(name for name in inspect.signature(plugin).parameters if name not in {f.name for f in fields(Model)})
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    described: dict[str, Any] = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    return described
+
+
+def _check_keys(name: str, *, given: tuple[str, ...], known: tuple[str, ...]) -> None:
+    for fault, keys in (("unknown", set(given) - set(known)), ("missing", set(known) - set(given))):
+        if keys:
+            raise ValueError(f"{name}: {fault} {sorted(keys)}; its keys are {sorted(known)}")
+
+
+def _plugin(family: str, plugin: str) -> type[Model]:
+    """The one model class in `pipeline/models/<family>/<plugin>.py`: the file name is the registry."""
+    families = sorted(folder.parent.name for folder in MODELS.glob("*/engine.py"))
+    if family not in families:
+        raise ValueError(f"unknown family {family!r}; there are {families}")
+    plugins = sorted(p.stem for p in (MODELS / family).glob("[!_]*.py") if p.stem != "engine")
+    if plugin not in plugins:
+        raise ValueError(f"unknown plugin {plugin!r} of family {family!r}; there are {plugins}")
+    module = importlib.import_module(f"pipeline.models.{family}.{plugin}")
+    (found,) = (c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__)
+    assert issubclass(found, Model)
+    return found
