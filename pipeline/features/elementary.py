@@ -1,0 +1,53 @@
+"""Logarithm and exponential of a stretch of values, from IEEE additions, multiplications and divisions alone.
+
+Unlike the C library's they take several values at once, several times as fast, and give the same bits on every machine.
+"""
+
+import math
+
+import numpy as np
+
+from pipeline.features.rolling import Floats, kernel
+
+LN2_HIGH, LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # ln 2 in two parts
+LN2 = 6.93147180559945286227e-01
+SQRT_HALF_BITS, ONE_EXPONENT, MANTISSA_BITS = 0x3FE6A09E667F3BCD, 1023, 52
+
+
+@kernel
+def ln(values: Floats, result: Floats) -> None:
+    """`result` is the logarithm of `values` (normal and above 0) to the last place (Sun's fdlibm, e_log.c).
+
+    With x = 2^k (1 + f), √½ <= 1 + f < √2, and s = f / (2 + f): ln(1 + f) = 2 artanh s, a polynomial in s².
+    """
+    bits, reduced = values.view(np.int64), result.view(np.int64)
+    for i in range(len(values)):
+        power = (bits[i] - SQRT_HALF_BITS) >> MANTISSA_BITS
+        reduced[i] = bits[i] - (power << MANTISSA_BITS)
+        f = result[i] - 1.0
+        s = f / (2.0 + f)
+        z = s * s
+        w = z * z
+        odd = w * (3.999999999940941908e-01 + w * (2.222219843214978396e-01 + w * 1.531383769920937332e-01))
+        even = 2.857142874366239149e-01 + w * (1.818357216161805012e-01 + w * 1.479819860511658591e-01)
+        even = z * (6.666666666666735130e-01 + w * even)
+        half = 0.5 * f * f
+        result[i] = power * LN2_HIGH - ((half - (s * (half + odd + even) + power * LN2_LOW)) - f)
+
+
+@kernel
+def exp(values: Floats, result: Floats) -> None:
+    """`result` is e to the power of `values` (within ±700) to the last place (Sun's fdlibm, e_exp.c).
+
+    With x = k ln 2 + r, |r| <= ½ ln 2, and c = r minus a polynomial in r²: e^r = 1 + r + r c / (2 - c).
+    """
+    scale = result.view(np.int64)
+    for i in range(len(values)):
+        k = math.floor(values[i] / LN2 + 0.5)
+        high, low = values[i] - k * LN2_HIGH, k * LN2_LOW
+        r = high - low
+        t = r * r
+        c = 6.61375632143793436117e-05 + t * (-1.65339022054652515390e-06 + t * 4.13813679705723846039e-08)
+        c = r - t * (1.66666666666666019037e-01 + t * (-2.77777777770155933842e-03 + t * c))
+        scale[i] = (int(k) + ONE_EXPONENT) << MANTISSA_BITS
+        result[i] *= 1.0 - ((low - r * c / (2.0 - c)) - high)

@@ -1,0 +1,198 @@
+"""Columns from volume and the taker's side: activity, order flow, VPIN.
+
+Signed volume is 2 · taker_buy_base - volume: the exchange says who took, nothing is inferred from the price. Bars
+without volume or trades are ordinary; each column says what it is then.
+"""
+
+from pipeline.features import tape as on
+from pipeline.features.catalogue import Column, Family, window
+from pipeline.features.elementary import ln
+from pipeline.features.rolling import (
+    Floats,
+    Floats32,
+    Integers,
+    kernel,
+    rolling_sum,
+    window_cells,
+)
+from pipeline.features.tape import before, now
+
+VOLUME, TRADES, FLOW, BUYERS, VPIN = range(5)
+
+
+@kernel
+def volume_level(memory: Floats, at: int, tape: Floats, level: Floats32, ratio: Floats32, n: int, base: int) -> None:
+    """Mean volume of n bars over that of `base` bars; this bar's volume over the mean of n; 1 where there is none."""
+    count = len(level)
+    volume, short, long = now(tape, on.VOLUME, count), now(tape, on.WORK, count), now(tape, on.WORK + 1, count)
+    rolling_sum(memory, at, n, volume, short)
+    rolling_sum(memory, at + window_cells(n), base, volume, long)
+    for i in range(count):
+        level[i] = short[i] * base / (long[i] * n) if long[i] > 0.0 else 1.0
+        ratio[i] = volume[i] * n / short[i] if short[i] > 0.0 else 1.0
+
+
+@kernel
+def trade_level(memory: Floats, at: int, tape: Floats, intensity: Floats32, size: Floats32, n: int) -> None:
+    """This bar's trades over their mean of n bars (1 without any); ln of its volume a trade over that of n bars."""
+    count = len(intensity)
+    volume, trades = now(tape, on.VOLUME, count), now(tape, on.TRADES, count)
+    volumes, tradings = now(tape, on.WORK, count), now(tape, on.WORK + 1, count)
+    ratio, distance = now(tape, on.WORK + 2, count), now(tape, on.WORK + 3, count)
+    rolling_sum(memory, at, n, volume, volumes)
+    rolling_sum(memory, at + window_cells(n), n, trades, tradings)
+    for i in range(count):
+        intensity[i] = trades[i] * n / tradings[i] if tradings[i] > 0.0 else 1.0
+    for i in range(count):
+        traded = (volume[i] > 0.0) & (trades[i] > 0.0)
+        ratio[i] = volume[i] * tradings[i] / (trades[i] * volumes[i]) if traded else 1.0
+    ln(ratio, distance)
+    size[:] = distance
+
+
+@kernel
+def order_flow(memory: Floats, at: int, tape: Floats, obv: Floats32, flow: Floats32, n: int) -> None:
+    """On-balance volume of n bars, and the signed volume of n bars, both over their volume; 0 without any."""
+    count = len(obv)
+    volume, close, last = now(tape, on.VOLUME, count), now(tape, on.CLOSE, count), before(tape, on.CLOSE, count)
+    balance, balances = now(tape, on.WORK, count), now(tape, on.WORK + 1, count)
+    imbalances, volumes = now(tape, on.WORK + 2, count), now(tape, on.WORK + 3, count)
+    for i in range(count):
+        balance[i] = volume[i] * ((close[i] > last[i]) - (close[i] < last[i]))
+    rolling_sum(memory, at, n, balance, balances)
+    rolling_sum(memory, at + window_cells(n), n, now(tape, on.SIGNED, count), imbalances)
+    rolling_sum(memory, at + 2 * window_cells(n), n, volume, volumes)
+    for i in range(count):
+        obv[i] = balances[i] / volumes[i] if volumes[i] > 0.0 else 0.0
+        flow[i] = imbalances[i] / volumes[i] if volumes[i] > 0.0 else 0.0
+
+
+@kernel
+def buyers(tape: Floats, out: Floats32) -> None:
+    """The share of the bar's volume that takers bought; ½ without volume."""
+    count = len(out)
+    volume, bought = now(tape, on.VOLUME, count), now(tape, on.BUY, count)
+    for i in range(count):
+        out[i] = bought[i] / volume[i] if volume[i] > 0.0 else 0.5
+
+
+@kernel
+def informed_trading(
+    memory: Floats, at: int, tape: Floats, out: Floats32, buckets: int, bucket_bars: int, base: int
+) -> None:
+    """Σ|bought - sold| / Σ volume over the last `buckets` full volume buckets (VPIN); 0 before the first is full.
+
+    A bucket, when it is opened, is given `bucket_bars` times the mean volume of the `base` bars before this one. A bar
+    that fills several is split among them pro rata.
+    """
+    count = len(out)
+    volume, signed, mean = now(tape, on.VOLUME, count), now(tape, on.SIGNED, count), now(tape, on.WORK, count)
+    rate, closed, sums = now(tape, on.WORK + 1, count), now(tape, on.WORK + 2, 1), now(tape, on.WORK + 3, 1)
+    age, past = int(memory[on.AGE]), memory[at]
+    size, filled, imbalance = memory[at + 1], memory[at + 2], memory[at + 3]
+    imbalances, volumes = memory[at + 4], memory[at + 5]
+    rings = at + 6
+    rolling_sum(memory, rings, base, volume, mean)
+    rings += window_cells(base)
+    for i in range(count):
+        rate[i] = signed[i] / volume[i] if volume[i] > 0.0 else 0.0
+    for i in range(count):
+        rest = volume[i] if age + i >= base else 0.0
+        while rest > 0.0:
+            if size == 0.0:
+                size = past / base * bucket_bars
+                if size == 0.0:  # no volume in the whole past window: nothing to measure this bar with
+                    break
+                if rest > (buckets + 1.0) * size:  # only the last `buckets` count
+                    rest = buckets * size + rest % size
+            part = min(rest, size - filled)
+            rest, filled, imbalance = rest - part, filled + part, imbalance + part * rate[i]
+            if filled >= size:
+                closed[0] = min(abs(imbalance), size)
+                rolling_sum(memory, rings, buckets, closed, sums)
+                imbalances = sums[0]
+                closed[0] = size
+                rolling_sum(memory, rings + window_cells(buckets), buckets, closed, sums)
+                volumes = sums[0]
+                size = filled = imbalance = 0.0
+        past = mean[i]
+        out[i] = imbalances / volumes if volumes > 0.0 else 0.0
+    memory[at], memory[at + 1], memory[at + 2], memory[at + 3] = past, size, filled, imbalance
+    memory[at + 4], memory[at + 5] = imbalances, volumes
+
+
+@kernel
+def update(plan: Integers, memory: Floats, tape: Floats, out: Floats32, start: int, count: int) -> None:
+    """`out[:, start:start + count]` (F, N) holds the columns of every family of `plan`, whose rows Layout describes."""
+    for row in range(len(plan)):
+        family, at, column, n = plan[row, 0], plan[row, 1], plan[row, 2], plan[row, 3]
+        first = out[column, start : start + count]
+        if family == VOLUME:
+            second = out[column + 1, start : start + count]
+            volume_level(memory, at, tape, first, second, n, plan[row, 4])
+        elif family == TRADES:
+            second = out[column + 1, start : start + count]
+            trade_level(memory, at, tape, first, second, n)
+        elif family == FLOW:
+            second = out[column + 1, start : start + count]
+            order_flow(memory, at, tape, first, second, n)
+        elif family == BUYERS:
+            buyers(tape, first)
+        elif family == VPIN:
+            informed_trading(memory, at, tape, first, n, plan[row, 4], plan[row, 5])
+
+
+def families(
+    *,
+    volume_window: int,
+    baseline_window: int,
+    flow_window: int,
+    vpin_buckets: int,
+    vpin_bucket_bars: int,
+) -> tuple[Family, ...]:
+    """The catalogue's entries on volume and flow. Raises ValueError on a parameter that is not allowed."""
+    window("volume_window", volume_window)
+    window("baseline_window", baseline_window, least=volume_window + 1)
+    window("flow_window", flow_window)
+    window("vpin_buckets", vpin_buckets)
+    window("vpin_bucket_bars", vpin_bucket_bars)
+    return (
+        *_activity(n=volume_window, base=baseline_window),
+        *_flow(n=flow_window),
+        _vpin(buckets=vpin_buckets, bucket_bars=vpin_bucket_bars, base=baseline_window),
+    )
+
+
+def _activity(*, n: int, base: int) -> tuple[Family, ...]:
+    volume = (
+        Column(f"volume_sma_{n}", f"mean volume of {n} bars over that of {base} bars; 1 without volume", base - 1),
+        Column("volume_ratio", f"volume over its mean of {n} bars, this one included; 1 without volume", n - 1),
+    )
+    trades = (
+        Column("trade_intensity", f"trades over their mean of {n} bars, this one included; 1 without trades", n - 1),
+        Column("avg_trade_size", f"ln(volume a trade / that of the last {n} bars together); 0 without trades", n - 1),
+    )
+    return (
+        Family(VOLUME, (n, base), volume, window_cells(n) + window_cells(base)),
+        Family(TRADES, (n,), trades, 2 * window_cells(n)),
+    )
+
+
+def _flow(*, n: int) -> tuple[Family, ...]:
+    flow = (
+        Column("obv", f"Σ sign(close - last close) · volume over Σ volume, {n} bars; 0 without volume (Granville)", n),
+        Column("order_flow_imbalance", f"Σ signed volume over Σ volume, {n} bars; 0 without volume", n - 1),
+    )
+    share = (Column("taker_buy_ratio", "taker_buy_base over volume of this bar; 0.5 without volume", 0),)
+    return Family(FLOW, (n,), flow, 3 * window_cells(n)), Family(BUYERS, (), share, 0)
+
+
+def _vpin(*, buckets: int, bucket_bars: int, base: int) -> Family:
+    meaning = (
+        f"Σ|bought - sold| over Σ volume of the last {buckets} full buckets, each given {bucket_bars} times "
+        f"the mean volume of the {base} bars before; while fewer are full, of those; while none is, 0 "
+        "(Easley, López de Prado & O'Hara 2012)"
+    )
+    cells = 6 + window_cells(base) + 2 * window_cells(buckets)
+    column = Column("vpin", meaning, base + buckets * bucket_bars - 1)
+    return Family(VPIN, (buckets, bucket_bars, base), (column,), cells)

@@ -1,0 +1,134 @@
+"""The features' block, tables of bars to try it on, and what holds for the catalogue as a whole."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.features import engine, tape
+
+DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+MINUTE_MS = 60_000
+BLOCK = {
+    "return_windows": [1, 5, 15, 60],
+    "volatility_windows": [20, 60],
+    "range_window": 20,
+    "sma_windows": [20, 50, 200],
+    "ema_windows": [12, 26, 50],
+    "bollinger_window": 20,
+    "bollinger_deviations": 2.0,
+    "rsi_windows": [14, 28],
+    "macd_windows": [12, 26, 9],
+    "momentum_windows": [14, 28],
+    "stochastic_window": 14,
+    "trend_window": 14,
+    "volume_window": 20,
+    "baseline_window": 200,
+    "flow_window": 20,
+    "liquidity_window": 60,
+    "vpin_buckets": 50,
+    "vpin_bucket_bars": 5,
+}
+SHORT = {
+    "return_windows": [1, 3],
+    "volatility_windows": [3],
+    "range_window": 4,
+    "sma_windows": [2, 5],
+    "ema_windows": [3],
+    "bollinger_window": 4,
+    "bollinger_deviations": 2.0,
+    "rsi_windows": [3],
+    "macd_windows": [2, 4, 3],
+    "momentum_windows": [2],
+    "stochastic_window": 3,
+    "trend_window": 3,
+    "volume_window": 3,
+    "baseline_window": 5,
+    "flow_window": 3,
+    "liquidity_window": 4,
+    "vpin_buckets": 3,
+    "vpin_bucket_bars": 1,
+}
+CATALOGUE = """
+    return_1 return_5 return_15 return_60
+    realized_vol_20 realized_vol_60 parkinson_vol_20 garman_klass_vol_20 yang_zhang_vol_20
+    rsi_14 rsi_28 macd macd_signal macd_hist momentum_14 momentum_28 stoch_k_14
+    sma_20 sma_50 sma_200 ema_12 ema_26 ema_50 bb_upper bb_middle bb_lower bb_width
+    atr_14 adx_14 plus_di minus_di
+    volume_sma_20 volume_ratio obv trade_intensity avg_trade_size
+    vpin kyle_lambda roll_spread amihud order_flow_imbalance taker_buy_ratio corwin_schultz_spread
+    signed_volume_autocorr
+"""
+
+
+def real(name: str, *, bars: int) -> pd.DataFrame:
+    """The first `bars` bars of a real slice; skips where the slices are not there."""
+    file = DATA / f"{name}.parquet"
+    if not file.exists():
+        pytest.skip(f"no real market data: {file.name} is not in ../shared/data")
+    return pd.read_parquet(file)[:bars].assign(symbol=name[:7])
+
+
+def made(close: list[float] | np.ndarray, **fields: object) -> pd.DataFrame:
+    """One segment of flat one-minute bars at `close`, of volume 2 in 1 trade that takers bought half of."""
+    close = np.asarray(close, dtype=float)
+    table = pd.DataFrame({"segment": 0, "open_time": MINUTE_MS * np.arange(len(close))})
+    table = table.assign(open=close, high=close, low=close, close=close, volume=2.0, trades=1, taker_buy_base=1.0)
+    table = table.assign(**fields)
+    return table.assign(quote_volume=table["volume"] * close)
+
+
+def every_bar(bars: pd.DataFrame, block: dict[str, object]) -> pd.DataFrame:
+    """All columns of one segment from each one's own declared warm-up on, nan before."""
+    layout = engine.Stream(**block).layout
+    out = np.empty((len(layout.columns), len(bars)), dtype=np.float32)
+    matrix = np.stack([bars[name].to_numpy(np.float64) for name in tape.FIELDS])
+    work = tape.blank(len(bars))
+    engine.advance(layout.plans, layout.memory.copy(), work, matrix, 0, len(bars), out, 0)
+    for column, values in zip(layout.columns, out, strict=True):
+        values[: column.warm_up] = np.nan
+    return pd.DataFrame(out.T.astype(float), columns=[column.name for column in layout.columns])
+
+
+def assert_same(ours: pd.Series, expected: pd.Series | np.ndarray, *, rtol: float = 2e-6, atol: float = 1e-9) -> None:
+    """Equal to float32's precision, and defined from the same bar on."""
+    expected = np.asarray(expected, dtype=float)
+    first = np.flatnonzero(~np.isnan(expected))[0]
+    assert np.flatnonzero(~np.isnan(ours))[0] == first
+    np.testing.assert_allclose(ours.to_numpy()[first:], expected[first:], rtol=rtol, atol=atol)
+
+
+def test_the_catalogue_has_its_44_names() -> None:
+    assert sorted(column.name for column in engine.Stream(**BLOCK).layout.columns) == sorted(CATALOGUE.split())
+    assert len(CATALOGUE.split()) == 44
+
+
+def test_every_column_says_what_it_is() -> None:
+    assert all(len(column.meaning) > 10 for column in engine.Stream(**BLOCK).layout.columns)
+
+
+def test_names_follow_the_windows() -> None:
+    names = [column.name for column in engine.Stream(**SHORT).layout.columns]
+    assert {"return_3", "realized_vol_3", "parkinson_vol_4", "sma_5", "ema_3", "rsi_3", "volume_sma_3"} <= set(names)
+
+
+def test_all_columns_of_the_real_slice_are_finite_and_bounded() -> None:
+    features = engine.compute(real("BTCUSDT_1m_2024-01-01_90d", bars=20_000), **BLOCK)
+    x = pd.DataFrame(features.x, columns=list(features.columns))
+    assert np.isfinite(features.x).all()
+    assert x[["rsi_14", "stoch_k_14", "adx_14", "plus_di", "minus_di"]].min().min() >= 0
+    assert x[["rsi_14", "stoch_k_14", "adx_14", "plus_di", "minus_di"]].max().max() <= 100
+    assert x[["vpin", "taker_buy_ratio"]].min().min() >= 0
+    assert x[["vpin", "taker_buy_ratio", "obv", "order_flow_imbalance", "signed_volume_autocorr"]].max().max() <= 1
+
+
+@pytest.mark.parametrize("unit", [1e-8, 1e-3, 1e3])
+def test_no_column_depends_on_the_units_of_price_and_volume(unit: float) -> None:
+    bars = real("BTCUSDT_1m_2024-01-01_90d", bars=1500)
+    scaled = bars.copy()
+    scaled[["open", "high", "low", "close"]] *= unit
+    scaled[["volume", "taker_buy_base"]] *= unit
+    scaled["quote_volume"] *= unit * unit
+    x, y = engine.compute(bars, **BLOCK).x, engine.compute(scaled, **BLOCK).x
+    np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-7)
