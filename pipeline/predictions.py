@@ -40,4 +40,4 @@ def on_paths(predictions: pd.DataFrame, *, paths: np.ndarray, group: np.ndarray,
         raise ValueError(
             f"predictions: split {paths[path, group[at]]} has no answer for row {rows[at]}; run `dvc repro`"
         )
-    return order[place]
+    return np.asarray(order[place])

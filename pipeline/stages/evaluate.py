@@ -1,0 +1,244 @@
+"""evaluate <model>: how good its out-of-sample answers are, and what trading them would have brought net of costs."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from pipeline import bars, labels, metrics, plots, predictions, scores, trading, workspace
+from pipeline.folds import Folds
+from pipeline.predictions import FINAL
+from pipeline.samples import aligned, contiguous, keyed
+
+YEAR_MS = 365 * 24 * 3600 * 1000
+BINS = 10  # of a calibration plot
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What came true at every row of a dataset, and what trading it costs."""
+
+    rows: pd.DataFrame  # segment, time
+    y: np.ndarray
+    move: np.ndarray
+    outputs: tuple[str, ...]
+    neutral: float  # the y that is neither up nor down, nan where y is a class
+    symbols: int
+    bars_per_year: float
+    costs: workspace.Block
+
+
+@dataclass(frozen=True)
+class Part:
+    """Predictions for one path or for the holdout: their scores, and the portfolio's net return at each time."""
+
+    forecast: dict[str, float]
+    trading: dict[str, float]
+    reasons: dict[str, str]
+    time: np.ndarray
+    net: np.ndarray
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One set of predictions on every path and on the holdout."""
+
+    paths: list[Part]
+    holdout: Part
+
+
+def main(model: str) -> None:
+    """Score and backtest a model's predictions beside the baselines'."""
+    blocks = workspace.params()
+    block = workspace.entry(blocks, f"models.{model}")
+    folds, segment = Folds.load(workspace.FOLDS / f"{block['dataset']}.parquet")
+    truth = read_truth(blocks, block, keyed(segment, folds.time))
+    oos = pd.read_parquet(workspace.OOS / f"{model}.parquet")
+    own = evaluate(oos, truth, folds)
+    simple = pd.read_parquet(workspace.BASELINES / block["dataset"] / f"{block['target']}.parquet")
+    baselines = {str(name): evaluate(part, truth, folds) for name, part in simple.groupby("baseline", observed=True)}
+    splits = in_and_out(pd.read_parquet(workspace.IN_SAMPLE / f"{model}.parquet"), oos, truth)
+    workspace.write_table(workspace.RETURNS / block["dataset"] / f"{model}.parquet", returns(own))
+    workspace.write_json(workspace.report("evaluate", model), headline(own, baselines["linear"], splits))
+    workspace.write_json(workspace.report("evaluate/details", model), details(own, baselines, splits))
+    draw(model, own, oos=oos, truth=truth, folds=folds)
+
+
+def read_truth(blocks: workspace.Block, block: workspace.Block, rows: pd.DataFrame) -> Truth:
+    """The truth of the target that a model block names."""
+    dataset, target = block["dataset"], block["target"]
+    labelled = aligned(pd.read_parquet(workspace.LABELS / dataset / f"{target}.parquet"), rows, named=target)
+    clean = pd.read_parquet(workspace.CLEAN / f"{dataset}.parquet", columns=["symbol", "open_time"])
+    kind = workspace.entry(blocks, f"datasets.{dataset}.targets.{target}.kind")
+    return Truth(
+        rows=rows,
+        y=labelled["y"].to_numpy(),
+        move=labelled["move"].to_numpy(),
+        outputs=labels.OUTPUTS[kind],
+        neutral=labels.NEUTRAL[kind] if kind in labels.NEUTRAL else float("nan"),
+        symbols=clean["symbol"].nunique(),
+        bars_per_year=YEAR_MS / bars.interval_ms(clean),
+        costs=blocks["trading"],
+    )
+
+
+def evaluate(answered: pd.DataFrame, truth: Truth, folds: Folds) -> Evaluated:
+    """Predictions scored and traded, path by path and on the holdout."""
+    tested, rows = answered[answered["split"] != FINAL], folds.development()
+    places = predictions.on_paths(tested, paths=folds.paths, group=folds.group()[rows], rows=rows)
+    return Evaluated(
+        paths=[part(tested.iloc[place], truth) for place in places],
+        holdout=part(answered[answered["split"] == FINAL], truth),
+    )
+
+
+def part(answered: pd.DataFrame, truth: Truth) -> Part:
+    """Predictions in the order of their rows, scored and traded."""
+    time, net, turnover = trade(answered, truth)
+    traded, undefined = metrics.trading_figures(net, turnover, bars_per_year=truth.bars_per_year)
+    if answered.empty:
+        return Part({}, traded, undefined, time, net)
+    y, answer = truth.y[answered["row"]], answered[list(truth.outputs)].to_numpy(np.float64)
+    if len(truth.outputs) > 1:
+        forecast, reasons = scores.class_figures(y, answer, names=truth.outputs)
+    else:
+        forecast, reasons = scores.forecast_figures(y, answer[:, 0], neutral=truth.neutral)
+    return Part(forecast, traded, reasons | undefined, time, net)
+
+
+def trade(answered: pd.DataFrame, truth: Truth) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct times, and at each the portfolio's net return and turnover."""
+    rows = answered["row"].to_numpy()
+    segment = contiguous(truth.rows.iloc[rows])
+    result = workspace.feed(
+        trading.backtest, answered["score"].to_numpy(), segment, truth.move[rows], block=truth.costs, named="trading"
+    )
+    time = truth.rows["time"].to_numpy()[rows]
+    times, net = trading.portfolio(time, result.net, symbols=truth.symbols)
+    return times, net, trading.portfolio(time, result.turnover, symbols=truth.symbols)[1]
+
+
+def in_and_out(in_sample: pd.DataFrame, oos: pd.DataFrame, truth: Truth) -> pd.DataFrame:
+    """The annualised net Sharpe of every split on its own train rows and on its test rows."""
+    sharpes = {
+        name: {
+            split: metrics.sharpe(trade(rows, truth)[1], bars_per_year=truth.bars_per_year)
+            for split, rows in answered[answered["split"] != FINAL].groupby("split")
+        }
+        for name, answered in (("in_sample", in_sample), ("out_of_sample", oos))
+    }
+    return pd.DataFrame(sharpes)
+
+
+def returns(evaluated: Evaluated) -> pd.DataFrame:
+    """Net returns by path (the holdout is path -1) and time."""
+    parts = [(-1, evaluated.holdout), *enumerate(evaluated.paths)]
+    return pd.concat(
+        [
+            pd.DataFrame({"path": np.full(len(part.net), path, np.int16), "time": part.time, "net": part.net})
+            for path, part in parts
+        ]
+    )
+
+
+def headline(own: Evaluated, linear: Evaluated, splits: pd.DataFrame) -> dict[str, object]:
+    """The dozen figures that `dvc metrics` shows; those of trading are of the paths that trade."""
+    sharpes = np.array([part.trading["sharpe"] for part in own.paths])
+    hit = "accuracy" if "accuracy" in own.paths[0].forecast else "directional_accuracy"
+    return {
+        "ic": mean(own, "ic"),
+        "rank_ic": mean(own, "rank_ic"),
+        "hit": mean(own, hit),
+        "ic_over_linear": mean(own, "ic") - mean(linear, "ic"),
+        "sharpe": float(np.sort(sharpes)[(len(sharpes) - 1) // 2]),  # as `compare`: the lower median, idle paths last
+        "sharpe_worst": float(np.sort(sharpes)[0]),
+        "sharpe_spread": float(np.nanstd(sharpes, ddof=1)) if np.isfinite(sharpes).sum() > 1 else float("nan"),
+        "sharpe_in_over_out": in_over_out(splits)[0],
+        "turnover": float(np.mean([part.trading["turnover"] for part in own.paths])),
+        "holdout": {
+            "ic": own.holdout.forecast.get("ic", float("nan")),
+            "sharpe": own.holdout.trading["sharpe"],
+            "max_drawdown": own.holdout.trading["max_drawdown"],
+            "net_return": own.holdout.trading["net_return"],
+        },
+    }
+
+
+def mean(evaluated: Evaluated, name: str) -> float:
+    """A forecast figure's mean over the paths."""
+    return float(np.mean([part.forecast[name] for part in evaluated.paths]))
+
+
+def in_over_out(splits: pd.DataFrame) -> tuple[float, str | None]:
+    """How many times better the mean Sharpe of the splits is in sample than out of it."""
+    inside, outside = splits["in_sample"].mean(skipna=False), splits["out_of_sample"].mean(skipna=False)
+    if np.isnan(inside) or np.isnan(outside):
+        return float("nan"), "a split never trades"
+    if outside <= 0:
+        return float("nan"), f"out of sample the mean Sharpe is not positive: {outside:.3g}"
+    return float(inside / outside), None
+
+
+def details(own: Evaluated, baselines: dict[str, Evaluated], splits: pd.DataFrame) -> dict[str, object]:
+    """Every figure of the model, of every path, of the holdout and of the baselines; nan with its reason."""
+    ratio, reason = in_over_out(splits)
+    overfit = {"in_over_out": ratio, "reason": reason, "splits": splits.to_dict("list")}
+    return {
+        "model": parts(own),
+        "baselines": {name: parts(evaluated) for name, evaluated in baselines.items()},
+        "sharpe_in_sample_and_out": overfit,
+    }
+
+
+def parts(evaluated: Evaluated) -> dict[str, object]:
+    """The figures of each path and of the holdout."""
+    return {"paths": [figures(part) for part in evaluated.paths], "holdout": figures(evaluated.holdout)}
+
+
+def figures(part: Part) -> dict[str, object]:
+    """All the figures of a part, and why some are undefined."""
+    return {"bars": len(part.net), **part.forecast, **part.trading, "undefined": part.reasons}
+
+
+def draw(model: str, own: Evaluated, *, oos: pd.DataFrame, truth: Truth, folds: Folds) -> None:
+    """The plots of an evaluated model are in their places; calibration and confusion are those of the first path."""
+    curves = np.stack([metrics.equity(part.net) for part in own.paths])
+    held = metrics.equity(own.holdout.net)
+    equity = plots.equity(
+        own.paths[0].time, curves, holdout_time=own.holdout.time, holdout=held, title=f"{model}: equity net of costs"
+    )
+    tested, rows = oos[oos["split"] != FINAL], folds.development()
+    place = predictions.on_paths(tested, paths=folds.paths[:1], group=folds.group()[rows], rows=rows)[0]
+    answer, y = tested.iloc[place][list(truth.outputs)].to_numpy(np.float64), truth.y[rows]
+    names = truth.outputs if len(truth.outputs) > 1 else ("down", "up")
+    if len(truth.outputs) == 1:
+        called, y_side = answer[:, 0] > truth.neutral, (y > truth.neutral).astype(np.int64)
+        counts, unit = scores.confusion(y_side, np.column_stack([~called, called])), truth.outputs[0]
+        curve = {truth.outputs[0]: binned(answer[:, 0], y)}
+    else:
+        counts, unit = scores.confusion(y, answer), "probability"
+        curve = {name: binned(answer[:, i], y == i) for i, name in enumerate(truth.outputs)}
+    folder = workspace.PLOTS / model
+    workspace.write_figure(folder / "equity.png", equity)
+    workspace.write_figure(
+        folder / "calibration.png", plots.calibration(curve, title=f"{model}: calibration", unit=unit)
+    )
+    workspace.write_figure(
+        folder / "confusion.png", plots.confusion(counts, names, title=f"{model}: called against true")
+    )
+
+
+def binned(predicted: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean predicted, mean true and its standard error, in bins of equally many rows by prediction."""
+    order = np.array_split(np.argsort(predicted, kind="stable"), BINS)
+    cells = [np.asarray(true[rows], np.float64) for rows in order if len(rows)]
+    errors = [cell.std() / np.sqrt(len(cell)) for cell in cells]
+    return (
+        np.array([predicted[rows].mean() for rows in order if len(rows)]),
+        np.array([cell.mean() for cell in cells]),
+        np.array(errors),
+    )
+
+
+if __name__ == "__main__":
+    workspace.run(main)

@@ -1,0 +1,80 @@
+"""guard <dataset>: features and labels of a dataset leak nothing, as far as each guard can tell, or the line stops."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+
+from pipeline import bars as klines
+from pipeline import leakage, workspace
+from pipeline.features import engine
+from pipeline.leakage import Finding
+from pipeline.samples import KEY, Samples, common_rows
+
+
+def main(dataset: str) -> None:
+    """Question the features and labels of a dataset."""
+    blocks = workspace.params()
+    features = workspace.FEATURES / f"{dataset}.parquet"
+    files = sorted((workspace.LABELS / dataset).glob("*.parquet"))
+    rows = common_rows([pd.read_parquet(file, columns=KEY) for file in (features, *files)])
+    targets = {file.stem: Samples.load(features, file, rows=rows) for file in files}
+    bars = pd.read_parquet(workspace.CLEAN / f"{dataset}.parquet")
+    block = workspace.entry(blocks, f"datasets.{dataset}.features")
+    warm_up_bars = workspace.read_json(workspace.report("featurize", dataset))["warm_up_bars"]
+    asked = [
+        *workspace.feed(
+            of_features, bars, targets, recomputing(block), blocks["seed"], block=blocks["guard"], named="guard"
+        ),
+        *of_segments(bars, targets, rows, warm_up_bars=warm_up_bars),
+    ]
+    workspace.write_json(workspace.report("guard", dataset), {"guards": [asdict(finding) for finding in asked]})
+    leakage.raise_if_critical(asked)
+
+
+def recomputing(block: workspace.Block) -> Callable[[pd.DataFrame], tuple[np.ndarray, np.ndarray]]:
+    """What turns bars into features anew: the positions of the rows kept, and their columns."""
+
+    def recompute(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        features = workspace.feed(engine.compute, bars, block=block, named="features")
+        return features.rows, features.x
+
+    return recompute
+
+
+def of_features(
+    bars: pd.DataFrame,
+    targets: Mapping[str, Samples],
+    recompute: Callable[[pd.DataFrame], tuple[np.ndarray, np.ndarray]],
+    seed: int,
+    *,
+    truncation_cuts: int,
+    look_ahead_ratio: float,
+    look_ahead_floor: float,
+    correlation_threshold: float,
+) -> Iterator[Finding]:
+    """What the guards say of the columns: of themselves, beside the moves to come, and beside each target."""
+    any_target = next(iter(targets.values()))
+    x, columns, segment = any_target.x, any_target.columns, any_target.segment
+    yield leakage.truncation(bars, recompute, columns, cuts=truncation_cuts, seed=seed)
+    yield leakage.look_ahead(x, columns, any_target.move, segment, ratio=look_ahead_ratio, floor=look_ahead_floor)
+    for name, samples in targets.items():
+        yield leakage.feature_target(x, columns, samples.y, name, threshold=correlation_threshold)
+
+
+def of_segments(
+    bars: pd.DataFrame, targets: Mapping[str, Samples], rows: pd.DataFrame, *, warm_up_bars: int
+) -> Iterator[Finding]:
+    """What the guard of segments says of every target's rows."""
+    bar_ms = klines.interval_ms(bars)
+    segment = rows["segment"].to_numpy()
+    for samples in targets.values():
+        yield leakage.segments(
+            samples.time, samples.label_end, segment, bars=bars, bar_ms=bar_ms, warm_up_bars=warm_up_bars
+        )
+        yield leakage.windows(samples.time, segment=segment, run=samples.segment, bar_ms=bar_ms)
+
+
+if __name__ == "__main__":
+    workspace.run(main)

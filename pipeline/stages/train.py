@@ -1,0 +1,128 @@
+"""train <model>: every fold's fit and the final one; what each answered out of sample and in it; the final model."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from tqdm import tqdm
+
+from pipeline import labels, leakage, plots, predictions, workspace
+from pipeline.folds import Folds
+from pipeline.models import base
+from pipeline.predictions import FINAL
+from pipeline.samples import Samples, keyed
+
+
+@dataclass(frozen=True)
+class Task:
+    """One fit to be made: which split, on which rows, with which seed."""
+
+    split: int
+    train: np.ndarray
+    valid: np.ndarray
+    test: np.ndarray
+    seed: int
+
+
+@dataclass(frozen=True)
+class Fit:
+    """All that is kept of one fit."""
+
+    split: int
+    history: list[dict[str, float]]
+    rows: dict[str, int]
+    tested: pd.DataFrame
+    trained: pd.DataFrame
+    normalization: leakage.Finding
+
+
+def main(model: str) -> None:
+    """Fit a model on every fold and on the whole development part."""
+    blocks = workspace.params()
+    block = workspace.entry(blocks, f"models.{model}")
+    folds, segment = Folds.load(workspace.FOLDS / f"{block['dataset']}.parquet")
+    samples = Samples.load(
+        workspace.FEATURES / f"{block['dataset']}.parquet",
+        workspace.LABELS / block["dataset"] / f"{block['target']}.parquet",
+        rows=keyed(segment, folds.time),
+    )
+    kind = workspace.entry(blocks, f"datasets.{block['dataset']}.targets.{block['target']}.kind")
+    shape = base.Shape(columns=samples.columns, outputs=labels.OUTPUTS[kind])
+    planned = list(tasks(folds, model=model, seed=blocks["seed"], valid_pct=blocks["train"]["valid_pct"]))
+    with workspace.replacing(workspace.MODELS / model) as folder:
+        jobs = (
+            delayed(fit)(task, block, shape, samples=samples, shared=blocks[block["family"]], folder=folder)
+            for task in planned
+        )
+        pool = Parallel(n_jobs=workspace.workers(), return_as="generator")
+        fits = list(tqdm(pool(jobs), total=len(planned), desc=f"train {model}", unit="fit"))
+        leakage.raise_if_critical([done.normalization for done in fits])
+        write(model, fits, importances=base.load(folder).importances())
+
+
+def tasks(folds: Folds, *, model: str, seed: int, valid_pct: float) -> Iterator[Task]:
+    """The fits of a model: one a split, and last the final one on the whole development part."""
+    for split in [*range(folds.n_splits), FINAL]:
+        rows = folds.development() if split == FINAL else folds.train(split)
+        train, valid = folds.early_stopping(rows, valid_pct)
+        test = folds.holdout() if split == FINAL else folds.test(split)
+        yield Task(split, train, valid, test, workspace.seed_for(seed, model, split))
+
+
+def fit(
+    task: Task, block: workspace.Block, shape: base.Shape, *, samples: Samples, shared: workspace.Block, folder: Path
+) -> Fit:
+    """One fit and its answers; the final one is saved to `folder`."""
+    model = base.build(block, shape, shared=shared, seed=task.seed)
+    history = model.fit(samples, task.train, task.valid)
+    if task.split == FINAL:
+        model.save(folder)
+    fitted_on = np.sort(np.concatenate([task.train, task.valid]))
+    return Fit(
+        split=task.split,
+        history=history,
+        rows={"train": len(task.train), "valid": len(task.valid), "test": len(task.test)},
+        tested=answers(model, task.split, samples=samples, rows=task.test),
+        trained=answers(model, task.split, samples=samples, rows=fitted_on)[["split", "row", "score"]],
+        normalization=leakage.normalization(model.standardisation(), samples.x[task.train]),
+    )
+
+
+def answers(model: base.Model, split: int, *, samples: Samples, rows: np.ndarray) -> pd.DataFrame:
+    """What a fitted model answers for `rows`."""
+    answer = model.predict(model.inputs(samples, rows))
+    score = base.score_of(answer, model.outputs)
+    return predictions.record(split, rows, answer=answer, outputs=model.outputs, score=score)
+
+
+def write(model: str, fits: Sequence[Fit], *, importances: dict[str, dict[str, float]] | None) -> None:
+    """Answers, report and plots of a trained model are in their places."""
+    workspace.write_table(workspace.OOS / f"{model}.parquet", pd.concat([fit.tested for fit in fits]))
+    workspace.write_table(workspace.IN_SAMPLE / f"{model}.parquet", pd.concat([fit.trained for fit in fits]))
+    report = {"fits": [summary(fit) for fit in fits], "importances": importances}
+    workspace.write_json(workspace.report("train", model), report)
+    folder = workspace.PLOTS / model
+    curves = plots.learning_curves([fit.history for fit in fits], title=f"{model}: learning curves, {len(fits)} fits")
+    workspace.write_figure(folder / "learning_curves.png", curves)
+    gain = next(iter(importances.values())) if importances else {}
+    kind = next(iter(importances)) if importances else "undefined"
+    workspace.write_figure(folder / "importances.png", plots.importances(gain, title=f"{model}: importance by {kind}"))
+
+
+def summary(fit: Fit) -> dict[str, object]:
+    """How a fit went: its rows, and the round with the lowest valid loss, which is the one that answers."""
+    best = min(range(len(fit.history)), key=lambda step: fit.history[step]["valid"])
+    return {
+        "split": "final" if fit.split == FINAL else fit.split,
+        "rows": fit.rows,
+        "rounds": len(fit.history),
+        "best": fit.history[best],
+        "guard": asdict(fit.normalization),
+    }
+
+
+if __name__ == "__main__":
+    workspace.run(main)

@@ -1,0 +1,92 @@
+"""dvc.yaml says what every stage imports: DVC does not follow imports, so a missing dependency is a stale result."""
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+from dvc.repo import Repo
+
+ROOT = Path(__file__).parents[1]
+
+
+def imported(module: Path) -> set[Path]:
+    """The modules of `pipeline` that a module imports by name, as files; packages themselves are empty."""
+    tree = ast.parse((ROOT / module).read_text())
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: import from `pipeline`, not relatively"
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    files = {Path(name.replace(".", "/")).with_suffix(".py") for name in names if name.startswith("pipeline")}
+    return {file for file in files if (ROOT / file).is_file()}
+
+
+@cache
+def closure(module: Path) -> frozenset[Path]:
+    """A module and all it imports, however far down."""
+    found, todo = set(), [module]
+    while todo:
+        if (file := todo.pop()) not in found:
+            found.add(file)
+            todo += imported(file)
+    return frozenset(found)
+
+
+def stages() -> list:
+    with Repo(ROOT) as repo:
+        return list(repo.index.stages)
+
+
+STAGES = stages()
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+def needed(stage) -> set[Path]:
+    """The code that a stage runs: what its module imports, and the plugin that its params name."""
+    name, _, key = stage.addressing.partition("@")
+    code = set(closure(Path(f"pipeline/stages/{name}.py")))
+    if name == "fetch":
+        for source in (ROOT / "pipeline/sources").glob("[!_]*.py"):
+            code |= closure(source.relative_to(ROOT))
+    if name in ("train", "export", "parity"):
+        block = PARAMS["models"][key]
+        code |= closure(Path(f"pipeline/models/{block['family']}/{block['plugin']}.py"))
+    return code
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.addressing)
+def test_code_deps_are_exactly_what_the_stage_imports(stage):
+    listed = {Path(str(dep)) for dep in stage.deps if str(dep).startswith("pipeline")}
+    assert all((ROOT / file).suffix == ".py" for file in listed), "code deps are files, never folders"
+    assert needed(stage) - listed == set(), f"{stage.addressing} imports modules that dvc.yaml does not list"
+    assert listed - needed(stage) == set(), f"{stage.addressing} lists modules that it does not import"
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.addressing)
+def test_every_stage_runs_the_module_of_its_name(stage):
+    name, _, key = stage.addressing.partition("@")
+    assert stage.cmd == f"python -m pipeline.stages.{name} {key}"
+
+
+def test_packages_are_empty_so_that_importing_one_runs_no_code():
+    assert [str(file) for file in (ROOT / "pipeline").rglob("__init__.py") if file.read_text().strip()] == []
+
+
+def test_floors_hold_no_stage_imports_another_and_no_noun_imports_upwards():
+    for file in (ROOT / "pipeline").rglob("*.py"):
+        module = file.relative_to(ROOT)
+        rooms = {path.parts[1] for path in imported(module)}
+        assert "stages" not in rooms, f"{module} imports a stage"
+        if "stages" not in module.parts and "models" not in module.parts:
+            assert "models" not in rooms, f"{module} is of the first floor and imports a model"
+
+
+def test_only_workspace_reads_params():
+    readers = [
+        f for f in (ROOT / "pipeline").rglob("*.py") if "params.yaml" in f.read_text() and "open(" in f.read_text()
+    ]
+    assert [file.name for file in readers] == ["workspace.py"]

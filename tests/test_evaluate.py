@@ -1,0 +1,78 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.predictions import FINAL, record
+from pipeline.samples import keyed
+from pipeline.stages import evaluate
+
+MINUTE = 60_000
+COSTS = {"fee_bps": 10.0, "slippage_bps": 0.0, "band": 0.0}
+
+
+def truth(y, move, *, segment=None, minutes=None, symbols=1):
+    count = len(y)
+    return evaluate.Truth(
+        rows=keyed(np.int32(segment or [0] * count), np.int64(minutes or range(count)) * MINUTE),
+        y=np.array(y),
+        move=np.array(move),
+        outputs=("return",),
+        neutral=0.0,
+        symbols=symbols,
+        bars_per_year=525_600.0,
+        costs=COSTS,
+    )
+
+
+def answered(score, split=0):
+    score = np.array(score)
+    return record(split, np.arange(len(score)), answer=score[:, None], outputs=("return",), score=score)
+
+
+def test_trading_pays_for_every_change_and_for_closing():
+    time, net, turnover = evaluate.trade(answered([1.0, 1.0, -1.0]), truth([0.0] * 3, [0.01, 0.02, 0.03]))
+    assert time.tolist() == [0, MINUTE, 2 * MINUTE]
+    assert net == pytest.approx([0.01 - 0.001, 0.02, -0.03 - 0.002 - 0.001])
+    assert turnover.tolist() == [1.0, 0.0, 3.0]
+
+
+def test_a_position_is_closed_where_a_bar_is_left_out():
+    _, net, turnover = evaluate.trade(answered([1.0] * 3), truth([0.0] * 3, [0.0] * 3, minutes=[0, 1, 3]))
+    assert turnover.tolist() == [1.0, 1.0, 2.0]
+    assert net == pytest.approx([-0.001, -0.001, -0.002])
+
+
+def test_two_symbols_share_the_capital():
+    both = truth([0.0] * 4, [0.01, 0.01, -0.02, 0.0], segment=[0, 0, 1, 1], minutes=[0, 1, 0, 1], symbols=2)
+    time, net, turnover = evaluate.trade(answered([1.0, 1.0, 1.0, 1.0]), both)
+    assert time.tolist() == [0, MINUTE]
+    assert net == pytest.approx([(0.01 - 0.02) / 2 - 0.001, 0.01 / 2 - 0.001])
+    assert turnover.tolist() == [1.0, 1.0]
+
+
+def test_a_model_that_never_trades_has_figures_that_are_nan_with_their_reason():
+    part = evaluate.part(answered([0.0, 0.0, 0.0]), truth([1.0, -1.0, 2.0], [0.1, 0.2, 0.1]))
+    assert np.isnan(part.trading["sharpe"])
+    assert part.reasons["sharpe"] == "no trade"
+    assert part.reasons["ic"] == "the prediction never varies"
+
+
+def test_in_over_out_is_nan_with_its_reason_where_nothing_is_earned_out_of_sample():
+    splits = pd.DataFrame({"in_sample": [2.0, 4.0], "out_of_sample": [1.0, 2.0]})
+    assert evaluate.in_over_out(splits) == (2.0, None)
+    ratio, reason = evaluate.in_over_out(splits * [1, -1])
+    assert np.isnan(ratio)
+    assert "not positive" in reason
+
+
+def test_bins_hold_equally_many_rows_in_order_of_the_prediction():
+    predicted, true, error = evaluate.binned(np.arange(20.0)[::-1], np.arange(20.0)[::-1] * 2)
+    assert predicted.tolist() == [0.5 + 2 * k for k in range(10)]
+    assert true.tolist() == [1.0 + 4 * k for k in range(10)]
+    assert error == pytest.approx([1 / np.sqrt(2)] * 10)
+
+
+def test_the_holdout_is_written_as_path_minus_one():
+    part = evaluate.part(answered([0.5, -0.5], split=FINAL), truth([1.0, -1.0], [0.1, 0.2]))
+    table = evaluate.returns(evaluate.Evaluated(paths=[part, part], holdout=part))
+    assert table.groupby("path").size().to_dict() == {-1: 2, 0: 2, 1: 2}

@@ -1,0 +1,210 @@
+"""The promise, kept by every block under `models:` in params.yaml. A new model needs no new test."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import yaml
+
+from pipeline.labels import OUTPUTS
+from pipeline.models.base import Model, Shape, build, load, score_of
+from pipeline.samples import Samples
+from tests.data import TEST, TRAIN, VALID, planted, planted_signal, spoilt
+
+PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
+BLOCKS = PARAMS["models"]
+
+
+def kind_of(name: str) -> str:
+    block = BLOCKS[name]
+    return PARAMS["datasets"][block["dataset"]]["targets"][block["target"]]["kind"]
+
+
+def unfitted(name: str, samples: Samples) -> Model:
+    shape = Shape(columns=samples.columns, outputs=OUTPUTS[kind_of(name)])
+    return build(BLOCKS[name], shape, shared=PARAMS[BLOCKS[name]["family"]], seed=7)
+
+
+def written(model: Model, folder: Path) -> dict[str, bytes]:
+    model.save(folder)
+    model.to_onnx(folder / "model.onnx")
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def answers(file: Path, inputs: np.ndarray, *, batch: int) -> np.ndarray:
+    session = onnxruntime.InferenceSession(file)
+    parts = [inputs[i : i + batch] for i in range(0, len(inputs), batch)]
+    return np.concatenate([session.run(["answer"], {"inputs": part})[0] for part in parts])
+
+
+class Fitted(NamedTuple):
+    name: str
+    samples: Samples
+    model: Model
+    history: list[dict[str, float]]
+    folder: Path
+    bytes: dict[str, bytes]
+
+
+@pytest.fixture(scope="module", params=BLOCKS)
+def fitted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
+    samples = planted(kind_of(request.param), seed=1)
+    model = unfitted(request.param, samples)
+    history = model.fit(samples, TRAIN, VALID)
+    folder = tmp_path_factory.mktemp(request.param)
+    return Fitted(request.param, samples, model, history, folder, written(model, folder))
+
+
+def test_a_planted_signal_is_learnt(fitted: Fitted) -> None:
+    score = fitted.model.score(fitted.samples, TEST)
+    assert np.corrcoef(score, planted_signal(fitted.samples.x[TEST]))[0, 1] > 0.6
+
+
+def test_the_history_tells_both_losses_of_every_round(fitted: Fitted) -> None:
+    assert all(np.isfinite([entry["train"], entry["valid"]]).all() for entry in fitted.history)
+    assert min(entry["valid"] for entry in fitted.history) < fitted.history[0]["valid"]
+
+
+def test_the_same_seed_gives_the_same_bytes(fitted: Fitted, tmp_path: Path) -> None:
+    again = unfitted(fitted.name, fitted.samples)
+    again.fit(fitted.samples, TRAIN, VALID)
+    assert written(again, tmp_path) == fitted.bytes
+
+
+def test_rows_outside_train_and_valid_do_not_matter(fitted: Fitted, tmp_path: Path) -> None:
+    other = unfitted(fitted.name, fitted.samples)
+    other.fit(spoilt(fitted.samples), TRAIN, VALID)
+    assert written(other, tmp_path) == fitted.bytes
+
+
+def test_a_saved_model_answers_as_the_one_that_was_saved(fitted: Fitted, tmp_path: Path) -> None:
+    loaded = load(fitted.folder)
+    inputs = fitted.model.inputs(fitted.samples, TEST)
+    assert type(loaded) is type(fitted.model)
+    assert np.array_equal(loaded.predict(inputs), fitted.model.predict(inputs))
+    assert loaded.importances() == fitted.model.importances()
+    assert written(loaded, tmp_path) == fitted.bytes
+
+
+def test_the_answer_has_one_finite_column_for_each_output_and_classes_sum_to_one(fitted: Fitted) -> None:
+    answer = fitted.model.predict(fitted.model.inputs(fitted.samples, TEST))
+    assert answer.shape == (len(TEST), len(fitted.model.outputs))
+    assert np.isfinite(answer).all()
+    if len(fitted.model.outputs) > 1:
+        assert (answer >= 0).all()
+        assert answer.sum(axis=1) == pytest.approx(1.0)
+
+
+def test_the_score_lies_within_one_unit(fitted: Fitted) -> None:
+    score = fitted.model.score(fitted.samples, TEST)
+    assert score.shape == (len(TEST),)
+    assert np.abs(score).max() <= 1
+
+
+def test_other_columns_are_refused(fitted: Fitted) -> None:
+    turned = replace(fitted.samples, columns=fitted.samples.columns[::-1])
+    with pytest.raises(ValueError, match="columns"):
+        fitted.model.score(turned, TEST)
+
+
+def test_a_row_is_answered_alike_alone_and_among_others(fitted: Fitted) -> None:
+    inputs = fitted.model.inputs(fitted.samples, TEST[:37])
+    alone = np.concatenate([fitted.model.predict(inputs[i : i + 1]) for i in range(len(inputs))])
+    assert alone == pytest.approx(fitted.model.predict(inputs), abs=PARAMS["parity"]["max_abs"])
+
+
+def test_what_it_standardises_with_comes_from_train_rows(fitted: Fitted) -> None:
+    found = fitted.model.standardisation()
+    if found is not None:
+        x = fitted.samples.x[TRAIN].astype(np.float64)
+        assert found[0] == pytest.approx(x.mean(axis=0), rel=1e-4, abs=1e-4)
+        assert found[1] == pytest.approx(x.std(axis=0), rel=1e-3)
+
+
+def test_the_graph_is_valid_and_leaves_the_batch_free(fitted: Fitted) -> None:
+    graph = onnx.load(fitted.folder / "model.onnx")
+    onnx.checker.check_model(graph, full_check=True)
+    (given,), (answer,) = graph.graph.input, graph.graph.output
+    assert (given.name, answer.name) == ("inputs", "answer")
+    assert given.type.tensor_type.elem_type == answer.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    assert given.type.tensor_type.shape.dim[0].dim_param
+    assert answer.type.tensor_type.shape.dim[1].dim_value == len(fitted.model.outputs)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 37, 100_000])
+def test_the_graph_answers_as_the_model_does(fitted: Fitted, batch: int) -> None:
+    ordinary = fitted.model.inputs(fitted.samples, TEST)
+    hard = fitted.model.hard_inputs(ordinary, rng=np.random.default_rng(2))
+    spread = fitted.model.predict(ordinary).std(axis=0)
+    for inputs in (ordinary, hard[:2000] if batch < 37 else hard):
+        answer = answers(fitted.folder / "model.onnx", inputs, batch=batch)
+        apart = np.abs(answer.astype(np.float64) - fitted.model.predict(inputs))
+        for error in (apart, apart / spread):
+            assert error.mean() < PARAMS["parity"]["mean_abs"]
+            assert error.max() < PARAMS["parity"]["max_abs"]
+
+
+def test_hard_inputs_are_reproducible_finite_inputs_and_flip_no_decision(fitted: Fitted) -> None:
+    ordinary = fitted.model.inputs(fitted.samples, TEST)
+    before = ordinary.copy()
+    hard = fitted.model.hard_inputs(ordinary, rng=np.random.default_rng(2))
+    assert hard.dtype == np.float32
+    assert np.isfinite(hard).all()
+    assert hard.shape[1:] == ordinary.shape[1:]
+    assert np.array_equal(hard, fitted.model.hard_inputs(ordinary, rng=np.random.default_rng(2)))
+    assert np.array_equal(ordinary, before)
+    for inputs in (ordinary, hard):
+        flips = fitted.model.flipped(inputs, fitted.folder / "model.onnx")
+        assert flips.shape == (len(inputs),)
+        assert not flips.any()
+
+
+@pytest.mark.parametrize("name", [name for name in BLOCKS if len(OUTPUTS[kind_of(name)]) > 1])
+def test_a_class_that_train_has_not_seen_keeps_its_column_and_is_the_rarest(name: str) -> None:
+    samples = planted(kind_of(name), seed=1)
+    absent = len(OUTPUTS[kind_of(name)]) // 2  # flat among three, up among two
+    train = TRAIN[samples.y[TRAIN] != absent]
+    model = unfitted(name, samples)
+    model.fit(samples, train, VALID)
+    mean = model.predict(model.inputs(samples, TEST)).mean(axis=0)
+    assert mean.shape == (len(model.outputs),)
+    assert mean.argmin() == absent
+
+
+def block_with(**changes: object) -> dict[str, object]:
+    return {**next(iter(BLOCKS.values())), **changes}
+
+
+def test_an_unknown_family_or_plugin_answers_with_those_that_exist() -> None:
+    shape = Shape(columns=("a",), outputs=("return",))
+    with pytest.raises(ValueError, match=r"unknown family 'forests'; there are \[.*'trees'"):
+        build(block_with(family="forests"), shape, shared={}, seed=1)
+    with pytest.raises(ValueError, match=r"unknown plugin 'engine' .*\['lightgbm', 'xgboost'\]"):
+        build(block_with(family="trees", plugin="engine"), shape, shared={}, seed=1)
+
+
+def test_a_misspelt_missing_or_doubled_key_dies_by_name() -> None:
+    shape = Shape(columns=("a",), outputs=("return",))
+    block = block_with()
+    shared, given = PARAMS[block["family"]], block["build"]
+    with pytest.raises(ValueError, match=r"unknown \['num_leafs'\]; its keys are \["):
+        build(block_with(build={**given, "num_leafs": 3}), shape, shared=shared, seed=1)
+    first = sorted(given)[0]
+    with pytest.raises(ValueError, match=rf"missing \['{first}'\]"):
+        build(block_with(build={k: v for k, v in given.items() if k != first}), shape, shared=shared, seed=1)
+    with pytest.raises(ValueError, match=rf"\['{sorted(shared)[0]}'\] stands both"):
+        build(block_with(build={**given, **shared}), shape, shared={sorted(shared)[0]: 1}, seed=1)
+    with pytest.raises(ValueError, match=r"unknown \['bild'\]"):
+        build(block_with(bild={}), shape, shared=shared, seed=1)
+
+
+def test_the_score_follows_the_meaning_of_the_outputs() -> None:
+    assert score_of(np.array([[0.25], [-3.0]]), ("return",)).tolist() == [0.25, -1.0]
+    assert score_of(np.array([[0.25], [1.5]]), ("trend",)).tolist() == [-0.5, 1.0]
+    assert score_of(np.array([[0.25, 0.5, 0.25], [0.0, 0.25, 0.75]]), ("down", "flat", "up")).tolist() == [0.0, 0.75]
+    with pytest.raises(ValueError, match="have no score"):
+        score_of(np.zeros((1, 1)), ("mood",))
