@@ -10,7 +10,7 @@ from pipeline import bars as klines
 from pipeline import leakage, workspace
 from pipeline.features import engine
 from pipeline.leakage import Finding
-from pipeline.samples import KEY, Samples, common_rows
+from pipeline.samples import KEY, Samples, common_rows, contiguous
 
 
 def main(dataset: str) -> None:
@@ -66,14 +66,12 @@ def of_features(
 def of_segments(
     bars: pd.DataFrame, targets: Mapping[str, Samples], rows: pd.DataFrame, *, warm_up_bars: int
 ) -> Iterator[Finding]:
-    """What the guard of segments says of every target's rows."""
-    bar_ms = klines.interval_ms(bars)
-    segment = rows["segment"].to_numpy()
-    for samples in targets.values():
-        yield leakage.segments(
-            samples.time, samples.label_end, segment, bars=bars, bar_ms=bar_ms, warm_up_bars=warm_up_bars
-        )
-        yield leakage.windows(samples.time, segment=segment, run=samples.segment, bar_ms=bar_ms)
+    """What the guard of segments says of rows with their latest labels, and of the runs that windows are cut from."""
+    bar_ms, segment = klines.interval_ms(bars), rows["segment"].to_numpy()
+    label_end = np.max([samples.label_end for samples in targets.values()], axis=0)
+    time, run = rows["time"].to_numpy(), contiguous(rows)
+    yield leakage.segments(time, label_end, segment, bars=bars, bar_ms=bar_ms, warm_up_bars=warm_up_bars)
+    yield leakage.windows(time, segment=segment, run=run, bar_ms=bar_ms)
 
 
 if __name__ == "__main__":
