@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+YEAR_MS = 365 * 24 * 3600 * 1000
 SCHEMA = {
     "symbol": "str",
     "open_time": "int64",
@@ -53,6 +54,11 @@ def interval_ms(table: pd.DataFrame) -> int:
         return int(step[0])
     values, counts = np.unique(step, return_counts=True)
     return int(values[np.argmax(counts)])
+
+
+def bars_per_year(table: pd.DataFrame) -> float:
+    """How many bars a year of 365 days has, for a market that never closes."""
+    return YEAR_MS / interval_ms(table)
 
 
 def segments(table: pd.DataFrame) -> npt.NDArray[np.int32]:

@@ -157,6 +157,6 @@ def run(stage: Callable[..., None]) -> None:
     named = " ".join([inspect.getmodule(stage).__spec__.name.split(".")[-1], *arguments.values()])  # type: ignore
     try:
         stage(**arguments)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         sys.exit(f"{named}: {error}\n  (raised at {where.filename}:{where.lineno})")

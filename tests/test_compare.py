@@ -54,7 +54,7 @@ def test_one_model_has_a_sharpe_but_no_pbo_and_says_why():
     report = compared({"a": model(1e-4, seed=1)})
     headline = compare.headline(report)
     assert np.isnan(headline["pbo"])
-    assert headline["why"] == "one model: to choose takes two"
+    assert headline["why"] == "fewer than two models trade: there is nothing to choose from"
     assert report.board["a"]["dsr"] == report.board["a"]["psr"]  # a single trial is not deflated
 
 
@@ -67,3 +67,9 @@ def test_the_table_shows_a_dash_where_a_figure_is_undefined():
 def test_negative_earlier_trials_are_refused():
     with pytest.raises(ValueError, match=r"compare\.earlier_trials is -1"):
         compared({"a": model(0.0, seed=1)}, earlier_trials=-1)
+
+
+def test_a_model_that_never_trades_lends_no_rank_to_those_that_lose():
+    idle = Returns(paths=np.zeros((4000, 3)), holdout=np.zeros(500))
+    losers = {"a": model(-1e-4, seed=1), "b": model(-1e-4, seed=2)}
+    assert compared(losers | {"idle": idle}).overfit.pbo == compared(losers).overfit.pbo

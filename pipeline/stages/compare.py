@@ -8,7 +8,6 @@ import pandas as pd
 
 from pipeline import bars, leakage, metrics, overfitting, plots, workspace
 
-YEAR_MS = 365 * 24 * 3600 * 1000
 HOLDOUT = -1  # the path that stands for the holdout
 NAN = float("nan")
 
@@ -50,7 +49,7 @@ def main(dataset: str) -> None:
     forget_others(dataset, names)
     models = {name: read(dataset, name) for name in names}
     clean = pd.read_parquet(workspace.CLEAN / f"{dataset}.parquet", columns=["symbol", "open_time"])
-    bars_per_year = YEAR_MS / bars.interval_ms(clean)
+    bars_per_year = bars.bars_per_year(clean)
     report = workspace.feed(compared, models, bars_per_year, block=blocks["compare"], named="compare")
     folder = workspace.REPORTS / "compare"
     workspace.write_json(folder / f"{dataset}.json", headline(report))
@@ -81,17 +80,18 @@ def read(dataset: str, model: str) -> Returns:
 def compared(
     models: Mapping[str, Returns], bars_per_year: float, *, blocks: int, confidence: float, earlier_trials: int
 ) -> Comparison:
-    """The models ranked. PBO takes the mean of each model's paths, so that every bar counts once.
+    """The models ranked, and PBO over the mean of each model's paths, so that every bar counts once.
 
+    A model that never trades is left out of PBO: it would rank last and lend a rank to all that lose.
     `earlier_trials` is how many models were tried and thrown away before those of params.
     """
     if earlier_trials < 0:
         raise ValueError(f"compare.earlier_trials is {earlier_trials}; it counts trials: give 0 or more")
     trials = len(models) + earlier_trials
-    together = np.column_stack([model.paths.mean(axis=1) for model in models.values()])
+    chosen_from = [model.paths.mean(axis=1) for model in models.values() if model.paths.any()]
     return Comparison(
         board=leaderboard(models, bars_per_year=bars_per_year, trials=trials, confidence=confidence),
-        overfit=overfitting.pbo(together, blocks=blocks) if len(models) > 1 else None,
+        overfit=overfitting.pbo(np.column_stack(chosen_from), blocks=blocks) if len(chosen_from) > 1 else None,
         trials=trials,
     )
 
@@ -165,7 +165,7 @@ def headline(report: Comparison) -> dict[str, object]:
         "pbo": overfit.pbo if overfit else NAN,
         "degradation_slope": overfit.slope if overfit else NAN,
         "loss_probability": overfit.loss_probability if overfit else NAN,
-        **({} if overfit else {"why": "one model: to choose takes two"}),
+        **({} if overfit else {"why": "fewer than two models trade: there is nothing to choose from"}),
     }
 
 
@@ -194,7 +194,7 @@ def draw(dataset: str, models: Mapping[str, Returns], report: Comparison, *, bar
     sharpes = {name: models[name].sharpes * year for name in report.board}
     held = {name: float(metrics.sharpe(models[name].holdout)) * year for name in report.board}
     workspace.write_figure(folder / "sharpes.png", plots.path_sharpes(sharpes, held, title=f"{dataset}: models"))
-    chosen, absent = report.overfit, plots.nothing("no PBO: to choose takes two models")
+    chosen, absent = report.overfit, plots.nothing("no PBO: fewer than two models trade")
     logits = plots.pbo_logits(chosen.logits, pbo=chosen.pbo) if chosen else absent
     workspace.write_figure(folder / "pbo_logits.png", logits)
     degraded = (

@@ -10,7 +10,6 @@ from pipeline.folds import Folds
 from pipeline.predictions import FINAL
 from pipeline.samples import aligned, contiguous, keyed
 
-YEAR_MS = 365 * 24 * 3600 * 1000
 BINS = 10  # of a calibration plot
 
 
@@ -77,7 +76,7 @@ def read_truth(blocks: workspace.Block, block: workspace.Block, rows: pd.DataFra
         outputs=labels.OUTPUTS[kind],
         neutral=labels.NEUTRAL[kind] if kind in labels.NEUTRAL else float("nan"),
         symbols=clean["symbol"].nunique(),
-        bars_per_year=YEAR_MS / bars.interval_ms(clean),
+        bars_per_year=bars.bars_per_year(clean),
         costs=blocks["trading"],
     )
 
