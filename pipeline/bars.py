@@ -111,7 +111,8 @@ def clean(table: pd.DataFrame) -> tuple[pd.DataFrame, Record]:
 
 
 def report(table: pd.DataFrame) -> Record:
-    """What a clean table holds and what is unusual but legitimate in it: holes, zero volume, odd close_time."""
+    """What a clean table holds, what was asked of it, and what is unusual but legitimate: holes, zero volume …"""
+    asked = [check.name for check in (*VALUE_CHECKS, *UNIT_CHECKS, *TIME_CHECKS, *GRID_CHECKS)]
     bar_ms, gaps = interval_ms(table), holes(table)
     odd = (table["close_time"] - table["open_time"] != bar_ms - 1).to_numpy()
     return {
@@ -123,6 +124,7 @@ def report(table: pd.DataFrame) -> Record:
         "odd_close_time": {"count": int(odd.sum()), "first_rows": _first_rows(table, odd, columns=["close_time"])},
         "symbols": _by_symbol(table, gaps),
         "holes": {"count": len(gaps), "list": gaps},
+        "offending_rows": dict.fromkeys(["schema", *asked], 0),
     }
 
 

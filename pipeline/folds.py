@@ -240,6 +240,9 @@ def _bar_ms(distinct: Times) -> int:
 
 
 def _check_scheme(*, groups: int, test_groups: int, embargo_pct: float, holdout_pct: float) -> None:
+    for name, value in (("groups", groups), ("test_groups", test_groups)):
+        if not isinstance(value, int | np.integer):
+            raise ValueError(f"folds: {name} is {value!r}; it is a whole number of groups")
     if not 1 <= test_groups < groups:
         raise ValueError(f"folds: test_groups is {test_groups} of {groups} groups; 1 to groups - 1 can be tested")
     _check_share("embargo_pct", embargo_pct)
@@ -247,8 +250,8 @@ def _check_scheme(*, groups: int, test_groups: int, embargo_pct: float, holdout_
 
 
 def _check_share(name: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise ValueError(f"folds: {name} is {value}; it is a share of the distinct times, in [0, 1)")
+    if not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ValueError(f"folds: {name} is {value!r}; it is a share of the distinct times, in [0, 1)")
 
 
 def _check_spans(time: Times, label_end: Times) -> None:

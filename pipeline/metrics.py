@@ -99,6 +99,11 @@ def recovery_factor(returns: np.ndarray) -> float:
     return float((equity(returns)[-1] - 1.0) / drawdown) if drawdown > 0 else np.nan
 
 
+def median_path(sharpes: np.ndarray) -> int:
+    """The place of the median of (paths,) Sharpe ratios, the lower of two; a path that never trades (nan) earns 0."""
+    return int(np.argsort(np.nan_to_num(sharpes, nan=0.0), kind="stable")[(len(sharpes) - 1) // 2])
+
+
 def trading_figures(
     returns: np.ndarray, turnover: np.ndarray, *, bars_per_year: float
 ) -> tuple[dict[str, float], dict[str, str]]:

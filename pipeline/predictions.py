@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 FINAL = -1  # the split of the final fit, which answers for the holdout
+HOLDOUT = -1  # the path that stands for the holdout
 
 
 def record(

@@ -5,6 +5,7 @@ import inspect
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import traceback
@@ -31,10 +32,19 @@ MODELS, BASELINES, OOS, IN_SAMPLE, RETURNS, ONNX, REPORTS, PLOTS = (
 )
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads numbers as DVC writes them, by YAML 1.2: 5e-05 is a number, where PyYAML alone reads a string."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
 def params() -> dict[str, Any]:
     """The blocks of params.yaml."""
     with Path("params.yaml").open() as stream:
-        blocks: dict[str, Any] = yaml.safe_load(stream)
+        blocks: dict[str, Any] = yaml.load(stream, Loader=_Loader)
     return blocks
 
 
@@ -56,6 +66,8 @@ def feed(function: Callable[..., T], *args: Any, block: Block, named: str) -> T:
     Raises:
         ValueError: a key is misspelt or missing; names it, the block and the keys that exist.
     """
+    if not isinstance(block, Mapping):
+        raise ValueError(f"{named}: is {block!r}; it is a block of keys and values")
     allowed = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for key in block:
         if key not in allowed:
@@ -73,7 +85,10 @@ def report(stage: str, key: str) -> Path:
 
 def workers() -> int:
     """How many fits run at once: PIPELINE_WORKERS, else the processors this process may use. Never changes a byte."""
-    return int(os.environ.get("PIPELINE_WORKERS") or len(os.sched_getaffinity(0)))
+    asked = os.environ.get("PIPELINE_WORKERS") or str(len(os.sched_getaffinity(0)))
+    if not asked.isdecimal() or int(asked) < 1:
+        raise ValueError(f"PIPELINE_WORKERS is {asked!r}; it is a number of processes, 1 or more")
+    return int(asked)
 
 
 def seed_for(seed: int, model: str, fold: int) -> int:
@@ -154,7 +169,7 @@ def run(stage: Callable[..., None]) -> None:
     for name in inspect.signature(stage).parameters:
         parser.add_argument(name)
     arguments = vars(parser.parse_args())
-    named = " ".join([inspect.getmodule(stage).__spec__.name.split(".")[-1], *arguments.values()])  # type: ignore
+    named = " ".join([Path(sys.argv[0]).stem, *arguments.values()])
     try:
         stage(**arguments)
     except (ValueError, OSError) as error:

@@ -15,7 +15,7 @@ def model(mean, *, seed, rows=4000, paths=3):
 
 def compared(models, **changes):
     block = {"blocks": 8, "confidence": 0.95, "earlier_trials": 0} | changes
-    return compare.compared(models, 525_600.0, **block)
+    return compare.compared(models, 525_600.0, len(models), **block)
 
 
 def test_the_median_path_is_one_path_not_a_mean_of_them():
@@ -54,7 +54,7 @@ def test_one_model_has_a_sharpe_but_no_pbo_and_says_why():
     report = compared({"a": model(1e-4, seed=1)})
     headline = compare.headline(report)
     assert np.isnan(headline["pbo"])
-    assert headline["why"] == "fewer than two models trade: there is nothing to choose from"
+    assert headline["why"] == "no PBO: fewer than two models trade, there is nothing to choose from"
     assert report.board["a"]["dsr"] == report.board["a"]["psr"]  # a single trial is not deflated
 
 
@@ -73,3 +73,15 @@ def test_a_model_that_never_trades_lends_no_rank_to_those_that_lose():
     idle = Returns(paths=np.zeros((4000, 3)), holdout=np.zeros(500))
     losers = {"a": model(-1e-4, seed=1), "b": model(-1e-4, seed=2)}
     assert compared(losers | {"idle": idle}).overfit.pbo == compared(losers).overfit.pbo
+
+
+def test_a_path_that_never_trades_earned_nothing_and_does_not_rank_above_those_that_won():
+    paths = np.zeros((4000, 5))
+    paths[:, :3] = np.random.default_rng(0).normal([-2e-4, -1e-4, 1e-4], 1e-3, size=(4000, 3))
+    assert not Returns(paths=paths, holdout=np.zeros(2)).median_path.any()
+
+
+def test_a_dataset_without_a_model_has_an_empty_board():
+    headline = compare.headline(compared({}))
+    assert headline["best"] is None
+    assert np.isnan(headline["best_dsr"])

@@ -19,6 +19,7 @@ def truth(y, move, *, segment=None, minutes=None, symbols=1):
         outputs=("return",),
         neutral=0.0,
         symbols=symbols,
+        bar_ms=MINUTE,
         bars_per_year=525_600.0,
         costs=COSTS,
     )
@@ -76,3 +77,17 @@ def test_the_holdout_is_written_as_path_minus_one():
     part = evaluate.part(answered([0.5, -0.5], split=FINAL), truth([1.0, -1.0], [0.1, 0.2]))
     table = evaluate.returns(evaluate.Evaluated(paths=[part, part], holdout=part))
     assert table.groupby("path").size().to_dict() == {-1: 2, 0: 2, 1: 2}
+
+
+def test_bars_without_a_row_earn_nothing_and_count():
+    time, net, turnover = evaluate.every_bar(
+        np.array([0, MINUTE, 4 * MINUTE]), np.array([0.1, 0.2, 0.3]), np.array([1.0, 0.0, 1.0]), bar_ms=MINUTE
+    )
+    assert (time // MINUTE).tolist() == [0, 1, 2, 3, 4]
+    assert net.tolist() == [0.1, 0.2, 0.0, 0.0, 0.3]
+    assert turnover.tolist() == [1.0, 0.0, 0.0, 0.0, 1.0]
+
+
+def test_the_confusion_of_a_number_counts_the_sides_of_neutral():
+    part = evaluate.part(answered([0.5, -0.5, 0.5, -0.5]), truth([1.0, 1.0, -1.0, -2.0], [0.0] * 4))
+    assert part.confusion.tolist() == [[1, 1], [1, 1]]

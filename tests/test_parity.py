@@ -81,8 +81,20 @@ def test_answers_that_never_vary_have_no_relative_difference(model, inputs, tmp_
     parity.refuse(found, "holdout", **LIMITS)
 
 
+def test_a_graph_that_answers_nan_stops_the_line(model, inputs, tmp_path):
+    model.to_onnx(tmp_path / "model.onnx", factor=np.nan)
+    found = parity.compare(model, tmp_path / "model.onnx", inputs, scale=np.array([2.0]))
+    with pytest.raises(parity.ParityError, match="100 answers to the holdout rows differ by no finite number"):
+        parity.refuse(found, "holdout", **LIMITS)
+
+
+def test_a_graph_of_another_shape_stops_the_line():
+    with pytest.raises(parity.ParityError, match=r"the graph answers \(3,\), the model \(3, 1\)"):
+        parity.distance(np.zeros(3), np.zeros((3, 1)))
+
+
 def test_one_flipped_leaf_stops_the_line():
     found = dict.fromkeys(("mean_abs", "max_abs", "mean_over_std", "max_over_std"), 0.0)
-    found |= {"worst_row": 0, "flipped_leaves": 1, "flipped_row": 7}
+    found |= {"worst_row": 0, "flipped_leaves": 1, "flipped_row": 7, "not_finite": 0}
     with pytest.raises(parity.ParityError, match="1 leaves are taken otherwise on the hard rows, the most at row 7"):
         parity.refuse(found, "hard", **LIMITS)

@@ -62,3 +62,21 @@ def test_every_fit_has_a_seed_of_its_own():
     seeds = {workspace.seed_for(seed, model, fold) for seed in (0, 1) for model in "ab" for fold in range(-1, 15)}
     assert len(seeds) == 2 * 2 * 16
     assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_numbers_are_read_as_dvc_writes_them(tmp_path, monkeypatch):
+    (tmp_path / "params.yaml").write_text("a: 5e-05\nb: 1E6\nc: 1.5e-3\nd: 0.1\ne: e5\nf: 2024-01-01e\n")
+    monkeypatch.chdir(tmp_path)
+    assert workspace.params() == {"a": 5e-5, "b": 1e6, "c": 1.5e-3, "d": 0.1, "e": "e5", "f": "2024-01-01e"}
+
+
+@pytest.mark.parametrize("block", [None, 3, "1"])
+def test_what_is_no_block_is_refused(block):
+    with pytest.raises(ValueError, match="trading: is .*; it is a block of keys and values"):
+        workspace.feed(fed, 1, block=block, named="trading")
+
+
+def test_a_number_of_workers_that_is_none_is_refused(monkeypatch):
+    monkeypatch.setenv("PIPELINE_WORKERS", "two")
+    with pytest.raises(ValueError, match="PIPELINE_WORKERS is 'two'"):
+        workspace.workers()

@@ -29,11 +29,19 @@ def main(dataset: str) -> None:
             file = workspace.LABELS / dataset / f"{target}.parquet"
             samples = Samples.load(workspace.FEATURES / f"{dataset}.parquet", file, rows=rows)
             outputs = labels.OUTPUTS[block["kind"]]
-            answered = on_every_fold(samples, folds, outputs=outputs, l2=blocks["baseline"]["l2"], named=target)
+            answered = workspace.feed(
+                on_every_fold,
+                samples,
+                folds,
+                outputs,
+                target,
+                block=workspace.entry(blocks, "baseline"),
+                named="baseline",
+            )
             workspace.write_table(folder / f"{target}.parquet", answered)
 
 
-def on_every_fold(samples: Samples, folds: Folds, *, outputs: tuple[str, ...], l2: float, named: str) -> pd.DataFrame:
+def on_every_fold(samples: Samples, folds: Folds, outputs: tuple[str, ...], named: str, *, l2: float) -> pd.DataFrame:
     """The answers of every baseline for the test rows of every split and for the holdout."""
     previous = previous_labels(samples)
     jobs = [

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline import bars, leakage, metrics, overfitting, plots, workspace
+from pipeline.predictions import HOLDOUT
 
-HOLDOUT = -1  # the path that stands for the holdout
 NAN = float("nan")
 
 
@@ -26,11 +26,11 @@ class Returns:
 
     @property
     def median_path(self) -> np.ndarray:
-        """(T,) the returns of the path with the median Sharpe, the lower of two.
+        """(T,) the returns of the path with the median Sharpe.
 
         One path: the mean of several is steadier than anything that one model trades.
         """
-        return self.paths[:, np.argsort(self.sharpes, kind="stable")[(self.paths.shape[1] - 1) // 2]]
+        return self.paths[:, metrics.median_path(self.sharpes)]
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,12 @@ def main(dataset: str) -> None:
     """Rank the models of a dataset and say how much of the ranking is overfitting."""
     blocks = workspace.params()
     names = [name for name, block in blocks["models"].items() if block["dataset"] == dataset]
-    forget_others(dataset, names)
-    models = {name: read(dataset, name) for name in names}
+    forget_others(list(blocks["models"]))
+    models = {name: read(name) for name in names}
     clean = pd.read_parquet(workspace.CLEAN / f"{dataset}.parquet", columns=["symbol", "open_time"])
     bars_per_year = bars.bars_per_year(clean)
-    report = workspace.feed(compared, models, bars_per_year, block=blocks["compare"], named="compare")
+    tried, block = len(blocks["models"]), workspace.entry(blocks, "compare")
+    report = workspace.feed(compared, models, bars_per_year, tried, block=block, named="compare")
     folder = workspace.REPORTS / "compare"
     workspace.write_json(folder / f"{dataset}.json", headline(report))
     snooping = leakage.data_snooping(
@@ -63,31 +64,40 @@ def main(dataset: str) -> None:
     draw(dataset, models, report, bars_per_year=bars_per_year)
 
 
-def forget_others(dataset: str, names: list[str]) -> None:
-    """The returns of models that params no longer name are gone, so that the folder holds what params say."""
-    for file in (workspace.RETURNS / dataset).glob("*.parquet"):
+def forget_others(names: list[str]) -> None:
+    """The returns of models that params no longer name are gone.
+
+    The folder is a dependency, which DVC hashes when the stage is over: what else lay there would change dvc.lock.
+    """
+    for file in workspace.RETURNS.glob("*.parquet"):
         if file.stem not in names:
             file.unlink()
 
 
-def read(dataset: str, model: str) -> Returns:
+def read(model: str) -> Returns:
     """The net returns that evaluate wrote for a model."""
-    table = pd.read_parquet(workspace.RETURNS / dataset / f"{model}.parquet")
+    table = pd.read_parquet(workspace.RETURNS / f"{model}.parquet")
     paths = table[table["path"] != HOLDOUT].pivot(index="time", columns="path", values="net")
     return Returns(paths.to_numpy(), table.loc[table["path"] == HOLDOUT, "net"].to_numpy())
 
 
 def compared(
-    models: Mapping[str, Returns], bars_per_year: float, *, blocks: int, confidence: float, earlier_trials: int
+    models: Mapping[str, Returns],
+    bars_per_year: float,
+    tried: int,
+    *,
+    blocks: int,
+    confidence: float,
+    earlier_trials: int,
 ) -> Comparison:
     """The models ranked, and PBO over the mean of each model's paths, so that every bar counts once.
 
     A model that never trades is left out of PBO: it would rank last and lend a rank to all that lose.
-    `earlier_trials` is how many models were tried and thrown away before those of params.
+    `tried` is how many models params name, of whatever dataset; `earlier_trials` how many were thrown away before them.
     """
     if earlier_trials < 0:
         raise ValueError(f"compare.earlier_trials is {earlier_trials}; it counts trials: give 0 or more")
-    trials = len(models) + earlier_trials
+    trials = tried + earlier_trials
     chosen_from = [model.paths.mean(axis=1) for model in models.values() if model.paths.any()]
     return Comparison(
         board=leaderboard(models, bars_per_year=bars_per_year, trials=trials, confidence=confidence),
@@ -157,15 +167,20 @@ def holdout_standing(returns: np.ndarray, *, bars_per_year: float) -> dict[str, 
 
 def headline(report: Comparison) -> dict[str, object]:
     """The few figures that `dvc metrics` shows."""
-    best, overfit = next(iter(report.board)), report.overfit
+    overfit = report.overfit
+    best, figures = next(iter(report.board.items()), (None, {}))
+    why = [
+        figures.get("why"),
+        None if overfit else "no PBO: fewer than two models trade, there is nothing to choose from",
+    ]
     return {
         "trials": report.trials,
         "best": best,
-        **{f"best_{figure}": report.board[best][figure] for figure in ("sharpe", "psr", "dsr")},
+        **{f"best_{name}": figures.get(name, NAN) for name in ("sharpe", "psr", "dsr")},
         "pbo": overfit.pbo if overfit else NAN,
         "degradation_slope": overfit.slope if overfit else NAN,
         "loss_probability": overfit.loss_probability if overfit else NAN,
-        **({} if overfit else {"why": "fewer than two models trade: there is nothing to choose from"}),
+        "why": "; ".join(str(reason) for reason in why if reason) or None,
     }
 
 

@@ -23,15 +23,17 @@ class Truth:
     outputs: tuple[str, ...]
     neutral: float  # the y that is neither up nor down, nan where y is a class
     symbols: int
+    bar_ms: int
     bars_per_year: float
     costs: workspace.Block
 
 
 @dataclass(frozen=True)
 class Part:
-    """Predictions for one path or for the holdout: their scores, and the portfolio's net return at each time."""
+    """Predictions for one path or for the holdout: their scores, and the portfolio's net return bar by bar."""
 
     forecast: dict[str, float]
+    confusion: np.ndarray  # (classes, classes) counts, true by called; of a number: below and above neutral
     trading: dict[str, float]
     reasons: dict[str, str]
     time: np.ndarray
@@ -57,7 +59,7 @@ def main(model: str) -> None:
     simple = pd.read_parquet(workspace.BASELINES / block["dataset"] / f"{block['target']}.parquet")
     baselines = {str(name): evaluate(part, truth, folds) for name, part in simple.groupby("baseline", observed=True)}
     splits = in_and_out(pd.read_parquet(workspace.IN_SAMPLE / f"{model}.parquet"), oos, truth)
-    workspace.write_table(workspace.RETURNS / block["dataset"] / f"{model}.parquet", returns(own))
+    workspace.write_table(workspace.RETURNS / f"{model}.parquet", returns(own))
     workspace.write_json(workspace.report("evaluate", model), headline(own, baselines["linear"], splits))
     workspace.write_json(workspace.report("evaluate/details", model), details(own, baselines, splits))
     draw(model, own, oos=oos, truth=truth, folds=folds)
@@ -76,8 +78,9 @@ def read_truth(blocks: workspace.Block, block: workspace.Block, rows: pd.DataFra
         outputs=labels.OUTPUTS[kind],
         neutral=labels.NEUTRAL[kind] if kind in labels.NEUTRAL else float("nan"),
         symbols=clean["symbol"].nunique(),
+        bar_ms=bars.interval_ms(clean),
         bars_per_year=bars.bars_per_year(clean),
-        costs=blocks["trading"],
+        costs=workspace.entry(blocks, "trading"),
     )
 
 
@@ -92,17 +95,29 @@ def evaluate(answered: pd.DataFrame, truth: Truth, folds: Folds) -> Evaluated:
 
 
 def part(answered: pd.DataFrame, truth: Truth) -> Part:
-    """Predictions in the order of their rows, scored and traded."""
-    time, net, turnover = trade(answered, truth)
+    """Predictions in the order of their rows, scored and traded; a bar without a row, as after a hole, earns 0."""
+    time, net, turnover = every_bar(*trade(answered, truth), bar_ms=truth.bar_ms)
     traded, undefined = metrics.trading_figures(net, turnover, bars_per_year=truth.bars_per_year)
-    if answered.empty:
-        return Part({}, traded, undefined, time, net)
     y, answer = truth.y[answered["row"]], answered[list(truth.outputs)].to_numpy(np.float64)
     if len(truth.outputs) > 1:
         forecast, reasons = scores.class_figures(y, answer, names=truth.outputs)
+        counts = scores.confusion(y, answer)
     else:
         forecast, reasons = scores.forecast_figures(y, answer[:, 0], neutral=truth.neutral)
-    return Part(forecast, traded, reasons | undefined, time, net)
+        called = answer > truth.neutral  # (n, 1)
+        counts = scores.confusion((y > truth.neutral).astype(np.int64), np.hstack([~called, called]))
+    return Part(forecast, counts, traded, reasons | undefined, time, net)
+
+
+def every_bar(
+    time: np.ndarray, net: np.ndarray, turnover: np.ndarray, *, bar_ms: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same, with the bars between the first and the last time that have no row: nothing is held, nothing earned."""
+    place = (time - time[0]) // bar_ms
+    bars_in_all = place[-1] + 1
+    filled = np.zeros((2, bars_in_all))
+    filled[:, place] = net, turnover
+    return time[0] + bar_ms * np.arange(bars_in_all), filled[0], filled[1]
 
 
 def trade(answered: pd.DataFrame, truth: Truth) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -130,8 +145,8 @@ def in_and_out(in_sample: pd.DataFrame, oos: pd.DataFrame, truth: Truth) -> pd.D
 
 
 def returns(evaluated: Evaluated) -> pd.DataFrame:
-    """Net returns by path (the holdout is path -1) and time."""
-    parts = [(-1, evaluated.holdout), *enumerate(evaluated.paths)]
+    """Net returns by path and time."""
+    parts = [(predictions.HOLDOUT, evaluated.holdout), *enumerate(evaluated.paths)]
     return pd.concat(
         [
             pd.DataFrame({"path": np.full(len(part.net), path, np.int16), "time": part.time, "net": part.net})
@@ -149,18 +164,27 @@ def headline(own: Evaluated, linear: Evaluated, splits: pd.DataFrame) -> dict[st
         "rank_ic": mean(own, "rank_ic"),
         "hit": mean(own, hit),
         "ic_over_linear": mean(own, "ic") - mean(linear, "ic"),
-        "sharpe": float(np.sort(sharpes)[(len(sharpes) - 1) // 2]),  # as `compare`: the lower median, idle paths last
+        "sharpe": float(sharpes[metrics.median_path(sharpes)]),
         "sharpe_worst": float(np.sort(sharpes)[0]),
         "sharpe_spread": float(np.nanstd(sharpes, ddof=1)) if np.isfinite(sharpes).sum() > 1 else float("nan"),
         "sharpe_in_over_out": in_over_out(splits)[0],
         "turnover": float(np.mean([part.trading["turnover"] for part in own.paths])),
         "holdout": {
-            "ic": own.holdout.forecast.get("ic", float("nan")),
+            "ic": own.holdout.forecast["ic"],
             "sharpe": own.holdout.trading["sharpe"],
             "max_drawdown": own.holdout.trading["max_drawdown"],
             "net_return": own.holdout.trading["net_return"],
         },
+        "why": why(own, splits) or None,
     }
+
+
+def why(own: Evaluated, splits: pd.DataFrame) -> str:
+    """Why figures of the headline are undefined, where some are."""
+    parts = [*((f"path {path}", part) for path, part in enumerate(own.paths)), ("holdout", own.holdout)]
+    reasons = [f"{name}: no {figure}, {part.reasons[figure]}" for name, part in parts for figure in part.reasons]
+    ratio = in_over_out(splits)[1]
+    return "; ".join([*reasons, *([f"no sharpe_in_over_out, {ratio}"] if ratio else [])])
 
 
 def mean(evaluated: Evaluated, name: str) -> float:
@@ -196,34 +220,32 @@ def parts(evaluated: Evaluated) -> dict[str, object]:
 
 def figures(part: Part) -> dict[str, object]:
     """All the figures of a part, and why some are undefined."""
-    return {"bars": len(part.net), **part.forecast, **part.trading, "undefined": part.reasons}
+    counts = {"bars": len(part.net), "confusion": part.confusion}
+    return {**counts, **part.forecast, **part.trading, "undefined": part.reasons}
 
 
 def draw(model: str, own: Evaluated, *, oos: pd.DataFrame, truth: Truth, folds: Folds) -> None:
     """The plots of an evaluated model are in their places; calibration and confusion are those of the first path."""
-    curves = np.stack([metrics.equity(part.net) for part in own.paths])
-    held = metrics.equity(own.holdout.net)
+    folder, first, held = workspace.PLOTS / model, own.paths[0], own.holdout
     equity = plots.equity(
-        own.paths[0].time, curves, holdout_time=own.holdout.time, holdout=held, title=f"{model}: equity net of costs"
+        first.time,
+        np.stack([metrics.equity(part.net) for part in own.paths]),
+        holdout_time=held.time,
+        holdout=metrics.equity(held.net),
+        title=f"{model}: equity net of costs",
     )
+    names = truth.outputs if len(truth.outputs) > 1 else ("down", "up")
+    called = plots.confusion(first.confusion, names, title=f"{model}: called against true")
     tested, rows = oos[oos["split"] != FINAL], folds.development()
     place = predictions.on_paths(tested, paths=folds.paths[:1], group=folds.group()[rows], rows=rows)[0]
     answer, y = tested.iloc[place][list(truth.outputs)].to_numpy(np.float64), truth.y[rows]
-    names = truth.outputs if len(truth.outputs) > 1 else ("down", "up")
-    if len(truth.outputs) == 1:
-        called, y_side = answer[:, 0] > truth.neutral, (y > truth.neutral).astype(np.int64)
-        counts, unit = scores.confusion(y_side, np.column_stack([~called, called])), truth.outputs[0]
-        curve = {truth.outputs[0]: binned(answer[:, 0], y)}
-    else:
-        counts, unit = scores.confusion(y, answer), "probability"
-        curve = {name: binned(answer[:, i], y == i) for i, name in enumerate(truth.outputs)}
-    folder = workspace.PLOTS / model
+    true = y[:, None] if len(truth.outputs) == 1 else y[:, None] == np.arange(len(truth.outputs))  # (n, outputs)
+    curves = {name: binned(answer[:, i], true[:, i]) for i, name in enumerate(truth.outputs)}
+    unit = "probability" if len(truth.outputs) > 1 else truth.outputs[0]
     workspace.write_figure(folder / "equity.png", equity)
+    workspace.write_figure(folder / "confusion.png", called)
     workspace.write_figure(
-        folder / "calibration.png", plots.calibration(curve, title=f"{model}: calibration", unit=unit)
-    )
-    workspace.write_figure(
-        folder / "confusion.png", plots.confusion(counts, names, title=f"{model}: called against true")
+        folder / "calibration.png", plots.calibration(curves, title=f"{model}: calibration", unit=unit)
     )
 
 

@@ -13,12 +13,22 @@ def main(dataset: str) -> None:
     block = workspace.entry(workspace.params(), named)
     bars = pd.read_parquet(workspace.CLEAN / f"{dataset}.parquet")
     features = workspace.feed(engine.compute, bars, block=block, named=named)
+    refuse_nothing(features, bars)
     refuse_non_finite(features, bars)
     kept = bars.iloc[features.rows]
     keys = pd.DataFrame({"segment": kept["segment"].to_numpy(), "time": kept["open_time"].to_numpy()})
     columns = pd.DataFrame(features.x, columns=list(features.columns))
     workspace.write_table(workspace.FEATURES / f"{dataset}.parquet", pd.concat([keys, columns], axis=1))
     workspace.write_json(workspace.report("featurize", dataset), report(features, bars))
+
+
+def refuse_nothing(features: engine.Features, bars: pd.DataFrame) -> None:
+    """Raises ValueError where no segment outlasts the warm-up."""
+    if not len(features.rows):
+        raise ValueError(
+            f"no segment outlasts the warm-up of {max(features.warm_up.values())} bars, the longest has "
+            f"{bars['segment'].value_counts().max()}; give more bars or shorter windows"
+        )
 
 
 def refuse_non_finite(features: engine.Features, bars: pd.DataFrame) -> None:
@@ -36,16 +46,18 @@ def refuse_non_finite(features: engine.Features, bars: pd.DataFrame) -> None:
 def report(features: engine.Features, bars: pd.DataFrame) -> dict[str, object]:
     """What stands in the table: rows kept and lost to warm-up, and each column's warm-up and spread."""
     x = features.x.astype(np.float64)
-    quantiles = np.quantile(x, [0.01, 0.5, 0.99], axis=0) if len(x) else np.full((3, x.shape[1]), np.nan)
+    quantiles = np.quantile(x, [0.01, 0.5, 0.99], axis=0)
     return {
         "bars": len(bars),
         "rows": len(features.rows),
         "lost": {"warm_up": len(bars) - len(features.rows)},
+        "lost_by_segment": features.dropped,
         "warm_up_bars": max(features.warm_up.values()),
         "columns": {
             name: {
+                "lost_by_segment": features.dropped,
                 "warm_up_bars": features.warm_up[name],
-                "std": float(x[:, i].std()) if len(x) else float("nan"),
+                "std": float(x[:, i].std()),
                 "q01": quantiles[0, i],
                 "median": quantiles[1, i],
                 "q99": quantiles[2, i],

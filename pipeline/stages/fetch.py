@@ -10,11 +10,16 @@ from pipeline import workspace
 def main(dataset: str) -> None:
     """Fetch the raw bars of a dataset."""
     blocks = workspace.params()
+    workspace.feed(_dataset, block=workspace.entry(blocks, f"datasets.{dataset}"), named=f"datasets.{dataset}")
     name = workspace.entry(blocks, f"datasets.{dataset}.source")
-    block = dict(workspace.entry(blocks, f"sources.{name}"))
-    load = _source(block.pop("kind"), named=f"sources.{name}.kind").load
+    load = _source(workspace.entry(blocks, f"sources.{name}.kind"), named=f"sources.{name}.kind").load
+    block = {key: value for key, value in blocks["sources"][name].items() if key != "kind"}
     table = workspace.feed(load, block=block, named=f"sources.{name}")
     workspace.write_table(workspace.RAW / f"{dataset}.parquet", table)
+
+
+def _dataset(*, source: str, features: workspace.Block, targets: workspace.Block) -> None:
+    """A dataset's keys: the others are used by later stages, and a misspelt one shall not wait for them."""
 
 
 def _source(kind: str, *, named: str) -> ModuleType:

@@ -25,7 +25,13 @@ def main(dataset: str) -> None:
     warm_up_bars = workspace.read_json(workspace.report("featurize", dataset))["warm_up_bars"]
     asked = [
         *workspace.feed(
-            of_features, bars, targets, recomputing(block), blocks["seed"], block=blocks["guard"], named="guard"
+            of_features,
+            bars,
+            targets,
+            recomputing(block),
+            blocks["seed"],
+            block=workspace.entry(blocks, "guard"),
+            named="guard",
         ),
         *of_segments(bars, targets, rows, warm_up_bars=warm_up_bars),
     ]

@@ -15,9 +15,14 @@ def main(dataset: str) -> None:
         folder.mkdir()
         for target, block in targets.items():
             labelled = labels.build(bars, block)
-            workspace.write_table(folder / f"{target}.parquet", labelled.table.drop(columns="row"))
+            workspace.write_table(folder / f"{target}.parquet", table(labelled))
             report[target] = summary(labelled, block["kind"], bars=len(bars))
     workspace.write_json(workspace.report("label", dataset), report)
+
+
+def table(labelled: labels.Labels) -> pd.DataFrame:
+    """What is kept of labels; `raw` in float32, for the last bits of a logarithm differ between processors."""
+    return labelled.table.drop(columns="row").astype({"raw": np.float32})
 
 
 def summary(labelled: labels.Labels, kind: str, *, bars: int) -> dict[str, object]:

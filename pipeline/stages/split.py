@@ -21,7 +21,11 @@ def main(dataset: str) -> None:
     known = pd.read_parquet(features, columns=KEY)
     rows = common_rows([known, *labels])
     label_end = np.max([aligned(table, rows, named="labels")["label_end"] for table in labels], axis=0)
-    folds = workspace.feed(cpcv, rows["time"].to_numpy(), label_end, block=blocks["split"], named="split")
+    folds = workspace.feed(
+        cpcv, rows["time"].to_numpy(), label_end, block=workspace.entry(blocks, "split"), named="split"
+    )
+    if not len(folds.holdout()):
+        raise ValueError("split.holdout_pct is 0: the final model would be checked on nothing; give it a share")
     samples = Samples.load(features, files[0], rows=rows)
     reports = {stage: workspace.read_json(workspace.report(stage, dataset)) for stage in ("featurize", "guard")}
     findings = list(of_folds(folds, samples, warm_up_bars=reports["featurize"]["warm_up_bars"]))

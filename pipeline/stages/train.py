@@ -51,10 +51,13 @@ def main(model: str) -> None:
     )
     kind = workspace.entry(blocks, f"datasets.{block['dataset']}.targets.{block['target']}.kind")
     shape = base.Shape(columns=samples.columns, outputs=labels.OUTPUTS[kind])
-    planned = list(tasks(folds, model=model, seed=blocks["seed"], valid_pct=blocks["train"]["valid_pct"]))
+    block_of_train = workspace.entry(blocks, "train")
+    planned = list(workspace.feed(tasks, folds, model, blocks["seed"], block=block_of_train, named="train"))
     with workspace.replacing(workspace.MODELS / model) as folder:
         jobs = (
-            delayed(fit)(task, block, shape, samples=samples, shared=blocks[block["family"]], folder=folder)
+            delayed(fit)(
+                task, block, shape, samples=samples, shared=workspace.entry(blocks, block["family"]), folder=folder
+            )
             for task in planned
         )
         pool = Parallel(n_jobs=workspace.workers(), return_as="generator")
@@ -63,7 +66,7 @@ def main(model: str) -> None:
         write(model, fits, importances=base.load(folder).importances())
 
 
-def tasks(folds: Folds, *, model: str, seed: int, valid_pct: float) -> Iterator[Task]:
+def tasks(folds: Folds, model: str, seed: int, *, valid_pct: float) -> Iterator[Task]:
     """The fits of a model: one a split, and last the final one on the whole development part."""
     for split in [*range(folds.n_splits), FINAL]:
         rows = folds.development() if split == FINAL else folds.train(split)

@@ -36,14 +36,17 @@ class LightGBM(Trees):
         on_train = lgb.Dataset(train.x, train.y, init_score=train.start.ravel("F"), params=parameters)
         on_valid = on_train.create_valid(valid.x, valid.y, init_score=valid.start.ravel("F"))
         curves: dict[str, dict[str, list[float]]] = {}
-        grown = lgb.train(
-            parameters,
-            on_train,
-            num_boost_round=self.rounds,
-            valid_sets=[on_train, on_valid],
-            valid_names=["train", "valid"],
-            callbacks=[lgb.early_stopping(self.patience, verbose=False), lgb.record_evaluation(curves)],
-        )
+        try:
+            grown = lgb.train(
+                parameters,
+                on_train,
+                num_boost_round=self.rounds,
+                valid_sets=[on_train, on_valid],
+                valid_names=["train", "valid"],
+                callbacks=[lgb.early_stopping(self.patience, verbose=False), lgb.record_evaluation(curves)],
+            )
+        except lgb.basic.LightGBMError as error:
+            raise ValueError(f"lightgbm: {error}; mend the model's build") from error
         losses = Losses(*(np.array(next(iter(curves[part].values()))) for part in ("train", "valid")))
         text = grown.model_to_string(num_iteration=losses.best_round)
         self._forest = lgb.Booster(model_str=with_float32_leaves(with_float32_thresholds(text)))
