@@ -166,6 +166,9 @@ def test_the_report_counts_what_is_unusual_but_legitimate():
     table.loc[1, ["volume", "quote_volume", "taker_buy_base", "taker_buy_quote"]] = 0.0
     table.loc[2, "close_time"] -= 1000
     _, report = bars.clean(table)
+    asked = report.pop("offending_rows")
+    assert {"schema", "high and low do not bound open and close", "duplicate symbol and open_time"} <= set(asked)
+    assert set(asked.values()) == {0}
     assert json.loads(json.dumps(report, allow_nan=False)) == {
         "rows": 5,
         "interval_ms": MINUTE,
