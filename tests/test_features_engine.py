@@ -146,7 +146,8 @@ def test_a_segment_key_that_changes_starts_afresh_even_back_in_time() -> None:
 
 def test_a_step_shorter_than_all_before_shows_that_those_were_holes() -> None:
     bars = made(np.random.default_rng(0).uniform(9, 11, 40)).drop(columns="segment")
-    early = bars[:3].assign(open_time=[-900_000, -600_000, -300_000])
+    bars["open_time"] += 3_600_000
+    early = bars[:3].assign(open_time=[2_700_000, 3_000_000, 3_300_000])
     x, _ = streamed(pd.concat([early, bars]), engine.Stream(**SHORT))
     assert x.tobytes() == streamed(bars, engine.Stream(**SHORT))[0].tobytes()
 
@@ -229,3 +230,13 @@ def test_a_misspelt_parameter_is_refused() -> None:
 def test_a_state_of_other_windows_is_refused() -> None:
     with pytest.raises(ValueError, match="memory has"):
         engine.Stream(**BLOCK).restore(engine.Stream(**SHORT).state())
+
+
+def test_a_stream_that_starts_two_days_late_gives_the_same_columns_as_bulk_over_all() -> None:
+    bars = real("BTCUSDT_1m_2024-01-01_90d", bars=8_000)
+    whole = engine.compute(bars, **BLOCK)
+    spread = whole.x.std(axis=0)
+    for late in (1, 777, 1_500, 3_000):
+        features = engine.compute(bars[late:], **BLOCK)
+        apart = np.abs(features.x[2_880:] - whole.x[late + 2_880 :]) / spread
+        assert apart.max() < 1e-3, features.columns[int(apart.max(axis=0).argmax())]

@@ -47,10 +47,13 @@ def test_flow_is_signed_volume_over_volume(bars: pd.DataFrame, columns: pd.DataF
 def slow_vpin(bars: pd.DataFrame, *, buckets: int, bucket_bars: int, base: int) -> np.ndarray:
     """VPIN by a list of all buckets ever filled."""
     volume, bought = bars["volume"].to_numpy(), bars["taker_buy_base"].to_numpy()
+    day = pd.to_datetime(bars["open_time"], unit="ms").dt.date.to_numpy()
     full, size, buy, sell = [], 0.0, 0.0, 0.0
     vpin = np.full(len(bars), np.nan)
     for t in range(base, len(bars)):
         left_buy, left_sell = bought[t], volume[t] - bought[t]
+        if day[t] != day[t - 1]:
+            size, buy, sell = 0.0, 0.0, 0.0
         while left_buy + left_sell > 0:
             size = size or math.fsum(volume[t - base : t]) / base * bucket_bars
             if size == 0:

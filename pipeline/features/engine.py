@@ -156,7 +156,7 @@ def _run(layout: Layout, matrix: Floats, *, start: int, stop: int, out: Floats32
 
 def _matrix(bars: pd.DataFrame) -> Floats:
     """(fields, N) of valid prices and amounts."""
-    missing = [name for name in ("open_time", *tape.FIELDS) if name not in bars.columns]
+    missing = [name for name in tape.FIELDS if name not in bars.columns]
     if missing:
         raise ValueError(f"bars: columns {missing} are missing; there are {list(bars.columns)}")
     matrix = np.empty((len(tape.FIELDS), len(bars)))
@@ -315,7 +315,7 @@ def _fields(bar: Mapping[str, Any]) -> tuple[list[float], int]:
     try:
         values, time_ms = [float(bar[name]) for name in tape.FIELDS], int(bar["open_time"])
     except KeyError as missing:
-        raise ValueError(f"bar: {missing} is missing; needed are {('open_time', *tape.FIELDS)}") from missing
+        raise ValueError(f"bar: {missing} is missing; needed are {tape.FIELDS}") from missing
     if not (math.isfinite(sum(values)) and min(values[:PRICES]) > 0.0 and min(values[PRICES:]) >= 0.0):
         raise ValueError(f"bar at open_time {time_ms}: {_invalid(np.array(values))}")
     return values, time_ms

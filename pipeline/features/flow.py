@@ -18,6 +18,7 @@ from pipeline.features.rolling import (
 from pipeline.features.tape import before, now
 
 VOLUME, TRADES, FLOW, BUYERS, VPIN = range(5)
+DAY_MS = 86_400_000.0
 
 
 @kernel
@@ -83,10 +84,12 @@ def informed_trading(
     """Σ|bought - sold| / Σ volume over the last `buckets` full volume buckets (VPIN); 0 before the first is full.
 
     A bucket, when it is opened, is given `bucket_bars` times the mean volume of the `base` bars before this one. A bar
-    that fills several is split among them pro rata.
+    that fills several is split among them pro rata. Each UTC day begins with a new bucket, and what is left in the last
+    one is dropped: so that where buckets end does not depend, for ever, on where the first bar was.
     """
     count = len(out)
     volume, signed, mean = now(tape, on.VOLUME, count), now(tape, on.SIGNED, count), now(tape, on.WORK, count)
+    time_ms, last_ms = now(tape, on.TIME, count), before(tape, on.TIME, count)
     rate, closed, sums = now(tape, on.WORK + 1, count), now(tape, on.WORK + 2, 1), now(tape, on.WORK + 3, 1)
     age, past = int(memory[on.AGE]), memory[at]
     size, filled, imbalance = memory[at + 1], memory[at + 2], memory[at + 3]
@@ -97,6 +100,8 @@ def informed_trading(
     for i in range(count):
         rate[i] = signed[i] / volume[i] if volume[i] > 0.0 else 0.0
     for i in range(count):
+        if time_ms[i] // DAY_MS != last_ms[i] // DAY_MS:
+            size = filled = imbalance = 0.0
         rest = volume[i] if age + i >= base else 0.0
         while rest > 0.0:
             if size == 0.0:
@@ -189,8 +194,8 @@ def _flow(*, n: int) -> tuple[Family, ...]:
 
 def _vpin(*, buckets: int, bucket_bars: int, base: int) -> Family:
     meaning = (
-        f"Σ|bought - sold| over Σ volume of the last {buckets} full buckets, each given {bucket_bars} times "
-        f"the mean volume of the {base} bars before; while fewer are full, of those; while none is, 0 "
+        f"Σ|bought - sold| over Σ volume of the last {buckets} full buckets, each given {bucket_bars} times the mean "
+        f"volume of the {base} bars before, a new one each UTC day; while fewer are full, of those; while none is, 0 "
         "(Easley, López de Prado & O'Hara 2012)"
     )
     cells = 6 + window_cells(base) + 2 * window_cells(buckets)

@@ -9,12 +9,12 @@ import numpy as np
 from pipeline.features.elementary import ln
 from pipeline.features.rolling import Floats, kernel
 
-FIELDS = ("open", "high", "low", "close", "volume", "quote_volume", "trades", "taker_buy_base")
-PRICES = 4  # the first fields are prices: above 0; the others are amounts: 0 or more
+FIELDS = ("open", "high", "low", "close", "volume", "quote_volume", "trades", "taker_buy_base", "open_time")
+PRICES = 4  # the first fields are prices: above 0; the others are amounts, and a time in ms: 0 or more
 
-OPEN, HIGH, LOW, CLOSE, VOLUME, QUOTE, TRADES, BUY = range(8)
-LN_OPEN, LN_HIGH, LN_LOW, LN_CLOSE, RETURN, SIGNED = range(8, 14)
-ROWS = 14
+OPEN, HIGH, LOW, CLOSE, VOLUME, QUOTE, TRADES, BUY, TIME = range(9)
+LN_OPEN, LN_HIGH, LN_LOW, LN_CLOSE, RETURN, SIGNED = range(9, 15)
+ROWS = 15
 WORK = ROWS  # the first of the rows that any kernel may use within one call
 WORK_ROWS = 6
 
