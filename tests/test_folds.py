@@ -292,3 +292,17 @@ def test_a_valid_part_that_leaves_nothing_to_fit_is_refused(valid_pct: float, me
     folds = twelve()
     with pytest.raises(ValueError, match=message):
         folds.early_stopping(folds.development(), valid_pct)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"groups": "6"}, "groups is '6'; it is a whole number"),
+        ({"embargo_pct": "0.01"}, "embargo_pct is '0.01'; it is a"),
+    ],
+)
+def test_a_parameter_that_is_no_number_is_named(changes, complaint):
+    time = np.arange(100, dtype=np.int64) * 60_000
+    scheme = {"groups": 6, "test_groups": 2, "embargo_pct": 0.01, "holdout_pct": 0.15} | changes
+    with pytest.raises(ValueError, match=complaint):
+        cpcv(time, time, **scheme)

@@ -305,3 +305,9 @@ def test_the_graph_agrees_on_real_bars(plugin: str, kind: str, tmp_path: Path) -
     )
     model = fitted(plugin, samples, kind)
     assert_the_graph_agrees(model, model.inputs(samples, np.arange(len(y) - 2000, len(y))), tmp_path / "model.onnx")
+
+
+def test_what_lightgbm_refuses_is_told_as_its_own_words():
+    with pytest.raises(ValueError, match=r"(?s)lightgbm: .*num_leaves.*; mend the model's build"):
+        samples = planted("return", seed=0)
+        unfitted("lightgbm", "return", samples.columns, num_leaves=1).fit(samples, TRAIN, VALID)
