@@ -113,9 +113,9 @@ def streaming(bars: pd.DataFrame) -> None:
     python = [milliseconds(lambda stream=stream: [stream.update(bar) for bar in records]) for stream in streams]
     layout, matrix = streams[0].layout, np.stack([bars[name].to_numpy(np.float64) for name in tape.FIELDS])
     out = np.empty((len(layout.columns), 1), dtype=np.float32)
-    one_by_one(layout.plans, layout.memory.copy(), tape.blank(1), matrix[:, :1].copy(), out)
+    one_by_one(layout.plans, layout.memory.copy(), tape.blank(1, layout.past), matrix[:, :1].copy(), out)
     compiled = [
-        milliseconds(lambda: one_by_one(layout.plans, layout.memory.copy(), tape.blank(1), matrix, out))
+        milliseconds(lambda: one_by_one(layout.plans, layout.memory.copy(), tape.blank(1, layout.past), matrix, out))
         for _ in range(5)
     ]
     if out[:, 0].tobytes() != engine.compute(bars.assign(segment=0), **BLOCK).x[-1].tobytes():

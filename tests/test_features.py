@@ -84,7 +84,7 @@ def every_bar(bars: pd.DataFrame, block: dict[str, object]) -> pd.DataFrame:
     layout = engine.Stream(**block).layout
     out = np.empty((len(layout.columns), len(bars)), dtype=np.float32)
     matrix = np.stack([bars[name].to_numpy(np.float64) for name in tape.FIELDS])
-    work = tape.blank(len(bars))
+    work = tape.blank(len(bars), layout.past)
     engine.advance(layout.plans, layout.memory.copy(), work, matrix, 0, len(bars), out, 0)
     for column, values in zip(layout.columns, out, strict=True):
         values[: column.warm_up] = np.nan

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.features.rolling import Floats, Integers
+from pipeline.features.rolling import STRIDE, Floats, Integers
 
 WINDOWS = 3  # at most, for one family
 
@@ -40,6 +40,7 @@ class Layout:
     columns: tuple[Column, ...]
     plans: tuple[Integers, ...]  # one a module; a row is kernel, first cell, first column, three windows
     memory: Floats
+    past: int  # bars before a stretch that a kernel looks back on
 
     @property
     def warm_up(self) -> int:
@@ -58,7 +59,8 @@ def lay_out(modules: Sequence[Sequence[Family]], *, head_cells: int) -> Layout:
             memory += [*family.constants, *[0.0] * (family.cells - len(family.constants))]
             columns += family.columns
         plans.append(plan)
-    return Layout(tuple(columns), tuple(plans), np.array(memory))
+    past = max(STRIDE, *(n for families in modules for family in families for n in family.windows))
+    return Layout(tuple(columns), tuple(plans), np.array(memory), past)
 
 
 def window(name: str, value: object, *, least: int = 1) -> int:

@@ -19,11 +19,11 @@ import pandas as pd
 from pipeline import bars as klines
 from pipeline.features import flow, liquidity, momentum, price, tape
 from pipeline.features.catalogue import Layout, lay_out
-from pipeline.features.rolling import Floats, Floats32, Integers
+from pipeline.features.rolling import Floats, Floats32, Integers, borrowed
 from pipeline.features.tape import PRICES
 
 UNKNOWN = np.iinfo(np.int64).min  # a time, step or segment not seen yet
-STRETCH_BARS = 1024  # so that a stretch's tape stays in the processor's cache; no value depends on it
+STRETCH_BARS = 512  # so that a stretch's tape stays in the processor's cache; no value depends on it
 
 Advance = Callable[[tuple[Integers, ...], Floats, Floats, Floats, int, int, Floats32, int], int]
 
@@ -49,6 +49,7 @@ def _compiled() -> Advance:
         to: int,
     ) -> int:
         _ = sources
+        memory, work, bars, out = borrowed(memory), borrowed(work), borrowed(bars), borrowed(out)
         tape.observe(memory, work, bars, start, count)
         price.update(plans[0], memory, work, out, to, count)
         momentum.update(plans[1], memory, work, out, to, count)
@@ -64,7 +65,7 @@ advance = _compiled()
 """advance(plans, memory, work, bars, start, count, out, to): `out[:, to:to + count]` (F × ...) holds the columns of
 bars `start` to `start + count` of `bars` (tape.FIELDS × N, checked by the caller); the segment's number of bars so far
 is returned, and columns are defined once it is above `Layout.warm_up`. `memory` is a copy of `Layout.memory` where a
-segment starts, `work` a `tape.blank(at least count)`. May be called from compiled code."""
+segment starts, `work` a `tape.blank(at least count, Layout.past)`. May be called from compiled code."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def compute(
     ).layout
     matrix, (segment, starts, stops) = _matrix(bars), _runs(bars)
     lengths = stops - starts
-    rows = np.flatnonzero(np.arange(len(bars)) - np.repeat(starts, lengths) >= layout.warm_up)
+    rows = _after(starts + np.minimum(lengths, layout.warm_up), stops)
     out = np.empty((len(layout.columns), len(rows)), dtype=np.float32)
     to = 0
     for start, stop in zip(starts, stops, strict=True):
@@ -143,9 +144,15 @@ def compute(
     )
 
 
+def _after(firsts: Integers, stops: Integers) -> Integers:
+    """Each run's positions, one run after the other."""
+    runs = [np.arange(first, stop) for first, stop in zip(firsts, stops, strict=True)]
+    return np.concatenate([np.arange(0), *runs])
+
+
 def _run(layout: Layout, matrix: Floats, *, start: int, stop: int, out: Floats32, to: int) -> None:
     """One segment's bars after warm-up stand in `out` from `to` on."""
-    memory, work = layout.memory.copy(), tape.blank(STRETCH_BARS)
+    memory, work = layout.memory.copy(), tape.blank(STRETCH_BARS, layout.past)
     warming = np.empty((len(layout.columns), STRETCH_BARS), dtype=np.float32)
     warm = start + layout.warm_up
     for first in range(start, warm, STRETCH_BARS):
@@ -159,11 +166,16 @@ def _matrix(bars: pd.DataFrame) -> Floats:
     missing = [name for name in tape.FIELDS if name not in bars.columns]
     if missing:
         raise ValueError(f"bars: columns {missing} are missing; there are {list(bars.columns)}")
-    matrix = np.empty((len(tape.FIELDS), len(bars)))
+    matrix, lows, highs = np.empty((len(tape.FIELDS), len(bars))), list[float](), list[float]()
     for row, name in zip(matrix, tape.FIELDS, strict=True):
         row[:] = bars[name].to_numpy(dtype=np.float64)
-    prices, amounts = matrix[:PRICES], matrix[PRICES:]
-    if not (prices.min(initial=1.0) > 0.0 and amounts.min(initial=0.0) >= 0.0 and matrix.max(initial=0.0) < math.inf):
+        lows.append(row.min(initial=math.inf))  # at once, while the row is in the processor's cache
+        highs.append(row.max(initial=-math.inf))
+    if not (
+        all(low > 0.0 for low in lows[:PRICES])
+        and all(low >= 0.0 for low in lows)
+        and all(high < math.inf for high in highs)
+    ):
         bad = int(np.flatnonzero(~_is_valid(matrix).all(axis=0))[0])
         raise ValueError(f"bars: row {bad}: {_invalid(matrix[:, bad])}")
     return matrix
@@ -188,8 +200,9 @@ def _runs(bars: pd.DataFrame) -> tuple[Integers, Integers, Integers]:
     """Each segment's number, first row and end row. Raises ValueError where a segment is torn or goes back in time."""
     segment = (bars["segment"] if "segment" in bars.columns else pd.Series(klines.segments(bars))).to_numpy(np.int64)
     time_ms = bars["open_time"].to_numpy(np.int64)
-    starts = np.flatnonzero(np.diff(segment, prepend=segment[:1] - 1))
-    back = np.flatnonzero((np.diff(time_ms) <= 0) & (np.diff(segment) == 0))
+    is_border = segment[1:] != segment[:-1]
+    starts = np.flatnonzero(np.concatenate([np.ones(min(len(bars), 1), dtype=np.bool_), is_border]))
+    back = np.flatnonzero((time_ms[1:] <= time_ms[:-1]) & ~is_border)
     if back.size:
         raise ValueError(f"bars: row {back[0] + 1} does not follow row {back[0]} in time within its segment; sort them")
     numbers, places = np.unique(segment[starts], return_counts=True)
@@ -254,7 +267,7 @@ class Stream:
             [levels, moves, flows, liquidity.families(liquidity_window=liquidity_window)], head_cells=tape.HEAD_CELLS
         )
         self._warm_up = self.layout.warm_up
-        self._memory, self._work = self.layout.memory.copy(), tape.blank(1)
+        self._memory, self._work = self.layout.memory.copy(), tape.blank(1, self.layout.past)
         self._bar = np.zeros((len(tape.FIELDS), 1))
         self._out = np.zeros((len(self.layout.columns), 1), dtype=np.float32)
         self._time_ms, self._step_ms, self._segment = UNKNOWN, UNKNOWN, UNKNOWN

@@ -12,6 +12,7 @@ from pipeline.features.rolling import (
     Floats,
     Floats32,
     Integers,
+    copied,
     kernel,
     moment_cells,
     rolling_moments,
@@ -27,13 +28,8 @@ IMPACT, BOUNCE, ILLIQUIDITY, RANGE_SPREAD, PERSISTENCE = range(5)
 def price_impact(memory: Floats, at: int, tape: Floats, out: Floats32, n: int) -> None:
     """Slope of the log return on signed volume, times the signed volume's sample deviation; 0 if that is 0."""
     count = len(out)
-    unused, impact, own, cross = (
-        now(tape, on.WORK, count),
-        now(tape, on.WORK + 1, count),
-        now(tape, on.WORK + 2, count),
-        now(tape, on.WORK + 3, count),
-    )
-    rolling_moments(memory, at, n, now(tape, on.RETURN, count), now(tape, on.SIGNED, count), unused, impact, own, cross)
+    returns, signed = now(tape, on.RETURN, count), now(tape, on.SIGNED, count)
+    _, _, own, cross = rolling_moments(memory, at, n, returns, signed, tape[on.WORK :])
     for i in range(count):
         out[i] = cross[i] / math.sqrt(own[i] * (n - 1.0)) if own[i] > 0.0 else 0.0
 
@@ -42,11 +38,11 @@ def price_impact(memory: Floats, at: int, tape: Floats, out: Floats32, n: int) -
 def bid_ask_bounce(memory: Floats, at: int, tape: Floats, out: Floats32, n: int) -> None:
     """2 √(-cov) of successive log returns over n pairs; 0 where the covariance is not negative."""
     count = len(out)
-    unused, cross = now(tape, on.WORK, count), now(tape, on.WORK + 1, count)
     returns, last = now(tape, on.RETURN, count), before(tape, on.RETURN, count)
-    rolling_moments(memory, at, n, returns, last, unused, unused, unused, cross)
+    _, _, _, cross = rolling_moments(memory, at, n, returns, last, tape[on.WORK :])
+    share = 1.0 / (n - 1.0)
     for i in range(count):
-        out[i] = 2.0 * math.sqrt(max(-cross[i], 0.0) / (n - 1.0))
+        out[i] = 2.0 * math.sqrt(max(-cross[i], 0.0) * share)
 
 
 @kernel
@@ -54,18 +50,17 @@ def illiquidity(memory: Floats, at: int, tape: Floats, out: Floats32, n: int) ->
     """ln(1 + mean(|r| / quote volume) · mean(quote volume)) over the traded bars among n; 0 without any."""
     count = len(out)
     returns, quote, term = now(tape, on.RETURN, count), now(tape, on.QUOTE, count), now(tape, on.WORK, count)
-    terms, quotes, traded = now(tape, on.WORK + 1, count), now(tape, on.WORK + 2, count), now(tape, on.WORK + 3, count)
     for i in range(count):
         term[i] = abs(returns[i]) / quote[i] if quote[i] > 0.0 else 0.0
-    rolling_sum(memory, at, n, term, terms)
-    rolling_sum(memory, at + window_cells(n), n, quote, quotes)
+    terms = rolling_sum(memory, at, n, term, tape[on.WORK + 1 :])
+    quotes = rolling_sum(memory, at + window_cells(n), n, quote, tape[on.WORK + 3 :])
     for i in range(count):
         term[i] = 1.0 if quote[i] > 0.0 else 0.0
-    rolling_sum(memory, at + 2 * window_cells(n), n, term, traded)
+    traded = rolling_sum(memory, at + 2 * window_cells(n), n, term, tape[on.WORK + 5 :])
     for i in range(count):
         term[i] = 1.0 + (terms[i] * quotes[i] / (traded[i] * traded[i]) if traded[i] > 0.0 else 0.0)
     ln(term, terms)
-    out[:] = terms
+    copied(terms, out)
 
 
 @kernel
@@ -78,29 +73,27 @@ def range_spread(memory: Floats, at: int, tape: Floats, out: Floats32, n: int) -
     count = len(out)
     high, low = now(tape, on.LN_HIGH, count), now(tape, on.LN_LOW, count)
     last_high, last_low = before(tape, on.LN_HIGH, count), before(tape, on.LN_LOW, count)
-    spread, total = now(tape, on.WORK, count), now(tape, on.WORK + 1, count)
+    spread, alphas = now(tape, on.WORK, count), now(tape, on.WORK + 1, count)
     for i in range(count):
         wide, last_wide = high[i] - low[i], last_high[i] - last_low[i]
         top = high[i] if high[i] > last_high[i] else last_high[i]
         bottom = low[i] if low[i] < last_low[i] else last_low[i]
         alpha = (1.0 + math.sqrt(2.0)) * (math.sqrt(wide * wide + last_wide * last_wide) - (top - bottom))
-        total[i] = alpha if alpha > 0.0 else 0.0
-    exp(total, spread)
+        alphas[i] = alpha if alpha > 0.0 else 0.0
+    exp(alphas, spread)
     for i in range(count):
         spread[i] = 2.0 * (spread[i] - 1.0) / (spread[i] + 1.0)
-    rolling_sum(memory, at, n, spread, total)
+    total, share = rolling_sum(memory, at, n, spread, tape[on.WORK + 1 :]), 1.0 / n
     for i in range(count):
-        out[i] = total[i] / n
+        out[i] = total[i] * share
 
 
 @kernel
 def persistence(memory: Floats, at: int, tape: Floats, out: Floats32, n: int) -> None:
     """Correlation of the signed volume with that of the bar before, over n pairs; 0 where one does not vary."""
     count = len(out)
-    unused, own = now(tape, on.WORK, count), now(tape, on.WORK + 1, count)
-    lag, cross = now(tape, on.WORK + 2, count), now(tape, on.WORK + 3, count)
     signed, last = now(tape, on.SIGNED, count), before(tape, on.SIGNED, count)
-    rolling_moments(memory, at, n, signed, last, unused, own, lag, cross)
+    _, own, lag, cross = rolling_moments(memory, at, n, signed, last, tape[on.WORK :])
     for i in range(count):
         scale = math.sqrt(own[i]) * math.sqrt(lag[i])
         out[i] = min(max(cross[i] / scale, -1.0), 1.0) if scale > 0.0 else 0.0

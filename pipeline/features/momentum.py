@@ -10,16 +10,15 @@ from pipeline.features import tape as on
 from pipeline.features.catalogue import Column, Family, window, windows
 from pipeline.features.rolling import (
     EXPONENTIAL_CELLS,
-    PAIR_CELLS,
     Floats,
     Floats32,
     Integers,
     exponential,
-    exponential_pair,
     kernel,
     lag_cells,
     lagged,
     rolling_max,
+    seeded,
     window_cells,
 )
 from pipeline.features.tape import before, now
@@ -33,14 +32,17 @@ def relative_strength(memory: Floats, at: int, tape: Floats, out: Floats32, n: i
     count = len(out)
     close, last = now(tape, on.CLOSE, count), before(tape, on.CLOSE, count)
     gains, losses = now(tape, on.WORK, count), now(tape, on.WORK + 1, count)
-    first = 1 if memory[on.AGE] == 0.0 else 0
     for i in range(count):
         change = close[i] - last[i]
-        gains[i], losses[i] = (change, 0.0) if change > 0.0 else (0.0, -change)
-    exponential_pair(memory, at, n, 1.0 / n, gains, losses, first)
-    for i in range(first, count):
-        moved = gains[i] + losses[i]
-        out[i] = 100.0 * gains[i] / moved if moved > 0.0 else 50.0
+        gains[i] = change if change > 0.0 else 0.0
+    for i in range(count):
+        change = last[i] - close[i]
+        losses[i] = change if change > 0.0 else 0.0
+    gain = exponential(memory, at, n, 1.0 / n, gains, 1.0, tape[on.WORK + 2 :])
+    loss = exponential(memory, at + EXPONENTIAL_CELLS, n, 1.0 / n, losses, 1.0, tape[on.WORK + 4 :])
+    for i in range(count):
+        moved = gain[i] + loss[i]
+        out[i] = 100.0 * gain[i] / moved if moved > 0.0 else 50.0
 
 
 @kernel
@@ -57,31 +59,30 @@ def convergence(
 ) -> None:
     """(EMA fast - EMA slow) / close, its EMA / close, and their difference; the fast EMA starts as late as the slow."""
     count = len(line_over_close)
-    close = now(tape, on.CLOSE, count)
-    quick, line, signal = now(tape, on.WORK, count), now(tape, on.WORK + 1, count), now(tape, on.WORK + 2, count)
-    age = int(memory[on.AGE])
-    quick_first, line_first = max(slow - fast - age, 0), max(slow - 1 - age, 0)
-    exponential(memory, at, fast, 2.0 / (fast + 1.0), close, quick, quick_first)
-    exponential(memory, at + EXPONENTIAL_CELLS, slow, 2.0 / (slow + 1.0), close, line, 0)
-    for i in range(line_first, count):
-        line[i] = quick[i] - line[i]
-    exponential(memory, at + 2 * EXPONENTIAL_CELLS, smooth, 2.0 / (smooth + 1.0), line, signal, line_first)
-    for i in range(line_first, count):
-        line_over_close[i] = line[i] / close[i]
-    for i in range(line_first, count):
-        signal_over_close[i] = signal[i] / close[i]
-    for i in range(line_first, count):
-        gap_over_close[i] = (line[i] - signal[i]) / close[i]
+    close, per_close = now(tape, on.CLOSE, count), now(tape, on.PER_CLOSE, count)
+    line = now(tape, on.WORK, count)
+    spare, more = tape[on.WORK + 2 :], tape[on.WORK + 4 :]
+    quick = exponential(memory, at, fast, 2.0 / (fast + 1.0), close, float(slow - fast), spare)
+    steady = exponential(memory, at + EXPONENTIAL_CELLS, slow, 2.0 / (slow + 1.0), close, 0.0, more)
+    for i in range(count):
+        line[i] = quick[i] - steady[i]
+    signal = exponential(memory, at + 2 * EXPONENTIAL_CELLS, smooth, 2.0 / (smooth + 1.0), line, slow - 1.0, spare)
+    for i in range(count):
+        line_over_close[i] = line[i] * per_close[i]
+    for i in range(count):
+        signal_over_close[i] = signal[i] * per_close[i]
+    for i in range(count):
+        gap_over_close[i] = (line[i] - signal[i]) * per_close[i]
 
 
 @kernel
 def momentum(memory: Floats, at: int, tape: Floats, out: Floats32, n: int) -> None:
     """(close - close n bars ago) / close."""
     count = len(out)
-    close, past = now(tape, on.CLOSE, count), now(tape, on.WORK, count)
-    lagged(memory, at, n, close, past)
+    close, per_close = now(tape, on.CLOSE, count), now(tape, on.PER_CLOSE, count)
+    past = lagged(memory, at, n, close, tape[on.WORK])
     for i in range(count):
-        out[i] = (close[i] - past[i]) / close[i]
+        out[i] = (close[i] - past[i]) * per_close[i]
 
 
 @kernel
@@ -89,11 +90,10 @@ def stochastic(memory: Floats, at: int, tape: Floats, out: Floats32, n: int) -> 
     """100 · (close - lowest low) / (highest high - lowest low) of n bars; 50 where they are equal."""
     count = len(out)
     close, low, fall = now(tape, on.CLOSE, count), now(tape, on.LOW, count), now(tape, on.WORK, count)
-    top, bottom = now(tape, on.WORK + 1, count), now(tape, on.WORK + 2, count)
     for i in range(count):
         fall[i] = -low[i]
-    rolling_max(memory, at, n, now(tape, on.HIGH, count), top)
-    rolling_max(memory, at + window_cells(n), n, fall, bottom)
+    top = rolling_max(memory, at, n, now(tape, on.HIGH, count), tape[on.WORK + 1 :])
+    bottom = rolling_max(memory, at + window_cells(n), n, fall, tape[on.WORK + 3 :])
     for i in range(count):
         width = top[i] + bottom[i]
         out[i] = 100.0 * (close[i] + bottom[i]) / width if width > 0.0 else 50.0
@@ -111,45 +111,41 @@ def true_range(tape: Floats, count: int, result: Floats) -> None:
 def average_range(memory: Floats, at: int, tape: Floats, out: Floats32, n: int) -> None:
     """Wilder's average of the true range, over the close."""
     count = len(out)
-    close, ranges, average = now(tape, on.CLOSE, count), now(tape, on.WORK, count), now(tape, on.WORK + 1, count)
-    first = 1 if memory[on.AGE] == 0.0 else 0
+    per_close, ranges = now(tape, on.PER_CLOSE, count), now(tape, on.WORK, count)
     true_range(tape, count, ranges)
-    exponential(memory, at, n, 1.0 / n, ranges, average, first)
-    for i in range(first, count):
-        out[i] = average[i] / close[i]
+    average = exponential(memory, at, n, 1.0 / n, ranges, 1.0, tape[on.WORK + 1 :])
+    for i in range(count):
+        out[i] = average[i] * per_close[i]
 
 
 @kernel
 def direction(memory: Floats, at: int, tape: Floats, adx: Floats32, plus: Floats32, minus: Floats32, n: int) -> None:
     """Wilder's ADX, +DI and -DI in 0..100; 0 where nothing has moved."""
     count = len(adx)
-    age = int(memory[on.AGE])
     high, low = now(tape, on.HIGH, count), now(tape, on.LOW, count)
     last_high, last_low = before(tape, on.HIGH, count), before(tape, on.LOW, count)
     ranges, rises, falls = now(tape, on.WORK, count), now(tape, on.WORK + 1, count), now(tape, on.WORK + 2, count)
-    index, average = now(tape, on.WORK + 3, count), now(tape, on.WORK + 4, count)
+    index, spare = now(tape, on.WORK, count), tape[on.WORK + 3 :]
     true_range(tape, count, ranges)
     for i in range(count):
         up, down = high[i] - last_high[i], last_low[i] - low[i]
         rises[i] = up if up > down and up > 0.0 else 0.0
+    for i in range(count):
+        up, down = high[i] - last_high[i], last_low[i] - low[i]
         falls[i] = down if down > up and down > 0.0 else 0.0
-    first = max(1 - age, 0)
-    rise, fall, span = memory[at], memory[at + 1], memory[at + 2]
-    for i in range(first, count):
-        kept = 1.0 if age + i < n else 1.0 - 1.0 / n  # n - 1 bars seed the sums, then they decay
-        rise, fall, span = rise * kept + rises[i], fall * kept + falls[i], span * kept + ranges[i]
-        rises[i], falls[i], ranges[i] = rise, fall, span
-    memory[at], memory[at + 1], memory[at + 2] = rise, fall, span
-    for i in range(first, count):
-        both = rises[i] + falls[i]
-        index[i] = 100.0 * abs(rises[i] - falls[i]) / both if both > 0.0 else 0.0
-    for i in range(first, count):
-        plus[i] = 100.0 * rises[i] / ranges[i] if ranges[i] > 0.0 else 0.0
-    for i in range(first, count):
-        minus[i] = 100.0 * falls[i] / ranges[i] if ranges[i] > 0.0 else 0.0
-    first = max(n - age, 0)
-    exponential(memory, at + 3, n, 1.0 / n, index, average, first)
-    for i in range(first, count):
+    kept = 1.0 - 1.0 / n
+    rise = seeded(memory, at, n - 1.0, 1.0, 1.0, kept, rises, 1.0, spare)
+    fall = seeded(memory, at + EXPONENTIAL_CELLS, n - 1.0, 1.0, 1.0, kept, falls, 1.0, tape[on.WORK + 5 :])
+    span = seeded(memory, at + 2 * EXPONENTIAL_CELLS, n - 1.0, 1.0, 1.0, kept, ranges, 1.0, tape[on.WORK + 7 :])
+    for i in range(count):
+        both = rise[i] + fall[i]
+        index[i] = 100.0 * abs(rise[i] - fall[i]) / both if both > 0.0 else 0.0
+    for i in range(count):
+        plus[i] = 100.0 * rise[i] / span[i] if span[i] > 0.0 else 0.0
+    for i in range(count):
+        minus[i] = 100.0 * fall[i] / span[i] if span[i] > 0.0 else 0.0
+    average = exponential(memory, at + 3 * EXPONENTIAL_CELLS, n, 1.0 / n, index, float(n), spare)
+    for i in range(count):
         adx[i] = average[i]
 
 
@@ -197,7 +193,9 @@ def families(
 
 def _strength(lengths: tuple[int, ...]) -> tuple[Family, ...]:
     meaning = "TA-Lib's RSI of {} bars, 0..100; 50 where nothing has moved (Wilder 1978)"
-    return tuple(Family(STRENGTH, (n,), (Column(f"rsi_{n}", meaning.format(n), n),), PAIR_CELLS) for n in lengths)
+    return tuple(
+        Family(STRENGTH, (n,), (Column(f"rsi_{n}", meaning.format(n), n),), 2 * EXPONENTIAL_CELLS) for n in lengths
+    )
 
 
 def _convergence(lengths: tuple[int, ...]) -> Family:
@@ -235,5 +233,5 @@ def _trend(n: int) -> tuple[Family, ...]:
     )
     return (
         Family(TRUE_RANGE, (n,), (Column(f"atr_{n}", f"TA-Lib's ATR of {n} bars / close", n),), EXPONENTIAL_CELLS),
-        Family(DIRECTION, (n,), columns, 3 + EXPONENTIAL_CELLS),
+        Family(DIRECTION, (n,), columns, 4 * EXPONENTIAL_CELLS),
     )

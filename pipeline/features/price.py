@@ -15,6 +15,7 @@ from pipeline.features.rolling import (
     Floats,
     Floats32,
     Integers,
+    copied,
     exponential,
     kernel,
     lag_cells,
@@ -33,52 +34,52 @@ RETURN, REALIZED, PARKINSON, GARMAN_KLASS, YANG_ZHANG, SIMPLE, EXPONENTIAL, BAND
 def log_return(memory: Floats, at: int, tape: Floats, out: Floats32, n: int) -> None:
     """ln(close / close n bars ago)."""
     count = len(out)
-    close, past = now(tape, on.LN_CLOSE, count), now(tape, on.WORK, count)
-    lagged(memory, at, n, close, past)
+    close = now(tape, on.LN_CLOSE, count)
+    past = lagged(memory, at, n, close, tape[on.WORK])
     for i in range(count):
         out[i] = close[i] - past[i]
+
+
+@kernel
+def root_of_sum(memory: Floats, at: int, tape: Floats, out: Floats32, n: int, scale: float) -> None:
+    """√(scale · the sum of n values of the first work row), of which rounding may make a zero negative."""
+    count = len(out)
+    total = rolling_sum(memory, at, n, now(tape, on.WORK, count), tape[on.WORK + 1 :])
+    for i in range(count):
+        out[i] = math.sqrt(max(total[i], 0.0) * scale)
 
 
 @kernel
 def realized(memory: Floats, at: int, tape: Floats, out: Floats32, n: int) -> None:
     """√(Σ r² / n) over n one-bar log returns."""
     count = len(out)
-    returns, squares, total = now(tape, on.RETURN, count), now(tape, on.WORK, count), now(tape, on.WORK + 1, count)
+    returns, squares = now(tape, on.RETURN, count), now(tape, on.WORK, count)
     for i in range(count):
         squares[i] = returns[i] * returns[i]
-    rolling_sum(memory, at, n, squares, total)
-    for i in range(count):
-        out[i] = math.sqrt(total[i] / n)
+    root_of_sum(memory, at, tape, out, n, 1.0 / n)
 
 
 @kernel
 def parkinson(memory: Floats, at: int, tape: Floats, out: Floats32, n: int) -> None:
     """√(Σ ln²(high/low) / (4 n ln 2))."""
     count = len(out)
-    high, low = now(tape, on.LN_HIGH, count), now(tape, on.LN_LOW, count)
-    squares, total = now(tape, on.WORK, count), now(tape, on.WORK + 1, count)
+    high, low, squares = now(tape, on.LN_HIGH, count), now(tape, on.LN_LOW, count), now(tape, on.WORK, count)
     for i in range(count):
         squares[i] = (high[i] - low[i]) * (high[i] - low[i])
-    rolling_sum(memory, at, n, squares, total)
-    scale = 1.0 / (4.0 * n * math.log(2.0))
-    for i in range(count):
-        out[i] = math.sqrt(total[i] * scale)
+    root_of_sum(memory, at, tape, out, n, 1.0 / (4.0 * n * math.log(2.0)))
 
 
 @kernel
 def garman_klass(memory: Floats, at: int, tape: Floats, out: Floats32, n: int) -> None:
     """√ of the mean of ½ ln²(high/low) - (2 ln 2 - 1) ln²(close/open), which valid bars keep from being negative."""
     count = len(out)
-    high, low = now(tape, on.LN_HIGH, count), now(tape, on.LN_LOW, count)
+    high, low, terms = now(tape, on.LN_HIGH, count), now(tape, on.LN_LOW, count), now(tape, on.WORK, count)
     start, close = now(tape, on.LN_OPEN, count), now(tape, on.LN_CLOSE, count)
-    terms, total = now(tape, on.WORK, count), now(tape, on.WORK + 1, count)
     body = 2.0 * math.log(2.0) - 1.0
     for i in range(count):
         spread, move = high[i] - low[i], close[i] - start[i]
         terms[i] = 0.5 * spread * spread - body * move * move
-    rolling_sum(memory, at, n, terms, total)
-    for i in range(count):
-        out[i] = math.sqrt(max(total[i], 0.0) / n)
+    root_of_sum(memory, at, tape, out, n, 1.0 / n)
 
 
 @kernel
@@ -88,41 +89,45 @@ def yang_zhang(memory: Floats, at: int, tape: Floats, out: Floats32, n: int) -> 
     high, low = now(tape, on.LN_HIGH, count), now(tape, on.LN_LOW, count)
     start, close, last = now(tape, on.LN_OPEN, count), now(tape, on.LN_CLOSE, count), before(tape, on.LN_CLOSE, count)
     gap, body, inside = now(tape, on.WORK, count), now(tape, on.WORK + 1, count), now(tape, on.WORK + 2, count)
-    gaps, bodies, unused = now(tape, on.WORK + 3, count), now(tape, on.WORK + 4, count), now(tape, on.WORK + 5, count)
     for i in range(count):
-        gap[i], body[i] = start[i] - last[i], close[i] - start[i]
+        gap[i] = start[i] - last[i]
+    for i in range(count):
+        body[i] = close[i] - start[i]
     for i in range(count):
         inside[i] = (high[i] - close[i]) * (high[i] - start[i]) + (low[i] - close[i]) * (low[i] - start[i])
-    rolling_moments(memory, at, n, gap, body, unused, gaps, bodies, unused)
-    rolling_sum(memory, at + moment_cells(n), n, inside, unused)
+    _, gaps, bodies, _ = rolling_moments(memory, at, n, gap, body, tape[on.WORK + 3 :])
+    insides = rolling_sum(memory, at + moment_cells(n), n, inside, tape[on.WORK + 9 :])
     k = 0.34 / (1.34 + (n + 1.0) / (n - 1.0))
+    gap_share, body_share, inside_share = 1.0 / (n - 1.0), k / (n - 1.0), (1.0 - k) / n
     for i in range(count):
-        variance = (gaps[i] + k * bodies[i]) / (n - 1.0) + (1.0 - k) * max(unused[i], 0.0) / n
-        out[i] = math.sqrt(variance)
+        gaps[i] = gap_share * gaps[i] + body_share * bodies[i] + inside_share * max(insides[i], 0.0)
+    for i in range(count):
+        out[i] = math.sqrt(gaps[i])
+
+
+@kernel
+def distance(tape: Floats, average: Floats, scale: float, out: Floats32) -> None:
+    """ln(close / (average · scale)), which takes the place of the average."""
+    count = len(out)
+    close, ratio = now(tape, on.CLOSE, count), now(tape, on.WORK, count)
+    for i in range(count):
+        ratio[i] = close[i] / (average[i] * scale)
+    ln(ratio, average)
+    copied(average, out)
 
 
 @kernel
 def simple_distance(memory: Floats, at: int, tape: Floats, out: Floats32, n: int) -> None:
     """ln(close / simple average of n closes)."""
-    count = len(out)
-    close, total, distance = now(tape, on.CLOSE, count), now(tape, on.WORK, count), now(tape, on.WORK + 1, count)
-    rolling_sum(memory, at, n, close, total)
-    for i in range(count):
-        total[i] = close[i] * n / total[i]
-    ln(total, distance)
-    out[:] = distance
+    total = rolling_sum(memory, at, n, now(tape, on.CLOSE, len(out)), tape[on.WORK + 1 :])
+    distance(tape, total, 1.0 / n, out)
 
 
 @kernel
 def exponential_distance(memory: Floats, at: int, tape: Floats, out: Floats32, n: int) -> None:
     """ln(close / exponential average of the closes, weight 2 / (n + 1))."""
-    count = len(out)
-    close, average, distance = now(tape, on.CLOSE, count), now(tape, on.WORK, count), now(tape, on.WORK + 1, count)
-    exponential(memory, at, n, 2.0 / (n + 1.0), close, average, 0)
-    for i in range(count):
-        average[i] = close[i] / average[i]
-    ln(average, distance)
-    out[:] = distance
+    close, spare = now(tape, on.CLOSE, len(out)), tape[on.WORK + 1 :]
+    distance(tape, exponential(memory, at, n, 2.0 / (n + 1.0), close, 0.0, spare), 1.0, out)
 
 
 @kernel
@@ -131,17 +136,17 @@ def bands(
 ) -> None:
     """Upper band, middle, lower band and width of the close's mean ± k population deviations over n bars."""
     count = len(upper)
-    close, mean, squares = now(tape, on.CLOSE, count), now(tape, on.WORK, count), now(tape, on.WORK + 1, count)
-    unused, deviation, deviations = now(tape, on.WORK + 2, count), now(tape, on.WORK + 3, count), memory[at]
-    rolling_moments(memory, at + 1, n, close, close, mean, squares, unused, unused)
+    close, per_close, deviation = now(tape, on.CLOSE, count), now(tape, on.PER_CLOSE, count), now(tape, on.WORK, count)
+    deviations, share = memory[at], 1.0 / n
+    mean, squares, _, _ = rolling_moments(memory, at + 1, n, close, close, tape[on.WORK + 1 :])
     for i in range(count):
-        deviation[i] = math.sqrt(squares[i] / n)
+        deviation[i] = math.sqrt(squares[i] * share)
     for i in range(count):
-        upper[i] = (mean[i] + deviations * deviation[i]) / close[i] - 1.0
+        upper[i] = (mean[i] - close[i] + deviations * deviation[i]) * per_close[i]
     for i in range(count):
         middle[i] = (mean[i] - close[i]) / deviation[i] if deviation[i] > 0.0 else 0.0
     for i in range(count):
-        lower[i] = (mean[i] - deviations * deviation[i]) / close[i] - 1.0
+        lower[i] = (mean[i] - close[i] - deviations * deviation[i]) * per_close[i]
     for i in range(count):
         width[i] = 2.0 * deviations * deviation[i] / mean[i]
 
