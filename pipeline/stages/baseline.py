@@ -8,8 +8,10 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from pipeline import labels, leakage, predictions, workspace
+from pipeline import labels, predictions, workspace
 from pipeline.folds import Folds
+from pipeline.leakage.findings import raise_if_critical
+from pipeline.leakage.fits import normalization
 from pipeline.models.base import score_of
 from pipeline.predictions import FINAL
 from pipeline.samples import Samples, keyed
@@ -115,7 +117,7 @@ def linear_answer(samples: Samples, *, train: np.ndarray, test: np.ndarray, clas
     `l2` is the penalty per row, on coefficients of standardised columns, with the squared or the log loss.
     """
     scaler = StandardScaler().fit(samples.x[train].astype(np.float64))
-    leakage.raise_if_critical([leakage.normalization((scaler.mean_, scaler.scale_), samples.x[train])])
+    raise_if_critical([normalization((scaler.mean_, scaler.scale_), samples.x[train])])
     x, unseen = scaler.transform(samples.x[train]), scaler.transform(samples.x[test])
     with threadpool_limits(limits=1):  # one thread a fit: the bytes do not depend on the machine's load
         if classes == 1:

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 
-from pipeline import bars, leakage, metrics, overfitting, plots, workspace
+from pipeline import bars, metrics, overfitting, plots, workspace
+from pipeline.leakage.fits import data_snooping
 from pipeline.predictions import HOLDOUT
 
 NAN = float("nan")
@@ -54,9 +55,7 @@ def main(dataset: str) -> None:
     report = workspace.feed(compared, models, bars_per_year, tried, block=block, named="compare")
     folder = workspace.REPORTS / "compare"
     workspace.write_json(folder / f"{dataset}.json", headline(report))
-    snooping = leakage.data_snooping(
-        names, sorted({blocks["models"][name]["target"] for name in names}), trials=report.trials
-    )
+    snooping = data_snooping(names, sorted({blocks["models"][name]["target"] for name in names}), trials=report.trials)
     workspace.write_json(
         folder / "details" / f"{dataset}.json", {"leaderboard": report.board, "guards": [asdict(snooping)]}
     )

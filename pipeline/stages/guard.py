@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 
 from pipeline import bars as klines
-from pipeline import leakage, workspace
+from pipeline import workspace
 from pipeline.features import engine
-from pipeline.leakage import Finding
+from pipeline.leakage.features import feature_target, look_ahead, truncation
+from pipeline.leakage.findings import Finding, raise_if_critical
+from pipeline.leakage.segments import segments, windows
 from pipeline.samples import KEY, Samples, common_rows, contiguous
 
 
@@ -36,7 +38,7 @@ def main(dataset: str) -> None:
         *of_segments(bars, targets, rows, warm_up_bars=warm_up_bars),
     ]
     workspace.write_json(workspace.report("guard", dataset), {"guards": [asdict(finding) for finding in asked]})
-    leakage.raise_if_critical(asked)
+    raise_if_critical(asked)
 
 
 def recomputing(block: workspace.Block) -> Callable[[pd.DataFrame], tuple[np.ndarray, np.ndarray]]:
@@ -63,10 +65,10 @@ def of_features(
     """What the guards say of the columns: of themselves, beside the moves to come, and beside each target."""
     any_target = next(iter(targets.values()))
     x, columns, segment = any_target.x, any_target.columns, any_target.segment
-    yield leakage.truncation(bars, recompute, columns, cuts=truncation_cuts, seed=seed)
-    yield leakage.look_ahead(x, columns, any_target.move, segment, ratio=look_ahead_ratio, floor=look_ahead_floor)
+    yield truncation(bars, recompute, columns, cuts=truncation_cuts, seed=seed)
+    yield look_ahead(x, columns, any_target.move, segment, ratio=look_ahead_ratio, floor=look_ahead_floor)
     for name, samples in targets.items():
-        yield leakage.feature_target(x, columns, samples.y, name, threshold=correlation_threshold)
+        yield feature_target(x, columns, samples.y, name, threshold=correlation_threshold)
 
 
 def of_segments(
@@ -76,8 +78,8 @@ def of_segments(
     bar_ms, segment = klines.interval_ms(bars), rows["segment"].to_numpy()
     label_end = np.max([samples.label_end for samples in targets.values()], axis=0)
     time, run = rows["time"].to_numpy(), contiguous(rows)
-    yield leakage.segments(time, label_end, segment, bars=bars, bar_ms=bar_ms, warm_up_bars=warm_up_bars)
-    yield leakage.windows(time, segment=segment, run=run, bar_ms=bar_ms)
+    yield segments(time, label_end, segment, bars=bars, bar_ms=bar_ms, warm_up_bars=warm_up_bars)
+    yield windows(time, segment=segment, run=run, bar_ms=bar_ms)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from pipeline import leakage, workspace
+from pipeline import workspace
 from pipeline.folds import Folds, cpcv
-from pipeline.leakage import Finding
+from pipeline.leakage.findings import Finding, raise_if_critical
+from pipeline.leakage.folds import duplicates, embargo, label_overlap, temporal_order
 from pipeline.samples import KEY, Samples, aligned, common_rows
 
 
@@ -32,17 +33,17 @@ def main(dataset: str) -> None:
     lost = {**reports["featurize"]["lost"], **without_label(known, rows)}
     content = {"bars": reports["featurize"]["bars"], "lost": lost, **report(folds, findings)}
     workspace.write_json(workspace.report("split", dataset), content)
-    leakage.raise_if_critical([*(Finding(**found) for found in reports["guard"]["guards"]), *findings])
+    raise_if_critical([*(Finding(**found) for found in reports["guard"]["guards"]), *findings])
     with workspace.replacing(workspace.FOLDS / f"{dataset}.parquet") as draft:
         folds.save(draft, rows["segment"].to_numpy())
 
 
 def of_folds(folds: Folds, samples: Samples, *, warm_up_bars: int) -> Iterator[Finding]:
     """What the guards say of the folds."""
-    yield leakage.temporal_order(folds)
-    yield leakage.label_overlap(folds)
-    yield leakage.duplicates(samples.x, samples.segment, folds)
-    yield leakage.embargo(folds, warm_up_bars)
+    yield temporal_order(folds)
+    yield label_overlap(folds)
+    yield duplicates(samples.x, samples.segment, folds)
+    yield embargo(folds, warm_up_bars)
 
 
 def without_label(features: pd.DataFrame, rows: pd.DataFrame) -> dict[str, int]:

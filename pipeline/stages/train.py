@@ -9,8 +9,10 @@ import pandas as pd
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from pipeline import labels, leakage, plots, predictions, workspace
+from pipeline import labels, plots, predictions, workspace
 from pipeline.folds import Folds
+from pipeline.leakage.findings import Finding, raise_if_critical
+from pipeline.leakage.fits import normalization
 from pipeline.models import base
 from pipeline.predictions import FINAL
 from pipeline.samples import Samples, keyed
@@ -36,7 +38,7 @@ class Fit:
     rows: dict[str, int]
     tested: pd.DataFrame
     trained: pd.DataFrame
-    normalization: leakage.Finding
+    normalization: Finding
 
 
 def main(model: str) -> None:
@@ -62,7 +64,7 @@ def main(model: str) -> None:
         )
         pool = Parallel(n_jobs=workspace.workers(), return_as="generator")
         fits = list(tqdm(pool(jobs), total=len(planned), desc=f"train {model}", unit="fit"))
-        leakage.raise_if_critical([done.normalization for done in fits])
+        raise_if_critical([done.normalization for done in fits])
         write(model, fits, importances=base.load(folder).importances())
 
 
@@ -90,7 +92,7 @@ def fit(
         rows={"train": len(task.train), "valid": len(task.valid), "test": len(task.test)},
         tested=answers(model, task.split, samples=samples, rows=task.test),
         trained=answers(model, task.split, samples=samples, rows=fitted_on)[["split", "row", "score"]],
-        normalization=leakage.normalization(model.standardisation(), samples.x[task.train]),
+        normalization=normalization(model.standardisation(), samples.x[task.train]),
     )
 
 

@@ -1,0 +1,330 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from pipeline.leakage import association
+from pipeline.leakage.features import feature_target, look_ahead, truncation
+from pipeline.leakage.findings import Finding
+
+BAR = 60_000
+DATA = Path(__file__).parents[2] / "shared" / "data"
+LIMITS = {"ratio": 0.6, "floor": 0.5}
+
+
+def walk(count: int, *, seed: int) -> pd.DataFrame:
+    """A random walk of one symbol: prices and volumes that tell nothing about what comes."""
+    rng = np.random.default_rng(seed)
+    close = 100 * np.exp(np.cumsum(rng.standard_t(4, count)) * 1e-3)
+    return pd.DataFrame({"close": close, "volume": rng.lognormal(size=count) * (rng.random(count) > 0.1)})
+
+
+def real(file: str) -> pd.DataFrame:
+    if not DATA.is_dir():
+        pytest.skip(f"{DATA.name} of the workplace is not here: real slices are not part of the repository")
+    return pd.read_parquet(DATA / file, columns=["close", "high", "low", "volume", "taker_buy_base"]).iloc[:20_000]
+
+
+def moves(bars: pd.DataFrame) -> np.ndarray:
+    return bars["close"].pct_change().shift(-1).fillna(0.0).to_numpy()
+
+
+def segmented(*lengths: int, hole: int = 10) -> pd.DataFrame:
+    """A clean table of one symbol with a hole after each segment."""
+    segment = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+    time = (np.arange(len(segment)) + hole * segment.astype(np.int64)) * BAR
+    return walk(len(segment), seed=3).assign(symbol="A", open_time=time, segment=segment)
+
+
+def after_three_bars(bars: pd.DataFrame, feature) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of each segment but its first three, and for them `feature` of the segment's bars."""
+    known = pd.concat([pd.DataFrame(feature(part)) for _, part in bars.groupby("segment")]).astype(np.float32)
+    rows = np.flatnonzero(bars.groupby("segment").cumcount() >= 3)
+    return rows, known.to_numpy()[rows]
+
+
+# truncation
+
+CAUSAL = {
+    "sma": lambda bars: bars["close"].rolling(3).mean(),
+    "return": lambda bars: np.log(bars["close"]).diff(2),
+    "filled": lambda bars: bars["close"].where(bars["volume"] > 0).ffill(),
+    "expanding": lambda bars: bars["close"] / bars["close"].expanding().mean(),
+}
+FORESEEING = {
+    "shifted": lambda bars: np.log(bars["close"]).diff().shift(-1),
+    "centred": lambda bars: bars["close"].rolling(3, center=True).mean(),
+    "filled": lambda bars: bars["close"].where(bars.index % 4 == 0).bfill(),
+    "standardised": lambda bars: (bars["close"] - bars["close"].mean()) / bars["close"].std(),
+    "ranked": lambda bars: bars["close"].rank(pct=True),
+}
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_truncation_finds_nothing_in_a_causal_column(name: str):
+    found = truncated(segmented(60, 5, 40), lambda part: {name: CAUSAL[name](part)}, [name])
+    assert (found.severity, found.figures["changed"]) == ("ok", {})
+
+
+@pytest.mark.parametrize("name", FORESEEING)
+def test_truncation_names_the_column_that_sees_the_future(name: str):
+    def feature(part: pd.DataFrame) -> dict[str, pd.Series]:
+        return {"fine": CAUSAL["sma"](part), name: FORESEEING[name](part)}
+
+    found = truncated(segmented(60, 5, 40), feature, ["fine", name])
+    assert found.severity == "critical"
+    assert list(found.figures["changed"]) == [name]
+    assert f"{name} of the bar at " in found.message
+
+
+def truncated(bars: pd.DataFrame, feature, columns: list[str]) -> Finding:
+    return truncation(bars, lambda table: after_three_bars(table, feature), columns, cuts=12, seed=1)
+
+
+def test_truncation_names_the_first_bar_that_changes():
+    bars = segmented(30)
+    found = truncated(bars, lambda part: {"next": part["close"].shift(-1)}, ["next"])
+    change = found.figures["changed"]["next"]
+    assert change["row"] == change["time_ms"] // BAR == change["cut_after_ms"] // BAR  # the last bar before the cut
+
+
+def test_truncation_sees_a_change_of_one_bit():
+    def recompute(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        x = np.ones((len(bars), 2), dtype=np.float32)
+        x[5:6, 1] = np.nextafter(np.float32(1), np.float32(2)) if len(bars) < 30 else 1
+        return np.arange(len(bars)), x
+
+    found = truncation(segmented(30), recompute, ["a", "b"], cuts=8, seed=1)
+    assert {name: change["row"] for name, change in found.figures["changed"].items()} == {"b": 5}
+
+
+def test_truncation_sees_rows_that_are_kept_because_of_what_comes():
+    def recompute(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        rows = np.flatnonzero(bars["close"].shift(-1).notna())
+        return rows, bars[["close"]].to_numpy(np.float32)[rows]
+
+    assert list(truncation(segmented(30), recompute, ["a"], cuts=4, seed=1).figures["changed"]) == ["rows kept"]
+
+
+def test_truncation_cuts_beside_the_borders_of_segments_and_warm_ups():
+    bars = segmented(30, 30, hole=0)
+    found = truncation(
+        bars, lambda table: after_three_bars(table, lambda part: part[["close"]]), ["close"], cuts=1_000, seed=1
+    )
+    assert {29, 30, 31, 33} <= {instant // BAR for instant in found.figures["cut_after_ms"]}
+
+
+def test_truncation_cuts_all_symbols_at_the_same_instant():
+    one = segmented(40)
+    both = pd.concat([one, one.assign(symbol="B", segment=np.int32(1))], ignore_index=True)
+
+    def recompute(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        market = bars.groupby("open_time")["close"].transform("mean")
+        return np.arange(len(bars)), market.to_numpy(np.float32)[:, None]
+
+    assert truncation(both, recompute, ["market"], cuts=6, seed=1).severity == "ok"
+
+
+def test_truncation_refuses_features_that_leave_nothing_to_compare():
+    bars = segmented(30)
+    with pytest.raises(ValueError, match="0 rows of float32"):
+        truncation(bars, lambda table: (np.arange(0), np.zeros((0, 1), np.float32)), ["a"], cuts=4, seed=1)
+
+
+# look_ahead
+
+
+def causal_columns(bars: pd.DataFrame) -> pd.DataFrame:
+    close, volume = bars["close"], bars["volume"]
+    log = np.log(close)
+    change = log.diff()
+    return pd.DataFrame(
+        {
+            **{f"return_{n}": log.diff(n) for n in (1, 5, 60)},
+            **{f"sma_{n}": np.log(close / close.rolling(n).mean()) for n in (5, 20, 200)},
+            **{f"volatility_{n}": change.rolling(n).std() for n in (5, 60)},
+            "size": change.abs(),
+            "volume": np.log1p(volume),
+            "stochastic": (close - close.rolling(14).min()) / (close.rolling(14).max() - close.rolling(14).min()),
+            "autocovariance": change.rolling(20).cov(change.shift()),
+            "every_hour": change.rolling(60).sum().where(bars.index % 60 == 0).ffill(),
+        }
+    ).fillna(0.0)
+
+
+FORESIGHT = {
+    "next": lambda log: log.diff().shift(-1),
+    "next_five": lambda log: log.diff(5).shift(-5),
+    "next_sixty": lambda log: log.diff(60).shift(-60),
+    "one_late_of_sixty": lambda log: log.diff(60).shift(-1),
+    "sign": lambda log: np.sign(log.diff().shift(-1)),
+    "centred_3": lambda log: log.diff().rolling(3, center=True).mean(),
+    "centred_21": lambda log: log.diff().rolling(21, center=True).mean(),
+    "centred_median": lambda log: log.diff().rolling(5, center=True).median(),
+    "distance_from_centred_5": lambda log: log - log.rolling(5, center=True).mean(),
+    "distance_from_centred_61": lambda log: log - log.rolling(61, center=True).mean(),
+    "back_filled_2": lambda log: log.diff(2).where(log.index % 2 == 0).bfill(),
+    "back_filled_15": lambda log: log.diff(15).where(log.index % 15 == 0).bfill(),
+    "noisy": lambda log: log.diff().shift(-1) * np.random.default_rng(0).lognormal(0, 0.5, len(log)),
+    "centred_volatility": lambda log: log.diff().rolling(5, center=True).std(),
+    "back_filled_volatility": lambda log: log.diff().rolling(15).std().where(log.index % 15 == 0).bfill(),
+}
+SLICES = [
+    "BTCUSDT_1m_2024-01-01_90d.parquet",
+    "ARBUSDT_1m_2024-01-01_90d.parquet",
+    "BTCUSDT_1m_2023-03-20_8d_halt.parquet",
+    "ARBUSDT_1m_2023-07-20_14d_gap.parquet",
+]
+
+
+def looked_ahead(columns: pd.DataFrame, move: np.ndarray) -> Finding:
+    segment = np.zeros(len(move), dtype=np.int32)
+    return look_ahead(columns.to_numpy(np.float32), list(columns), move, segment, **LIMITS)
+
+
+@pytest.mark.parametrize("file", SLICES)
+def test_look_ahead_finds_nothing_in_causal_columns_of_a_real_market(file: str):
+    bars = real(file)
+    assert looked_ahead(causal_columns(bars), moves(bars)).severity == "ok"
+
+
+@pytest.mark.parametrize("file", SLICES[:2])
+def test_look_ahead_finds_every_column_that_foresees_a_real_market(file: str):
+    bars = real(file)
+    assert foreseeing(bars) == list(FORESIGHT)
+
+
+def test_look_ahead_finds_every_column_that_foresees_a_random_walk_and_no_other():
+    bars = walk(20_000, seed=5)
+    assert foreseeing(bars) == list(FORESIGHT)
+    assert looked_ahead(causal_columns(bars), moves(bars)).severity == "ok"
+
+
+def foreseeing(bars: pd.DataFrame) -> list[str]:
+    """The columns that the guard names when each stands alone."""
+    columns = pd.DataFrame({name: column(np.log(bars["close"])) for name, column in FORESIGHT.items()}).fillna(0.0)
+    named = [looked_ahead(columns[[name]], moves(bars)) for name in columns]
+    return [found.message.split(" goes with")[0] for found in named if found.severity == "critical"]
+
+
+@pytest.mark.parametrize("persistence", [0.0, 0.5, 0.9, 0.99])
+def test_look_ahead_lets_an_honest_signal_pass_that_foresees_a_fifth_of_the_next_move(persistence: float):
+    rng = np.random.default_rng(4)
+    noise = rng.normal(size=20_000) * np.sqrt(1 - persistence**2)
+    signal = pd.Series(noise).ewm(alpha=1 - persistence, adjust=False).mean().to_numpy()
+    signal = signal / signal.std()
+    move = np.sqrt(0.2) * signal + np.sqrt(0.8) * rng.standard_t(4, 20_000) / np.sqrt(2)
+    columns = pd.DataFrame({"signal": signal, "slow": pd.Series(signal).rolling(20, min_periods=1).mean()})
+    assert looked_ahead(columns, move).severity == "ok"
+    assert looked_ahead(columns.assign(leak=move), move).message.startswith("leak goes with moves to come")
+
+
+def test_look_ahead_compares_no_bar_with_another_segment():
+    bars = walk(1_000, seed=2)
+    segment = np.repeat(np.arange(10, dtype=np.int32), 100)  # none is as long as the comparison
+    x = moves(bars)[:, None].astype(np.float32)
+    found = look_ahead(x, ["next"], moves(bars), segment, **LIMITS)
+    assert (found.severity, found.figures) == ("warning", {"rows": 0})
+    assert association.surrounded(np.repeat([0, 1], [200, 130])).tolist() == [*range(64, 136), *range(264, 266)]
+
+
+def test_look_ahead_is_as_strict_as_its_floor_and_ratio():
+    rng = np.random.default_rng(1)
+    move = rng.normal(size=5_000)
+    x = (move + rng.normal(size=5_000)).astype(np.float32)[:, None]  # correlation 0.71
+    segment = np.zeros(5_000, dtype=np.int32)
+    severities = [
+        look_ahead(x, ["a"], move, segment, floor=floor, ratio=ratio).severity
+        for floor, ratio in ((0.65, 0.5), (0.75, 0.5), (0.65, 50.0))
+    ]
+    assert severities == ["critical", "ok", "ok"]
+
+
+def test_look_ahead_reports_the_plain_correlations_where_nothing_is_forced():
+    rng = np.random.default_rng(1)
+    move = rng.uniform(-1, 1, 20_000)
+    x = (move + rng.uniform(-1, 1, 20_000)).astype(np.float32)[:, None]
+    future, past = association.with_moves(x, move, association.surrounded(np.zeros(20_000)))
+    wanted = [stats.pearsonr(x[:, 0], move)[0], stats.spearmanr(x[:, 0], move)[0]]
+    np.testing.assert_allclose(future[[0, 2], 0], wanted, atol=0.01)
+    assert past.max() < 0.05
+
+
+def test_a_value_that_is_not_finite_is_refused_by_name():
+    x = np.zeros((300, 2), dtype=np.float32)
+    x[7, 1] = np.nan
+    segment = np.zeros(300, dtype=np.int32)
+    with pytest.raises(ValueError, match="b: not finite in row 7, one of 1"):
+        look_ahead(x, ["a", "b"], np.zeros(300), segment, **LIMITS)
+    with pytest.raises(ValueError, match="move: not finite in row 0, one of 300"):
+        look_ahead(x[:, :1], ["a"], np.full(300, np.nan), segment, **LIMITS)
+
+
+# feature_target
+
+DISGUISES = {
+    "itself": lambda y: y,
+    "negated": lambda y: -3 * y + 7,
+    "exponential": lambda y: np.exp(2 * y),
+    "square": lambda y: y**2,
+    "sign": lambda y: np.sign(y),
+    "sine": lambda y: np.sin(2 * y),
+    "almost": lambda y: y + 0.1 * np.random.default_rng(3).normal(size=len(y)),
+}
+
+
+def compared(x: np.ndarray, y: np.ndarray) -> Finding:
+    return feature_target(x.astype(np.float32)[:, None], ["x"], y, "return_5", threshold=0.95)
+
+
+@pytest.mark.parametrize("name", DISGUISES)
+@pytest.mark.parametrize("tails", [3, 30])
+def test_feature_target_sees_through_every_function_of_the_target(name: str, tails: int):
+    y = np.random.default_rng(1).standard_t(tails, 5_000)
+    found = compared(DISGUISES[name](y), y)
+    assert found.severity == "critical"
+    assert found.message.startswith("x is return_5 in disguise")
+
+
+def test_feature_target_sees_a_column_that_determines_the_target():
+    x = np.random.default_rng(1).normal(size=5_000)
+    found = compared(x, np.cos(3 * x))
+    assert found.figures["determines"]["x"] > 0.95 > found.figures["determined"]["x"]
+
+
+@pytest.mark.parametrize("of", [lambda y: y, lambda y: y == 1, lambda y: 2 - y, lambda y: (y - 1) ** 2])
+def test_feature_target_sees_classes_in_disguise(of):
+    y = np.random.default_rng(1).integers(0, 3, 5_000).astype(np.int32)
+    assert compared(of(y), y).severity == "critical"
+
+
+@pytest.mark.parametrize("noise", [0.5, 1.0, 100.0])
+def test_feature_target_lets_a_forecast_pass(noise: float):
+    rng = np.random.default_rng(1)
+    y = rng.normal(size=5_000)
+    found = compared(y + noise * rng.normal(size=5_000), y)
+    assert found.severity == "ok"
+    wanted = 1 / np.sqrt(1 + noise**2)
+    assert found.figures["pearson"]["x"] == pytest.approx(wanted, abs=0.03)
+
+
+def test_feature_target_measures_as_scipy_does():
+    rng = np.random.default_rng(1)
+    y = rng.normal(size=1_000)
+    x = (np.round(y, 1) ** 3 + rng.normal(size=1_000)).astype(np.float32)
+    found = association.with_target(x[:, None], y)
+    assert found["pearson"][0] == pytest.approx(stats.pearsonr(x.astype(float), y)[0])
+    assert found["spearman"][0] == pytest.approx(stats.spearmanr(x, y)[0])
+
+
+def test_few_rows_and_many_bins_do_not_pass_for_a_function():
+    rng = np.random.default_rng(1)
+    found = association.with_target(rng.normal(size=(300, 50)).astype(np.float32), rng.normal(size=300))
+    assert max(found["determines"].max(), found["determined"].max()) < 0.4
+
+
+def test_a_constant_column_goes_with_nothing():
+    found = association.with_target(np.ones((100, 1), dtype=np.float32), np.arange(100.0))
+    assert {name: float(value[0]) for name, value in found.items()} == dict.fromkeys(found, 0.0)

@@ -1,0 +1,180 @@
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.folds import Folds, cpcv
+from pipeline.leakage.folds import duplicates, embargo, label_overlap, temporal_order
+
+BAR = 60_000
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Folds as somebody might have cut them: one split, any rows on either side."""
+
+    time: np.ndarray
+    label_end: np.ndarray
+    trained: np.ndarray
+    tested: np.ndarray
+    embargo_bars: int = 0
+    n_splits: int = 1
+
+    @property
+    def embargo_ms(self) -> int:
+        return self.embargo_bars * BAR
+
+    def train(self, split: int) -> np.ndarray:
+        return self.trained
+
+    def test(self, split: int) -> np.ndarray:
+        return self.tested
+
+    def development(self) -> np.ndarray:
+        return self.trained
+
+    def holdout(self) -> np.ndarray:
+        return self.tested
+
+
+def planted(trained, tested, *, horizon: int = 2, embargo_bars: int = 0, count: int = 100) -> Planted:
+    time = np.arange(count, dtype=np.int64) * BAR
+    return Planted(time, time + horizon * BAR, np.array(trained), np.array(tested), embargo_bars)
+
+
+def cut(count: int, *, horizon: int = 2, **changes: float) -> Folds:
+    time = np.arange(count, dtype=np.int64) * BAR
+    scheme = {"groups": 6, "test_groups": 2, "embargo_pct": 0.02, "holdout_pct": 0.2, **changes}
+    return cpcv(time, time + horizon * BAR, **scheme)
+
+
+def test_temporal_order_holds_where_labels_and_embargo_end_before_the_holdout():
+    found = temporal_order(planted(range(50), range(55, 100), horizon=2, embargo_bars=3))
+    assert (found.severity, found.figures["early_rows"]) == ("ok", 0)
+    assert temporal_order(cut(200)).severity == "ok"
+
+
+@pytest.mark.parametrize(("first", "early"), [(54, 1), (51, 4), (40, 15)])
+def test_temporal_order_counts_the_holdout_rows_that_begin_too_early(first: int, early: int):
+    found = temporal_order(planted(range(50), range(first, 100), horizon=2, embargo_bars=3))
+    assert (found.severity, found.figures["early_rows"]) == ("critical", early)
+
+
+def test_temporal_order_warns_that_there_is_no_holdout():
+    assert temporal_order(cut(200, holdout_pct=0.0)).severity == "warning"
+
+
+def test_label_overlap_finds_nothing_in_purged_folds():
+    found = label_overlap(cut(200))
+    assert (found.severity, found.figures) == ("ok", {"splits": 15, "overlapping_rows": 0, "embargoed_rows": 0})
+
+
+@pytest.mark.parametrize(
+    ("trained", "overlapping", "embargoed"),
+    [
+        ([*range(38), *range(65, 100)], 0, 0),  # test 40 to 59, label of two bars, embargo of three
+        ([*range(39), *range(65, 100)], 1, 0),  # purged by one bar too few before the test
+        ([*range(38), *range(61, 100)], 1, 3),  # by one too few after it
+        ([*range(38), *range(62, 100)], 0, 3),  # no embargo
+        ([*range(35), *range(62, 100)], 0, 3),  # the embargo before the test instead of after it
+        ([*range(40), *range(60, 100)], 4, 3),  # nothing purged
+        ([*range(38), 50, *range(65, 100)], 1, 0),  # a row on both sides
+    ],
+)
+def test_label_overlap_counts_the_train_rows_that_meet_the_test(trained: list[int], overlapping: int, embargoed: int):
+    found = label_overlap(planted(trained, range(40, 60), horizon=2, embargo_bars=3))
+    assert (found.figures["overlapping_rows"], found.figures["embargoed_rows"]) == (overlapping, embargoed)
+    assert (found.severity == "critical") == (overlapping + embargoed > 0)
+
+
+def test_label_overlap_sees_the_inner_edges_of_two_test_runs():
+    outer_edges_only = [*range(17), *range(30, 60), *range(83, 100)]  # test 20 to 29 and 60 to 79
+    found = label_overlap(planted(outer_edges_only, [*range(20, 30), *range(60, 80)], horizon=2))
+    assert found.figures["overlapping_rows"] == 4  # 30 and 31 after the first run, 58 and 59 before the second
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 3))
+def test_label_overlap_counts_as_comparing_all_pairs_does(seed: int, embargo_bars: int):
+    rng = np.random.default_rng(seed)
+    time = rng.integers(0, 60, 40) * BAR
+    label_end = time + rng.integers(0, 8, 40) * BAR
+    trained, tested = np.flatnonzero(rng.random(40) < 0.4), np.flatnonzero(rng.random(40) < 0.2)
+    if not tested.size:
+        return
+    found = label_overlap(Planted(time, label_end, trained, tested, embargo_bars))
+    starts, ends = time[tested], label_end[tested]
+
+    def meeting(reach: int) -> int:
+        return sum(bool(((starts <= label_end[row]) & (ends + reach >= time[row])).any()) for row in trained)
+
+    assert found.figures["overlapping_rows"] == meeting(0)
+    assert found.figures["embargoed_rows"] == meeting(embargo_bars * BAR) - meeting(0)
+
+
+def test_an_embargo_shorter_than_the_look_back_is_a_warning_with_both_figures():
+    folds = planted([0], [50], embargo_bars=60)
+    assert [embargo(folds, bars).severity for bars in (60, 61)] == ["ok", "warning"]
+    assert embargo(folds, 200).figures == {"embargo_bars": 60, "lookback_bars": 200}
+
+
+# duplicates
+
+
+def noise_for(folds: Folds, *, columns: int = 3) -> np.ndarray:
+    return np.random.default_rng(2).normal(size=(len(folds.time), columns)).astype(np.float32)
+
+
+def one_segment(folds: Folds) -> np.ndarray:
+    return np.zeros(len(folds.time), dtype=np.int32)
+
+
+def test_duplicates_finds_nothing_where_every_row_is_its_own():
+    folds = cut(2_000)
+    assert duplicates(noise_for(folds), one_segment(folds), folds).severity == "ok"
+
+
+@pytest.mark.parametrize("copies", [[(50, 900)], [(row, row + 700) for row in range(0, 200, 3)]])
+def test_duplicates_finds_rows_copied_to_the_other_side(copies: list[tuple[int, int]]):
+    folds = cut(2_000)
+    x = noise_for(folds)
+    for source, copy in copies:
+        x[copy] = x[source]
+    found = duplicates(x, one_segment(folds), folds)
+    assert (found.severity, found.figures["twins_across"]) == ("critical", 2 * len(copies))
+
+
+def test_duplicates_finds_development_rows_copied_into_the_holdout():
+    folds = cut(2_000)
+    x = noise_for(folds)
+    x[1_900] = x[100]
+    found = duplicates(x, one_segment(folds), folds)
+    assert (found.severity, found.figures["twins_across"]) == ("critical", 1)
+
+
+def test_duplicates_forgives_a_flat_market():
+    folds = cut(2_000)
+    x = noise_for(folds)
+    x[300:380] = x[1_100:1_150] = 0.0
+    found = duplicates(x, one_segment(folds), folds)
+    assert (found.severity, found.figures["flat_rows"], found.figures["twins_across"]) == ("ok", 130, 0)
+
+
+def test_duplicates_forgives_rows_that_coarse_columns_make_equal():
+    folds = cut(2_000)
+    x = np.round(noise_for(folds))
+    found = duplicates(x, one_segment(folds), folds)
+    assert found.severity == "ok"
+    assert found.figures["twins_across"] > 1_000
+
+
+def test_duplicates_finds_a_bar_that_stands_twice():
+    folds = cut(2_000)
+    time, label_end = (np.append(span, span[70]) for span in (folds.time, folds.label_end))
+    twice = cpcv(time, label_end, **asdict(folds.scheme))
+    found = duplicates(noise_for(twice), one_segment(twice), twice)
+    assert (found.severity, found.figures["repeated_bars"]) == ("critical", 1)
+    apart = np.append(one_segment(folds), np.int32(1))  # the same minute of another symbol
+    assert duplicates(noise_for(twice), apart, twice).severity == "ok"
