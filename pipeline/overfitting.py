@@ -1,21 +1,27 @@
-"""How likely a Sharpe ratio is luck: PSR, DSR, MinTRL, MinBTL, and the probability of backtest overfitting.
+"""How likely a Sharpe ratio is luck: PSR, DSR, MinTRL, MinBTL, the effective number of trials, PBO.
 
 Sharpe ratios are per observation, not annualised, except where the name says years. Kurtosis is not excess: Normal = 3.
 [1] Bailey & López de Prado 2012, "The Sharpe Ratio Efficient Frontier". [2] the same 2014, "The Deflated Sharpe Ratio".
 [3] Bailey, Borwein, López de Prado & Zhu 2014, "Pseudo-Mathematics and Financial Charlatanism". [4] the same 2017, "The
-Probability of Backtest Overfitting".
+Probability of Backtest Overfitting". [5] López de Prado & Lewis 2019, "Detection of False Investment Strategies Using
+Unsupervised Learning Methods". [6] Kaufman & Rousseeuw 1990, "Finding Groups in Data".
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 from scipy import stats
+from scipy.cluster import hierarchy
+from scipy.spatial.distance import squareform
+from sklearn.metrics import silhouette_samples
+from threadpoolctl import threadpool_limits
 
 from pipeline.metrics import finite, sharpe
 
-TIE = 1e-12  # figures nearer than this, relative to the largest, differ by rounding alone
+TIE = 1e-12  # figures nearer than this, relative to their size, differ by rounding alone
+STRUCTURE = 0.25  # mean silhouette up to which "no substantial structure has been found" ([6], table of chapter 2)
 
 
 def sharpe_moments(returns: np.ndarray) -> dict[str, float]:
@@ -87,6 +93,25 @@ def min_backtest_years(sharpe: float, *, trials: float) -> float:
     return (expected / sharpe) ** 2 if sharpe > 0 else np.nan
 
 
+def standing(moments: dict[str, float], luck: Mapping[str, float], *, confidence: float) -> dict[str, float]:
+    """What the Sharpe ratio of these `moments` is worth: `psr`, one more for each of `luck`, `min_track_record_bars`.
+
+    `luck` names Sharpe ratios, such as the expected maximum of all trials, and the probabilities that the true one is
+    above them. nan where a ratio is nan.
+    """
+    ratio, n, skew, kurtosis = (moments[name] for name in ("sharpe", "n", "skew", "kurtosis"))
+    benchmarks = {"psr": 0.0, **luck}
+    if np.isnan(ratio):
+        return dict.fromkeys([*benchmarks, "min_track_record_bars"], np.nan)
+    probabilities = {
+        name: probabilistic_sharpe(ratio, n=n, skew=skew, kurtosis=kurtosis, benchmark=above)
+        for name, above in benchmarks.items()
+        if not np.isnan(above)
+    }
+    bars = min_track_record(ratio, skew=skew, kurtosis=kurtosis, benchmark=0.0, confidence=confidence)
+    return {**dict.fromkeys(benchmarks, np.nan), **probabilities, "min_track_record_bars": bars}
+
+
 def _sharpe_variance(sharpe: float, *, skew: float, kurtosis: float) -> float:
     """Variance of the estimated Sharpe ratio times n - 1 ([1] eq. 8); 0 at the least, where kurtosis = 1 + skew²."""
     _check_finite({"skew": skew, "kurtosis": kurtosis})
@@ -102,6 +127,73 @@ def _check_finite(numbers: dict[str, float]) -> None:
     for name, number in numbers.items():
         if not np.isfinite(number):
             raise ValueError(f"{name}: {number}; only a finite number is allowed")
+
+
+def correlation(returns: np.ndarray) -> np.ndarray:
+    """(trials, trials) Pearson correlations of (T, trials) returns; nan for a trial whose returns never vary."""
+    returns = finite("returns", returns)
+    moving = np.ptp(returns, axis=0) > 0
+    deviations = (returns - returns.mean(axis=0))[:, moving]
+    with threadpool_limits(limits=1):  # more threads add up in another order
+        products = deviations.T @ deviations
+    scale = np.sqrt(np.diag(products))
+    known = np.full((returns.shape[1], returns.shape[1]), np.nan)
+    known[np.ix_(moving, moving)] = np.clip(products / np.outer(scale, scale), -1.0, 1.0)
+    return known
+
+
+def effective_trials(correlation: np.ndarray) -> float:
+    """How many independent trials (trials, trials) correlations amount to: from 1 to the number of trials.
+
+    A family of n trials counts as 1 + (n - 1)(1 - ρ), ρ its mean pairwise correlation where positive ([2], appendix):
+    n where its trials have nothing in common, 1 where they are the same. What families have in common is not counted. A
+    trial that never varies (nan) goes with no other and counts as one: it was tried.
+    """
+    varies = np.flatnonzero(~np.isnan(np.diag(_checked(correlation))))
+    known = correlation[np.ix_(varies, varies)]
+    family = families(known)
+    counts = [_independent(known[np.ix_(family == one, family == one)]) for one in np.unique(family)]
+    return float(len(correlation) - len(varies) + sum(counts))
+
+
+def families(correlation: np.ndarray) -> np.ndarray:
+    """(trials,) the family of each trial, by average linkage over the distance √((1 - ρ)/2) ([5], adapted).
+
+    Of all cuts of the tree whose mean silhouette is above `STRUCTURE`, the one with the highest quality stands, mean
+    over standard deviation of the silhouettes; where there is none, all trials are one family. Where [5] seeds k-means
+    at random and clusters families again, the tree has one answer.
+    """
+    trials = len(correlation)
+    distance = np.sqrt(np.where(correlation > 1 - TIE, 0.0, (1 - correlation) / 2))
+    np.fill_diagonal(distance, 0.0)
+    best, highest = np.zeros(trials, dtype=np.int64), 0.0
+    if trials < 3:
+        return best  # a silhouette needs two families, one of them with two members
+    tree = hierarchy.linkage(squareform(distance, checks=False), method="average")
+    for family in hierarchy.cut_tree(tree, n_clusters=range(2, trials)).T:
+        fit = silhouette_samples(distance, family, metric="precomputed")
+        quality = fit.mean() / max(fit.std(), TIE)  # equal silhouettes differ by rounding alone
+        if fit.mean() > STRUCTURE and quality > highest:
+            best, highest = family, quality
+    return best
+
+
+def _independent(correlation: np.ndarray) -> float:
+    """How many independent trials one family of them amounts to."""
+    others = len(correlation) - 1
+    if not others:
+        return 1.0
+    mean = (correlation.sum() - np.trace(correlation)) / (len(correlation) * others)
+    return float(1 + others * (1 - np.clip(mean, 0.0, 1.0)))
+
+
+def _checked(correlation: np.ndarray) -> np.ndarray:
+    shape = correlation.shape
+    if len(shape) != 2 or shape[0] != shape[1] or not shape[0]:
+        raise ValueError(f"correlation: shape {shape}; give (trials, trials) of at least one trial")
+    if (np.abs(correlation) > 1).any() or not np.array_equal(correlation, correlation.T, equal_nan=True):
+        raise ValueError("correlation: it must be symmetric and lie between -1 and 1; give Pearson correlations")
+    return correlation
 
 
 @dataclass(frozen=True)
@@ -125,7 +217,8 @@ def pbo(
     The rows are cut into `blocks` equal runs; the last T mod `blocks` rows are dropped. Each half of the blocks, rows
     in time order, chooses the strategy that `metric` ((rows, strategies) -> (strategies,), more is better) puts first,
     the leftmost among equals; its rank on the other half, average among equals, gives the logit. A strategy whose
-    figure is nan stands behind all others. The Sharpe ratio comes from block sums, other metrics from the rows.
+    figure is nan stands behind all others. The Sharpe ratio comes from block sums, other metrics from the rows. Figures
+    that rounding alone may tell apart are equal.
     Raises ValueError for nan, one strategy, an odd number of blocks, or more blocks than rows.
     """
     returns = finite("returns", returns)
@@ -135,18 +228,24 @@ def pbo(
         raise ValueError(f"blocks: {blocks}; it must be even, at least 2 and at most the {len(returns)} rows")
     cut = returns[: len(returns) // blocks * blocks].reshape(blocks, -1, returns.shape[1])  # (blocks, rows, strategies)
     choices = np.array(list(combinations(range(blocks), blocks // 2)))  # (choices, blocks/2), lexicographic
-    return _validated(_sharpes(cut, choices) if metric is sharpe else _figures(cut, choices, metric=metric))
+    if metric is sharpe:
+        return _validated(_sharpes(cut, choices), unit=1.0)  # of standardised returns, however small their mean
+    figures = _figures(cut, choices, metric=metric)
+    return _validated(figures, unit=np.nanmax(np.abs(figures), initial=0.0))
 
 
-def _validated(figures: np.ndarray) -> Overfitting:
-    """CSCV of (choices, strategies) figures; in lexicographic order, choice i complements the i-th from the end."""
+def _validated(figures: np.ndarray, *, unit: float) -> Overfitting:
+    """CSCV of (choices, strategies) figures; in lexicographic order, choice i complements the i-th from the end.
+
+    Rounding is `TIE` times the figure, or times `unit` where that is larger.
+    """
     every, strategies = np.arange(len(figures)), figures.shape[1]
-    tie = TIE * np.nanmax(np.abs(figures), initial=0.0)
     inside = np.where(np.isnan(figures), -np.inf, figures)
     best = inside.max(axis=1, keepdims=True)
-    chosen = (inside >= best - tie).argmax(axis=1)  # (choices,)
+    chosen = (inside >= best - _rounding(best, unit=unit)).argmax(axis=1)  # (choices,)
     outside = inside[::-1]
     own = outside[every, chosen][:, None]
+    tie = _rounding(own, unit=unit)
     behind, ahead = (outside < own - tie).sum(axis=1), (outside > own + tie).sum(axis=1)
     rank = (behind + strategies - ahead + 1) / 2  # the average over those that are equal
     logits = np.where(best[:, 0] > -np.inf, np.log(rank / (strategies + 1 - rank)), np.nan)
@@ -158,9 +257,13 @@ def _validated(figures: np.ndarray) -> Overfitting:
         out_of_sample=out_of_sample,
         logits=logits,
         pbo=_share((logits <= 0)[decided]),
-        slope=_slope(in_sample, out_of_sample, tie=tie),
-        loss_probability=_share((out_of_sample < -tie)[decided]),
+        slope=_slope(in_sample, out_of_sample, tie=TIE * unit),
+        loss_probability=_share((out_of_sample < -TIE * unit)[decided]),
     )
+
+
+def _rounding(figures: np.ndarray, *, unit: float) -> np.ndarray:
+    return np.asarray(TIE * np.maximum(unit, np.where(np.isfinite(figures), np.abs(figures), 0.0)))
 
 
 def _share(facts: np.ndarray) -> float:

@@ -91,3 +91,13 @@ def test_bars_without_a_row_earn_nothing_and_count():
 def test_the_confusion_of_a_number_counts_the_sides_of_neutral():
     part = evaluate.part(answered([0.5, -0.5, 0.5, -0.5]), truth([1.0, 1.0, -1.0, -2.0], [0.0] * 4))
     assert part.confusion.tolist() == [[1, 1], [1, 1]]
+
+
+def test_one_path_alone_has_no_spread_and_the_headline_says_why():
+    part = evaluate.part(answered([0.5, -0.5, 0.2]), truth([1.0, -1.0, 0.5], [0.1, 0.2, 0.1]))
+    splits = pd.DataFrame({"in_sample": [2.0], "out_of_sample": [1.0]})
+    alone, both = (evaluate.Evaluated(paths=[part] * paths, holdout=part) for paths in (1, 2))
+    headline = evaluate.headline(alone, alone, splits)
+    assert np.isnan(headline["sharpe_spread"])
+    assert headline["why"] == "no sharpe_spread, fewer than two paths trade"
+    assert evaluate.headline(both, both, splits)["why"] is None

@@ -1,6 +1,7 @@
 import json
 import math
-from collections import Counter
+import tracemalloc
+from itertools import combinations
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -8,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from skfolio.model_selection import CombinatorialPurgedCV
-from sklearn.model_selection import KFold
+from sklearn.model_selection import KFold, TimeSeriesSplit
 
-from pipeline.folds import Folds, cpcv
+from pipeline import cells
+from pipeline.folds import METHODS, Folds, Run, Scheme, cpcv, cut
 
 BAR = 60_000
 
@@ -26,30 +28,75 @@ def twelve(*, horizon: int = 1, **changes: float) -> Folds:
     return cpcv(*bars(12, horizon=horizon), **{**scheme, **changes})
 
 
+def listed(rng: np.random.Generator, symbols: int) -> list[np.ndarray]:
+    """The bars, of 80, that each symbol has: some are listed late or die early, all have holes."""
+    first, last = rng.integers(0, 40, symbols), rng.integers(20, 80, symbols)
+    first[0], last[0] = 0, 80  # there is a market all the time
+    return [np.flatnonzero(rng.random(80) < 0.8)[lo : max(hi, lo + 1)] for lo, hi in zip(first, last, strict=True)]
+
+
 @st.composite
-def markets(draw: st.DrawFn) -> Folds:
-    """Folds of one to three symbols with holes, ties in time and labels of any length, in shuffled order."""
+def markets(draw: st.DrawFn, *, methods: tuple[str, ...] = METHODS) -> Folds:
+    """Folds of one to four symbols with ties in time, labels of any length and rows in any order, by any method."""
+    bar_ms = draw(st.sampled_from([1, BAR]))  # with bars of 1 ms every edge may be a row's time
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    symbols, longest = draw(st.integers(1, 3)), draw(st.sampled_from([0, 2, 5, 20]))
-    kept = [np.flatnonzero(rng.random(80) < 0.8) for _ in range(symbols)]
-    bar = rng.permutation(np.concatenate(kept)).astype(np.int64)
+    bar = np.concatenate(listed(rng, draw(st.integers(1, 4)))).astype(np.int64)  # one symbol after the other
+    order = draw(st.sampled_from(["by symbol", "by time", "none"]))
+    bar = {"by symbol": bar, "by time": np.sort(bar), "none": rng.permutation(bar)}[order]
+    longest = draw(st.sampled_from([0, 2, 5, 20, 100]))
+    length = rng.integers(0, longest + 1, len(bar)) * (rng.random(len(bar)) < draw(st.sampled_from([0.05, 1.0])))
     groups = draw(st.integers(2, 6))
-    return cpcv(
-        bar * BAR,
-        (bar + rng.integers(0, longest + 1, len(bar))) * BAR,
-        groups=groups,
-        test_groups=draw(st.integers(1, groups - 1)),
-        embargo_pct=draw(st.sampled_from([0.0, 0.01, 0.05])),
-        holdout_pct=draw(st.sampled_from([0.0, 0.4])),
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cells, "MOST_STRETCHES", draw(st.sampled_from([0, cells.MOST_STRETCHES])))
+        return cut(
+            bar * bar_ms,
+            (bar + length) * bar_ms,
+            method=draw(st.sampled_from(methods)),
+            groups=groups,
+            test_groups=draw(st.integers(1, groups - 1)),
+            train_groups=draw(st.integers(1, groups - 1)),
+            embargo_pct=draw(st.sampled_from([0.0, 0.01, 0.05])),
+            holdout_pct=draw(st.sampled_from([0.0, 0.4])) if longest <= 20 else 0.0,
+        )
 
 
-def slowly_purged(folds: Folds, split: int) -> np.ndarray:
-    """The train rows by comparing every row with every test row, one group after another."""
-    first, last = folds.time[:, None], folds.label_end[:, None]
-    test = np.isin(folds.group(), folds.splits[split])
-    meets = (first <= folds.label_end[test] + folds.embargo_ms) & (last >= folds.time[test])
-    return np.flatnonzero((folds.group() >= 0) & ~meets.any(axis=1))
+def slowly_grouped(folds: Folds) -> np.ndarray:
+    """(N,) the group of each row, -1 after the development part, by looking every distinct time up."""
+    distinct = sorted(set(folds.time.tolist()))
+    development = distinct[: len(distinct) - math.ceil(round(folds.scheme.holdout_pct * len(distinct), 9))]
+    parts = np.array_split(development, folds.scheme.groups)
+    number = {time: group for group, part in enumerate(parts) for time in part.tolist()}
+    return np.array([number.get(time, -1) for time in folds.time.tolist()])
+
+
+def slowly_split(scheme: Scheme) -> list[tuple[set[int], set[int]]]:
+    """The groups that each split tests, and those that it may learn from."""
+    groups, window = range(scheme.groups), scheme.train_groups
+    if scheme.method == "cpcv":
+        return [(set(tested), set(groups) - set(tested)) for tested in combinations(groups, scheme.test_groups)]
+    if scheme.method == "purged_kfold":
+        return [({tested}, set(groups) - {tested}) for tested in groups]
+    oldest = {"walk_forward_expanding": lambda tested: 0, "walk_forward_rolling": lambda tested: tested - window}
+    return [({tested}, set(range(oldest[scheme.method](tested), tested))) for tested in groups[window:]]
+
+
+def slowly_purged(folds: Folds) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The train and test rows of every split by comparing the spans of all rows with each other."""
+    group, first, last = slowly_grouped(folds), folds.time, folds.label_end
+    meets = (first[:, None] <= last + folds.embargo_ms) & (last[:, None] >= first)  # (N, N): row, test row
+    splits = []
+    for tested, learnt in slowly_split(folds.scheme):
+        test = np.isin(group, list(tested))
+        train = np.isin(group, list(learnt)) & ~meets[:, test].any(axis=1)
+        splits.append((np.flatnonzero(train), np.flatnonzero(test)))
+    return splits
+
+
+def rows_of(folds: Folds, runs: list[Run]) -> list[int]:
+    """The rows that begin in any of the runs and whose label ends in time."""
+    time, label_end = folds.time[:, None], folds.label_end[:, None]
+    first, last, end = np.array(runs).reshape(-1, 3).T
+    return np.flatnonzero(((time >= first) & (time <= last) & (label_end <= end)).any(axis=1)).tolist()
 
 
 def test_purge_drops_the_rows_whose_label_reaches_the_test_and_those_the_test_labels_reach():
@@ -91,6 +138,14 @@ def test_the_holdout_begins_after_the_last_development_label_and_the_embargo():
     assert folds.group().tolist() == [0, 0, 0, 1, 1, 1, -1, -1, -1, -1, -1, -1]
 
 
+def test_the_holdout_waits_for_a_label_of_the_first_group_that_ends_last():
+    time, label_end = bars(12, horizon=0)
+    label_end[1] = 8 * BAR
+    folds = cpcv(time, label_end, groups=2, test_groups=1, embargo_pct=0.0, holdout_pct=0.5)
+    assert folds.gap().tolist() == [6, 7, 8]
+    assert folds.holdout().tolist() == [9, 10, 11]
+
+
 def test_no_holdout_share_leaves_neither_holdout_nor_gap():
     folds = twelve(horizon=50, holdout_pct=0.0)
     assert [len(rows) for rows in (folds.development(), folds.gap(), folds.holdout())] == [12, 0, 0]
@@ -106,7 +161,7 @@ def test_symbols_share_the_cuts_in_time_whatever_the_order_of_rows():
     time, label_end = bars(12, horizon=1)
     alone = twelve()
     late = slice(5, 12)  # the second symbol was listed later
-    both = cpcv(
+    both = cut(
         np.concatenate([time, time[late]]),
         np.concatenate([label_end, label_end[late]]),
         **vars(alone.scheme),
@@ -117,8 +172,9 @@ def test_symbols_share_the_cuts_in_time_whatever_the_order_of_rows():
         assert both.test(split).tolist() == [*test, *(test[test >= 5] + 7)]
 
 
-def test_groups_are_the_folds_that_scikit_learn_cuts():
-    folds = cpcv(*bars(23, horizon=0), groups=5, test_groups=1, embargo_pct=0.0, holdout_pct=0.0)
+def test_purged_k_fold_is_the_k_fold_of_scikit_learn_where_labels_are_known_at_once():
+    scheme = {"groups": 5, "test_groups": 1, "train_groups": 1, "embargo_pct": 0.0, "holdout_pct": 0.0}
+    folds = cut(*bars(23, horizon=0), method="purged_kfold", **scheme)
     for split, (train, test) in enumerate(KFold(5).split(np.zeros(23))):
         assert folds.test(split).tolist() == test.tolist()
         assert folds.train(split).tolist() == train.tolist()
@@ -130,13 +186,69 @@ def test_paths_are_those_of_the_book():
     assert (folds.paths[1] + 1).tolist() == [2, 6, 6, 7, 8, 9]  # AFML 12.4.1: path 2, counted from 1
 
 
-@pytest.mark.parametrize(("groups", "test_groups"), [(2, 1), (6, 2), (7, 3), (8, 7)])
-def test_every_path_covers_every_group_once_and_every_test_block_lies_on_one_path(groups: int, test_groups: int):
-    folds = cpcv(*bars(40, horizon=0), groups=groups, test_groups=test_groups, embargo_pct=0.0, holdout_pct=0.0)
-    assert folds.n_splits == math.comb(groups, test_groups)
-    assert folds.n_paths == math.comb(groups - 1, test_groups - 1)
-    used = Counter((int(split), group) for path in folds.paths for group, split in enumerate(path))
-    assert used == Counter((split, int(group)) for split, tested in enumerate(folds.splits) for group in tested)
+def test_walk_forward_tests_each_group_after_what_it_learns_from():
+    time, label_end = bars(12, horizon=1)  # groups 0-2 3-5 6-8 9-11; the label of row i ends at bar i + 1
+    scheme = {"groups": 4, "test_groups": 1, "train_groups": 2, "embargo_pct": 0.1, "holdout_pct": 0.0}
+    expanding, rolling = (
+        cut(time, label_end, method=f"walk_forward_{way}", **scheme) for way in ("expanding", "rolling")
+    )
+    for folds in (expanding, rolling):
+        assert [folds.test(split).tolist() for split in range(2)] == [[6, 7, 8], [9, 10, 11]]
+        assert folds.paths.tolist() == [[-1, -1, 0, 1]]
+        assert folds.tested().tolist() == [6, 7, 8, 9, 10, 11]
+    assert [expanding.train(split).tolist() for split in range(2)] == [[0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5, 6, 7]]
+    assert [rolling.train(split).tolist() for split in range(2)] == [[0, 1, 2, 3, 4], [3, 4, 5, 6, 7]]
+
+
+def test_purged_k_fold_is_cpcv_that_tests_one_group():
+    time, label_end = bars(12, horizon=1)
+    scheme = {"groups": 4, "train_groups": 1, "embargo_pct": 0.1, "holdout_pct": 0.0}
+    folds = cut(time, label_end, method="purged_kfold", test_groups=3, **scheme)
+    single = cut(time, label_end, method="cpcv", test_groups=1, **scheme)
+    assert (folds.n_splits, folds.paths.tolist()) == (4, [[0, 1, 2, 3]])
+    for split in range(4):
+        assert folds.train(split).tolist() == single.train(split).tolist()
+
+
+@pytest.mark.parametrize("horizon", [0, 3])
+@pytest.mark.parametrize(("method", "train_groups"), [("expanding", 1), ("rolling", 1), ("rolling", 3)])
+def test_walk_forward_is_the_series_split_of_scikit_learn(method: str, train_groups: int, horizon: int):
+    theirs = TimeSeriesSplit(
+        6 - train_groups,
+        test_size=20,
+        gap=horizon,  # so many bars before the test have a label that is not over
+        max_train_size=20 * train_groups - horizon if method == "rolling" else None,
+    )
+    ours = cut(
+        *bars(120, horizon=horizon),
+        method=f"walk_forward_{method}",
+        groups=6,
+        test_groups=1,
+        train_groups=train_groups,
+        embargo_pct=0.0,
+        holdout_pct=0.0,
+    )
+    assert ours.n_splits == 6 - train_groups
+    for split, (train, test) in enumerate(theirs.split(np.zeros(120))):
+        assert ours.train(split).tolist() == train.tolist()
+        assert ours.test(split).tolist() == test.tolist()
+
+
+def test_thousands_of_splits_of_many_rows_are_counted_while_none_is_held():
+    bar = np.repeat(np.arange(25_000), 8)  # of eight symbols
+    spans = bar * BAR, (bar + np.random.default_rng(0).integers(1, 240, len(bar))) * BAR
+    tracemalloc.start()
+    folds = cpcv(*spans, groups=16, test_groups=8, embargo_pct=0.001, holdout_pct=0.15)
+    held = tracemalloc.get_traced_memory()[0]
+    counts = folds.counts()
+    tracemalloc.stop()
+    assert (folds.n_splits, folds.n_paths) == (12_870, 6_435)
+    assert held < 4e6  # splits and paths; the development part alone has 170,000 rows of 8 bytes for each split
+    for split in (0, 4321, 12_869):
+        train, test = folds.train(split), folds.test(split)
+        assert (len(train), len(test)) == (counts.train[split], counts.test[split])
+        assert train.tolist() == rows_of(folds, folds.train_runs(split))
+        assert test.tolist() == rows_of(folds, folds.test_runs(split))
 
 
 @pytest.mark.parametrize("horizon", [1, 4])
@@ -161,24 +273,91 @@ def _skfolio_paths(cv: CombinatorialPurgedCV) -> list[list[int]]:
     return [sorted((s for s, g in path_of if g == group), key=lambda s: path_of[s, group]) for group in range(6)]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(markets())
-def test_purge_is_safe_and_maximal(folds: Folds):
-    for split in range(folds.n_splits):
-        wanted = slowly_purged(folds, split)
-        if wanted.size:
-            np.testing.assert_array_equal(folds.train(split), wanted)
+def test_purge_is_safe_and_maximal_and_the_rows_are_counted_right(folds: Folds):
+    counts, wanted = folds.counts(), slowly_purged(folds)
+    assert folds.n_splits == len(wanted)
+    for split, (train, test) in enumerate(wanted):
+        assert (counts.train[split], counts.test[split]) == (len(train), len(test))
+        assert folds.test(split).tolist() == test.tolist()
+        if train.size:
+            assert folds.train(split).tolist() == train.tolist()
         else:
             with pytest.raises(ValueError, match=f"split {split}: .* leave no train row"):
                 folds.train(split)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(markets())
-def test_every_development_row_is_tested_once_on_every_path(folds: Folds):
-    tested = np.bincount(np.concatenate([folds.test(s) for s in range(folds.n_splits)]), minlength=len(folds.time))
-    assert (tested[folds.development()] == folds.n_paths).all()
-    assert tested.sum() == folds.n_paths * len(folds.development())
+def test_long_ranges_of_rows_are_written_like_short_ones(folds: Folds):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cells, "LONG_ROWS", 0)
+        patch.setattr(cells, "BLOCK", np.arange(3))
+        for split, (train, test) in enumerate(slowly_purged(folds)):
+            assert folds.test(split).tolist() == test.tolist()
+            if train.size:
+                assert folds.train(split).tolist() == train.tolist()
+
+
+@settings(max_examples=200, deadline=None)
+@given(markets())
+def test_runs_select_the_rows_of_their_split_and_no_others(folds: Folds):
+    for split, (train, test) in enumerate(slowly_purged(folds)):
+        assert rows_of(folds, folds.train_runs(split)) == train.tolist()
+        assert rows_of(folds, folds.test_runs(split)) == test.tolist()
+
+
+@settings(max_examples=200, deadline=None)
+@given(markets())
+def test_what_is_neither_learnt_nor_tested_is_counted_as_purged_and_embargoed(folds: Folds):
+    group = slowly_grouped(folds)
+    for lost, (train, _), (_, learnt) in zip(
+        folds.counts().purged_and_embargoed, slowly_purged(folds), slowly_split(folds.scheme), strict=True
+    ):
+        assert lost == np.isin(group, list(learnt)).sum() - len(train)
+
+
+@settings(max_examples=200, deadline=None)
+@given(markets())
+def test_every_row_has_the_group_of_its_time(folds: Folds):
+    assert folds.group().tolist() == slowly_grouped(folds).tolist()
+    assert folds.development().tolist() == np.flatnonzero(slowly_grouped(folds) >= 0).tolist()
+
+
+@settings(max_examples=200, deadline=None)
+@given(markets())
+def test_every_tested_row_is_tested_once_on_every_path_and_no_other_ever(folds: Folds):
+    times = np.bincount(np.concatenate([folds.test(s) for s in range(folds.n_splits)]), minlength=len(folds.time))
+    assert folds.tested().tolist() == np.flatnonzero(times).tolist()
+    assert set(times[folds.tested()].tolist()) == {folds.n_paths}
+    skipped = folds.scheme.train_groups if folds.is_walk_forward else 0
+    assert folds.tested().tolist() == np.flatnonzero(slowly_grouped(folds) >= skipped).tolist()
+
+
+@settings(max_examples=100, deadline=None)
+@given(markets(methods=("cpcv",)))
+def test_every_row_of_cpcv_is_tested_on_as_many_paths_as_the_book_says(folds: Folds):
+    groups, test_groups = folds.scheme.groups, folds.scheme.test_groups
+    assert folds.n_splits == math.comb(groups, test_groups)
+    assert folds.n_paths == test_groups * folds.n_splits // groups  # AFML 12.3: phi
+
+
+@settings(max_examples=200, deadline=None)
+@given(markets())
+def test_every_path_covers_every_tested_group_once_and_every_test_block_lies_on_one_path(folds: Folds):
+    used = [(int(split), group) for path in folds.paths for group, split in enumerate(path) if split >= 0]
+    assert sorted(used) == [(split, int(group)) for split, tested in enumerate(folds.splits) for group in tested]
+    tested = np.isin(np.arange(folds.scheme.groups), folds.splits)
+    assert ((folds.paths >= 0) == tested).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(markets(methods=("walk_forward_expanding", "walk_forward_rolling")))
+def test_walk_forward_learns_nothing_that_was_not_over_when_its_test_began(folds: Folds):
+    for split, trained in enumerate(folds.counts().train):
+        if trained:
+            assert folds.label_end[folds.train(split)].max() < folds.time[folds.test(split)].min()
 
 
 @settings(max_examples=50, deadline=None)
@@ -193,7 +372,7 @@ def test_development_gap_and_holdout_hold_every_row_once_and_in_that_order(folds
 @settings(max_examples=50, deadline=None)
 @given(markets(), st.sampled_from([0.1, 0.3]))
 def test_the_valid_part_lies_inside_train_and_no_fitted_label_comes_near_it(folds: Folds, valid_pct: float):
-    for rows in (folds.development(), *(slowly_purged(folds, s) for s in range(folds.n_splits))):
+    for rows in (folds.development(), *(train for train, _ in slowly_purged(folds))):
         distinct = sorted(set(folds.time[rows].tolist()))
         first_ms = distinct[-math.ceil(valid_pct * len(distinct))] if distinct else 0
         may_fit = [row for row in rows if folds.label_end[row] + folds.embargo_ms < first_ms]
@@ -218,8 +397,10 @@ def test_early_stopping_without_a_share_fits_every_row():
     assert valid.tolist() == []
 
 
-def test_saved_folds_are_loaded_equal_with_their_segments_and_the_same_bytes(tmp_path):
-    folds = cpcv(*bars(48, horizon=2), groups=6, test_groups=2, embargo_pct=0.01, holdout_pct=0.3)
+@pytest.mark.parametrize("method", METHODS)
+def test_saved_folds_are_loaded_equal_with_their_segments_and_the_same_bytes(method: str, tmp_path):
+    scheme = {"groups": 6, "test_groups": 2, "train_groups": 3, "embargo_pct": 0.01, "holdout_pct": 0.3}
+    folds = cut(*bars(48, horizon=2), method=method, **scheme)
     segment = np.repeat([0, 1], 24).astype(np.int32)
     folds.save(tmp_path / "a.parquet", segment)
     again, loaded_segment = Folds.load(tmp_path / "a.parquet")
@@ -239,15 +420,15 @@ def test_the_saved_table_names_its_columns_and_its_scheme(tmp_path):
         "time": "int64",
         "label_end": "int64",
     }
-    scheme = json.loads(schema.metadata[b"cpcv"])
-    assert scheme == {"groups": 4, "test_groups": 2, "embargo_pct": 0.0, "holdout_pct": 0.0}
+    scheme = {"groups": 4, "test_groups": 2, "train_groups": 1, "embargo_pct": 0.0, "holdout_pct": 0.0}
+    assert json.loads(schema.metadata[b"folds"]) == {"method": "cpcv", **scheme}
 
 
 def test_a_table_that_holds_no_folds_is_refused(tmp_path):
     twelve().save(tmp_path / "folds.parquet", np.zeros(12, dtype=np.int32))
     bare = pq.read_table(tmp_path / "folds.parquet").replace_schema_metadata(None)
     pq.write_table(bare, tmp_path / "bare.parquet")
-    with pytest.raises(ValueError, match=r"bare\.parquet: has no cpcv metadata"):
+    with pytest.raises(ValueError, match=r"bare\.parquet: has no folds metadata"):
         Folds.load(tmp_path / "bare.parquet")
 
 
@@ -274,6 +455,7 @@ def test_a_scheme_that_cannot_be_cut_is_refused(changes: dict, message: str):
         (np.arange(12), np.arange(11), r"time \(12,\) and label_end \(11,\)"),
         (np.arange(12), np.arange(12) - (np.arange(12) == 7), r"before time in 1 rows, first in row 7 \(6 < 7\)"),
         (np.arange(12.0), np.arange(12), "time is float64; give int64"),
+        (np.arange(12), np.full(12, np.iinfo(np.int64).max), "spans reach from 0 to 9223372036854775807"),
     ],
 )
 def test_spans_that_make_no_sense_are_refused(time: np.ndarray, label_end: np.ndarray, message: str):
@@ -299,10 +481,18 @@ def test_a_valid_part_that_leaves_nothing_to_fit_is_refused(valid_pct: float, me
     [
         ({"groups": "6"}, "groups is '6'; it is a whole number"),
         ({"embargo_pct": "0.01"}, "embargo_pct is '0.01'; it is a"),
+        ({"train_groups": 6}, "train_groups is 6 of 6 groups"),
+        ({"method": "kfold"}, "method is 'kfold'; the methods are cpcv, purged_kfold, walk_forward_expanding, walk"),
     ],
 )
-def test_a_parameter_that_is_no_number_is_named(changes, complaint):
-    time = np.arange(100, dtype=np.int64) * 60_000
-    scheme = {"groups": 6, "test_groups": 2, "embargo_pct": 0.01, "holdout_pct": 0.15} | changes
+def test_a_parameter_that_makes_no_sense_is_named_whether_the_method_uses_it_or_not(changes: dict, complaint: str):
+    scheme = {
+        "method": "cpcv",
+        "groups": 6,
+        "test_groups": 2,
+        "train_groups": 2,
+        "embargo_pct": 0.0,
+        "holdout_pct": 0.0,
+    }
     with pytest.raises(ValueError, match=complaint):
-        cpcv(time, time, **scheme)
+        cut(*bars(100, horizon=0), **{**scheme, **changes})

@@ -18,7 +18,8 @@ def walk(count: int, *, seed: int) -> pd.DataFrame:
     """A random walk of one symbol: prices and volumes that tell nothing about what comes."""
     rng = np.random.default_rng(seed)
     close = 100 * np.exp(np.cumsum(rng.standard_t(4, count)) * 1e-3)
-    return pd.DataFrame({"close": close, "volume": rng.lognormal(size=count) * (rng.random(count) > 0.1)})
+    volume = rng.lognormal(size=count) * (rng.random(count) > 0.1)
+    return pd.DataFrame({"close": close, "high": close * 1.01, "low": close * 0.99, "volume": volume})
 
 
 def real(file: str) -> pd.DataFrame:
@@ -80,7 +81,12 @@ def test_truncation_names_the_column_that_sees_the_future(name: str):
 
 
 def truncated(bars: pd.DataFrame, feature, columns: list[str]) -> Finding:
-    return truncation(bars, lambda table: after_three_bars(table, feature), columns, cuts=12, seed=1)
+    return questioned(bars, lambda table: after_three_bars(table, feature), columns, cuts=16)
+
+
+def questioned(bars: pd.DataFrame, recompute, columns: list[str], *, cuts: int) -> Finding:
+    """What the guard says where the table written is what was computed."""
+    return truncation(bars, recompute, recompute(bars), columns, cuts=cuts, seed=1)
 
 
 def test_truncation_names_the_first_bar_that_changes():
@@ -96,7 +102,7 @@ def test_truncation_sees_a_change_of_one_bit():
         x[5:6, 1] = np.nextafter(np.float32(1), np.float32(2)) if len(bars) < 30 else 1
         return np.arange(len(bars)), x
 
-    found = truncation(segmented(30), recompute, ["a", "b"], cuts=8, seed=1)
+    found = questioned(segmented(30), recompute, ["a", "b"], cuts=8)
     assert {name: change["row"] for name, change in found.figures["changed"].items()} == {"b": 5}
 
 
@@ -105,15 +111,93 @@ def test_truncation_sees_rows_that_are_kept_because_of_what_comes():
         rows = np.flatnonzero(bars["close"].shift(-1).notna())
         return rows, bars[["close"]].to_numpy(np.float32)[rows]
 
-    assert list(truncation(segmented(30), recompute, ["a"], cuts=4, seed=1).figures["changed"]) == ["rows kept"]
+    assert list(questioned(segmented(30), recompute, ["a"], cuts=4).figures["changed"]) == ["rows kept"]
 
 
-def test_truncation_cuts_beside_the_borders_of_segments_and_warm_ups():
-    bars = segmented(30, 30, hole=0)
-    found = truncation(
-        bars, lambda table: after_three_bars(table, lambda part: part[["close"]]), ["close"], cuts=1_000, seed=1
+# Each column lies in one kind of place alone, and nowhere else.
+HIDING = {
+    "at the end of a segment": lambda bars: bars["close"].where(bars.index < len(bars) - 1, bars["next"]),
+    "in the first bars of a segment": lambda bars: bars["close"].where(bars.index >= 1, bars["next"]),
+    "where a day ends": lambda bars: bars["next"].where(bars["open_time"].shift(-1) % DAY == 0, bars["close"]),
+    "where nothing is traded": lambda bars: bars["close"].where(bars["volume"] > 0).bfill(),
+    "in the buckets of a slow column": lambda bars: (
+        bars["close"].groupby(bars["open_time"] // (9 * BAR)).transform("last")
+    ),
+}
+DAY = 86_400_000
+
+
+@pytest.mark.parametrize("where", HIDING)
+def test_truncation_finds_a_leak_that_hides(where: str):
+    bars = segmented(3_000, 3_000, hole=0)
+    bars["volume"] = np.where(bars.index % 1_000 < 3, 0.0, 1.0)
+    bars["next"] = bars["close"].shift(-1, fill_value=0.0)  # across the border as well
+
+    def recompute(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        known = table.assign(next=table["close"].shift(-1, fill_value=0.0))
+        parts = [HIDING[where](part.reset_index(drop=True)) for _, part in known.groupby("segment")]
+        return np.arange(len(table)), pd.concat(parts).to_numpy(np.float32)[:, None]
+
+    found = truncation(bars, recompute, recompute(bars), ["hidden"], cuts=24, seed=1)
+    assert list(found.figures["changed"]) == ["hidden"]
+
+
+def test_truncation_cuts_at_every_kind_of_place_in_turn():
+    bars = segmented(2_000, 2_000, hole=0)
+    bars["high"] = np.where(bars.index % 50 == 0, bars["low"], bars["high"])
+    found = questioned(
+        bars,
+        lambda table: after_three_bars(table, lambda part: part["close"].where(part.index % 7 == 0).ffill().to_frame()),
+        ["filled"],
+        cuts=14,
     )
-    assert {29, 30, 31, 33} <= {instant // BAR for instant in found.figures["cut_after_ms"]}
+    kinds = list(found.figures["cut_after_ms"].values())
+    assert found.severity == "ok"
+    assert {kind: kinds.count(kind) for kind in kinds} == {
+        "anywhere": 2,
+        "segment_end": 2,
+        "segment_start": 2,
+        "day_end": 2,
+        "idle": 2,
+        "warm_up_end": 2,
+        "step": 1,  # there is one column
+        "run": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("edit", "named", "row"),
+    [
+        (lambda rows, x: (rows, np.roll(x, -1, axis=0)), "a", 3),
+        (lambda rows, x: (rows, np.where(rows[:, None] == 17, np.float32(0), x)), "a", 17),
+        (lambda rows, x: (rows - 1, x), "rows kept", 2),
+        (lambda rows, x: (rows[1:], x[1:]), "rows kept", 3),
+        (lambda rows, x: (rows[:-1], x[:-1]), "rows kept", 29),
+        (lambda rows, x: (np.insert(rows, 5, rows[4]), np.insert(x, 5, x[4], axis=0)), "rows kept", 7),
+    ],
+)
+def test_truncation_names_the_column_that_was_written_otherwise_than_computed(edit, named: str, row: int):
+    bars = segmented(30)
+
+    def recompute(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        return after_three_bars(table, lambda part: part[["close"]])
+
+    found = truncation(bars, recompute, edit(*recompute(bars)), ["a"], cuts=4, seed=1)
+    assert found.severity == "critical"
+    assert found.figures["unlike_bars"] == {named: {"row": row, "time_ms": row * BAR}}
+    assert f"{named} of the bar at {row * BAR} (row {row}) is not what its bars give" in found.message
+
+
+def test_truncation_computes_once_more_than_it_cuts_and_never_more_than_all_bars():
+    bars, lengths = segmented(200), []
+
+    def recompute(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        lengths.append(len(table))
+        return np.arange(len(table)), table[["close"]].to_numpy(np.float32)
+
+    known = recompute(bars)
+    truncation(bars, recompute, known, ["a"], cuts=10, seed=1)
+    assert (len(lengths), max(lengths)) == (12, 200)
 
 
 def test_truncation_cuts_all_symbols_at_the_same_instant():
@@ -124,13 +208,13 @@ def test_truncation_cuts_all_symbols_at_the_same_instant():
         market = bars.groupby("open_time")["close"].transform("mean")
         return np.arange(len(bars)), market.to_numpy(np.float32)[:, None]
 
-    assert truncation(both, recompute, ["market"], cuts=6, seed=1).severity == "ok"
+    assert questioned(both, recompute, ["market"], cuts=8).severity == "ok"
 
 
 def test_truncation_refuses_features_that_leave_nothing_to_compare():
     bars = segmented(30)
     with pytest.raises(ValueError, match="0 rows of float32"):
-        truncation(bars, lambda table: (np.arange(0), np.zeros((0, 1), np.float32)), ["a"], cuts=4, seed=1)
+        questioned(bars, lambda table: (np.arange(0), np.zeros((0, 1), np.float32)), ["a"], cuts=4)
 
 
 # look_ahead
@@ -250,6 +334,51 @@ def test_look_ahead_reports_the_plain_correlations_where_nothing_is_forced():
     wanted = [stats.pearsonr(x[:, 0], move)[0], stats.spearmanr(x[:, 0], move)[0]]
     np.testing.assert_allclose(future[[0, 2], 0], wanted, atol=0.01)
     assert past.max() < 0.05
+
+
+def directly(x: np.ndarray, move: np.ndarray, rows: np.ndarray) -> tuple[float, float]:
+    """What `with_moves` says of one column beside the moves themselves, one correlation after the other."""
+
+    def clipped(values: np.ndarray) -> np.ndarray:
+        return np.clip(values, *np.quantile(values, [0.001, 0.999]))
+
+    def residual(values: np.ndarray, *known: np.ndarray) -> np.ndarray:
+        design = np.column_stack([np.ones(len(values)), *known])
+        return values - design @ np.linalg.lstsq(design, values)[0]
+
+    found, tame = [], clipped(move)
+    changed = x[rows] != x[rows - 1]
+    for there in [rows] if changed.mean() >= 0.9 else [rows, rows[changed]]:
+        new = residual(x[there], x[there - 1])
+        unforced = clipped(residual(x[there], x[there - 1], move[there - 1]))
+        next_ones = [tame[there + k] for k in range(64)]
+        next_h = [sum(tame[there + k] for k in range(h)) for h in 2 ** np.arange(7)]
+        last_h = [sum(tame[there - k] for k in range(1, h + 1)) for h in 2 ** np.arange(7)]
+        ahead = max(abs(np.corrcoef(unforced, moves)[0, 1]) for moves in next_ones + next_h)
+        found.append((ahead, max(abs(np.corrcoef(clipped(new), moves)[0, 1]) for moves in last_h)))
+    return max(found)
+
+
+@pytest.mark.parametrize("column", ["next_five", "centred_21", "back_filled_15", "noisy", "centred_volatility"])
+def test_look_ahead_measures_as_correlations_one_by_one_do(column: str):
+    bars = walk(6_000, seed=6)
+    x = FORESIGHT[column](np.log(bars["close"])).fillna(0.0).to_numpy(np.float32)
+    rows = association.surrounded(np.repeat([0, 1, 2], [3_500, 500, 2_000]))
+    future, past = association.with_moves(x[:, None], moves(bars), rows)
+    assert (future[0, 0], past[0, 0]) == pytest.approx(directly(x.astype(float), moves(bars), rows), abs=1e-4)
+    ranks = association.with_moves(stats.rankdata(x)[:, None], stats.rankdata(moves(bars)), rows)
+    assert (future[2, 0], past[2, 0]) == pytest.approx((ranks[0][0, 0], ranks[1][0, 0]), abs=1e-4)
+
+
+def test_ranks_are_those_of_scipy():
+    values = np.random.default_rng(1).integers(-20, 20, 999).astype(np.float32) * np.float32(-0.0 + 0.5)
+    assert np.array_equal(association.ranked(values), stats.rankdata(values))
+
+
+def test_a_market_that_never_moves_goes_with_nothing():
+    x = np.random.default_rng(1).normal(size=(1_000, 1)).astype(np.float32)
+    future, past = association.with_moves(x, np.full(1_000, 0.1), association.surrounded(np.zeros(1_000)))
+    assert not future.any() and not past.any()
 
 
 def test_a_value_that_is_not_finite_is_refused_by_name():

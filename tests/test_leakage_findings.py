@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 
-from pipeline.leakage.findings import Finding, LeakageError, raise_if_critical
+from pipeline.leakage import findings
+from pipeline.leakage.findings import Finding, LeakageError, check_finite, raise_if_critical
 
 BAR = 60_000
 
@@ -14,3 +16,11 @@ def test_all_critical_guards_are_named_in_one_error():
 
 def test_warnings_raise_nothing():
     raise_if_critical([Finding("a", "ok", "", {}), Finding("b", "warning", "", {})])
+
+
+def test_the_first_of_all_values_that_are_not_finite_is_named_wherever_it_stands():
+    values = np.zeros((2 * findings.ROWS_AT_ONCE + 5, 2))
+    check_finite(values, ["a", "b"])
+    values[findings.ROWS_AT_ONCE + 3, 1], values[-1, 0] = np.inf, np.nan
+    with pytest.raises(ValueError, match=f"b: not finite in row {findings.ROWS_AT_ONCE + 3}, one of 2 such values"):
+        check_finite(values, ["a", "b"])

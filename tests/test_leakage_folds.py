@@ -1,4 +1,4 @@
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -21,6 +21,8 @@ class Planted:
     tested: np.ndarray
     embargo_bars: int = 0
     n_splits: int = 1
+    is_walk_forward: bool = False
+    left_out: np.ndarray | None = None  # the holdout; without it what is tested
 
     @property
     def embargo_ms(self) -> int:
@@ -36,7 +38,7 @@ class Planted:
         return self.trained
 
     def holdout(self) -> np.ndarray:
-        return self.tested
+        return self.tested if self.left_out is None else self.left_out
 
 
 def planted(trained, tested, *, horizon: int = 2, embargo_bars: int = 0, count: int = 100) -> Planted:
@@ -44,10 +46,12 @@ def planted(trained, tested, *, horizon: int = 2, embargo_bars: int = 0, count: 
     return Planted(time, time + horizon * BAR, np.array(trained), np.array(tested), embargo_bars)
 
 
+SCHEME = {"groups": 6, "test_groups": 2, "embargo_pct": 0.02, "holdout_pct": 0.2}
+
+
 def cut(count: int, *, horizon: int = 2, **changes: float) -> Folds:
     time = np.arange(count, dtype=np.int64) * BAR
-    scheme = {"groups": 6, "test_groups": 2, "embargo_pct": 0.02, "holdout_pct": 0.2, **changes}
-    return cpcv(time, time + horizon * BAR, **scheme)
+    return cpcv(time, time + horizon * BAR, **{**SCHEME, **changes})
 
 
 def test_temporal_order_holds_where_labels_and_embargo_end_before_the_holdout():
@@ -66,27 +70,50 @@ def test_temporal_order_warns_that_there_is_no_holdout():
     assert temporal_order(cut(200, holdout_pct=0.0)).severity == "warning"
 
 
+@pytest.mark.parametrize(("last", "backward"), [(37, 0), (38, 1), (45, 8)])
+def test_temporal_order_counts_the_labels_that_have_not_ended_when_a_walk_forward_tests(last: int, backward: int):
+    folds = planted(range(last + 1), range(40, 60), horizon=2)  # of row 37 the label ends at bar 39
+    walking = temporal_order(replace(folds, is_walk_forward=True))
+    assert (walking.figures["backward_rows"], temporal_order(folds).figures["backward_rows"]) == (backward, 0)
+    assert ("split 0: " in walking.message) == (backward > 0)
+
+
+def test_temporal_order_sees_a_walk_forward_that_learns_from_what_comes_after_its_test():
+    folds = replace(planted([*range(30), *range(70, 90)], range(40, 60)), is_walk_forward=True)
+    assert temporal_order(folds).figures["backward_rows"] == 20
+
+
+def test_a_walk_forward_that_goes_backward_is_critical_without_a_holdout_too():
+    folds = replace(planted(range(50, 60), range(40, 50)), is_walk_forward=True, left_out=np.empty(0, np.int64))
+    found = temporal_order(folds)
+    assert (found.severity, found.figures) == ("critical", {"backward_rows": 10, "holdout_rows": 0})
+
+
 def test_label_overlap_finds_nothing_in_purged_folds():
     found = label_overlap(cut(200))
-    assert (found.severity, found.figures) == ("ok", {"splits": 15, "overlapping_rows": 0, "embargoed_rows": 0})
+    assert (found.severity, found.figures) == ("ok", {"splits": 15, "overlapping_rows": 0})
 
 
-@pytest.mark.parametrize(
-    ("trained", "overlapping", "embargoed"),
-    [
-        ([*range(38), *range(65, 100)], 0, 0),  # test 40 to 59, label of two bars, embargo of three
-        ([*range(39), *range(65, 100)], 1, 0),  # purged by one bar too few before the test
-        ([*range(38), *range(61, 100)], 1, 3),  # by one too few after it
-        ([*range(38), *range(62, 100)], 0, 3),  # no embargo
-        ([*range(35), *range(62, 100)], 0, 3),  # the embargo before the test instead of after it
-        ([*range(40), *range(60, 100)], 4, 3),  # nothing purged
-        ([*range(38), 50, *range(65, 100)], 1, 0),  # a row on both sides
-    ],
-)
-def test_label_overlap_counts_the_train_rows_that_meet_the_test(trained: list[int], overlapping: int, embargoed: int):
-    found = label_overlap(planted(trained, range(40, 60), horizon=2, embargo_bars=3))
-    assert (found.figures["overlapping_rows"], found.figures["embargoed_rows"]) == (overlapping, embargoed)
-    assert (found.severity == "critical") == (overlapping + embargoed > 0)
+PURGED = {  # test 40 to 59, label of two bars, embargo of three: (train, rows that meet, rows within the embargo)
+    "as it should be": ([*range(38), *range(65, 100)], 0, 0),
+    "by one bar too few before the test": ([*range(39), *range(65, 100)], 1, 0),
+    "by one too few after it": ([*range(38), *range(61, 100)], 1, 3),
+    "without an embargo": ([*range(38), *range(62, 100)], 0, 3),
+    "with an embargo that is one bar short": ([*range(38), *range(64, 100)], 0, 1),
+    "with the embargo before the test": ([*range(35), *range(62, 100)], 0, 3),
+    "not at all": ([*range(40), *range(60, 100)], 4, 3),
+    "but for a row on both sides": ([*range(38), 50, *range(65, 100)], 1, 0),
+}
+
+
+@pytest.mark.parametrize("how", PURGED)
+def test_a_train_row_that_meets_the_test_is_an_overlap_and_one_soon_after_it_is_a_breach_of_the_embargo(how: str):
+    trained, overlapping, embargoed = PURGED[how]
+    folds = planted(trained, range(40, 60), horizon=2, embargo_bars=3)
+    overlap, breach = label_overlap(folds), embargo(folds, 3)
+    assert (overlap.figures["overlapping_rows"], breach.figures["embargoed_rows"]) == (overlapping, embargoed)
+    assert overlap.severity == ("critical" if overlapping else "ok")
+    assert breach.severity == ("critical" if embargoed else "ok")
 
 
 def test_label_overlap_sees_the_inner_edges_of_two_test_runs():
@@ -97,27 +124,27 @@ def test_label_overlap_sees_the_inner_edges_of_two_test_runs():
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 3))
-def test_label_overlap_counts_as_comparing_all_pairs_does(seed: int, embargo_bars: int):
+def test_overlaps_and_breaches_are_counted_as_comparing_all_pairs_does(seed: int, embargo_bars: int):
     rng = np.random.default_rng(seed)
     time = rng.integers(0, 60, 40) * BAR
     label_end = time + rng.integers(0, 8, 40) * BAR
     trained, tested = np.flatnonzero(rng.random(40) < 0.4), np.flatnonzero(rng.random(40) < 0.2)
     if not tested.size:
         return
-    found = label_overlap(Planted(time, label_end, trained, tested, embargo_bars))
+    folds = Planted(time, label_end, trained, tested, embargo_bars)
     starts, ends = time[tested], label_end[tested]
 
     def meeting(reach: int) -> int:
         return sum(bool(((starts <= label_end[row]) & (ends + reach >= time[row])).any()) for row in trained)
 
-    assert found.figures["overlapping_rows"] == meeting(0)
-    assert found.figures["embargoed_rows"] == meeting(embargo_bars * BAR) - meeting(0)
+    assert label_overlap(folds).figures["overlapping_rows"] == meeting(0)
+    assert embargo(folds, 0).figures["embargoed_rows"] == meeting(embargo_bars * BAR) - meeting(0)
 
 
 def test_an_embargo_shorter_than_the_look_back_is_a_warning_with_both_figures():
     folds = planted([0], [50], embargo_bars=60)
     assert [embargo(folds, bars).severity for bars in (60, 61)] == ["ok", "warning"]
-    assert embargo(folds, 200).figures == {"embargo_bars": 60, "lookback_bars": 200}
+    assert embargo(folds, 200).figures == {"embargo_bars": 60, "lookback_bars": 200, "embargoed_rows": 0}
 
 
 # duplicates
@@ -154,6 +181,15 @@ def test_duplicates_finds_development_rows_copied_into_the_holdout():
     assert (found.severity, found.figures["twins_across"]) == ("critical", 1)
 
 
+def test_duplicates_takes_zeros_of_both_signs_for_the_same():
+    folds = cut(2_000)
+    x = noise_for(folds)
+    x[50, 0] = 0.0
+    x[900] = x[50]
+    x[900, 0] = -0.0
+    assert duplicates(x, one_segment(folds), folds).figures["twins_across"] == 2
+
+
 def test_duplicates_forgives_a_flat_market():
     folds = cut(2_000)
     x = noise_for(folds)
@@ -173,7 +209,7 @@ def test_duplicates_forgives_rows_that_coarse_columns_make_equal():
 def test_duplicates_finds_a_bar_that_stands_twice():
     folds = cut(2_000)
     time, label_end = (np.append(span, span[70]) for span in (folds.time, folds.label_end))
-    twice = cpcv(time, label_end, **asdict(folds.scheme))
+    twice = cpcv(time, label_end, **SCHEME)
     found = duplicates(noise_for(twice), one_segment(twice), twice)
     assert (found.severity, found.figures["repeated_bars"]) == ("critical", 1)
     apart = np.append(one_segment(folds), np.int32(1))  # the same minute of another symbol

@@ -7,68 +7,109 @@ import numpy as np
 import pandas as pd
 
 from pipeline.leakage import association
-from pipeline.leakage.findings import Finding, by_column, check_finite, verdict
+from pipeline.leakage import cuts as places
+from pipeline.leakage.findings import ROWS_AT_ONCE, Finding, by_column, check_finite, verdict
 
 Recompute = Callable[[pd.DataFrame], tuple[np.ndarray, np.ndarray]]
 
 
-def truncation(bars: pd.DataFrame, recompute: Recompute, columns: Sequence[str], *, cuts: int, seed: int) -> Finding:
+def truncation(
+    bars: pd.DataFrame,
+    recompute: Recompute,
+    known: tuple[np.ndarray, np.ndarray],
+    columns: Sequence[str],
+    *,
+    cuts: int,
+    seed: int,
+) -> Finding:
     """Critical where a feature changes, by a single bit, when the bars after an instant are cut off.
 
-    `bars` is the clean table; `recompute` answers with the positions of the rows it keeps and their float32 features.
-    Half of the `cuts` instants are random; the others stand at the borders of segments and of warm-ups. The features
-    are computed `cuts` times more: the cost is linear in rows.
+    `bars` is the clean table; `recompute` answers with the positions of the rows it keeps and their float32 features;
+    `known` are the positions and features that were written, which must be what `bars` give. The instants are random
+    and adversarial, of every kind in `cuts` in turn. The features are computed `cuts` + 1 times: the cost is linear in
+    rows, and never more than one table of features is held beside the known one.
     """
-    time, segment = bars["open_time"].to_numpy(), bars["segment"].to_numpy()
-    rows, x = recompute(bars)
+    time = bars["open_time"].to_numpy()
+    rows, x = known
     if x.dtype != np.float32 or not (time[rows] < time.max()).any():
         raise ValueError(f"truncation: {len(rows)} rows of {x.dtype}; float32 rows that end before the bars are wanted")
-    instants = _instants(time, segment, rows, cuts=cuts, rng=np.random.default_rng(seed))
-    changes: dict[str, dict[str, Any]] = {}
+    unlike = {name: _at(row, time) for name, row in _after_cut(bars, recompute, known, time.max(), columns=columns)}
+    instants = _instants(bars, rows, x, cuts=cuts, rng=np.random.default_rng(seed))
+    changed: dict[str, dict[str, Any]] = {}
     for instant in instants:
-        position = np.flatnonzero(time <= instant)
-        kept, cut_x = recompute(bars.iloc[position].reset_index(drop=True))
-        is_before = time[rows] <= instant
-        for name, row in _changes(rows[is_before], x[is_before], position[kept], cut_x, columns=columns):
-            changes.setdefault(name, {"cut_after_ms": int(instant), "row": row, "time_ms": int(time[row])})
+        for name, row in _after_cut(bars, recompute, known, instant, columns=columns):
+            if name not in unlike:
+                changed.setdefault(name, {"cut_after_ms": instant, **_at(row, time)})
     problems = [
-        f"{name} of the bar at {change['time_ms']} (row {change['row']}) changes when the bars after "
-        f"{change['cut_after_ms']} are cut off: compute it from bars up to its own"
-        for name, change in changes.items()
+        f"{name} of {_place(at)} is not what its bars give: write it as computed" for name, at in unlike.items()
     ]
-    figures = {"cuts": len(instants), "cut_after_ms": instants.tolist(), "changed": changes}
-    fine = f"{len(columns)} columns stay the same to the bit at {len(instants)} cuts"
-    return verdict("truncation", problems, fine, figures)
+    problems += [
+        f"{name} of {_place(at)} changes when the bars after {at['cut_after_ms']} are cut off: compute it from bars up "
+        "to its own"
+        for name, at in changed.items()
+    ]
+    fine = f"{len(columns)} columns are what their bars give and stay the same to the bit at {len(instants)} cuts"
+    at_cuts = {"cuts": len(instants), "cut_after_ms": dict(sorted(instants.items()))}
+    return verdict("truncation", problems, fine, {**at_cuts, "changed": changed, "unlike_bars": unlike})
+
+
+def _at(row: int, time: np.ndarray) -> dict[str, int]:
+    return {"row": row, "time_ms": int(time[row])}
+
+
+def _place(at: dict[str, int]) -> str:
+    return f"the bar at {at['time_ms']} (row {at['row']})"
 
 
 def _instants(
-    time: np.ndarray, segment: np.ndarray, rows: np.ndarray, *, cuts: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Times to cut after, at random and at borders, that leave a feature before and a bar after."""
-    first = np.flatnonzero(np.diff(segment, prepend=segment[:1] - 1))
-    last = np.append(first[1:], len(segment)) - 1
-    warm = rows[np.flatnonzero(np.diff(segment[rows], prepend=segment[rows][:1] - 1))]
-    near = np.concatenate([first - 1, first, first + 1, last - 1, last, warm, warm + 1])
-    border = np.unique(time[near[(near >= 0) & (near < len(time))]])
-    anywhere = np.unique(time)
-    picks = []
-    for candidates, count in ((border, cuts - cuts // 2), (anywhere, cuts // 2)):
-        allowed = candidates[(candidates >= time[rows].min()) & (candidates < time.max())]
-        picks.append(rng.choice(allowed, size=min(count, len(allowed)), replace=False))
-    return np.unique(np.concatenate(picks))
+    bars: pd.DataFrame, rows: np.ndarray, x: np.ndarray, *, cuts: int, rng: np.random.Generator
+) -> dict[int, str]:
+    """Times to cut after, with their kinds, that leave a feature before and a bar after."""
+    time, segment = bars["open_time"].to_numpy(), bars["segment"].to_numpy()
+    kinds = {**places.of_bars(bars), **places.of_columns(rows, x, segment[rows], columns=cuts, rng=rng)}
+    return places.choose(places.instants(kinds, time, first_ms=int(time[rows].min())), cuts=cuts, rng=rng)
 
 
-def _changes(
-    rows: np.ndarray, x: np.ndarray, cut_rows: np.ndarray, cut_x: np.ndarray, *, columns: Sequence[str]
+def _after_cut(
+    bars: pd.DataFrame,
+    recompute: Recompute,
+    known: tuple[np.ndarray, np.ndarray],
+    instant: int,
+    *,
+    columns: Sequence[str],
 ) -> Iterator[tuple[str, int]]:
-    """The columns that differ, each with its first row; "rows kept" where the rows themselves differ."""
-    differing = np.setxor1d(rows, cut_rows)
-    if differing.size:
-        yield "rows kept", int(differing[0])
+    """The columns that differ from the known ones when the bars after `instant` are cut off, each with its first row.
+
+    Where the rows themselves differ, only "rows kept".
+    """
+    rows, x = known
+    time = bars["open_time"].to_numpy()
+    position, before = np.flatnonzero(time <= instant), np.flatnonzero(time[rows] <= instant)
+    is_first = position[-1] + 1 == len(position)  # then no bar need be copied
+    cut_rows, cut_x = recompute(bars.iloc[: len(position)] if is_first else bars.iloc[position].reset_index(drop=True))
+    wanted, kept = rows[before], position[cut_rows]
+    if not np.array_equal(wanted, kept):
+        yield "rows kept", _first_unlike(wanted, kept)
         return
-    changed = x.view(np.uint32) != cut_x.view(np.uint32)
-    for column in np.flatnonzero(changed.any(axis=0)).tolist():
-        yield columns[column], int(rows[np.argmax(changed[:, column])])
+    unlike = np.zeros(len(columns), dtype=bool)
+    for start in range(0, len(before), ROWS_AT_ONCE):
+        block = slice(start, start + ROWS_AT_ONCE)
+        differs = _lines(x, before[block]).view(np.uint32) != cut_x[block].view(np.uint32)
+        for column in np.flatnonzero(differs.any(axis=0) & ~unlike).tolist():
+            unlike[column] = True
+            yield columns[column], int(wanted[start + np.argmax(differs[:, column])])
+
+
+def _lines(x: np.ndarray, lines: np.ndarray) -> np.ndarray:
+    """These ascending lines of `x`; not a copy where they stand together."""
+    return x[lines[0] : lines[-1] + 1] if lines[-1] - lines[0] + 1 == len(lines) else x[lines]
+
+
+def _first_unlike(left: np.ndarray, right: np.ndarray) -> int:
+    """The first row of either that the other does not have in its place."""
+    shared = min(len(left), len(right))
+    place = int(np.argmax(np.append(left[:shared] != right[:shared], True)))
+    return int(min([*left[place : place + 1], *right[place : place + 1]]))
 
 
 def look_ahead(

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 SHOWN = 5  # of many problems
+ROWS_AT_ONCE = 65_536  # bounds the memory that looking at a table of features takes besides it
 
 
 class LeakageError(ValueError):
@@ -43,8 +44,15 @@ def by_column(columns: Sequence[str], values: np.ndarray) -> dict[str, float]:
 
 
 def check_finite(values: np.ndarray, columns: Sequence[str]) -> None:
-    """Raises ValueError naming the column and the first row of a value that is not finite."""
-    bad = np.argwhere(~np.isfinite(values))
-    if bad.size:
-        row, column = bad[0]
-        raise ValueError(f"{columns[column]}: not finite in row {row}, one of {len(bad)} such values; drop such rows")
+    """Raises ValueError naming the column and the first row of a value that is not finite; `values` is (N, columns)."""
+    count, first = 0, None  # first: its row and column
+    for start in range(0, len(values), ROWS_AT_ONCE):
+        bad = ~np.isfinite(values[start : start + ROWS_AT_ONCE])
+        count += int(np.count_nonzero(bad))
+        if first is None and bad.any():
+            row, column = np.argwhere(bad)[0].tolist()
+            first = start + row, column
+    if first is not None:
+        raise ValueError(
+            f"{columns[first[1]]}: not finite in row {first[0]}, one of {count} such values; drop such rows"
+        )

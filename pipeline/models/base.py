@@ -63,6 +63,11 @@ class Model(ABC):
         """The names of the answer's columns, such as ("return",) or ("down", "flat", "up")."""
         return self.shape.outputs
 
+    @property
+    def reach_bars(self) -> int:
+        """How many bars before its own row an input reads: none, but where a family sees windows."""
+        return 0
+
     @abstractmethod
     def fit(self, samples: Samples, train: np.ndarray, valid: np.ndarray) -> list[dict[str, float]]:
         """The model has learnt from `train` and stopped by `valid`, both row indices; no other row matters.

@@ -1,23 +1,29 @@
-"""compare <dataset>: all models side by side, and what luck alone would have shown: PBO, PSR, DSR, MinTRL."""
+"""compare <dataset>: all models side by side, how sure their order is, and what luck alone would have shown."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import reduce
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
-from pipeline import bars, metrics, overfitting, plots, workspace
+from pipeline import bars, bootstrap, metrics, overfitting, plots, workspace
 from pipeline.leakage.fits import data_snooping
 from pipeline.predictions import HOLDOUT
 
 NAN = float("nan")
+DASH = "–"
+NO_PBO = "no PBO: fewer than two models trade, there is nothing to choose from"
 
 
 @dataclass(frozen=True)
 class Returns:
     """A model's net returns by time: on every path of the development part, and on the holdout."""
 
+    time: np.ndarray  # (T,) ms
     paths: np.ndarray  # (T, paths)
+    holdout_time: np.ndarray  # (H,) ms
     holdout: np.ndarray  # (H,)
 
     @property
@@ -26,21 +32,25 @@ class Returns:
         return np.asarray(metrics.sharpe(self.paths))
 
     @property
-    def median_path(self) -> np.ndarray:
-        """(T,) the returns of the path with the median Sharpe.
+    def median(self) -> int:
+        """The path with the median Sharpe.
 
         One path: the mean of several is steadier than anything that one model trades.
         """
-        return self.paths[:, metrics.median_path(self.sharpes)]
+        return metrics.median_path(self.sharpes)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The leaderboard, best first, and what cross-validating the choice among its models showed."""
+    """The leaderboard, best first, and how much of its order is luck."""
 
     board: dict[str, dict[str, object]]
-    overfit: overfitting.Overfitting | None
+    overfit: overfitting.Overfitting | None  # of the choice among the models that trade; None with fewer than two
+    intervals: dict[str, tuple[float, float]]  # of the annualised Sharpe of the median path, of the models that trade
+    pairs: list[bootstrap.Pair]  # of the models that trade, annualised, the better first
+    block_bars: float
     trials: int
+    effective_trials: float
 
 
 def main(dataset: str) -> None:
@@ -48,17 +58,15 @@ def main(dataset: str) -> None:
     blocks = workspace.params()
     names = [name for name, block in blocks["models"].items() if block["dataset"] == dataset]
     forget_others(list(blocks["models"]))
-    models = {name: read(name) for name in names}
+    models = aligned({name: read(name) for name in names})
     clean = pd.read_parquet(workspace.CLEAN / f"{dataset}.parquet", columns=["symbol", "open_time"])
     bars_per_year = bars.bars_per_year(clean)
     tried, block = len(blocks["models"]), workspace.entry(blocks, "compare")
-    report = workspace.feed(compared, models, bars_per_year, tried, block=block, named="compare")
+    report = workspace.feed(compared, models, bars_per_year, tried, blocks["seed"], block=block, named="compare")
     folder = workspace.REPORTS / "compare"
-    workspace.write_json(folder / f"{dataset}.json", headline(report))
     snooping = data_snooping(names, sorted({blocks["models"][name]["target"] for name in names}), trials=report.trials)
-    workspace.write_json(
-        folder / "details" / f"{dataset}.json", {"leaderboard": report.board, "guards": [asdict(snooping)]}
-    )
+    workspace.write_json(folder / f"{dataset}.json", headline(report))
+    workspace.write_json(folder / "details" / f"{dataset}.json", details(report) | {"guards": [asdict(snooping)]})
     workspace.write_text(folder / f"{dataset}.md", markdown(dataset, report))
     draw(dataset, models, report, bars_per_year=bars_per_year)
 
@@ -76,81 +84,127 @@ def forget_others(names: list[str]) -> None:
 def read(model: str) -> Returns:
     """The net returns that evaluate wrote for a model."""
     table = pd.read_parquet(workspace.RETURNS / f"{model}.parquet")
+    held = table[table["path"] == HOLDOUT]
     paths = table[table["path"] != HOLDOUT].pivot(index="time", columns="path", values="net")
-    return Returns(paths.to_numpy(), table.loc[table["path"] == HOLDOUT, "net"].to_numpy())
+    return Returns(paths.index.to_numpy(), paths.to_numpy(), held["time"].to_numpy(), held["net"].to_numpy())
+
+
+def aligned(models: Mapping[str, Returns]) -> dict[str, Returns]:
+    """The models on the bars that the paths of all of them cover."""
+    if not models:
+        return {}
+    common = reduce(np.intersect1d, [model.time for model in models.values()])
+    if not len(common):
+        raise ValueError(f"the paths of {', '.join(models)} have no bar in common; run `dvc repro evaluate`")
+    return {
+        name: replace(model, time=common, paths=model.paths[np.isin(model.time, common)])
+        for name, model in models.items()
+    }
 
 
 def compared(
     models: Mapping[str, Returns],
     bars_per_year: float,
     tried: int,
+    seed: int,
     *,
     blocks: int,
     confidence: float,
+    resamples: int,
     earlier_trials: int,
 ) -> Comparison:
-    """The models ranked, and PBO over the mean of each model's paths, so that every bar counts once.
+    """The models ranked, each two compared, and PBO over the mean of each model's paths, so that every bar counts once.
 
-    A model that never trades is left out of PBO: it would rank last and lend a rank to all that lose.
-    `tried` is how many models params name, of whatever dataset; `earlier_trials` how many were thrown away before them.
+    A model that never trades is left out of PBO: it would rank last and lend a rank to all that lose. Among the trials
+    it counts in full, as do those whose returns are not known: `tried` is how many models params name, of whatever
+    dataset; `earlier_trials` how many were thrown away before them.
     """
     if earlier_trials < 0:
         raise ValueError(f"compare.earlier_trials is {earlier_trials}; it counts trials: give 0 or more")
-    trials = tried + earlier_trials
-    chosen_from = [model.paths.mean(axis=1) for model in models.values() if model.paths.any()]
+    trades = [name for name, model in models.items() if model.paths.any()]
+    better_first = sorted(trades, key=lambda name: -np.nanmean(models[name].sharpes))
+    sure = bootstrap.certainty(
+        {name: models[name].paths for name in better_first},
+        {name: models[name].median for name in better_first},
+        confidence=confidence,
+        resamples=resamples,
+        seed=seed,
+    )
+    year = float(np.sqrt(bars_per_year))
+    intervals = {name: (low * year, high * year) for name, (low, high) in sure.intervals.items()}
+    means = np.array([models[name].paths.mean(axis=1) for name in trades]).T  # (T, models)
+    known = overfitting.effective_trials(overfitting.correlation(means)) if trades else 0.0
+    trials = {"dsr": float(tried + earlier_trials), "dsr_effective": tried + earlier_trials - len(trades) + known}
     return Comparison(
-        board=leaderboard(models, bars_per_year=bars_per_year, trials=trials, confidence=confidence),
-        overfit=overfitting.pbo(np.column_stack(chosen_from), blocks=blocks) if len(chosen_from) > 1 else None,
-        trials=trials,
+        board=leaderboard(models, intervals, bars_per_year=bars_per_year, trials=trials, confidence=confidence),
+        overfit=overfitting.pbo(means, blocks=blocks) if len(trades) > 1 else None,
+        intervals=intervals,
+        pairs=[
+            replace(pair, difference=pair.difference * year, low=pair.low * year, high=pair.high * year)
+            for pair in sure.pairs
+        ],
+        block_bars=sure.block_bars,
+        trials=tried + earlier_trials,
+        effective_trials=trials["dsr_effective"],
     )
 
 
 def leaderboard(
-    models: Mapping[str, Returns], *, bars_per_year: float, trials: int, confidence: float
+    models: Mapping[str, Returns],
+    intervals: Mapping[str, tuple[float, float]],
+    *,
+    bars_per_year: float,
+    trials: Mapping[str, float],
+    confidence: float,
 ) -> dict[str, dict[str, object]]:
-    """Every model's figures, the best median Sharpe first, models that never trade last."""
-    moments = {name: overfitting.sharpe_moments(model.median_path) for name, model in models.items()}
+    """Every model's figures, the best median Sharpe first, models that never trade last.
+
+    `trials` says for each deflated figure by how many trials.
+    """
+    moments = {name: overfitting.sharpe_moments(model.paths[:, model.median]) for name, model in models.items()}
     ratios = np.array([moment["sharpe"] for moment in moments.values()])
     variance = float(np.nanvar(ratios, ddof=1)) if np.isfinite(ratios).sum() > 1 else NAN
+    luck = {name: best_by_luck(variance, count) for name, count in trials.items()}
+    year = np.sqrt(bars_per_year)
     rows: dict[str, dict[str, object]] = {}
     for at in np.argsort(-ratios, kind="stable"):  # nan stands last
         name = list(models)[at]
+        low, high = intervals.get(name, (NAN, NAN))  # annualised
         rows[name] = {
-            **standing(moments[name], variance=variance, trials=trials, confidence=confidence),
-            "sharpe": ratios[at] * np.sqrt(bars_per_year),
-            "min_backtest_years": backtest_years(ratios[at] * np.sqrt(bars_per_year), trials=trials),
-            "sharpe_of_paths": models[name].sharpes * np.sqrt(bars_per_year),
+            **{("sharpe_per_bar" if key == "sharpe" else key): value for key, value in moments[name].items()},
+            **overfitting.standing(moments[name], luck, confidence=confidence),
+            "haircut": ratios[at] - luck["dsr"],
+            "why": undefined(ratios[at], is_deflated=not np.isnan(luck["dsr"]), is_sure=not np.isnan(low)),
+            "sharpe": ratios[at] * year,
+            "sharpe_low": low,
+            "sharpe_high": high,
+            "min_backtest_years": backtest_years(ratios[at] * year, trials=trials["dsr"]),
+            "sharpe_of_paths": models[name].sharpes * year,
             **holdout_standing(models[name].holdout, bars_per_year=bars_per_year),
         }
     return rows
 
 
-def standing(moments: dict[str, float], *, variance: float, trials: int, confidence: float) -> dict[str, object]:
-    """What the Sharpe of one path is worth, per bar, given how many were tried and how they vary."""
-    moments = {("sharpe_per_bar" if name == "sharpe" else name): value for name, value in moments.items()}
-    if np.isnan(moments["sharpe_per_bar"]):
-        return {**moments, "psr": NAN, "dsr": NAN, "haircut": NAN, "min_track_record_bars": NAN, "why": "no trade"}
-    ratio, n = moments["sharpe_per_bar"], moments["n"]
-    shape = {"skew": moments["skew"], "kurtosis": moments["kurtosis"]}
-    known = trials == 1 or not np.isnan(variance)
-    luck = overfitting.expected_max_sharpe(variance=0.0 if trials == 1 else variance, trials=trials) if known else NAN
-    return {
-        **moments,
-        "psr": overfitting.probabilistic_sharpe(ratio, n=n, **shape),
-        "dsr": overfitting.probabilistic_sharpe(ratio, n=n, **shape, benchmark=luck) if known else NAN,
-        "haircut": ratio - luck,
-        "min_track_record_bars": overfitting.min_track_record(ratio, **shape, benchmark=0.0, confidence=confidence),
-        "why": undefined(ratio, known=known),
-    }
+def best_by_luck(variance: float, trials: float) -> float:
+    """The Sharpe that the best of `trials` would show by luck; nan where one model tells no variance across them."""
+    if trials == 1:
+        return 0.0
+    return NAN if np.isnan(variance) else overfitting.expected_max_sharpe(variance=variance, trials=trials)
 
 
-def undefined(ratio: float, *, known: bool) -> str | None:
-    """Why a figure of a model that trades is null; None where none is."""
-    whys = [] if ratio > 0 else ["no track record proves a Sharpe that is not positive"]
-    return "; ".join(whys if known else [*whys, "one trading model tells no variance across trials"]) or None
+def undefined(ratio: float, *, is_deflated: bool, is_sure: bool) -> str | None:
+    """Why a model's figures are null; None where none is."""
+    if np.isnan(ratio):
+        return "no trade"
+    whys = [
+        None if ratio > 0 else "no track record proves a Sharpe that is not positive",
+        None if is_deflated else "one trading model tells no variance across trials",
+        None if is_sure else "no interval: too few trades, many resamples have none",
+    ]
+    return "; ".join(why for why in whys if why) or None
 
 
-def backtest_years(sharpe: float, *, trials: int) -> float:
+def backtest_years(sharpe: float, *, trials: float) -> float:
     """MinBTL of an annual Sharpe; nan where it is undefined or not positive."""
     return NAN if np.isnan(sharpe) else overfitting.min_backtest_years(sharpe, trials=trials)
 
@@ -158,10 +212,8 @@ def backtest_years(sharpe: float, *, trials: int) -> float:
 def holdout_standing(returns: np.ndarray, *, bars_per_year: float) -> dict[str, float]:
     """The holdout's annualised Sharpe and the probability that the true one is positive; nan where it never trades."""
     moments = overfitting.sharpe_moments(returns)
-    ratio, n, skew, kurtosis = (moments[name] for name in ("sharpe", "n", "skew", "kurtosis"))
-    traded = not np.isnan(ratio)
-    psr = overfitting.probabilistic_sharpe(ratio, n=n, skew=skew, kurtosis=kurtosis) if traded else NAN
-    return {"holdout_sharpe": ratio * np.sqrt(bars_per_year), "holdout_psr": psr}
+    psr = overfitting.standing(moments, {}, confidence=0.95)["psr"]
+    return {"holdout_sharpe": moments["sharpe"] * np.sqrt(bars_per_year), "holdout_psr": psr}
 
 
 def headline(report: Comparison) -> dict[str, object]:
@@ -170,10 +222,11 @@ def headline(report: Comparison) -> dict[str, object]:
     best, figures = next(iter(report.board.items()), (None, {}))
     why = [
         figures.get("why"),
-        None if overfit else "no PBO: fewer than two models trade, there is nothing to choose from",
+        None if overfit else NO_PBO,
     ]
     return {
         "trials": report.trials,
+        "effective_trials": report.effective_trials,
         "best": best,
         **{f"best_{name}": figures.get(name, NAN) for name in ("sharpe", "psr", "dsr")},
         "pbo": overfit.pbo if overfit else NAN,
@@ -183,40 +236,110 @@ def headline(report: Comparison) -> dict[str, object]:
     }
 
 
+def details(report: Comparison) -> dict[str, object]:
+    """Every figure of the comparison."""
+    return {
+        "leaderboard": report.board,
+        "effective_trials": report.effective_trials,
+        "pairs": [asdict(pair) for pair in report.pairs],
+        "block_bars": report.block_bars,
+    }
+
+
 def markdown(dataset: str, report: Comparison) -> str:
-    """The leaderboard as a table that a code host renders."""
-    figures = ("sharpe", "psr", "dsr", "haircut", "min_track_record_bars")
-    lines = [
-        f"# {dataset}: {report.trials} trials, PBO {shown(report.overfit.pbo if report.overfit else NAN)}\n",
-        f"| model | {' | '.join(figures)} | holdout sharpe | holdout psr |",
-        "|---" * (len(figures) + 3) + "|",
-    ]
+    """The comparison as a page that a code host renders."""
+    pbo = shown(report.overfit.pbo if report.overfit else NAN)
+    title = f"# {dataset}: {report.trials} trials ({shown(report.effective_trials)} effective), PBO {pbo}"
+    return "\n\n".join([title, table(report), verdicts(report)]) + "\n"
+
+
+def table(report: Comparison) -> str:
+    """The leaderboard."""
+    figures = ("psr", "dsr", "dsr_effective", "haircut", "min_track_record_bars", "holdout_sharpe", "holdout_psr")
+    lines = [f"| model | sharpe | {' | '.join(figures)} |", "|---" * (len(figures) + 2) + "|"]
     for name, row in report.board.items():
-        cells = [row[figure] for figure in (*figures, "holdout_sharpe", "holdout_psr")]
-        lines.append(f"| {name} | {' | '.join(shown(cell) for cell in cells)} |")
-    return "\n".join([*lines, "", "Sharpe: annualised, net of costs, of the median path; haircut: per bar.", ""])
+        cells = [between(row["sharpe"], row["sharpe_low"], row["sharpe_high"]), *(shown(row[name]) for name in figures)]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", "Sharpe: annualised, net of costs, of the median path; haircut: per bar."])
+
+
+def verdicts(report: Comparison) -> str:
+    """Of which two models it is known which is better, and of which it is not."""
+    if not report.pairs:
+        return "Fewer than two models trade: there is nothing to tell apart."
+    lines = [
+        f"- {pair.verdict if pair.verdict != bootstrap.UNDECIDED else f'{pair.a} and {pair.b}: {pair.verdict}'}; "
+        f"difference {between(pair.difference, pair.low, pair.high)}, p {shown(pair.p_adjusted)}"
+        + (f" ({pair.why})" if pair.why else "")
+        for pair in report.pairs
+    ]
+    how = (
+        "Differences are of the mean annualised Sharpe of the paths, first over second, each interval by itself; p is "
+    )
+    return "\n".join(["Which is better:", "", *lines, "", f"{how}two-sided and adjusted for all pairs (Holm)."])
+
+
+def between(value: object, low: object, high: object) -> str:
+    """A figure with its interval, where it has one."""
+    ends = "" if shown(low) == DASH else f" [{shown(low)}, {shown(high)}]"
+    return shown(value) + ends
 
 
 def shown(value: object) -> str:
     """Four significant digits, or a dash where undefined."""
-    return "–" if not isinstance(value, float | np.floating) or np.isnan(value) else f"{value:.4g}"
+    return DASH if not isinstance(value, float | np.floating) or np.isnan(value) else f"{value:.4g}"
 
 
 def draw(dataset: str, models: Mapping[str, Returns], report: Comparison, *, bars_per_year: float) -> None:
     """The plots of the comparison are in their places."""
-    folder, year = workspace.PLOTS / f"compare_{dataset}", np.sqrt(bars_per_year)
-    sharpes = {name: models[name].sharpes * year for name in report.board}
-    held = {name: float(metrics.sharpe(models[name].holdout)) * year for name in report.board}
-    workspace.write_figure(folder / "sharpes.png", plots.path_sharpes(sharpes, held, title=f"{dataset}: models"))
-    chosen, absent = report.overfit, plots.nothing("no PBO: fewer than two models trade")
-    logits = plots.pbo_logits(chosen.logits, pbo=chosen.pbo) if chosen else absent
-    workspace.write_figure(folder / "pbo_logits.png", logits)
-    degraded = (
-        plots.degradation(chosen.in_sample * year, chosen.out_of_sample * year, slope=chosen.slope)
-        if chosen
-        else absent
+    year, ranked = np.sqrt(bars_per_year), {name: models[name] for name in report.board}
+    sharpes = {name: model.sharpes * year for name, model in ranked.items()}
+    held = {name: float(metrics.sharpe(model.holdout)) * year for name, model in ranked.items()}
+    differences = {
+        (pair.a, pair.b): (pair.difference, pair.verdict != bootstrap.UNDECIDED)
+        for pair in report.pairs
+        if not np.isnan(pair.difference)
+    }
+    figures = {
+        "equity": plots.equity_fans(
+            {name: fan(model) for name, model in ranked.items()}, title=f"{dataset}: equity net of costs"
+        ),
+        "sharpes": plots.path_sharpes(sharpes, held, report.intervals, title=f"{dataset}: models"),
+        "pairs": plots.pairs(
+            list(ranked), differences, title=f"{dataset}: Sharpe of row over column, grey where not distinguishable"
+        ),
+        **choice(report.overfit, year=year),
+    }
+    for name, figure in figures.items():
+        workspace.write_figure(workspace.PLOTS / f"compare_{dataset}" / f"{name}.png", figure)
+
+
+def choice(overfit: overfitting.Overfitting | None, *, year: float) -> dict[str, Figure]:
+    """The pictures of how the model chosen in sample did out of it."""
+    if overfit is None:
+        absent = plots.nothing(NO_PBO)
+        return {"pbo_logits": absent, "degradation": absent}
+    return {
+        "pbo_logits": plots.pbo_logits(overfit.logits, pbo=overfit.pbo),
+        "degradation": plots.degradation(
+            overfit.in_sample * year,
+            overfit.out_of_sample * year,
+            slope=overfit.slope,
+            loss_probability=overfit.loss_probability,
+        ),
+    }
+
+
+def fan(model: Returns) -> plots.Fan:
+    """A model's equity, as many bars of it as a picture shows."""
+    shown, later = plots.places(len(model.time)), plots.places(len(model.holdout))
+    return plots.Fan(
+        time=model.time[shown],
+        paths=np.stack([metrics.equity(path)[shown] for path in model.paths.T]),
+        median=model.median,
+        holdout_time=model.holdout_time[later],
+        holdout=metrics.equity(model.holdout)[later],
     )
-    workspace.write_figure(folder / "degradation.png", degraded)
 
 
 if __name__ == "__main__":

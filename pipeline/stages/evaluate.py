@@ -86,7 +86,7 @@ def read_truth(blocks: workspace.Block, block: workspace.Block, rows: pd.DataFra
 
 def evaluate(answered: pd.DataFrame, truth: Truth, folds: Folds) -> Evaluated:
     """Predictions scored and traded, path by path and on the holdout."""
-    tested, rows = answered[answered["split"] != FINAL], folds.development()
+    tested, rows = answered[answered["split"] != FINAL], folds.tested()
     places = predictions.on_paths(tested, paths=folds.paths, group=folds.group()[rows], rows=rows)
     return Evaluated(
         paths=[part(tested.iloc[place], truth) for place in places],
@@ -183,8 +183,11 @@ def why(own: Evaluated, splits: pd.DataFrame) -> str:
     """Why figures of the headline are undefined, where some are."""
     parts = [*((f"path {path}", part) for path, part in enumerate(own.paths)), ("holdout", own.holdout)]
     reasons = [f"{name}: no {figure}, {part.reasons[figure]}" for name, part in parts for figure in part.reasons]
-    ratio = in_over_out(splits)[1]
-    return "; ".join([*reasons, *([f"no sharpe_in_over_out, {ratio}"] if ratio else [])])
+    if np.isfinite([part.trading["sharpe"] for part in own.paths]).sum() < 2:
+        reasons.append("no sharpe_spread, fewer than two paths trade")
+    if ratio := in_over_out(splits)[1]:
+        reasons.append(f"no sharpe_in_over_out, {ratio}")
+    return "; ".join(reasons)
 
 
 def mean(evaluated: Evaluated, name: str) -> float:
@@ -236,7 +239,7 @@ def draw(model: str, own: Evaluated, *, oos: pd.DataFrame, truth: Truth, folds: 
     )
     names = truth.outputs if len(truth.outputs) > 1 else ("down", "up")
     called = plots.confusion(first.confusion, names, title=f"{model}: called against true")
-    tested, rows = oos[oos["split"] != FINAL], folds.development()
+    tested, rows = oos[oos["split"] != FINAL], folds.tested()
     place = predictions.on_paths(tested, paths=folds.paths[:1], group=folds.group()[rows], rows=rows)[0]
     answer, y = tested.iloc[place][list(truth.outputs)].to_numpy(np.float64), truth.y[rows]
     true = y[:, None] if len(truth.outputs) == 1 else y[:, None] == np.arange(len(truth.outputs))  # (n, outputs)

@@ -1,18 +1,20 @@
 """guard <dataset>: features and labels of a dataset leak nothing, as far as each guard can tell, or the line stops."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from pipeline import bars as klines
-from pipeline import workspace
+from pipeline import labels, workspace
 from pipeline.features import engine
 from pipeline.leakage.features import feature_target, look_ahead, truncation
 from pipeline.leakage.findings import Finding, raise_if_critical
+from pipeline.leakage.labels import known_at, label_end
 from pipeline.leakage.segments import segments, windows
-from pipeline.samples import KEY, Samples, common_rows, contiguous
+from pipeline.samples import KEY, Samples, aligned, common_rows, contiguous
 
 
 def main(dataset: str) -> None:
@@ -20,25 +22,42 @@ def main(dataset: str) -> None:
     blocks = workspace.params()
     features = workspace.FEATURES / f"{dataset}.parquet"
     files = sorted((workspace.LABELS / dataset).glob("*.parquet"))
-    rows = common_rows([pd.read_parquet(file, columns=KEY) for file in (features, *files)])
-    targets = {file.stem: Samples.load(features, file, rows=rows) for file in files}
     bars = pd.read_parquet(workspace.CLEAN / f"{dataset}.parquet")
-    block = workspace.entry(blocks, f"datasets.{dataset}.features")
+    block, named = workspace.entry(blocks, "guard"), "guard"
+    about = workspace.entry(blocks, f"datasets.{dataset}")
+    asked = list(workspace.feed(of_values, bars, features, files, about, blocks["seed"], block=block, named=named))
     warm_up_bars = workspace.read_json(workspace.report("featurize", dataset))["warm_up_bars"]
-    asked = [
-        *workspace.feed(
-            of_features,
-            bars,
-            targets,
-            recomputing(block),
-            blocks["seed"],
-            block=workspace.entry(blocks, "guard"),
-            named="guard",
-        ),
-        *of_segments(bars, targets, rows, warm_up_bars=warm_up_bars),
-    ]
+    asked += of_segments(bars, features, files, warm_up_bars=warm_up_bars)
     workspace.write_json(workspace.report("guard", dataset), {"guards": [asdict(finding) for finding in asked]})
     raise_if_critical(asked)
+
+
+def of_values(
+    bars: pd.DataFrame,
+    features: Path,
+    files: Sequence[Path],
+    about: workspace.Block,
+    seed: int,
+    *,
+    cuts: int,
+    look_ahead_ratio: float,
+    look_ahead_floor: float,
+    correlation_threshold: float,
+) -> Iterator[Finding]:
+    """What the guards say of columns and targets, computed anew and as written; one table of features at a time."""
+    recompute = recomputing(about["features"])
+    yield truncation(bars, recompute, *written(features, bars), cuts=cuts, seed=seed)
+    rows = common_rows([pd.read_parquet(file, columns=KEY) for file in (features, *files)])
+    for number, file in enumerate(files):
+        samples, target = Samples.load(features, file, rows=rows), file.stem
+        x, columns = samples.x, samples.columns
+        if not number:  # moves are the same whatever the target
+            yield look_ahead(x, columns, samples.move, samples.segment, ratio=look_ahead_ratio, floor=look_ahead_floor)
+        yield feature_target(x, columns, samples.y, target, threshold=correlation_threshold)
+    for file in files:
+        yield label_end(bars, relabelling(about["targets"][file.stem]), file.stem, cuts=cuts, seed=seed)
+        table = pd.read_parquet(file, columns=[*KEY, "label_end", "move"])
+        yield known_at(bars, positions(table, bars), table["label_end"].to_numpy(), table["move"].to_numpy())
 
 
 def recomputing(block: workspace.Block) -> Callable[[pd.DataFrame], tuple[np.ndarray, np.ndarray]]:
@@ -51,34 +70,37 @@ def recomputing(block: workspace.Block) -> Callable[[pd.DataFrame], tuple[np.nda
     return recompute
 
 
-def of_features(
-    bars: pd.DataFrame,
-    targets: Mapping[str, Samples],
-    recompute: Callable[[pd.DataFrame], tuple[np.ndarray, np.ndarray]],
-    seed: int,
-    *,
-    truncation_cuts: int,
-    look_ahead_ratio: float,
-    look_ahead_floor: float,
-    correlation_threshold: float,
-) -> Iterator[Finding]:
-    """What the guards say of the columns: of themselves, beside the moves to come, and beside each target."""
-    any_target = next(iter(targets.values()))
-    x, columns, segment = any_target.x, any_target.columns, any_target.segment
-    yield truncation(bars, recompute, columns, cuts=truncation_cuts, seed=seed)
-    yield look_ahead(x, columns, any_target.move, segment, ratio=look_ahead_ratio, floor=look_ahead_floor)
-    for name, samples in targets.items():
-        yield feature_target(x, columns, samples.y, name, threshold=correlation_threshold)
+def relabelling(block: workspace.Block) -> Callable[[pd.DataFrame], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """What turns bars into labels anew: the positions of the rows that have one, their y, and their label_end."""
+
+    def relabel(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        table = labels.build(bars, dict(block)).table
+        return table["row"].to_numpy(), table["y"].to_numpy(), table["label_end"].to_numpy()
+
+    return relabel
 
 
-def of_segments(
-    bars: pd.DataFrame, targets: Mapping[str, Samples], rows: pd.DataFrame, *, warm_up_bars: int
-) -> Iterator[Finding]:
+def written(features: Path, bars: pd.DataFrame) -> tuple[tuple[np.ndarray, np.ndarray], tuple[str, ...]]:
+    """The table of features on disk: ((n,) positions in `bars`, (n, F) float32), and the names of its columns."""
+    table = pd.read_parquet(features)
+    columns = tuple(name for name in table.columns if name not in KEY)
+    return (positions(table, bars), table[list(columns)].to_numpy(np.float32)), columns
+
+
+def positions(table: pd.DataFrame, bars: pd.DataFrame) -> np.ndarray:
+    """(n,) the place in `bars` of each row of a table of features or labels."""
+    places = bars[["segment", "open_time"]].set_axis(KEY, axis=1).assign(position=np.arange(len(bars)))
+    return aligned(places, table, named="clean bars")["position"].to_numpy()
+
+
+def of_segments(bars: pd.DataFrame, features: Path, files: Sequence[Path], *, warm_up_bars: int) -> Iterator[Finding]:
     """What the guard of segments says of rows with their latest labels, and of the runs that windows are cut from."""
+    ends = [pd.read_parquet(file, columns=[*KEY, "label_end"]) for file in files]
+    rows = common_rows([pd.read_parquet(features, columns=KEY), *ends])
+    latest = np.max([aligned(table, rows, named="labels")["label_end"] for table in ends], axis=0)
     bar_ms, segment = klines.interval_ms(bars), rows["segment"].to_numpy()
-    label_end = np.max([samples.label_end for samples in targets.values()], axis=0)
     time, run = rows["time"].to_numpy(), contiguous(rows)
-    yield segments(time, label_end, segment, bars=bars, bar_ms=bar_ms, warm_up_bars=warm_up_bars)
+    yield segments(time, latest, segment, bars=bars, bar_ms=bar_ms, warm_up_bars=warm_up_bars)
     yield windows(time, segment=segment, run=run, bar_ms=bar_ms)
 
 

@@ -12,10 +12,12 @@ from tqdm import tqdm
 from pipeline import labels, plots, predictions, workspace
 from pipeline.folds import Folds
 from pipeline.leakage.findings import Finding, raise_if_critical
-from pipeline.leakage.fits import normalization
+from pipeline.leakage.fits import fit_rows, normalization, row_order, unseen_rows
 from pipeline.models import base
 from pipeline.predictions import FINAL
 from pipeline.samples import Samples, keyed
+
+Importances = dict[str, dict[str, float]] | None
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Task:
     valid: np.ndarray
     test: np.ndarray
     seed: int
+    is_probed: bool  # whether the model itself is questioned, by one more fit
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class Fit:
     rows: dict[str, int]
     tested: pd.DataFrame
     trained: pd.DataFrame
-    normalization: Finding
+    guards: list[Finding]  # of this fit
+    probes: list[Finding]  # of the model
 
 
 def main(model: str) -> None:
@@ -64,17 +68,23 @@ def main(model: str) -> None:
         )
         pool = Parallel(n_jobs=workspace.workers(), return_as="generator")
         fits = list(tqdm(pool(jobs), total=len(planned), desc=f"train {model}", unit="fit"))
-        raise_if_critical([done.normalization for done in fits])
-        write(model, fits, importances=base.load(folder).importances())
+        importances = base.load(folder).importances()
+        workspace.write_json(workspace.report("train", model), report(fits, importances))
+        raise_if_critical(finding for done in fits for finding in [*done.guards, *done.probes])
+        write(model, fits, importances)
 
 
 def tasks(folds: Folds, model: str, seed: int, *, valid_pct: float) -> Iterator[Task]:
-    """The fits of a model: one a split, and last the final one on the whole development part."""
-    for split in [*range(folds.n_splits), FINAL]:
-        rows = folds.development() if split == FINAL else folds.train(split)
+    """The fits of a model: one a split, and last the final one on the whole development part.
+
+    The split with the fewest train rows, the first of several, is the one that the model is probed on.
+    """
+    trains = {split: folds.train(split) for split in range(folds.n_splits)}
+    cheapest = min(trains, key=lambda split: len(trains[split]))
+    for split, rows in {**trains, FINAL: folds.development()}.items():
         train, valid = folds.early_stopping(rows, valid_pct)
         test = folds.holdout() if split == FINAL else folds.test(split)
-        yield Task(split, train, valid, test, workspace.seed_for(seed, model, split))
+        yield Task(split, train, valid, test, workspace.seed_for(seed, model, split), split == cheapest)
 
 
 def fit(
@@ -85,6 +95,7 @@ def fit(
     history = model.fit(samples, task.train, task.valid)
     if task.split == FINAL:
         model.save(folder)
+    twin = base.build(block, shape, shared=shared, seed=task.seed)
     fitted_on = np.sort(np.concatenate([task.train, task.valid]))
     return Fit(
         split=task.split,
@@ -92,8 +103,29 @@ def fit(
         rows={"train": len(task.train), "valid": len(task.valid), "test": len(task.test)},
         tested=answers(model, task.split, samples=samples, rows=task.test),
         trained=answers(model, task.split, samples=samples, rows=fitted_on)[["split", "row", "score"]],
-        normalization=normalization(model.standardisation(), samples.x[task.train]),
+        guards=[
+            normalization(model.standardisation(), samples.x[task.train]),
+            fit_rows(task.train, task.valid, task.test, time=samples.time, label_end=samples.label_end),
+        ],
+        probes=list(probes(model, twin, task, samples=samples)) if task.is_probed else [],
     )
+
+
+def probes(model: base.Model, twin: base.Model, task: Task, *, samples: Samples) -> Iterator[Finding]:
+    """What the guards say of a fitted model, by its unfitted twin: it learns from its rows and answers inputs alone."""
+    seen = np.concatenate([task.train, task.valid])
+
+    def answer(table: Samples, rows: np.ndarray) -> np.ndarray:
+        return model.predict(model.inputs(table, rows))
+
+    def refit(table: Samples) -> np.ndarray:
+        if table is samples:  # that fit has been made
+            return answer(samples, task.test)
+        twin.fit(table, task.train, task.valid)
+        return twin.predict(twin.inputs(samples, task.test))
+
+    yield unseen_rows(samples, seen, refit, reach_bars=model.reach_bars, seed=task.seed)
+    yield row_order(answer, samples, task.test, seed=task.seed)
 
 
 def answers(model: base.Model, split: int, *, samples: Samples, rows: np.ndarray) -> pd.DataFrame:
@@ -103,12 +135,16 @@ def answers(model: base.Model, split: int, *, samples: Samples, rows: np.ndarray
     return predictions.record(split, rows, answer=answer, outputs=model.outputs, score=score)
 
 
-def write(model: str, fits: Sequence[Fit], *, importances: dict[str, dict[str, float]] | None) -> None:
-    """Answers, report and plots of a trained model are in their places."""
+def report(fits: Sequence[Fit], importances: Importances) -> dict[str, object]:
+    """How every fit went, and what the guards say of the model."""
+    asked = [asdict(finding) for done in fits for finding in done.probes]
+    return {"fits": [summary(done) for done in fits], "importances": importances, "guards": asked}
+
+
+def write(model: str, fits: Sequence[Fit], importances: Importances) -> None:
+    """Answers and plots of a trained model are in their places."""
     workspace.write_table(workspace.OOS / f"{model}.parquet", pd.concat([fit.tested for fit in fits]))
     workspace.write_table(workspace.IN_SAMPLE / f"{model}.parquet", pd.concat([fit.trained for fit in fits]))
-    report = {"fits": [summary(fit) for fit in fits], "importances": importances}
-    workspace.write_json(workspace.report("train", model), report)
     folder = workspace.PLOTS / model
     curves = plots.learning_curves([fit.history for fit in fits], title=f"{model}: learning curves, {len(fits)} fits")
     workspace.write_figure(folder / "learning_curves.png", curves)
@@ -125,7 +161,7 @@ def summary(fit: Fit) -> dict[str, object]:
         "rows": fit.rows,
         "rounds": len(fit.history),
         "best": fit.history[best],
-        "guard": asdict(fit.normalization),
+        "guards": [asdict(finding) for finding in fit.guards],
     }
 
 
