@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from pipeline.metrics import finite, sharpe
 
 TIE = 1e-12  # figures nearer than this, relative to their size, differ by rounding alone
-STRUCTURE = 0.25  # mean silhouette up to which "no substantial structure has been found" ([6], table of chapter 2)
+STRUCTURE = 0.25  # mean silhouette up to which a clustering has found no substantial structure ([6])
 
 
 def sharpe_moments(returns: np.ndarray) -> dict[str, float]:
@@ -93,23 +93,33 @@ def min_backtest_years(sharpe: float, *, trials: float) -> float:
     return (expected / sharpe) ** 2 if sharpe > 0 else np.nan
 
 
-def standing(moments: dict[str, float], luck: Mapping[str, float], *, confidence: float) -> dict[str, float]:
-    """What the Sharpe ratio of these `moments` is worth: `psr`, one more for each of `luck`, `min_track_record_bars`.
+def standing(
+    moments: dict[str, float], *, variance: float, trials: Mapping[str, float], confidence: float
+) -> dict[str, float]:
+    """What the Sharpe ratio of these `moments` is worth: `psr`, a figure for each of `trials`, and what follows.
 
-    `luck` names Sharpe ratios, such as the expected maximum of all trials, and the probabilities that the true one is
-    above them. nan where a ratio is nan.
+    `trials` names deflated Sharpe ratios and says by how many trials, whose Sharpe ratios have the `variance`; the
+    `haircut` is the Sharpe ratio less what the best of the most trials shows by luck; `min_track_record_bars` is
+    against 0. nan where the ratio is, and where a variance that is needed is.
     """
     ratio, n, skew, kurtosis = (moments[name] for name in ("sharpe", "n", "skew", "kurtosis"))
-    benchmarks = {"psr": 0.0, **luck}
-    if np.isnan(ratio):
-        return dict.fromkeys([*benchmarks, "min_track_record_bars"], np.nan)
-    probabilities = {
-        name: probabilistic_sharpe(ratio, n=n, skew=skew, kurtosis=kurtosis, benchmark=above)
-        for name, above in benchmarks.items()
-        if not np.isnan(above)
+    luck = {
+        name: expected_max_sharpe(variance=0.0 if count == 1 else variance, trials=count)
+        for name, count in trials.items()
+        if count == 1 or not np.isnan(variance)
     }
-    bars = min_track_record(ratio, skew=skew, kurtosis=kurtosis, benchmark=0.0, confidence=confidence)
-    return {**dict.fromkeys(benchmarks, np.nan), **probabilities, "min_track_record_bars": bars}
+    figures = dict.fromkeys(("psr", *trials, "haircut", "min_track_record_bars"), np.nan)
+    if np.isnan(ratio):
+        return figures
+    shape = {"n": n, "skew": skew, "kurtosis": kurtosis}
+    for name, above in {"psr": 0.0, **luck}.items():
+        figures[name] = probabilistic_sharpe(ratio, **shape, benchmark=above)
+    if trials and len(luck) == len(trials):
+        figures["haircut"] = ratio - max(luck.values())
+    figures["min_track_record_bars"] = min_track_record(
+        ratio, skew=skew, kurtosis=kurtosis, benchmark=0.0, confidence=confidence
+    )
+    return figures
 
 
 def _sharpe_variance(sharpe: float, *, skew: float, kurtosis: float) -> float:

@@ -1,34 +1,45 @@
+import re
+
 import numpy as np
+import pandas as pd
 import pytest
 
-from pipeline import overfitting
+from pipeline import overfitting, plots, workspace
 from pipeline.stages import compare
 from pipeline.stages.compare import Returns
 
-RNG = np.random.default_rng(0)
+YEAR = 525_600.0
+
+
+def returns(paths, holdout=None):
+    """A model's returns at minutes 0, 1, ...; the holdout follows."""
+    paths = np.asarray(paths, dtype=np.float64)
+    holdout = np.zeros(2) if holdout is None else holdout
+    time = 60_000 * np.arange(len(paths) + len(holdout))
+    return Returns(time=time[: len(paths)], paths=paths, holdout_time=time[len(paths) :], holdout=holdout)
 
 
 def model(mean, *, seed, rows=4000, paths=3):
     rng = np.random.default_rng(seed)
-    return Returns(paths=rng.normal(mean, 1e-3, size=(rows, paths)), holdout=rng.normal(mean, 1e-3, size=500))
+    return returns(rng.normal(mean, 1e-3, size=(rows, paths)), rng.normal(mean, 1e-3, size=500))
+
+
+IDLE = returns(np.zeros((4000, 3)), np.zeros(500))
 
 
 def compared(models, **changes):
-    block = {"blocks": 8, "confidence": 0.95, "earlier_trials": 0} | changes
-    return compare.compared(models, 525_600.0, len(models), **block)
+    block = {"blocks": 8, "confidence": 0.95, "resamples": 99, "earlier_trials": 0} | changes
+    return compare.compared(models, YEAR, len(models), 0, **block)
 
 
 def test_the_median_path_is_one_path_not_a_mean_of_them():
-    paths = np.array([[1.0, 2.0, -1.0], [-1.0, 1.0, -2.0], [2.0, 3.0, -1.5]])
-    returns = Returns(paths=paths, holdout=np.zeros(2))
-    assert returns.median_path.tolist() == paths[:, 0].tolist()
+    assert returns([[1.0, 2.0, -1.0], [-1.0, 1.0, -2.0], [2.0, 3.0, -1.5]]).median == 0
 
 
 def test_the_best_model_stands_first_and_one_that_never_trades_last():
-    idle = Returns(paths=np.zeros((4000, 3)), holdout=np.zeros(500))
-    board = compared({"idle": idle, "poor": model(-1e-4, seed=1), "good": model(2e-4, seed=2)}).board
+    board = compared({"idle": IDLE, "poor": model(-1e-4, seed=1), "good": model(2e-4, seed=2)}).board
     assert list(board) == ["good", "poor", "idle"]
-    assert np.isnan(board["idle"]["dsr"])
+    assert np.isnan([board["idle"][name] for name in ("dsr", "dsr_effective", "sharpe_low", "sharpe_high")]).all()
     assert board["idle"]["why"] == "no trade"
 
 
@@ -36,7 +47,7 @@ def test_the_deflated_sharpe_is_that_of_the_median_path_with_the_number_of_trial
     models = {"a": model(1e-4, seed=1), "b": model(2e-5, seed=2)}
     board = compared(models, earlier_trials=18).board
     ratios = {name: np.median(found.sharpes) for name, found in models.items()}
-    moments = overfitting.sharpe_moments(models["a"].median_path)
+    moments = overfitting.sharpe_moments(models["a"].paths[:, models["a"].median])
     assert moments["sharpe"] == pytest.approx(ratios["a"])
     expected = overfitting.deflated_sharpe(**moments, variance=np.var(list(ratios.values()), ddof=1), trials=20)
     assert board["a"]["dsr"] == pytest.approx(expected)
@@ -50,18 +61,72 @@ def test_more_trials_before_these_lower_the_deflated_sharpe():
     assert len(set(dsr)) == 3
 
 
+def test_trials_that_are_alike_count_as_one_and_those_not_known_in_full():
+    """Two models that are one, an idle one, another; one model of another dataset, and seven thrown away."""
+    twin, block = model(1e-4, seed=1), {"blocks": 8, "confidence": 0.95, "resamples": 99, "earlier_trials": 7}
+    larger = returns(3.0 * twin.paths, twin.holdout)
+    models = {"a": twin, "b": larger, "idle": IDLE, "c": model(2e-5, seed=2)}
+    report = compare.compared(models, YEAR, 5, 0, **block)
+    assert report.trials == 12
+    assert report.effective_trials == pytest.approx(1 + 1 + 1 + 1 + 7, abs=0.05)
+    assert report.board["a"]["psr"] > report.board["a"]["dsr_effective"] > report.board["a"]["dsr"]
+    assert compare.headline(report)["effective_trials"] == report.effective_trials
+    assert compare.headline(report)["best_dsr"] == report.board["a"]["dsr"]  # the conservative one
+
+
+def test_the_sharpe_lies_in_its_interval_and_a_longer_record_makes_it_narrower():
+    widths = []
+    for rows in (1000, 4000, 16_000):
+        figures = compared({"a": model(1e-4, seed=1, rows=rows)}).board["a"]
+        assert figures["sharpe_low"] < figures["sharpe"] < figures["sharpe_high"]
+        widths.append(figures["sharpe_high"] - figures["sharpe_low"])
+    assert widths[0] / widths[1] == pytest.approx(2, rel=0.3)
+    assert widths[1] / widths[2] == pytest.approx(2, rel=0.3)
+
+
+def test_a_model_that_trades_twice_has_no_interval_and_says_why():
+    paths = np.zeros((4000, 3))
+    paths[[10, 3000]] = 1e-3
+    figures = compared({"rare": returns(paths), "usual": model(1e-4, seed=1)}).board["rare"]
+    assert np.isnan([figures["sharpe_low"], figures["sharpe_high"]]).all()
+    assert figures["why"] == "no interval: too few trades, many resamples have none"
+
+
+def test_of_two_models_the_better_is_named_first_whatever_their_order():
+    common = np.random.default_rng(3).normal(0, 1e-3, size=(4000, 3))
+    good, poor, own = returns(common + 1e-4), returns(common), np.random.default_rng(4).normal(0, 2e-4, size=(4000, 3))
+    for models in (
+        {"good": good, "poor": returns(poor.paths + own)},
+        {"poor": returns(poor.paths + own), "good": good},
+    ):
+        (pair,) = compared(models).pairs
+        assert (pair.a, pair.b, pair.verdict) == ("good", "poor", "good better than poor")
+        ratios = [np.mean(models[name].sharpes) for name in ("good", "poor")]
+        assert pair.difference == pytest.approx((ratios[0] - ratios[1]) * np.sqrt(YEAR))
+        assert 0 < pair.low < pair.difference < pair.high
+
+
 def test_one_model_has_a_sharpe_but_no_pbo_and_says_why():
     report = compared({"a": model(1e-4, seed=1)})
     headline = compare.headline(report)
     assert np.isnan(headline["pbo"])
     assert headline["why"] == "no PBO: fewer than two models trade, there is nothing to choose from"
     assert report.board["a"]["dsr"] == report.board["a"]["psr"]  # a single trial is not deflated
+    assert "nothing to tell apart" in compare.markdown("klines", report)
 
 
-def test_the_table_shows_a_dash_where_a_figure_is_undefined():
-    idle = Returns(paths=np.zeros((4000, 3)), holdout=np.zeros(500))
-    table = compare.markdown("klines", compared({"idle": idle, "good": model(2e-4, seed=2)}))
-    assert "| idle | – | – | – |" in table
+def test_the_table_shows_a_sharpe_with_its_interval_and_a_dash_where_a_figure_is_undefined():
+    page = compare.markdown("klines", compared({"idle": IDLE, "good": model(2e-4, seed=2)}))
+    assert "| idle | – | – | – |" in page
+    assert re.search(r"\| good \| [\d.]+ \[[\d.]+, [\d.]+\] \|", page)
+
+
+def test_the_page_says_which_models_are_known_to_differ_and_which_are_not():
+    models = {"good": model(5e-4, seed=1), "a": model(0.0, seed=2), "b": model(0.0, seed=3)}
+    page = compare.markdown("klines", compared(models))
+    assert "- good better than a by " in page
+    assert "- good better than b by " in page
+    assert re.search(r"- not distinguishable: (a and b|b and a)\n", page)
 
 
 def test_negative_earlier_trials_are_refused():
@@ -70,18 +135,82 @@ def test_negative_earlier_trials_are_refused():
 
 
 def test_a_model_that_never_trades_lends_no_rank_to_those_that_lose():
-    idle = Returns(paths=np.zeros((4000, 3)), holdout=np.zeros(500))
     losers = {"a": model(-1e-4, seed=1), "b": model(-1e-4, seed=2)}
-    assert compared(losers | {"idle": idle}).overfit.pbo == compared(losers).overfit.pbo
+    assert compared(losers | {"idle": IDLE}).overfit.pbo == compared(losers).overfit.pbo
 
 
 def test_a_path_that_never_trades_earned_nothing_and_does_not_rank_above_those_that_won():
     paths = np.zeros((4000, 5))
     paths[:, :3] = np.random.default_rng(0).normal([-2e-4, -1e-4, 1e-4], 1e-3, size=(4000, 3))
-    assert not Returns(paths=paths, holdout=np.zeros(2)).median_path.any()
+    found = returns(paths)
+    assert not found.paths[:, found.median].any()
+
+
+def test_models_are_compared_on_the_bars_that_all_of_them_cover():
+    a, b = model(1e-4, seed=1), model(1e-4, seed=2)
+    late = Returns(b.time + 60_000 * 100, b.paths, b.holdout_time, b.holdout)
+    aligned = compare.aligned({"a": a, "late": late})
+    assert aligned["a"].time.tolist() == aligned["late"].time.tolist() == a.time[100:].tolist()
+    np.testing.assert_array_equal(aligned["a"].paths, a.paths[100:])
+    np.testing.assert_array_equal(aligned["late"].paths, b.paths[:-100])
+    with pytest.raises(ValueError, match="a, never have no bar in common"):
+        compare.aligned({"a": a, "never": Returns(b.time + 10**9, b.paths, b.holdout_time, b.holdout)})
+
+
+def test_what_evaluate_wrote_is_read_by_path_and_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(workspace, "RETURNS", tmp_path)
+    table = pd.DataFrame({"path": [-1, 1, 1, 0, 0], "time": [30, 10, 20, 20, 10], "net": [0.5, 0.1, 0.2, 0.3, 0.4]})
+    table.to_parquet(tmp_path / "a.parquet")
+    found = compare.read("a")
+    assert (found.time.tolist(), found.paths.tolist()) == ([10, 20], [[0.4, 0.1], [0.3, 0.2]])
+    assert (found.holdout_time.tolist(), found.holdout.tolist()) == ([30], [0.5])
 
 
 def test_a_dataset_without_a_model_has_an_empty_board():
     headline = compare.headline(compared({}))
     assert headline["best"] is None
     assert np.isnan(headline["best_dsr"])
+
+
+def test_the_same_params_give_the_same_report():
+    models = {"a": model(1e-4, seed=1), "b": model(2e-5, seed=2)}
+    assert compared(models).pairs == compared(models).pairs
+    assert compare.markdown("klines", compared(models)) == compare.markdown("klines", compared(models))
+
+
+@pytest.mark.parametrize(
+    "models",
+    [
+        {},
+        {"idle": IDLE},
+        {"a": model(1e-4, seed=1, paths=1)},
+        {"a": model(1e-4, seed=1), "b": model(0.0, seed=2), "idle": IDLE},
+        {name: model(0.0, seed=seed, rows=400, paths=50) for seed, name in enumerate("abcde")},
+    ],
+    ids=["none", "idle", "one of one path", "three", "five of fifty paths"],
+)
+def test_every_comparison_has_its_pictures_the_same_each_time(models, tmp_path, monkeypatch):
+    drawn = []
+    for folder in ("first", "second"):
+        monkeypatch.setattr(workspace, "PLOTS", tmp_path / folder)
+        compare.draw("klines", models, compared(models), bars_per_year=YEAR)
+        drawn.append({file.name: file.read_bytes() for file in (tmp_path / folder / "compare_klines").iterdir()})
+    assert sorted(drawn[0]) == ["degradation.png", "equity.png", "pairs.png", "pbo_logits.png", "sharpes.png"]
+    assert drawn[0] == drawn[1]
+
+
+def test_a_fan_ends_where_its_paths_end_and_a_picture_does_not_hold_every_bar():
+    found = model(1e-4, seed=1)
+    fan = compare.fan(found)
+    assert len(fan.time) == plots.MAX_POINTS
+    assert (fan.time[0], fan.time[-1]) == (found.time[0], found.time[-1])
+    np.testing.assert_allclose(fan.paths[:, -1], np.prod(1.0 + found.paths, axis=0))
+    assert fan.holdout[-1] == pytest.approx(np.prod(1.0 + found.holdout))
+
+
+def test_the_red_of_the_logits_is_the_pbo():
+    result = overfitting.pbo(np.random.default_rng(5).normal(size=(400, 60)), blocks=8)
+    bars = plots.pbo_logits(result.logits, pbo=result.pbo).axes[0].patches
+    left = sum(bar.get_height() for bar in bars if bar.get_x() + bar.get_width() <= 1e-6)
+    assert left == pytest.approx(result.pbo)
+    assert sum(bar.get_height() for bar in bars) == pytest.approx(1.0)

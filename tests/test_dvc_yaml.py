@@ -55,6 +55,8 @@ def needed(stage) -> set[Path]:
     if name in ("train", "export", "parity"):
         block = PARAMS["models"][key]
         code |= closure(Path(f"pipeline/models/{block['family']}/{block['plugin']}.py"))
+    if name == "probe":
+        code |= closure(Path(f"pipeline/models/{PARAMS['probe']['family']}/{PARAMS['probe']['plugin']}.py"))
     return code
 
 

@@ -1,6 +1,6 @@
 """How strongly columns go with moves to come and gone by, and with a target: correlations, ranks, exact functions.
 
-One column is looked at after the other: besides its arguments no function holds more than a dozen vectors of N numbers.
+One column is looked at after the other: besides its arguments no function holds more than twenty vectors of N numbers.
 """
 
 from typing import NamedTuple
@@ -104,27 +104,24 @@ def _seen(moves: np.ndarray, rows: np.ndarray) -> Moves:
 
 def _strongest(values: np.ndarray, sizes: list[Moves], rows: np.ndarray) -> list[tuple[float, float]]:
     """(future, past) for each size: over all rows or, where the future is stronger there, those where it changes."""
-    now, before = values[rows], values[rows - 1]
-    found = _correlations(now, before, sizes, rows)
-    changed = np.flatnonzero(now != before)
+    found = _correlations(values, sizes, rows)
+    changed = np.flatnonzero(values[rows] != values[rows - 1])
     if FEWEST_ROWS <= len(changed) < FILLED_SHARE * len(rows):
         there = rows[changed]
         parts = [
             Moves(moves.own[changed], moves.plain, moves.total, _spread(moves.plain, moves.total, there))
             for moves in sizes
         ]
-        where_changed = _correlations(now[changed], before[changed], parts, there)
-        found = [max(pair) for pair in zip(found, where_changed, strict=True)]
+        found = [max(pair) for pair in zip(found, _correlations(values, parts, there), strict=True)]
     return found
 
 
-def _correlations(
-    now: np.ndarray, before: np.ndarray, sizes: list[Moves], rows: np.ndarray
-) -> list[tuple[float, float]]:
+def _correlations(values: np.ndarray, sizes: list[Moves], rows: np.ndarray) -> list[tuple[float, float]]:
     """For each size the largest |correlation| of what is new with any move to come, and with any gone by."""
-    now, before = _centred(now), _centred(before)
+    now, before = _centred(values[rows]), _centred(values[rows - 1])
     new = _without(now, before)
     least = ROUNDING * _dot(now, now) ** 0.5
+    del now
     beside_past, found = _at(rows, new, sizes[0].plain, least=least), []
     for moves in sizes:
         unforced = _without(new, _without(_centred(moves.own), before))
@@ -136,7 +133,7 @@ def _correlations(
 
 
 def _at(rows: np.ndarray, residual: np.ndarray, moves: np.ndarray, *, least: float) -> np.ndarray:
-    """(N,) float32: the residual, winsorised, as a unit vector at its rows; 0 elsewhere, and if its norm is `least`."""
+    """(N,) float32: the residual, winsorised, as a unit vector at its rows; 0 elsewhere, and for a norm <= `least`."""
     everywhere = np.zeros(len(moves), dtype=np.float32)
     if _dot(residual, residual) ** 0.5 > least:
         everywhere[rows] = _unit(_winsorised(residual))
@@ -210,7 +207,8 @@ def _unit(values: np.ndarray) -> np.ndarray:
     """The values centred, with norm 1; 0 where all are the same."""
     centred = _centred(values)
     norm = _dot(centred, centred) ** 0.5
-    return centred / norm if norm > 0 else centred
+    centred /= norm if norm > 0 else 1.0
+    return centred
 
 
 def _correlation_ratio(ranks: np.ndarray, given: np.ndarray) -> float:

@@ -122,10 +122,9 @@ def compared(
     if earlier_trials < 0:
         raise ValueError(f"compare.earlier_trials is {earlier_trials}; it counts trials: give 0 or more")
     trades = [name for name, model in models.items() if model.paths.any()]
-    better_first = sorted(trades, key=lambda name: -np.nanmean(models[name].sharpes))
     sure = bootstrap.certainty(
-        {name: models[name].paths for name in better_first},
-        {name: models[name].median for name in better_first},
+        {name: models[name].paths for name in trades},
+        {name: models[name].median for name in trades},
         confidence=confidence,
         resamples=resamples,
         seed=seed,
@@ -139,14 +138,19 @@ def compared(
         board=leaderboard(models, intervals, bars_per_year=bars_per_year, trials=trials, confidence=confidence),
         overfit=overfitting.pbo(means, blocks=blocks) if len(trades) > 1 else None,
         intervals=intervals,
-        pairs=[
-            replace(pair, difference=pair.difference * year, low=pair.low * year, high=pair.high * year)
-            for pair in sure.pairs
-        ],
+        pairs=[better_first(pair, year=year) for pair in sure.pairs],
         block_bars=sure.block_bars,
         trials=tried + earlier_trials,
         effective_trials=trials["dsr_effective"],
     )
+
+
+def better_first(pair: bootstrap.Pair, *, year: float) -> bootstrap.Pair:
+    """The pair the other way round if its difference is negative, and annualised."""
+    difference, low, high = pair.difference * year, pair.low * year, pair.high * year
+    if difference < 0:
+        return replace(pair, a=pair.b, b=pair.a, difference=-difference, low=-high, high=-low)
+    return replace(pair, difference=difference, low=low, high=high)
 
 
 def leaderboard(
@@ -164,32 +168,24 @@ def leaderboard(
     moments = {name: overfitting.sharpe_moments(model.paths[:, model.median]) for name, model in models.items()}
     ratios = np.array([moment["sharpe"] for moment in moments.values()])
     variance = float(np.nanvar(ratios, ddof=1)) if np.isfinite(ratios).sum() > 1 else NAN
-    luck = {name: best_by_luck(variance, count) for name, count in trials.items()}
     year = np.sqrt(bars_per_year)
     rows: dict[str, dict[str, object]] = {}
     for at in np.argsort(-ratios, kind="stable"):  # nan stands last
         name = list(models)[at]
         low, high = intervals.get(name, (NAN, NAN))  # annualised
+        worth = overfitting.standing(moments[name], variance=variance, trials=trials, confidence=confidence)
         rows[name] = {
             **{("sharpe_per_bar" if key == "sharpe" else key): value for key, value in moments[name].items()},
-            **overfitting.standing(moments[name], luck, confidence=confidence),
-            "haircut": ratios[at] - luck["dsr"],
-            "why": undefined(ratios[at], is_deflated=not np.isnan(luck["dsr"]), is_sure=not np.isnan(low)),
+            **worth,
+            "why": undefined(ratios[at], is_deflated=not np.isnan(worth["dsr"]), is_sure=not np.isnan(low)),
             "sharpe": ratios[at] * year,
             "sharpe_low": low,
             "sharpe_high": high,
             "min_backtest_years": backtest_years(ratios[at] * year, trials=trials["dsr"]),
             "sharpe_of_paths": models[name].sharpes * year,
-            **holdout_standing(models[name].holdout, bars_per_year=bars_per_year),
+            **holdout_standing(models[name].holdout, bars_per_year=bars_per_year, confidence=confidence),
         }
     return rows
-
-
-def best_by_luck(variance: float, trials: float) -> float:
-    """The Sharpe that the best of `trials` would show by luck; nan where one model tells no variance across them."""
-    if trials == 1:
-        return 0.0
-    return NAN if np.isnan(variance) else overfitting.expected_max_sharpe(variance=variance, trials=trials)
 
 
 def undefined(ratio: float, *, is_deflated: bool, is_sure: bool) -> str | None:
@@ -209,21 +205,18 @@ def backtest_years(sharpe: float, *, trials: float) -> float:
     return NAN if np.isnan(sharpe) else overfitting.min_backtest_years(sharpe, trials=trials)
 
 
-def holdout_standing(returns: np.ndarray, *, bars_per_year: float) -> dict[str, float]:
+def holdout_standing(returns: np.ndarray, *, bars_per_year: float, confidence: float) -> dict[str, float]:
     """The holdout's annualised Sharpe and the probability that the true one is positive; nan where it never trades."""
     moments = overfitting.sharpe_moments(returns)
-    psr = overfitting.standing(moments, {}, confidence=0.95)["psr"]
-    return {"holdout_sharpe": moments["sharpe"] * np.sqrt(bars_per_year), "holdout_psr": psr}
+    worth = overfitting.standing(moments, variance=NAN, trials={}, confidence=confidence)
+    return {"holdout_sharpe": moments["sharpe"] * np.sqrt(bars_per_year), "holdout_psr": worth["psr"]}
 
 
 def headline(report: Comparison) -> dict[str, object]:
     """The few figures that `dvc metrics` shows."""
     overfit = report.overfit
     best, figures = next(iter(report.board.items()), (None, {}))
-    why = [
-        figures.get("why"),
-        None if overfit else NO_PBO,
-    ]
+    why = [figures.get("why"), None if overfit else NO_PBO]
     return {
         "trials": report.trials,
         "effective_trials": report.effective_trials,
@@ -260,23 +253,27 @@ def table(report: Comparison) -> str:
     for name, row in report.board.items():
         cells = [between(row["sharpe"], row["sharpe_low"], row["sharpe_high"]), *(shown(row[name]) for name in figures)]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", "Sharpe: annualised, net of costs, of the median path; haircut: per bar."])
+    blocks = f"block bootstrap, blocks of {shown(report.block_bars)} bars in the mean"
+    note = f"Sharpe: annualised, net of costs, of the median path, with its interval ({blocks}); haircut: per bar."
+    return "\n".join([*lines, "", note])
 
 
 def verdicts(report: Comparison) -> str:
     """Of which two models it is known which is better, and of which it is not."""
     if not report.pairs:
         return "Fewer than two models trade: there is nothing to tell apart."
-    lines = [
-        f"- {pair.verdict if pair.verdict != bootstrap.UNDECIDED else f'{pair.a} and {pair.b}: {pair.verdict}'}; "
-        f"difference {between(pair.difference, pair.low, pair.high)}, p {shown(pair.p_adjusted)}"
-        + (f" ({pair.why})" if pair.why else "")
+    known = [
+        f"- {pair.verdict} by {between(pair.difference, pair.low, pair.high)}, p {shown(pair.p_adjusted)}"
         for pair in report.pairs
+        if pair.verdict != bootstrap.UNDECIDED
     ]
-    how = (
-        "Differences are of the mean annualised Sharpe of the paths, first over second, each interval by itself; p is "
-    )
-    return "\n".join(["Which is better:", "", *lines, "", f"{how}two-sided and adjusted for all pairs (Holm)."])
+    unknown = [
+        f"- {bootstrap.UNDECIDED}: {pair.a} and {pair.b}" + (f" ({pair.why})" if pair.why else "")
+        for pair in report.pairs
+        if pair.verdict == bootstrap.UNDECIDED
+    ]
+    note = "By: in mean annualised Sharpe of the paths, each interval by itself; p: two-sided, among all pairs (Holm)."
+    return "\n".join([*known, *unknown, "", note])
 
 
 def between(value: object, low: object, high: object) -> str:
