@@ -143,7 +143,8 @@ def correlation(returns: np.ndarray) -> np.ndarray:
     """(trials, trials) Pearson correlations of (T, trials) returns; nan for a trial whose returns never vary."""
     returns = finite("returns", returns)
     moving = np.ptp(returns, axis=0) > 0
-    deviations = (returns - returns.mean(axis=0))[:, moving]
+    deviations = returns[:, moving]
+    deviations -= deviations.mean(axis=0)
     with threadpool_limits(limits=1):  # more threads add up in another order
         products = deviations.T @ deviations
     scale = np.sqrt(np.diag(products))

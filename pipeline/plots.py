@@ -103,7 +103,7 @@ def _edges(logits: np.ndarray) -> np.ndarray:
     """Borders of the bars of logits: around each rank of few strategies, evenly over those of many."""
     ranks = np.unique(np.round(logits, 9))
     if len(ranks) <= MOST_BARS:
-        half = 0.4 * np.diff(ranks).min(initial=1.0)
+        half = 0.4 * np.diff(ranks).min(initial=0.4)
         return np.column_stack([ranks - half, ranks + half]).ravel()
     reach = np.abs(ranks).max() + 1e-6
     return np.linspace(-reach, reach, MOST_BARS + 1) + 1e-9  # a logit of 0 is left of the middle, as it counts

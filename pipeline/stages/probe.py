@@ -16,7 +16,9 @@ from pipeline.samples import Samples, keyed
 
 GUARD = "embargo_sensitivity"
 FOLDS = 4  # each tests every fourth group, so that tests end at many places, far from one another
-ROOM = 1.2  # a group's length in longest embargoes: the three between two tests hold it twice, and as much far away
+ROOM = (
+    1.2  # a group is longer than the longest embargo and label: three between tests hold both twice, and rows far away
+)
 MOST_GROUPS = 64
 SHIFTS = 4  # the groups are cut anew, a quarter of a group later each time: as many more places where tests end
 BLOCK_EMBARGOES = 2  # length of the blocks of time that are resampled
@@ -125,8 +127,8 @@ def undefined(why: str) -> dict[str, Any]:
 def tasks(folds: Folds, factors: Sequence[float], *, shift: int, seed: int) -> Iterator[Task]:
     """The FOLDS tasks that test each development row once, but for the first ones, which a `shift` leaves out."""
     rows = folds.development()
-    groups = group_count(factors[-1] * folds.scheme.embargo_pct)
     times = np.unique(folds.time[rows])
+    groups = group_count(folds, len(times), longest_embargo_bars=lengths(folds, factors)[-1])
     rows = rows[folds.time[rows] >= times[len(times) * shift // (SHIFTS * groups)]]
     cuts = [purged(folds, rows, groups=groups, embargo_bars=bars) for bars in lengths(folds, factors)]
     for fold in range(FOLDS):
@@ -140,13 +142,15 @@ def tasks(folds: Folds, factors: Sequence[float], *, shift: int, seed: int) -> I
         yield Task(rows[test], [rows[train] for train in equal], near, fit_seed)
 
 
-def group_count(longest_pct: float) -> int:
+def group_count(folds: Folds, times: int, *, longest_embargo_bars: int) -> int:
     """How many groups there are; ValueError where the longest embargo leaves no rows far from all tests."""
-    groups = min(MOST_GROUPS, FOLDS * int(1 / (FOLDS * ROOM * longest_pct)))
+    longest_label_bars = int((folds.label_end - folds.time).max()) * folds.embargo_bars / folds.embargo_ms
+    shortest_group = ROOM * (longest_embargo_bars + longest_label_bars)
+    groups = min(MOST_GROUPS, FOLDS * int(times / (FOLDS * shortest_group)))
     if not groups:
         raise ValueError(
-            f"probe: the longest embargo, {longest_pct:.0%} of the development part, leaves no rows far from all "
-            f"tests; lower the last of probe.factors, or split.embargo_pct"
+            f"probe: {times} times cannot hold {FOLDS} groups of {shortest_group:.0f}, for the longest embargo has "
+            f"{longest_embargo_bars} bars; lower the last of probe.factors, or split.embargo_pct"
         )
     return groups
 
@@ -292,8 +296,8 @@ def verdict(
     )
     if falls[0] <= smallest_fall or p_values[0] >= significance:
         return Finding(GUARD, "ok", f"the score does not fall as the embargo grows: {measured}", figures)
-    still = max(bars for bars, p in zip(embargo_bars, p_values, strict=True) if p < significance)
-    remedy = f"it still falls after {still} bars: take a longer embargo, or drop features that tell when a row is"
+    enough = embargo_bars[1 + int(np.flatnonzero(p_values < significance)[-1])]
+    remedy = f"from {enough} bars on no fall is sure: take an embargo no shorter, or drop features that tell the time"
     return Finding(GUARD, "warning", f"suspected leakage, the score falls: {measured}; {remedy}", figures)
 
 
