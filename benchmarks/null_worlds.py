@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import chdir
@@ -28,7 +29,7 @@ from scipy.stats import binomtest
 
 from pipeline.bars import interval_ms
 from pipeline.leakage.findings import LeakageError
-from pipeline.stages import baseline, compare, evaluate, featurize, fetch, guard, ingest, label, split, train
+from pipeline.stages import baseline, compare, evaluate, featurize, fetch, guard, ingest, label, probe, split, train
 
 ROOT = Path(__file__).resolve().parents[1]
 SLICE = ROOT.parent / "shared" / "data" / "BTCUSDT_1m_2024-01-01_90d.parquet"
@@ -127,7 +128,8 @@ def run(world: World, models: Sequence[str]) -> list[Outcome]:
         blocks = params_of(world, models=models)
         alarms = fitted(blocks)
         results = [{} if alarms else traded(blocks, costs) for costs in SETTINGS.values()]
-    common = {"world": world.name, **asdict(world), "alarms": alarms, "seconds": time.perf_counter() - start}
+        found = {"alarms": alarms, "warnings": warnings()}
+    common = {"world": world.name, **asdict(world), **found, "seconds": time.perf_counter() - start}
     return [{"setting": setting, **common, **result} for setting, result in zip(SETTINGS, results, strict=True)]
 
 
@@ -135,13 +137,22 @@ def fitted(blocks: dict[str, Any]) -> list[str]:
     """The line up to the fits has run in the current folder; the guards that stopped it, if any did."""
     write(blocks)
     try:
-        for stage in (fetch, ingest, featurize, label, guard, split, baseline):
+        for stage in (fetch, ingest, featurize, label, guard, split, baseline, probe):
             stage.main(DATASET)
         for model in blocks["models"]:
             train.main(model)
     except LeakageError as error:
         return [line.split(":")[0] for line in str(error).splitlines()]
     return []
+
+
+def warnings() -> list[str]:
+    """The guards of the current folder's reports that warn, without stopping the line."""
+    reports = [json.loads(file.read_text()) for file in Path("trained/reports").rglob("*.json")]
+    findings = [
+        finding for report in reports for finding in (*report.get("guards", []), report.get("guard")) if finding
+    ]
+    return sorted({finding["guard"] for finding in findings if finding["severity"] == "warning"})
 
 
 def traded(blocks: dict[str, Any], costs: dict[str, float]) -> Outcome:
@@ -191,7 +202,8 @@ def summary(outcomes: Sequence[Outcome]) -> Outcome:
     return {
         "worlds": len(outcomes),
         "alarm": rate([bool(outcome["alarms"]) for outcome in outcomes]),
-        "alarms": sorted({name for outcome in outcomes for name in outcome["alarms"]}),
+        "suspected": rate([probe.GUARD in outcome["warnings"] for outcome in ran]),
+        "named": dict(Counter(name for outcome in outcomes for name in (*outcome["alarms"], *outcome["warnings"]))),
         **{f"any_{name}": rate(any_above(ran, name)) for name in ("dsr", "dsr_effective", "psr")},
         **{
             f"model_{name}": rate([model[name] > CONFIDENCE for model in models if model[name] is not None])
@@ -218,6 +230,7 @@ def any_above(outcomes: Sequence[Outcome], name: str) -> list[bool]:
 
 COLUMNS = {
     "a guard's alarm": "alarm",
+    "leakage suspected by embargo": "suspected",
     "any DSR > 0.95": "any_dsr",
     "any DSR of effective trials > 0.95": "any_dsr_effective",
     "a model's DSR > 0.95": "model_dsr",

@@ -250,6 +250,25 @@ def pairs(names: Sequence[str], differences: Mapping[tuple[str, str], tuple[floa
     return figure
 
 
+def embargo(
+    embargo_bars: Sequence[int],
+    near: Sequence[float],
+    interval: tuple[Sequence[float], Sequence[float]],
+    every: Sequence[float],
+    *,
+    title: str,
+) -> Figure:
+    """The information coefficient against the embargo: of rows near a test's end with its interval, and of all."""
+    figure, axes = _axes(title, "embargo, bars", "information coefficient", size=(7.0, 4.2))
+    axes.fill_between(embargo_bars, *interval, color=BLUE, alpha=0.18, lw=0, label="its 95 % interval")
+    axes.plot(embargo_bars, near, color=BLUE, lw=1.8, marker="o", label="rows before a test's end")
+    axes.plot(embargo_bars, every, color=GREY, lw=1.2, marker="o", ms=4, label="all tested rows")
+    axes.axhline(0.0, color=INK, lw=0.8)
+    axes.set_xticks(embargo_bars)
+    _legend_below(figure)
+    return figure
+
+
 def nothing(title: str) -> Figure:
     """A picture that says why there is none."""
     figure, axes = _axes(title, "", "")

@@ -19,6 +19,24 @@ def returns(paths, holdout=None):
     return Returns(time=time[: len(paths)], paths=paths, holdout_time=time[len(paths) :], holdout=holdout)
 
 
+PROBED = {
+    "target": "return_5",
+    "factors": [0, 0.5, 2],
+    "embargo_bars": [0, 5, 20],
+    "ic": [0.3, 0.2, 0.1],
+    "edge_ic": [0.5, 0.25, 0.125],
+    "edge_ic_low": [0.4, 0.15, 0.025],
+    "edge_ic_high": [0.6, 0.35, 0.225],
+    "why": None,
+    "guard": {"guard": "embargo_sensitivity", "severity": "warning", "message": "suspected leakage", "figures": {}},
+}
+UNPROBED = {
+    "target": "return_5",
+    "why": "no multiples",
+    "guard": {"guard": "embargo_sensitivity", "severity": "ok", "message": "not probed: no multiples", "figures": {}},
+}
+
+
 def model(mean, *, seed, rows=4000, paths=3):
     rng = np.random.default_rng(seed)
     return returns(rng.normal(mean, 1e-3, size=(rows, paths)), rng.normal(mean, 1e-3, size=500))
@@ -70,8 +88,9 @@ def test_trials_that_are_alike_count_as_one_and_those_not_known_in_full():
     assert report.trials == 12
     assert report.effective_trials == pytest.approx(1 + 1 + 1 + 1 + 7, abs=0.05)
     assert report.board["a"]["psr"] > report.board["a"]["dsr_effective"] > report.board["a"]["dsr"]
-    assert compare.headline(report)["effective_trials"] == report.effective_trials
-    assert compare.headline(report)["best_dsr"] == pytest.approx(report.board["a"]["dsr"])  # the conservative one
+    headline = compare.headline(report, PROBED)
+    assert headline["effective_trials"] == report.effective_trials
+    assert headline["best_dsr"] == pytest.approx(report.board["a"]["dsr"])  # the conservative one
 
 
 def test_the_sharpe_lies_in_its_interval_and_a_longer_record_makes_it_narrower():
@@ -108,25 +127,42 @@ def test_of_two_models_the_better_is_named_first_whatever_their_order():
 
 def test_one_model_has_a_sharpe_but_no_pbo_and_says_why():
     report = compared({"a": model(1e-4, seed=1)})
-    headline = compare.headline(report)
+    headline = compare.headline(report, PROBED)
     assert np.isnan(headline["pbo"])
     assert headline["why"] == "no PBO: fewer than two models trade, there is nothing to choose from"
     assert report.board["a"]["dsr"] == report.board["a"]["psr"]  # a single trial is not deflated
-    assert "nothing to tell apart" in compare.markdown("klines", report)
+    assert "nothing to tell apart" in compare.markdown("klines", report, PROBED)
 
 
 def test_the_table_shows_a_sharpe_with_its_interval_and_a_dash_where_a_figure_is_undefined():
-    page = compare.markdown("klines", compared({"idle": IDLE, "good": model(2e-4, seed=2)}))
+    page = compare.markdown("klines", compared({"idle": IDLE, "good": model(2e-4, seed=2)}), PROBED)
     assert "| idle | – | – | – |" in page
     assert re.search(r"\| good \| [\d.]+ \[[\d.]+, [\d.]+\] \|", page)
 
 
 def test_the_page_says_which_models_are_known_to_differ_and_which_are_not():
     models = {"good": model(5e-4, seed=1), "a": model(0.0, seed=2), "b": model(0.0, seed=3)}
-    page = compare.markdown("klines", compared(models))
+    page = compare.markdown("klines", compared(models), PROBED)
     assert "- good better than a by " in page
     assert "- good better than b by " in page
     assert re.search(r"- not distinguishable: (a and b|b and a)\n", page)
+
+
+def test_a_score_that_falls_with_the_embargo_is_named_with_its_fall():
+    report = compared({})
+    page = compare.markdown("klines", report, PROBED)
+    assert "Embargo: suspected leakage." in page
+    assert "| 0.5 | 5 | 0.25 [0.15, 0.35] | 0.2 |" in page
+    assert compare.headline(report, PROBED)["embargo_fall"] == 0.375
+    assert compare.embargo(PROBED).axes[0].get_title(loc="left") == "return_5: SUSPECTED LEAKAGE"
+
+
+def test_where_the_embargo_was_not_probed_the_page_says_why():
+    report = compared({})
+    assert compare.markdown("klines", report, UNPROBED).endswith("Embargo: not probed: no multiples.\n")
+    assert np.isnan(compare.headline(report, UNPROBED)["embargo_fall"])
+    assert compare.headline(report, UNPROBED)["why"].endswith("no multiples")
+    assert compare.embargo(UNPROBED).axes[0].get_title(loc="left") == "not probed: no multiples"
 
 
 def test_negative_earlier_trials_are_refused():
@@ -167,7 +203,7 @@ def test_what_evaluate_wrote_is_read_by_path_and_time(tmp_path, monkeypatch):
 
 
 def test_a_dataset_without_a_model_has_an_empty_board():
-    headline = compare.headline(compared({}))
+    headline = compare.headline(compared({}), PROBED)
     assert headline["best"] is None
     assert np.isnan(headline["best_dsr"])
 
@@ -175,7 +211,7 @@ def test_a_dataset_without_a_model_has_an_empty_board():
 def test_the_same_params_give_the_same_report():
     models = {"a": model(1e-4, seed=1), "b": model(2e-5, seed=2)}
     assert compared(models).pairs == compared(models).pairs
-    assert compare.markdown("klines", compared(models)) == compare.markdown("klines", compared(models))
+    assert compare.markdown("klines", compared(models), PROBED) == compare.markdown("klines", compared(models), PROBED)
 
 
 @pytest.mark.parametrize(
@@ -193,9 +229,16 @@ def test_every_comparison_has_its_pictures_the_same_each_time(models, tmp_path, 
     drawn = []
     for folder in ("first", "second"):
         monkeypatch.setattr(workspace, "PLOTS", tmp_path / folder)
-        compare.draw("klines", models, compared(models), bars_per_year=YEAR)
+        compare.draw("klines", models, compared(models), PROBED, bars_per_year=YEAR)
         drawn.append({file.name: file.read_bytes() for file in (tmp_path / folder / "compare_klines").iterdir()})
-    assert sorted(drawn[0]) == ["degradation.png", "equity.png", "pairs.png", "pbo_logits.png", "sharpes.png"]
+    assert sorted(drawn[0]) == [
+        "degradation.png",
+        "embargo.png",
+        "equity.png",
+        "pairs.png",
+        "pbo_logits.png",
+        "sharpes.png",
+    ]
     assert drawn[0] == drawn[1]
 
 

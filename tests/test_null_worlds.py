@@ -135,10 +135,12 @@ def test_a_rate_of_nothing_has_no_interval():
     assert rate([]) == {"count": 0, "of": 0, "low": None, "high": None}
 
 
-def outcome(*dsr: float | None, pbo: float | None, alarms: tuple[str, ...] = ()) -> dict:
+def outcome(
+    *dsr: float | None, pbo: float | None, alarms: tuple[str, ...] = (), warnings: tuple[str, ...] = ()
+) -> dict:
     names = ("psr", "dsr", "dsr_effective", "holdout_psr")
     models = {f"m{i}": {**dict.fromkeys(names), "dsr": value, "ic": 0.1 * i} for i, value in enumerate(dsr)}
-    return {"alarms": list(alarms), **({} if alarms else {"pbo": pbo, "models": models})}
+    return {"alarms": list(alarms), "warnings": list(warnings), **({} if alarms else {"pbo": pbo, "models": models})}
 
 
 def test_a_world_counts_once_however_many_of_its_models_pass_and_not_at_all_where_none_trades():
@@ -148,10 +150,12 @@ def test_a_world_counts_once_however_many_of_its_models_pass_and_not_at_all_wher
 
 def test_a_summary_counts_worlds_models_alarms_and_worlds_without_pbo():
     alarmed = outcome(pbo=None, alarms=("truncation", "embargo"))
-    figures = summary([outcome(0.99, 0.97, pbo=0.02), outcome(0.5, None, pbo=None), outcome(0.2, pbo=0.6), alarmed])
+    suspected = outcome(0.2, pbo=0.6, warnings=("embargo_sensitivity",))
+    figures = summary([outcome(0.99, 0.97, pbo=0.02), outcome(0.5, None, pbo=None), suspected, alarmed])
     assert figures["worlds"] == 4
     assert (figures["alarm"]["count"], figures["alarm"]["of"]) == (1, 4)
-    assert figures["alarms"] == ["embargo", "truncation"]
+    assert figures["named"] == {"embargo": 1, "embargo_sensitivity": 1, "truncation": 1}
+    assert (figures["suspected"]["count"], figures["suspected"]["of"]) == (1, 3)
     assert (figures["any_dsr"]["count"], figures["any_dsr"]["of"]) == (1, 3)
     assert (figures["model_dsr"]["count"], figures["model_dsr"]["of"]) == (2, 4)
     assert figures["without_pbo"] == 1

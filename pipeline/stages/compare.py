@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from pipeline.predictions import HOLDOUT
 
 NAN = float("nan")
 DASH = "–"
+CURVES = ("edge_ic", "edge_ic_low", "edge_ic_high", "ic")  # of the report of the stage probe
 NO_PBO = "no PBO: fewer than two models trade, there is nothing to choose from"
 
 
@@ -64,11 +66,13 @@ def main(dataset: str) -> None:
     tried, block = len(blocks["models"]), workspace.entry(blocks, "compare")
     report = workspace.feed(compared, models, bars_per_year, tried, blocks["seed"], block=block, named="compare")
     folder = workspace.REPORTS / "compare"
+    probed = workspace.read_json(workspace.report("probe", dataset))
     snooping = data_snooping(names, sorted({blocks["models"][name]["target"] for name in names}), trials=report.trials)
-    workspace.write_json(folder / f"{dataset}.json", headline(report))
-    workspace.write_json(folder / "details" / f"{dataset}.json", details(report) | {"guards": [asdict(snooping)]})
-    workspace.write_text(folder / f"{dataset}.md", markdown(dataset, report))
-    draw(dataset, models, report, bars_per_year=bars_per_year)
+    workspace.write_json(folder / f"{dataset}.json", headline(report, probed))
+    guards = [asdict(snooping), probed["guard"]]
+    workspace.write_json(folder / "details" / f"{dataset}.json", details(report) | {"guards": guards})
+    workspace.write_text(folder / f"{dataset}.md", markdown(dataset, report, probed))
+    draw(dataset, models, report, probed, bars_per_year=bars_per_year)
 
 
 def forget_others(names: list[str]) -> None:
@@ -212,11 +216,11 @@ def holdout_standing(returns: np.ndarray, *, bars_per_year: float, confidence: f
     return {"holdout_sharpe": moments["sharpe"] * np.sqrt(bars_per_year), "holdout_psr": worth["psr"]}
 
 
-def headline(report: Comparison) -> dict[str, object]:
-    """The few figures that `dvc metrics` shows."""
+def headline(report: Comparison, probed: Mapping[str, Any]) -> dict[str, object]:
+    """The few figures that `dvc metrics` shows; `probed` is the report of the stage probe."""
     overfit = report.overfit
     best, figures = next(iter(report.board.items()), (None, {}))
-    why = [figures.get("why"), None if overfit else NO_PBO]
+    why = [figures.get("why"), None if overfit else NO_PBO, probed["why"]]
     return {
         "trials": report.trials,
         "effective_trials": report.effective_trials,
@@ -225,6 +229,7 @@ def headline(report: Comparison) -> dict[str, object]:
         "pbo": overfit.pbo if overfit else NAN,
         "degradation_slope": overfit.slope if overfit else NAN,
         "loss_probability": overfit.loss_probability if overfit else NAN,
+        "embargo_fall": NAN if probed["why"] else probed["edge_ic"][0] - probed["edge_ic"][-1],
         "why": "; ".join(str(reason) for reason in why if reason) or None,
     }
 
@@ -239,11 +244,11 @@ def details(report: Comparison) -> dict[str, object]:
     }
 
 
-def markdown(dataset: str, report: Comparison) -> str:
+def markdown(dataset: str, report: Comparison, probed: Mapping[str, Any]) -> str:
     """The comparison as a page that a code host renders."""
     pbo = shown(report.overfit.pbo if report.overfit else NAN)
     title = f"# {dataset}: {report.trials} trials ({shown(report.effective_trials)} effective), PBO {pbo}"
-    return "\n\n".join([title, table(report), verdicts(report)]) + "\n"
+    return "\n\n".join([title, table(report), verdicts(report), sensitivity(probed)]) + "\n"
 
 
 def table(report: Comparison) -> str:
@@ -276,6 +281,20 @@ def verdicts(report: Comparison) -> str:
     return "\n".join([*known, *unknown, "", note])
 
 
+def sensitivity(probed: Mapping[str, Any]) -> str:
+    """The score against the embargo, and what its guard makes of it."""
+    message = f"Embargo: {probed['guard']['message']}."
+    if probed["why"]:
+        return message
+    rows = zip(probed["factors"], probed["embargo_bars"], *(probed[name] for name in CURVES), strict=True)
+    lines = [
+        f"| {factor:g} | {bars} | {between(near, low, high)} | {shown(every)} |"
+        for factor, bars, near, low, high, every in rows
+    ]
+    head = ["| embargo, × default | bars | IC before a test's end | IC of all rows |", "|---|---|---|---|"]
+    return "\n".join([message, "", *head, *lines])
+
+
 def between(value: object, low: object, high: object) -> str:
     """A figure with its interval, where it has one."""
     ends = "" if shown(low) == DASH else f" [{shown(low)}, {shown(high)}]"
@@ -287,7 +306,9 @@ def shown(value: object) -> str:
     return DASH if not isinstance(value, float | np.floating) or np.isnan(value) else f"{value:.4g}"
 
 
-def draw(dataset: str, models: Mapping[str, Returns], report: Comparison, *, bars_per_year: float) -> None:
+def draw(
+    dataset: str, models: Mapping[str, Returns], report: Comparison, probed: Mapping[str, Any], *, bars_per_year: float
+) -> None:
     """The plots of the comparison are in their places."""
     year, ranked = np.sqrt(bars_per_year), {name: models[name] for name in report.board}
     sharpes = {name: model.sharpes * year for name, model in ranked.items()}
@@ -306,6 +327,7 @@ def draw(dataset: str, models: Mapping[str, Returns], report: Comparison, *, bar
             list(ranked), differences, title=f"{dataset}: Sharpe of row over column, grey where not distinguishable"
         ),
         **choice(report.overfit, year=year),
+        "embargo": embargo(probed),
     }
     for name, figure in figures.items():
         workspace.write_figure(workspace.PLOTS / f"compare_{dataset}" / f"{name}.png", figure)
@@ -325,6 +347,16 @@ def choice(overfit: overfitting.Overfitting | None, *, year: float) -> dict[str,
             loss_probability=overfit.loss_probability,
         ),
     }
+
+
+def embargo(probed: Mapping[str, Any]) -> Figure:
+    """The picture of the score against the embargo; a fall that is no chance is named in its title."""
+    guard = probed["guard"]
+    if probed["why"]:
+        return plots.nothing(guard["message"])
+    verdict = "the score does not fall with the embargo" if guard["severity"] == "ok" else "SUSPECTED LEAKAGE"
+    near, low, high, every = (probed[name] for name in CURVES)
+    return plots.embargo(probed["embargo_bars"], near, (low, high), every, title=f"{probed['target']}: {verdict}")
 
 
 def fan(model: Returns) -> plots.Fan:
