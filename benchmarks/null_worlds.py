@@ -37,6 +37,7 @@ DATASET = "klines"
 BLOCK_BARS = 60  # stay together, so that volatility clusters within them as it did
 SETTINGS = {"costs of params": {}, "no costs": {"fee_bps": 0.0, "slippage_bps": 0.0, "band": 0.0}}
 CONFIDENCE = 0.95
+FIGURES = ("dsr", "dsr_effective", "psr", "holdout_psr")  # probabilities, of the leaderboard
 
 Outcome = dict[str, Any]
 
@@ -194,7 +195,10 @@ def rate(facts: Sequence[bool]) -> Outcome:
 
 
 def summary(outcomes: Sequence[Outcome]) -> Outcome:
-    """The calibration of worlds of one truth in one setting: rates by world, by model that trades, PBO and IC."""
+    """The calibration of worlds of one truth in one setting: rates by world, by model that trades, PBO and IC.
+
+    Models of one world go together: the intervals of rates by model are narrower than the truth.
+    """
     ran = [outcome for outcome in outcomes if not outcome["alarms"]]
     models = [model for outcome in ran for model in outcome["models"].values()]
     pbo = [outcome["pbo"] for outcome in ran if outcome["pbo"] is not None]
@@ -204,10 +208,10 @@ def summary(outcomes: Sequence[Outcome]) -> Outcome:
         "alarm": rate([bool(outcome["alarms"]) for outcome in outcomes]),
         "suspected": rate([probe.GUARD in outcome["warnings"] for outcome in ran]),
         "named": dict(Counter(name for outcome in outcomes for name in (*outcome["alarms"], *outcome["warnings"]))),
-        **{f"any_{name}": rate(any_above(ran, name)) for name in ("dsr", "dsr_effective", "psr")},
+        **{f"any_{name}": rate(any_above(ran, name)) for name in FIGURES},
         **{
             f"model_{name}": rate([model[name] > CONFIDENCE for model in models if model[name] is not None])
-            for name in ("dsr", "dsr_effective", "psr", "holdout_psr")
+            for name in FIGURES
         },
         "without_pbo": len(ran) - len(pbo),
         "pbo_at_most_0.05": rate([value <= 0.05 for value in pbo]),
@@ -230,12 +234,10 @@ def any_above(outcomes: Sequence[Outcome], name: str) -> list[bool]:
 
 COLUMNS = {
     "a guard's alarm": "alarm",
-    "leakage suspected by embargo": "suspected",
+    "leakage suspected": "suspected",
     "any DSR > 0.95": "any_dsr",
-    "any DSR of effective trials > 0.95": "any_dsr_effective",
-    "a model's DSR > 0.95": "model_dsr",
-    "a model's PSR > 0.95": "model_psr",
-    "a model's holdout PSR > 0.95": "model_holdout_psr",
+    "the same, effective trials": "any_dsr_effective",
+    "any holdout PSR > 0.95": "any_holdout_psr",
     "PBO ≤ 0.05": "pbo_at_most_0.05",
     "PBO ≥ 0.5": "pbo_at_least_0.5",
 }
@@ -255,7 +257,7 @@ def shown(figure: Outcome) -> str:
     """`2/40 (0.6-17 %)`, or a dash where nothing was asked."""
     if not figure["of"]:
         return "–"
-    return f"{figure['count']}/{figure['of']} ({100 * figure['low']:.2g}–{100 * figure['high']:.2g} %)"
+    return f"{figure['count']}/{figure['of']} ({100 * figure['low']:.0f}–{100 * figure['high']:.0f} %)"
 
 
 def deciles(figures: Outcome) -> str:

@@ -1,5 +1,6 @@
 """The README tells what the code is."""
 
+import json
 import re
 from pathlib import Path
 
@@ -27,6 +28,20 @@ def test_every_stage_is_described():
         r"^\| `(\w+)` \|", README.split("## The line")[1].split("### Adding to it")[0], flags=re.MULTILINE
     )
     assert described == list(stages)
+
+
+def test_the_canaries_are_those_of_the_report():
+    report = (ROOT / "trained/reports/canary/klines.md").read_text()
+    table = [line for line in report.splitlines() if line.startswith("|")]
+    assert "\n".join(table) in README
+
+
+def test_every_guard_of_the_reports_is_described():
+    reports = [json.loads(file.read_text()) for file in (ROOT / "trained/reports").rglob("*.json")]
+    parts = [part for report in reports for part in (report, *report.get("fits", []))]
+    found = {finding["guard"] for part in parts for finding in part.get("guards", [])}
+    described = re.findall(r"^\| `(\w+)` \|", README.split("### Guards")[1].split("<details>")[0], flags=re.MULTILINE)
+    assert sorted(described) == sorted(found)
 
 
 def test_every_file_that_it_names_exists():

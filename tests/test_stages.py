@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -111,6 +112,18 @@ def test_killed_and_repeated_on_another_number_of_workers_it_ends_in_the_same_by
     assert not (again / "trained/models/lightgbm").exists(), "the stage was over before it could be killed"
     command(again, "dvc", "repro", PIPELINE_WORKERS="1")
     assert (again / "dvc.lock").read_text() == (line / "dvc.lock").read_text()
+
+
+@pytest.mark.parametrize("method", ["purged_kfold", "walk_forward_expanding", "walk_forward_rolling"])
+def test_every_way_to_cut_folds_goes_through_the_line(line, method):
+    printed = command(line, "dvc", "exp", "run", "-n", method.replace("_", "-"), "-S", f"split.method={method}")
+    assert "Running stage 'parity@lightgbm'" in printed
+    assert "Running stage 'featurize@klines'" not in printed
+    split = json.loads((line / "trained/reports/split/klines.json").read_text())
+    paths = pd.read_parquet(line / "trained/returns/lightgbm.parquet")["path"]
+    assert (split["method"], split["n_paths"], paths.max()) == (method, 1, 0)
+    command(line, "git", "checkout", "--force", "--quiet", "main")
+    command(line, "dvc", "checkout", "--force")
 
 
 def test_an_experiment_on_costs_retrains_nothing_and_its_branch_brings_its_results_back(line):

@@ -58,7 +58,7 @@ def main(model: str) -> None:
     kind = workspace.entry(blocks, f"datasets.{block['dataset']}.targets.{block['target']}.kind")
     shape = base.Shape(columns=samples.columns, outputs=labels.OUTPUTS[kind])
     block_of_train = workspace.entry(blocks, "train")
-    planned = list(workspace.feed(tasks, folds, model, blocks["seed"], block=block_of_train, named="train"))
+    planned = workspace.feed(tasks, folds, model, blocks["seed"], block=block_of_train, named="train")
     with workspace.replacing(workspace.MODELS / model) as folder:
         jobs = (
             delayed(fit)(
@@ -67,7 +67,7 @@ def main(model: str) -> None:
             for task in planned
         )
         pool = Parallel(n_jobs=workspace.workers(), return_as="generator")
-        fits = list(tqdm(pool(jobs), total=len(planned), desc=f"train {model}", unit="fit"))
+        fits = list(tqdm(pool(jobs), total=folds.n_splits + 1, desc=f"train {model}", unit="fit"))
         importances = base.load(folder).importances()
         workspace.write_json(workspace.report("train", model), report(fits, importances))
         raise_if_critical(finding for done in fits for finding in [*done.guards, *done.probes])
@@ -79,9 +79,9 @@ def tasks(folds: Folds, model: str, seed: int, *, valid_pct: float) -> Iterator[
 
     The split with the fewest train rows, the first of several, is the one that the model is probed on.
     """
-    trains = {split: folds.train(split) for split in range(folds.n_splits)}
-    cheapest = min(trains, key=lambda split: len(trains[split]))
-    for split, rows in {**trains, FINAL: folds.development()}.items():
+    cheapest = int(np.argmin(folds.counts().train))
+    for split in (*range(folds.n_splits), FINAL):
+        rows = folds.development() if split == FINAL else folds.train(split)
         train, valid = folds.early_stopping(rows, valid_pct)
         test = folds.holdout() if split == FINAL else folds.test(split)
         yield Task(split, train, valid, test, workspace.seed_for(seed, model, split), split == cheapest)
