@@ -13,6 +13,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from pipeline.predictions import HOLDOUT
+from pipeline.stages import baseline, compare, evaluate, export, parity, probe, split, train
+
 ROOT = Path(__file__).parents[1]
 UP_TO_DATE = "Data and pipelines are up to date."
 SMALL = {
@@ -89,9 +92,9 @@ def test_a_second_repro_does_nothing(line):
 
 
 def test_every_row_lost_has_one_cause_and_the_counts_add_up(line):
-    split = json.loads((line / "trained/reports/split/klines.json").read_text())
-    assert split["bars"] == split["rows"] + sum(split["lost"].values())
-    assert split["rows"] == split["development"] + split["gap"] + split["holdout"]
+    report = json.loads((line / "trained/reports/split/klines.json").read_text())
+    assert report["bars"] == report["rows"] + sum(report["lost"].values())
+    assert report["rows"] == report["development"] + report["gap"] + report["holdout"]
 
 
 def test_killed_and_repeated_on_another_number_of_workers_it_ends_in_the_same_bytes(line, tmp_path):
@@ -115,15 +118,28 @@ def test_killed_and_repeated_on_another_number_of_workers_it_ends_in_the_same_by
 
 
 @pytest.mark.parametrize("method", ["purged_kfold", "walk_forward_expanding", "walk_forward_rolling"])
-def test_every_way_to_cut_folds_goes_through_the_line(line, method):
-    printed = command(line, "dvc", "exp", "run", "-n", method.replace("_", "-"), "-S", f"split.method={method}")
-    assert "Running stage 'parity@lightgbm'" in printed
-    assert "Running stage 'featurize@klines'" not in printed
-    split = json.loads((line / "trained/reports/split/klines.json").read_text())
-    paths = pd.read_parquet(line / "trained/returns/lightgbm.parquet")["path"]
-    assert (split["method"], split["n_paths"], paths.max()) == (method, 1, 0)
-    command(line, "git", "checkout", "--force", "--quiet", "main")
-    command(line, "dvc", "checkout", "--force")
+def test_every_way_to_cut_folds_goes_through_the_line(line, method, tmp_path, monkeypatch):
+    folder = shutil.copytree(line, tmp_path / method, ignore=shutil.ignore_patterns(".git", ".dvc"))
+    blocks = yaml.safe_load((folder / "params.yaml").read_text())
+    blocks["split"]["method"] = method
+    (folder / "params.yaml").write_text(yaml.safe_dump(blocks, sort_keys=False))
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PIPELINE_WORKERS", "1")
+    for stage in (split, baseline, probe):
+        stage.main("klines")
+    for model in MODELS:
+        train.main(model)
+        evaluate.main(model)
+    compare.main("klines")
+    for model in MODELS:
+        export.main(model)
+        parity.main(model)
+    report = json.loads(Path("trained/reports/split/klines.json").read_text())
+    assert (report["method"], report["n_paths"]) == (method, 1)
+    assert set(pd.read_parquet("trained/returns/lightgbm.parquet")["path"]) == {0, HOLDOUT}
+    board = json.loads(Path("trained/reports/compare/details/klines.json").read_text())["leaderboard"]
+    assert set(board) == set(MODELS)
+    assert all(len(row["sharpe_of_paths"]) == 1 for row in board.values())
 
 
 def test_an_experiment_on_costs_retrains_nothing_and_its_branch_brings_its_results_back(line):
