@@ -107,8 +107,9 @@ def test_a_path_that_names_no_readable_file_is_refused(name, message, tmp_path):
         ("bars.csv", b""),
         ("bars.csv", b"\xff\xfe\x00"),
         ("bars.csv.gz", b"not gzip"),
-        ("bars.csv.gz", gzip.compress(b"open_time,close\n1,2\n" * 99)[:-12]),
+        ("bars.csv.gz", gzip.compress(b"open_time,close\n1,2\n" * 99, mtime=0)[:-12]),
     ],
+    ids=["no parquet", "nothing", "no text", "no gzip", "half a gzip"],
 )
 def test_an_unreadable_file_is_refused_by_name(name, content, tmp_path):
     path = tmp_path / name
