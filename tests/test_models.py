@@ -1,4 +1,4 @@
-"""The promise, kept by every block under `models:` in params.yaml. A new model needs no new test."""
+"""The promise, kept by every block under `models:` and `shelf:` in params.yaml. A new model needs no new test."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from pipeline.samples import Samples
 from tests.data import TEST, TRAIN, VALID, planted, planted_signal, spoilt
 
 PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
-BLOCKS = PARAMS["models"]
+BLOCKS = PARAMS["models"] | PARAMS["shelf"]
 
 
 def kind_of(name: str) -> str:

@@ -49,14 +49,14 @@ def inputs():
 
 def test_an_equal_graph_passes(model, inputs, tmp_path):
     model.to_onnx(tmp_path / "model.onnx")
-    found = parity.compare(model, tmp_path / "model.onnx", inputs, scale=np.array([2.0]))
+    found = parity.compare(model, tmp_path / "model.onnx", [inputs], scale=np.array([2.0]))
     assert found["max_abs"] == 0
     parity.refuse(found, "holdout", **LIMITS)
 
 
 def test_a_graph_that_answers_otherwise_stops_the_line_naming_the_row(model, inputs, tmp_path):
     model.to_onnx(tmp_path / "model.onnx", factor=2.001)
-    found = parity.compare(model, tmp_path / "model.onnx", inputs, scale=np.array([2.0]))
+    found = parity.compare(model, tmp_path / "model.onnx", [inputs], scale=np.array([2.0]))
     worst = int(np.argmax(np.abs(inputs[:, 0])))
     assert found["max_abs"] == pytest.approx(0.001 * abs(inputs[worst, 0]), rel=1e-3)
     with pytest.raises(
@@ -68,7 +68,7 @@ def test_a_graph_that_answers_otherwise_stops_the_line_naming_the_row(model, inp
 def test_a_difference_that_is_small_in_itself_counts_over_the_spread_of_the_answers(model, inputs, tmp_path):
     model.to_onnx(tmp_path / "model.onnx", factor=2.0 + 2e-6)
     small = inputs * np.float32(0.01)
-    found = parity.compare(model, tmp_path / "model.onnx", small, scale=np.array([1e-4]))
+    found = parity.compare(model, tmp_path / "model.onnx", [small], scale=np.array([1e-4]))
     assert found["max_abs"] < 1e-5 < found["max_over_std"]
     with pytest.raises(parity.ParityError, match="over_std"):
         parity.refuse(found, "holdout", **LIMITS)
@@ -76,14 +76,14 @@ def test_a_difference_that_is_small_in_itself_counts_over_the_spread_of_the_answ
 
 def test_answers_that_never_vary_have_no_relative_difference(model, inputs, tmp_path):
     model.to_onnx(tmp_path / "model.onnx")
-    found = parity.compare(model, tmp_path / "model.onnx", inputs, scale=np.array([0.0]))
+    found = parity.compare(model, tmp_path / "model.onnx", [inputs], scale=np.array([0.0]))
     assert np.isnan(found["max_over_std"])
     parity.refuse(found, "holdout", **LIMITS)
 
 
 def test_a_graph_that_answers_nan_stops_the_line(model, inputs, tmp_path):
     model.to_onnx(tmp_path / "model.onnx", factor=np.nan)
-    found = parity.compare(model, tmp_path / "model.onnx", inputs, scale=np.array([2.0]))
+    found = parity.compare(model, tmp_path / "model.onnx", [inputs], scale=np.array([2.0]))
     with pytest.raises(parity.ParityError, match="100 answers to the holdout rows differ by no finite number"):
         parity.refuse(found, "holdout", **LIMITS)
 

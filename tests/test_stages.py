@@ -22,11 +22,13 @@ SMALL = {
     "sources.simulated.days": 4,
     "trees.rounds": 30,
     "trees.patience": 10,
+    "nets.epochs": 2,
+    "nets.stride": 16,
     "split.groups": 4,
     "compare.blocks": 8,
     "trading.band": 0.02,
 }
-MODELS = ("lightgbm", "xgboost_barrier")
+MODELS = ("lightgbm", "xgboost_barrier", "lstm")
 
 
 def command(folder: Path, *words: str, **environment: str) -> str:

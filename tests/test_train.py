@@ -57,7 +57,9 @@ def test_a_fit_is_asked_about_its_rows_and_the_probed_one_about_its_model(tmp_pa
 class LearnsFromTheTable(LightGBM):
     """A model that adds rows of the whole table to the train rows it is given."""
 
-    def fit(self, samples: Samples, train: np.ndarray, valid: np.ndarray) -> list[dict[str, float]]:
+    def fit(
+        self, samples: Samples, train: np.ndarray, valid: np.ndarray, *, bench: base.Bench | None = None
+    ) -> list[dict[str, float]]:
         everywhere = np.union1d(train, np.arange(0, len(samples.time), 3))
         return super().fit(samples, everywhere, valid)
 
@@ -90,4 +92,4 @@ def test_the_report_holds_what_was_said_of_every_fit_and_of_the_model(tmp_path: 
     assert {tuple(found["guard"] for found in fit["guards"]) for fit in report["fits"]} == {
         ("normalization", "fit_rows")
     }
-    assert [fit["split"] for fit in report["fits"]] == [*range(6), "final"]
+    assert [fit["split"] for fit in report["fits"]] == [*map(str, range(6)), "final"]

@@ -17,7 +17,7 @@ from sklearn.metrics import log_loss, mean_squared_error
 
 from pipeline.labels import OUTPUTS
 from pipeline.models.base import Model, Shape, build
-from pipeline.models.trees._graph import LEAF, Tree, leaf_ranks, leaves_taken, read_trees, split_points
+from pipeline.models.trees.engine.graph import LEAF, Tree, leaf_ranks, leaves_taken, read_trees, split_points
 from pipeline.models.trees.lightgbm import with_float32_leaves, with_float32_thresholds
 from pipeline.samples import Samples
 from tests.data import TEST, TRAIN, VALID, planted

@@ -14,6 +14,16 @@ import numpy as np
 from pipeline.samples import Samples
 
 MODELS = Path(__file__).parent
+HISTORY = (  # what an entry of a fit's history may tell; the first three stand in every one
+    "round",
+    "train",
+    "valid",
+    "learning_rate",
+    "gradient_norm",
+    "gradient_norm_max",
+    "valid_accuracy",
+    "valid_f1",
+)
 BLOCK_KEYS = ("dataset", "target", "family", "plugin", "build")
 
 
@@ -48,6 +58,16 @@ def score_of(answer: np.ndarray, outputs: tuple[str, ...]) -> np.ndarray:
     return score.clip(-1.0, 1.0)
 
 
+@dataclass(frozen=True)
+class Bench:
+    """Where a long fit may leave what it needs to go on after an interruption, and tell how it goes."""
+
+    folder: Path  # of checkpoints, shared by the fits of a model
+    metrics: Path  # a CSV that every fit adds its epochs to
+    name: str  # of the fit, as a file name
+    labels: Mapping[str, object]  # of the fit, the first columns of its lines in the CSV
+
+
 @dataclass(kw_only=True, eq=False)
 class Model(ABC):
     """What every model promises. One fitted model = one ONNX graph with the same answers.
@@ -68,11 +88,20 @@ class Model(ABC):
         """How many bars before its own row an input reads: none, but where a family sees windows."""
         return 0
 
+    @property
+    def fits_alone(self) -> bool:
+        """Whether one fit must follow another, as on a GPU that they would share."""
+        return False
+
     @abstractmethod
-    def fit(self, samples: Samples, train: np.ndarray, valid: np.ndarray) -> list[dict[str, float]]:
+    def fit(
+        self, samples: Samples, train: np.ndarray, valid: np.ndarray, *, bench: Bench | None = None
+    ) -> list[dict[str, float]]:
         """The model has learnt from `train` and stopped by `valid`, both row indices; no other row matters.
 
-        Returns the history, one entry a round or epoch with the loss on both: {"round": 1, "train": 0.7, "valid": 0.8}.
+        With a `bench`, a fit that takes long goes on from where it was interrupted; what it learns is the same.
+        Returns the history, one entry a round or epoch, of what `HISTORY` names, with the loss on both parts:
+        {"round": 1, "train": 0.7, "valid": 0.8}.
         """
 
     def inputs(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
@@ -86,9 +115,13 @@ class Model(ABC):
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         """The answer (B, len(outputs)): a value, or one probability for each class, which sum to one."""
 
+    def answer(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
+        """The answer (B, len(outputs)) for these rows, however many."""
+        return self.predict(self.inputs(samples, rows))
+
     def score(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
         """What trading uses, (B,) in [-1, 1]."""
-        return score_of(self.predict(self.inputs(samples, rows)), self.outputs)
+        return score_of(self.answer(samples, rows), self.outputs)
 
     @abstractmethod
     def standardisation(self) -> tuple[np.ndarray, np.ndarray] | None:
@@ -100,6 +133,10 @@ class Model(ABC):
     def importances(self) -> dict[str, dict[str, float]] | None:
         """How much each column counts, by kind of importance: {"gain": {"rsi_14": 3.2}}; None where undefined."""
         return None
+
+    def diagnosis(self) -> dict[str, Any]:
+        """What the last fit says of itself, JSON-able; nothing where there is nothing to say."""
+        return {}
 
     def hard_inputs(self, inputs: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
         """Inputs, made from ordinary ones, on which deployments go wrong: zeros of both signs and tiny numbers.
@@ -192,14 +229,24 @@ def _check_keys(name: str, *, given: tuple[str, ...], known: tuple[str, ...]) ->
 
 
 def _plugin(family: str, plugin: str) -> type[Model]:
-    """The one model class in `pipeline/models/<family>/<plugin>.py`: the file name is the registry."""
-    families = sorted(folder.parent.name for folder in MODELS.glob("*/engine.py"))
+    """The one public class in `pipeline/models/<family>/<plugin>.py`: the file name is the registry.
+
+    Where it is not a model itself, such as the module of a net, the family's `engine/promise.py` makes it one.
+    """
+    families = sorted(folder.parents[1].name for folder in MODELS.glob("*/engine/__init__.py"))
     if family not in families:
         raise ValueError(f"unknown family {family!r}; there are {families}")
-    plugins = sorted(p.stem for p in (MODELS / family).glob("[!_]*.py") if p.stem != "engine")
+    plugins = sorted(p.stem for p in (MODELS / family).glob("[!_]*.py"))
     if plugin not in plugins:
         raise ValueError(f"unknown plugin {plugin!r} of family {family!r}; there are {plugins}")
     module = importlib.import_module(f"pipeline.models.{family}.{plugin}")
-    (found,) = (c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__)
-    assert issubclass(found, Model)
-    return found
+    (found,) = (
+        c
+        for name, c in vars(module).items()
+        if inspect.isclass(c) and c.__module__ == module.__name__ and not name.startswith("_")
+    )
+    if issubclass(found, Model):
+        return found
+    promise = importlib.import_module(f"pipeline.models.{family}.engine.promise")
+    promised: type[Model] = promise.promised(found)
+    return promised

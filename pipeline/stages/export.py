@@ -11,7 +11,7 @@ import onnx
 from pipeline import workspace
 from pipeline.models import base
 
-PACKAGES = ("lightgbm", "numba", "numpy", "onnx", "onnxmltools", "onnxruntime", "xgboost")
+PACKAGES = ("lightgbm", "numba", "numpy", "onnx", "onnxmltools", "onnxruntime", "torch", "xgboost")
 
 
 def main(model: str) -> None:

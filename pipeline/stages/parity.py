@@ -1,5 +1,6 @@
 """parity <model>: the deployed graph answers as the trained model does, or the line stops here."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from pipeline.folds import Folds
 from pipeline.models import base
 from pipeline.samples import Samples, keyed
 
-BATCHES = (1, 2, 37)  # and all rows at once
+BATCHES = (1, 2, 37)  # and as many at once as there are
+ROWS_AT_ONCE = 4096
 
 
 class ParityError(ValueError):
@@ -23,42 +25,57 @@ def main(model: str) -> None:
     block = workspace.entry(blocks, f"models.{model}")
     fitted = base.load(workspace.MODELS / model)
     graph = workspace.ONNX / model / "model.onnx"
-    inputs = holdout_inputs(fitted, block)
-    hard = fitted.hard_inputs(inputs, rng=np.random.default_rng(workspace.seed_for(blocks["seed"], model, -1)))
-    scale = fitted.predict(inputs).std(axis=0, dtype=np.float64)  # (outputs,)
-    report = {named: compare(fitted, graph, rows, scale=scale) for named, rows in (("holdout", inputs), ("hard", hard))}
-    for named, found in report.items():
-        workspace.feed(refuse, found, named, block=workspace.entry(blocks, "parity"), named="parity")
-    workspace.write_json(workspace.report("parity", model), report)
+    samples, rows = holdout(block)
+    rng = np.random.default_rng(workspace.seed_for(blocks["seed"], model, -1))
+    some = fitted.inputs(samples, np.sort(rng.permutation(rows)[:ROWS_AT_ONCE]))
+    scale = fitted.answer(samples, rows).std(axis=0, dtype=np.float64)  # (outputs,)
+    ordinary = (fitted.inputs(samples, part) for part in parts(rows))
+    found = {
+        "holdout": compare(fitted, graph, ordinary, scale=scale),
+        "hard": compare(fitted, graph, parts(fitted.hard_inputs(some, rng=rng)), scale=scale),
+    }
+    for named, figures in found.items():
+        workspace.feed(refuse, figures, named, block=workspace.entry(blocks, "parity"), named="parity")
+    workspace.write_json(workspace.report("parity", model), found)
 
 
-def holdout_inputs(fitted: base.Model, block: workspace.Block) -> np.ndarray:
-    """What the model is fed for every holdout row."""
+def holdout(block: workspace.Block) -> tuple[Samples, np.ndarray]:
+    """The samples that a model was trained on, and the rows of the holdout."""
     folds, segment = Folds.load(workspace.FOLDS / f"{block['dataset']}.parquet")
     samples = Samples.load(
         workspace.FEATURES / f"{block['dataset']}.parquet",
         workspace.LABELS / block["dataset"] / f"{block['target']}.parquet",
         rows=keyed(segment, folds.time),
     )
-    return fitted.inputs(samples, folds.holdout())
+    return samples, folds.holdout()
 
 
-def compare(fitted: base.Model, graph: Path, inputs: np.ndarray, *, scale: np.ndarray) -> dict[str, float]:
+def parts(rows: np.ndarray) -> Iterator[np.ndarray]:
+    """ROWS_AT_ONCE of them at a time: windows of a whole holdout would fill the memory."""
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        yield rows[start : start + ROWS_AT_ONCE]
+
+
+def compare(fitted: base.Model, graph: Path, inputs: Iterable[np.ndarray], *, scale: np.ndarray) -> dict[str, float]:
     """How far the graph's answers lie from the model's, over every batch size, and how many leaves it takes otherwise.
 
     Args:
         fitted: the model.
         graph: the ONNX file.
-        inputs: (B, ...) float32.
+        inputs: arrays of (B, ...) float32, one after another.
         scale: (outputs,) the standard deviation of the model's answers, the unit of the relative differences.
     """
-    expected = fitted.predict(inputs).astype(np.float64)
-    apart = np.max([distance(run(graph, inputs, batch), expected) for batch in (*BATCHES, len(inputs))], axis=0)
+    session, differences, flips = opened(graph), [], []
+    for some in inputs:
+        expected = fitted.predict(some).astype(np.float64)
+        answers = (run(session, some, batch) for batch in (*BATCHES, len(some)))
+        differences.append(np.max([distance(answer, expected) for answer in answers], axis=0))
+        flips.append(fitted.flipped(some, graph))
+    apart, flipped = np.concatenate(differences), np.concatenate(flips)
     relative = apart[:, scale > 0] / scale[scale > 0]  # an output that never varies has no relative difference
     worst = np.unravel_index(np.argmax(apart), apart.shape)[0]  # of nan the first, if there is any
-    flipped = fitted.flipped(inputs, graph)
     return {
-        "rows": len(inputs),
+        "rows": len(apart),
         "mean_abs": float(apart.mean()),
         "max_abs": float(apart.max()),
         "mean_over_std": float(relative.mean()) if relative.size else float("nan"),
@@ -77,11 +94,15 @@ def distance(answer: np.ndarray, expected: np.ndarray) -> np.ndarray:
     return np.asarray(np.abs(answer - expected))
 
 
-def run(graph: Path, inputs: np.ndarray, batch: int) -> np.ndarray:
-    """The graph's answers to `inputs`, fed `batch` rows at a time, on one thread as a hot path would."""
+def opened(graph: Path) -> onnxruntime.InferenceSession:
+    """The graph, to be run on one thread as a hot path would."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def run(session: onnxruntime.InferenceSession, inputs: np.ndarray, batch: int) -> np.ndarray:
+    """The graph's answers to `inputs`, fed `batch` rows at a time."""
     fed = [inputs[start : start + batch] for start in range(0, len(inputs), batch)]
     return np.concatenate([session.run(["answer"], {"inputs": rows})[0] for rows in fed])
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from pipeline.predictions import FINAL
 from pipeline.samples import Samples, keyed
 
 Importances = dict[str, dict[str, float]] | None
+HISTORY = ("split", *base.HISTORY)  # the columns of the file of epochs
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Fit:
 
     split: int
     history: list[dict[str, float]]
+    diagnosis: dict[str, Any]
     rows: dict[str, int]
     tested: pd.DataFrame
     trained: pd.DataFrame
@@ -59,19 +62,37 @@ def main(model: str) -> None:
     shape = base.Shape(columns=samples.columns, outputs=labels.OUTPUTS[kind])
     block_of_train = workspace.entry(blocks, "train")
     planned = workspace.feed(tasks, folds, model, blocks["seed"], block=block_of_train, named="train")
+    shared = workspace.entry(blocks, block["family"])
+    is_alone = base.build(block, shape, shared=shared, seed=blocks["seed"]).fits_alone
+    live = workspace.HISTORY / f"{model}.csv"
+    workspace.write_text(live, ",".join(HISTORY) + "\n")  # fits add to it as they go
     with workspace.replacing(workspace.MODELS / model) as folder:
         jobs = (
-            delayed(fit)(
-                task, block, shape, samples=samples, shared=workspace.entry(blocks, block["family"]), folder=folder
-            )
+            delayed(fit)(task, block, shape, samples=samples, shared=shared, folder=folder, bench=bench(model, task))
             for task in planned
         )
-        pool = Parallel(n_jobs=workspace.workers(), return_as="generator")
+        pool = Parallel(n_jobs=1 if is_alone else workspace.workers(), return_as="generator")
         fits = list(tqdm(pool(jobs), total=folds.n_splits + 1, desc=f"train {model}", unit="fit"))
         importances = base.load(folder).importances()
         workspace.write_json(workspace.report("train", model), report(fits, importances))
         raise_if_critical(finding for done in fits for finding in [*done.guards, *done.probes])
         write(model, fits, importances)
+    workspace.remove(workspace.CHECKPOINTS / model)
+
+
+def bench(model: str, task: Task) -> base.Bench:
+    """Where a fit keeps what it needs after an interruption, and tells how it goes."""
+    return base.Bench(
+        folder=workspace.CHECKPOINTS / model,
+        metrics=workspace.HISTORY / f"{model}.csv",
+        name=named(task.split),
+        labels={"split": named(task.split)},
+    )
+
+
+def named(split: int) -> str:
+    """The number of a split, or that it is the final fit."""
+    return "final" if split == FINAL else str(split)
 
 
 def tasks(folds: Folds, model: str, seed: int, *, valid_pct: float) -> Iterator[Task]:
@@ -88,11 +109,18 @@ def tasks(folds: Folds, model: str, seed: int, *, valid_pct: float) -> Iterator[
 
 
 def fit(
-    task: Task, block: workspace.Block, shape: base.Shape, *, samples: Samples, shared: workspace.Block, folder: Path
+    task: Task,
+    block: workspace.Block,
+    shape: base.Shape,
+    *,
+    samples: Samples,
+    shared: workspace.Block,
+    folder: Path,
+    bench: base.Bench | None = None,
 ) -> Fit:
     """One fit and its answers; the final one is saved to `folder`."""
     model = base.build(block, shape, shared=shared, seed=task.seed)
-    history = model.fit(samples, task.train, task.valid)
+    history = model.fit(samples, task.train, task.valid, bench=bench)
     if task.split == FINAL:
         model.save(folder)
     twin = base.build(block, shape, shared=shared, seed=task.seed)
@@ -100,6 +128,7 @@ def fit(
     return Fit(
         split=task.split,
         history=history,
+        diagnosis=model.diagnosis(),
         rows={"train": len(task.train), "valid": len(task.valid), "test": len(task.test)},
         tested=answers(model, task.split, samples=samples, rows=task.test),
         trained=answers(model, task.split, samples=samples, rows=fitted_on)[["split", "row", "score"]],
@@ -115,22 +144,19 @@ def probes(model: base.Model, twin: base.Model, task: Task, *, samples: Samples)
     """What the guards say of a fitted model, by its unfitted twin: it learns from its rows and answers inputs alone."""
     seen = np.concatenate([task.train, task.valid])
 
-    def answer(table: Samples, rows: np.ndarray) -> np.ndarray:
-        return model.predict(model.inputs(table, rows))
-
     def refit(table: Samples) -> np.ndarray:
         if table is samples:  # that fit has been made
-            return answer(samples, task.test)
+            return model.answer(samples, task.test)
         twin.fit(table, task.train, task.valid)
-        return twin.predict(twin.inputs(samples, task.test))
+        return twin.answer(samples, task.test)
 
     yield unseen_rows(samples, seen, refit, reach_bars=model.reach_bars, seed=task.seed)
-    yield row_order(answer, samples, task.test, seed=task.seed)
+    yield row_order(model.answer, samples, task.test, seed=task.seed)
 
 
 def answers(model: base.Model, split: int, *, samples: Samples, rows: np.ndarray) -> pd.DataFrame:
     """What a fitted model answers for `rows`."""
-    answer = model.predict(model.inputs(samples, rows))
+    answer = model.answer(samples, rows)
     score = base.score_of(answer, model.outputs)
     return predictions.record(split, rows, answer=answer, outputs=model.outputs, score=score)
 
@@ -145,6 +171,8 @@ def write(model: str, fits: Sequence[Fit], importances: Importances) -> None:
     """Answers and plots of a trained model are in their places."""
     workspace.write_table(workspace.OOS / f"{model}.parquet", pd.concat([fit.tested for fit in fits]))
     workspace.write_table(workspace.IN_SAMPLE / f"{model}.parquet", pd.concat([fit.trained for fit in fits]))
+    told = [{"split": named(fit.split), **entry} for fit in fits for entry in fit.history]
+    workspace.write_text(workspace.HISTORY / f"{model}.csv", pd.DataFrame(told, columns=HISTORY).to_csv(index=False))
     folder = workspace.PLOTS / model
     curves = plots.learning_curves([fit.history for fit in fits], title=f"{model}: learning curves, {len(fits)} fits")
     workspace.write_figure(folder / "learning_curves.png", curves)
@@ -157,10 +185,11 @@ def summary(fit: Fit) -> dict[str, object]:
     """How a fit went: its rows, and the round with the lowest valid loss, which is the one that answers."""
     best = min(range(len(fit.history)), key=lambda step: fit.history[step]["valid"])
     return {
-        "split": "final" if fit.split == FINAL else fit.split,
+        "split": named(fit.split),
         "rows": fit.rows,
         "rounds": len(fit.history),
         "best": fit.history[best],
+        **({"diagnosis": fit.diagnosis} if fit.diagnosis else {}),
         "guards": [asdict(finding) for finding in fit.guards],
     }
 

@@ -11,8 +11,8 @@ import onnx
 from onnxmltools import convert_lightgbm
 from onnxmltools.convert.common.data_types import FloatTensorType
 
-from pipeline.models.trees._graph import LEAF, OPSETS, Tree
-from pipeline.models.trees.engine import Known, Losses, Trees
+from pipeline.models.trees.engine.forest import Known, Losses, Trees
+from pipeline.models.trees.engine.graph import LEAF, OPSETS, Tree
 
 ZERO = np.float32(1e-35)  # LightGBM's kZeroThreshold: what is no larger than this is read as zero
 

@@ -10,8 +10,8 @@ import xgboost as xgb
 from onnxmltools import convert_xgboost
 from onnxmltools.convert.common.data_types import FloatTensorType
 
-from pipeline.models.trees._graph import LEAF, OPSETS, Tree
-from pipeline.models.trees.engine import Known, Losses, Trees, by_parts
+from pipeline.models.trees.engine.forest import Known, Losses, Trees, by_parts
+from pipeline.models.trees.engine.graph import LEAF, OPSETS, Tree
 
 OBJECTIVES = {  # by loss and number of margins: XGBoost's objective, and the metric that is this loss or its root
     ("l2", 1): ("reg:squarederror", "rmse"),

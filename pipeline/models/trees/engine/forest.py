@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 from scipy.special import softmax
 
-from pipeline.models.base import Model
-from pipeline.models.trees._graph import Tree, deployed, leaf_ranks, leaves_taken, read_trees, split_points
+from pipeline.models.base import Bench, Model
+from pipeline.models.trees.engine.graph import Tree, deployed, leaf_ranks, leaves_taken, read_trees, split_points
 from pipeline.samples import Samples
 
 LOSSES = {False: ("l2", "l1", "huber"), True: ("log",)}  # by whether outputs are classes
@@ -90,7 +90,9 @@ class Trees(Model):
     def importance(self, kind: str) -> np.ndarray:
         """(F,) float64: the loss saved by ("gain"), or the number of ("split"), all splits on each column."""
 
-    def fit(self, samples: Samples, train: np.ndarray, valid: np.ndarray) -> list[dict[str, float]]:
+    def fit(
+        self, samples: Samples, train: np.ndarray, valid: np.ndarray, *, bench: Bench | None = None
+    ) -> list[dict[str, float]]:
         """Grows trees on `train` until `valid` has not improved for `patience` rounds, and keeps the best round's."""
         for name, rows in (("train", train), ("valid", valid)):
             self._check(samples, rows, name=name)

@@ -1,0 +1,343 @@
+"""What all nets share: raw windows in, the same answers from torch, from disk and from ONNX."""
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.models.base import Bench, Model
+from pipeline.models.nets.engine import losses
+from pipeline.models.nets.engine.callback import Callback
+from pipeline.models.nets.engine.callbacks import (
+    ClassMetrics,
+    Diagnostics,
+    EarlyStopping,
+    GradientMonitor,
+    LearningRate,
+    MetricLogger,
+    ProgressBar,
+)
+from pipeline.models.nets.engine.checkpoint import Checkpoint
+from pipeline.models.nets.engine.graph import written
+from pipeline.models.nets.engine.loop import Course, Loop, Part, optimiser, schedule
+from pipeline.models.nets.engine.standardise import Standardise
+from pipeline.models.nets.engine.windows import Windows
+from pipeline.samples import Samples
+
+WEIGHTS = "weights.npz"
+GIVEN = ("columns", "bars", "outputs")  # what a plugin's module is told beside its tunables
+ROWS_AT_ONCE = 4096  # windows that are answered together; it bounds memory, and the bits of an answer depend on it
+EXTREMES = np.array([-1e30, -1e9, -1e3, 1e3, 1e9, 1e30], dtype=np.float32)
+
+
+class Whole(nn.Module):
+    """Raw columns in, raw answers out: standardised, through the plugin's module, and back to the unit of y.
+
+    A regression is learnt in deviations of y from its mean, classes from the logarithms of their frequencies on: an
+    untrained net whose module answers 0 answers as the best constant does.
+    """
+
+    offset: Tensor
+    scale: Tensor
+
+    def __init__(self, body: nn.Module, *, columns: int, outputs: int, clip: float) -> None:
+        """`clip` is in deviations of a column."""
+        super().__init__()
+        self.standardise, self.body = Standardise(columns, clip=clip), body
+        self.register_buffer("offset", torch.zeros(outputs))
+        self.register_buffer("scale", torch.ones(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, F) -> (B, outputs) values in deviations of y, or logits."""
+        raw: Tensor = self.body(self.standardise(x))
+        return raw + self.offset if self.offset.shape[0] > 1 else raw
+
+
+class Answering(nn.Module):
+    """What is deployed: raw columns in, the answer out."""
+
+    def __init__(self, whole: Whole) -> None:
+        """The weights are those of `whole`."""
+        super().__init__()
+        self.whole = whole
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, F) -> (B, outputs) probabilities, or one value in the unit of y."""
+        raw: Tensor = self.whole(x)
+        if self.whole.offset.shape[0] > 1:
+            return torch.softmax(raw, dim=1)
+        return self.whole.offset + self.whole.scale * raw
+
+
+@dataclass(kw_only=True, eq=False)
+class Net(Model):
+    """A net over windows of bars: `module` is the plugin's, its tunables are fields of the class that `promised` makes.
+
+    Fitted by one thread on a CPU, so that its bytes do not depend on how many fits run beside it.
+    """
+
+    module: ClassVar[type[nn.Module]]
+
+    bars: int  # the length of a window
+    clip: float  # standardised columns beyond ± this many deviations are cut off
+    loss: dict[str, Any]  # {name: huber, delta: 1.0}, see losses
+    optimiser: dict[str, Any]
+    schedule: dict[str, Any]
+    epochs: int
+    patience: int  # epochs without a lower valid loss after which a fit stops
+    batch: int
+    stride: int
+    gradient_norm: float
+    mixed_precision: bool
+    device: str  # auto, cpu or cuda
+    monitor_batches: int  # gradients are looked at once in so many batches
+    checkpoint_seconds: float
+    whole: Whole = field(init=False, repr=False)
+    notes: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """The tunables are such as a fit can go by."""
+        losses.check(self.loss, is_classification=self.shape.is_classification)
+        if not isinstance(self.bars, int) or self.bars < 1 or not self.clip > 0:
+            raise ValueError(f"bars is {self.bars}, clip {self.clip}; give at least 1 bar and a clip above 0, as 8.0")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            self.whole = Whole(self._body(), columns=len(self.shape.columns), outputs=len(self.outputs), clip=self.clip)
+        schedule(optimiser(self.whole, **self.optimiser), self.epochs, **self.schedule)
+        self._course()
+        self._device()
+
+    def _body(self) -> nn.Module:
+        tunables = {name: getattr(self, name) for name in tunables_of(self.module)}
+        return self.module(columns=len(self.shape.columns), bars=self.bars, outputs=len(self.outputs), **tunables)
+
+    def _course(self) -> Course:
+        return Course(**{each.name: getattr(self, each.name) for each in dataclasses.fields(Course)})
+
+    def _device(self) -> torch.device:
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"device {self.device!r}; it is auto, cpu or cuda")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device cuda: torch sees no GPU; say cpu, or auto for a GPU where there is one")
+        return torch.device("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+    @property
+    def reach_bars(self) -> int:
+        """A window holds so many bars before its own."""
+        return self.bars - 1
+
+    @property
+    def fits_alone(self) -> bool:
+        """On a GPU one fit follows another; on a CPU each has a thread of its own."""
+        return self._device().type == "cuda"
+
+    def fit(
+        self, samples: Samples, train: np.ndarray, valid: np.ndarray, *, bench: Bench | None = None
+    ) -> list[dict[str, float]]:
+        """Trains until `valid` has not improved for `patience` epochs, and ends with the weights of the best one."""
+        for name, rows in (("train", train), ("valid", valid)):
+            self._check(samples, rows, name=name)
+        device = self._device()
+        with one_thread(device), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(self.seed)
+            self.whole = Whole(self._body(), columns=len(self.shape.columns), outputs=len(self.outputs), clip=self.clip)
+            self._standardise(samples.x, samples.y, train)
+            self.whole.to(device)
+            loop, callbacks = self._loop(samples, train, valid, device=device, bench=bench)
+            history = loop.run()
+            self.whole.to("cpu").eval()
+        self.notes = {key: value for callback in callbacks for key, value in callback.report().items()}
+        return history
+
+    def _loop(
+        self, samples: Samples, train: np.ndarray, valid: np.ndarray, *, device: torch.device, bench: Bench | None
+    ) -> tuple[Loop, list[Callback]]:
+        classes = self.outputs if self.shape.is_classification else ()
+        loss = losses.built(self.loss, samples.y[train], classes=len(classes)).to(device)
+        y = self._targets(samples.y).to(device)
+        callbacks: list[Callback] = [
+            LearningRate(),
+            GradientMonitor(every=self.monitor_batches),
+            ClassMetrics(),
+            EarlyStopping(patience=self.patience),
+            Diagnostics(),
+        ]
+        checkpoint = None
+        if bench:
+            callbacks += [MetricLogger(file=bench.metrics, columns=bench.labels), ProgressBar(name=bench.name)]
+            mark = self.fingerprint(samples, train, valid)
+            checkpoint = Checkpoint(
+                bench.folder / f"{bench.name}-{mark[:16]}.pt", fingerprint=mark, seconds=self.checkpoint_seconds
+            )
+        loop = Loop(
+            self.whole,
+            loss,
+            Windows.over(samples.x, samples.segment, length=self.bars, device=device),
+            Part(train, y),
+            Part(valid, y),
+            course=self._course(),
+            seed=self.seed,
+            callbacks=callbacks,
+            checkpoint=checkpoint,
+            classes=classes,
+        )
+        return loop, callbacks
+
+    def _targets(self, y: np.ndarray) -> Tensor:
+        """(N,) codes, or deviations of y from its train mean in train deviations."""
+        if self.shape.is_classification:
+            return torch.from_numpy(y.astype(np.int64))
+        offset, scale = self.whole.offset.double().numpy(), self.whole.scale.double().numpy()
+        return torch.from_numpy(((y - offset) / scale).astype(np.float32))
+
+    def _standardise(self, x: np.ndarray, y: np.ndarray, train: np.ndarray) -> None:
+        """The statistics of columns and of y are those of the train rows."""
+        columns = (column[train].astype(np.float64) for column in x.T)  # one at a time
+        mean, deviation = np.array([(column.mean(), column.std()) for column in columns]).T
+        self.whole.standardise.learn(mean, deviation)
+        if self.shape.is_classification:
+            counts = np.bincount(y[train], minlength=len(self.outputs)) + 1.0  # Laplace: an absent class is rare
+            self.whole.offset.copy_(torch.from_numpy(np.log(counts / counts.sum())))
+        else:
+            spread = float(y[train].std(dtype=np.float64))
+            self.whole.offset.fill_(float(y[train].mean(dtype=np.float64)))
+            self.whole.scale.fill_(spread if spread > 0 else 1.0)
+
+    def fingerprint(self, samples: Samples, train: np.ndarray, valid: np.ndarray) -> str:
+        """What a fit depends on, in 64 letters: params, seed, data, rows and torch's version."""
+        plain = {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.init}
+        plain |= {"shape": dataclasses.asdict(self.shape), "torch": torch.__version__, "net": type(self).__module__}
+        total = hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode())
+        for array in (samples.x, samples.y, samples.segment, train, valid):
+            total.update(np.ascontiguousarray(array).data)
+        return total.hexdigest()
+
+    def _check(self, samples: Samples, rows: np.ndarray, *, name: str) -> None:
+        if not len(rows):
+            raise ValueError(f"{name} has no rows; a fit needs some to learn from and some to stop by")
+        if samples.columns != self.shape.columns:
+            raise ValueError(f"model of columns {self.shape.columns} got samples of columns {samples.columns}")
+        y = samples.y[rows]
+        if not np.isfinite(samples.x[rows]).all() or not np.isfinite(y).all():
+            raise ValueError(f"{name} holds values that are not finite; drop such rows where they are born")
+        if self.shape.is_classification and not (
+            np.issubdtype(y.dtype, np.integer) and y.min() >= 0 and y.max() < len(self.outputs)
+        ):
+            raise ValueError(
+                f"{name}: y is {y.dtype} in [{y.min()}, {y.max()}]; classes {self.outputs} are coded 0, 1 …"
+            )
+
+    def inputs(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
+        """(B, T, F) float32: the windows that end with these rows, all at once; ask for few."""
+        if samples.columns != self.shape.columns:
+            raise ValueError(f"model of columns {self.shape.columns} got samples of columns {samples.columns}")
+        windows = Windows.over(samples.x, samples.segment, length=self.bars, device=torch.device("cpu"))
+        return np.asarray(windows.gather(torch.from_numpy(np.asarray(rows, dtype=np.int64))).numpy())
+
+    def answer(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
+        """(B, outputs) float32 for these rows; windows are gathered a batch at a time."""
+        if samples.columns != self.shape.columns:
+            raise ValueError(f"model of columns {self.shape.columns} got samples of columns {samples.columns}")
+        device = self._device()
+        windows = Windows.over(samples.x, samples.segment, length=self.bars, device=device)
+        parts = (torch.from_numpy(part).to(device) for part in in_parts(np.asarray(rows, dtype=np.int64)))
+        return self._answered(windows.gather(part) for part in parts)
+
+    def predict(self, inputs: np.ndarray) -> np.ndarray:
+        """(B, outputs) float32 for (B, T, F) raw windows."""
+        return self._answered(torch.from_numpy(np.ascontiguousarray(part)) for part in in_parts(inputs))
+
+    @torch.no_grad()
+    def _answered(self, batches: Iterator[Tensor]) -> np.ndarray:
+        answering = Answering(self.whole).eval()
+        with one_thread(torch.device("cpu")):
+            parts = [self._answer_on(answering, batch) for batch in batches]
+        return np.concatenate(parts) if parts else np.empty((0, len(self.outputs)), np.float32)
+
+    def _answer_on(self, answering: Answering, batch: Tensor) -> np.ndarray:
+        answering.to(batch.device)
+        return np.asarray(answering(batch).float().cpu().numpy())
+
+    def standardisation(self) -> tuple[np.ndarray, np.ndarray]:
+        """The (mean, scale), each (F,) float64, of the first layer; a column that is constant in train has scale 0."""
+        return self.whole.standardise.statistics()
+
+    def diagnosis(self) -> dict[str, Any]:
+        """What the callbacks say of the fit."""
+        return self.notes
+
+    def hard_inputs(self, inputs: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
+        """Those of every family, raw extremes, and windows at the very edges of the clip."""
+        mean, scale = self.standardisation()
+        edges = np.stack([mean - self.clip * scale, mean + self.clip * scale]).astype(np.float32)  # (2, F)
+        steps = (np.nextafter(edges, np.float32(to)) for to in (-np.inf, np.inf))  # one float32 to either side
+        edges = np.concatenate([edges, *steps])
+        some = inputs[rng.integers(len(inputs), size=min(len(inputs), 256))]
+        at_edges = edges[rng.integers(len(edges), size=some.shape[:2]), :]  # (B, T, F)
+        extreme = np.where(rng.random(some.shape) < 0.1, rng.choice(EXTREMES, size=some.shape), some)
+        return np.concatenate([super().hard_inputs(inputs, rng=rng), at_edges, extreme]).astype(np.float32)
+
+    def save_fitted(self, folder: Path) -> None:
+        """`folder` holds weights and statistics, as plain arrays."""
+        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in self.whole.state_dict().items()}
+        np.savez(folder / WEIGHTS, **arrays)
+
+    def load_fitted(self, folder: Path) -> None:
+        """The weights and statistics are those of `folder`."""
+        with np.load(folder / WEIGHTS, allow_pickle=False) as arrays:
+            self.whole.load_state_dict({name: torch.from_numpy(arrays[name]) for name in arrays.files})
+        self.whole.eval()
+
+    def to_onnx(self, file: Path) -> None:
+        """`file` holds the graph: raw windows "inputs" (batch, T, F) -> "answer" (batch, outputs)."""
+        file.write_bytes(written(Answering(self.whole).eval(), bars=self.bars, columns=len(self.shape.columns)))
+
+
+@cache
+def promised(module: type[nn.Module]) -> type[Net]:
+    """The model whose net is a plugin's `module`: its tunables join those that all nets have."""
+    return dataclasses.make_dataclass(
+        module.__name__,
+        [(name, Any) for name in tunables_of(module)],
+        bases=(Net,),
+        namespace={"module": module, "__module__": module.__module__, "__doc__": module.__doc__},
+        kw_only=True,
+        eq=False,
+    )
+
+
+def tunables_of(module: type[nn.Module]) -> tuple[str, ...]:
+    """What params must give for a plugin's module."""
+    return tuple(name for name in inspect.signature(module).parameters if name not in GIVEN)
+
+
+def in_parts(rows: np.ndarray) -> Iterator[np.ndarray]:
+    """ROWS_AT_ONCE at a time."""
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        yield rows[start : start + ROWS_AT_ONCE]
+
+
+@contextmanager
+def one_thread(device: torch.device) -> Iterator[None]:
+    """Torch computes on one thread and, on a GPU too, in an order that does not change from run to run."""
+    threads, is_repeatable = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(1)
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(is_repeatable)
