@@ -214,7 +214,7 @@ def test_every_model_of_params_learns_from_its_rows_and_answers_from_its_inputs(
     block = PARAMS["models"][name]
     kind = PARAMS["datasets"][block["dataset"]]["targets"][block["target"]]["kind"]
     samples = planted(kind, seed=1)
-    shared = PARAMS[block["family"]] | {"rounds": 20}
+    shared = PARAMS[block["family"]] | {"trees": {"rounds": 20}, "nets": {"epochs": 4}}[block["family"]]
 
     def fitted(on: Samples) -> Model:
         model = build(block, Shape(columns=on.columns, outputs=OUTPUTS[kind]), shared=shared, seed=7)
@@ -222,9 +222,8 @@ def test_every_model_of_params_learns_from_its_rows_and_answers_from_its_inputs(
         return model
 
     model = fitted(samples)
-    inputs = model.inputs(samples, TEST)
     found = [
-        unseen_rows(samples, SEEN, lambda on: fitted(on).predict(inputs), reach_bars=model.reach_bars, seed=3),
-        row_order(lambda on, rows: model.predict(model.inputs(on, rows)), samples, TEST, seed=3),
+        unseen_rows(samples, SEEN, lambda on: fitted(on).answer(samples, TEST), reach_bars=model.reach_bars, seed=3),
+        row_order(model.answer, samples, TEST, seed=3),
     ]
     assert [guard.severity for guard in found] == ["ok", "ok"]
