@@ -27,6 +27,7 @@ import pandas as pd
 import yaml
 from scipy.stats import binomtest
 
+from pipeline import pages
 from pipeline.bars import interval_ms
 from pipeline.leakage.findings import LeakageError
 from pipeline.stages import baseline, compare, evaluate, featurize, fetch, guard, ingest, label, probe, split, train
@@ -246,11 +247,12 @@ COLUMNS = {
 def table(summaries: dict[tuple[str, str], Outcome]) -> str:
     """The certificate as markdown: a line for each truth and setting."""
     names = ["world", "traded at", "worlds", *COLUMNS, "PBO deciles 1, 5, 9", "IC"]
-    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
-    for (world, setting), figures in summaries.items():
-        cells = [world, setting, str(figures["worlds"]), *(shown(figures[name]) for name in COLUMNS.values())]
-        lines.append(f"| {' | '.join([*cells, deciles(figures), correlation(figures)])} |")
-    return "\n".join(lines)
+    rows = (
+        [world, setting, str(figures["worlds"]), *(shown(figures[name]) for name in COLUMNS.values())]
+        + [deciles(figures), correlation(figures)]
+        for (world, setting), figures in summaries.items()
+    )
+    return pages.table(names, rows)
 
 
 def shown(figure: Outcome) -> str:

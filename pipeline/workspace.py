@@ -28,9 +28,18 @@ Block = Mapping[str, Any]
 RAW, CLEAN, FEATURES, LABELS, FOLDS = (Path("data") / room for room in ("raw", "clean", "features", "labels", "folds"))
 MODELS, CHECKPOINTS, HISTORY, BASELINES, OOS, IN_SAMPLE, RETURNS, ONNX, REPORTS, PLOTS = (
     Path("trained") / room
-    for room in (
-        *("models", "checkpoints", "history", "baselines", "oos", "in_sample", "returns", "onnx", "reports", "plots"),
-    )
+    for room in [
+        "models",
+        "checkpoints",
+        "history",
+        "baselines",
+        "oos",
+        "in_sample",
+        "returns",
+        "onnx",
+        "reports",
+        "plots",
+    ]
 )
 
 

@@ -19,6 +19,7 @@ from pipeline.models.base import Bench, Model, Shape, build
 from pipeline.models.nets.engine import losses
 from pipeline.models.nets.engine.checkpoint import Checkpoint, CheckpointError
 from pipeline.models.nets.engine.loop import NotFiniteError
+from pipeline.models.nets.engine.promise import Whole
 from pipeline.models.nets.engine.standardise import Standardise
 from pipeline.models.nets.engine.windows import Windows
 from pipeline.samples import Samples
@@ -234,7 +235,7 @@ def test_a_loss_that_is_no_number_stops_the_fit_naming_epoch_batch_and_layer():
             return x[:, -1, :1] * torch.where(x[:, -1, :1] > 2.0, torch.inf, 1.0)
 
     model = net()
-    model._body = lambda: nn.Sequential(Broken(), nn.Linear(1, 1))  # type: ignore[method-assign]
+    model._untrained = lambda: Whole(nn.Sequential(Broken(), nn.Linear(1, 1)), columns=3, outputs=1, clip=5.0)
     with pytest.raises(NotFiniteError, match=r"epoch 1, batch \d+: the loss is (inf|nan), first in layer body\.0"):
         model.fit(samples(), TRAIN, VALID)
 

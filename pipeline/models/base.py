@@ -106,10 +106,28 @@ class Model(ABC):
 
     def inputs(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
         """What the model is fed for these rows, float32: (B, F) here, (B, T, F) where a family sees windows."""
-        if samples.columns != self.shape.columns:
-            raise ValueError(f"model of columns {self.shape.columns} got samples of columns {samples.columns}")
+        self.check_columns(samples)
         x: np.ndarray = samples.x[rows]
         return x
+
+    def check_columns(self, samples: Samples) -> None:
+        """Raises ValueError where `samples` have other columns than the model, or in another order."""
+        if samples.columns != self.shape.columns:
+            raise ValueError(f"model of columns {self.shape.columns} got samples of columns {samples.columns}")
+
+    def check_rows(self, samples: Samples, rows: np.ndarray, *, name: str) -> None:
+        """Raises ValueError where nothing can be learnt from `rows`, which `name` names: none, or none such as are."""
+        y = samples.y[rows]
+        if not len(rows):
+            raise ValueError(f"{name} has no rows; a fit needs some to learn from and some to stop by")
+        if not np.isfinite(samples.x[rows]).all() or not np.isfinite(y).all():
+            raise ValueError(f"{name} holds values that are not finite; drop such rows where they are born")
+        if self.shape.is_classification and not (
+            np.issubdtype(y.dtype, np.integer) and y.min() >= 0 and y.max() < len(self.outputs)
+        ):
+            raise ValueError(
+                f"{name}: y is {y.dtype} in [{y.min()}, {y.max()}]; classes {self.outputs} are coded 0, 1 …"
+            )
 
     @abstractmethod
     def predict(self, inputs: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from pipeline import workspace
+from pipeline import pages, workspace
 from pipeline.canaries import catalogue
 from pipeline.canaries.canary import Outcome, critical
 from pipeline.canaries.ground import first_bars, prepared
@@ -55,18 +55,15 @@ def markdown(dataset: str, outcomes: Sequence[Outcome]) -> str:
     """One table, canary by guard, and a sentence for each canary, as a code host renders them."""
     guards = [guard for asked in catalogue.GUARDS.values() for guard in asked]
     caught = sum(outcome.caught for outcome in outcomes)
-    lines = [
-        f"# {dataset}: {caught} of {len(outcomes)} canaries caught by the guard that is named for them\n",
+    title = f"# {dataset}: {caught} of {len(outcomes)} canaries caught by the guard that is named for them"
+    legend = (
         f"{CAUGHT} named, and caught it; {MISSED} named, and missed it; {ALSO} speaks as well, which does not count; "
-        f"{QUIET} asked, and quiet. The clean twin is the same thing without the leak.\n",
-        f"| canary | {' | '.join(guards)} | clean twin |",
-        f"|---|{':-:|' * len(guards)}---|",
-    ]
-    for outcome in outcomes:
-        cells = [mark(outcome, guard) for guard in guards]
-        lines.append(f"| `{outcome.name}` | {' | '.join(cells)} | {twin(outcome)} |")
+        f"{QUIET} asked, and quiet. The clean twin is the same thing without the leak."
+    )
+    rows = ([f"`{o.name}`", *(mark(o, guard) for guard in guards), twin(o)] for o in outcomes)
+    table = pages.table(["canary", *guards, "clean twin"], rows, centred=guards)
     sentences = [f"- `{o.name}`: {o.mistake}. Clean: {o.instead}." for o in outcomes]
-    return "\n".join([*lines, "", *sentences, ""])
+    return "\n".join([title, "", legend, "", table, "", *sentences, ""])
 
 
 def mark(outcome: Outcome, guard: str) -> str:

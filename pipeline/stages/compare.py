@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pipeline import bars, bootstrap, metrics, overfitting, plots, workspace
+from pipeline import bars, bootstrap, metrics, overfitting, pages, plots, workspace
 from pipeline.leakage.fits import data_snooping
+from pipeline.pages import between, shown
 from pipeline.predictions import HOLDOUT
 
 NAN = float("nan")
-DASH = "–"
 CURVES = ("edge_ic", "edge_ic_low", "edge_ic_high", "ic")  # of the report of the stage probe
 NO_PBO = "no PBO: fewer than two models trade, there is nothing to choose from"
 
@@ -254,13 +254,13 @@ def markdown(dataset: str, report: Comparison, probed: Mapping[str, Any]) -> str
 def table(report: Comparison) -> str:
     """The leaderboard."""
     figures = ("psr", "dsr", "dsr_effective", "haircut", "min_track_record_bars", "holdout_sharpe", "holdout_psr")
-    lines = [f"| model | sharpe | {' | '.join(figures)} |", "|---" * (len(figures) + 2) + "|"]
-    for name, row in report.board.items():
-        cells = [between(row["sharpe"], row["sharpe_low"], row["sharpe_high"]), *(shown(row[name]) for name in figures)]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+    rows = (
+        [name, between(row["sharpe"], row["sharpe_low"], row["sharpe_high"]), *(shown(row[key]) for key in figures)]
+        for name, row in report.board.items()
+    )
     blocks = f"block bootstrap, blocks of {shown(report.block_bars)} bars in the mean"
     note = f"Sharpe: annualised, net of costs, of the median path, with its interval ({blocks}); haircut: per bar."
-    return "\n".join([*lines, "", note])
+    return f"{pages.table(['model', 'sharpe', *figures], rows)}\n\n{note}"
 
 
 def verdicts(report: Comparison) -> str:
@@ -286,24 +286,13 @@ def sensitivity(probed: Mapping[str, Any]) -> str:
     message = f"Embargo: {probed['guard']['message']}."
     if probed["why"]:
         return message
-    rows = zip(probed["factors"], probed["embargo_bars"], *(probed[name] for name in CURVES), strict=True)
-    lines = [
-        f"| {factor:g} | {bars} | {between(near, low, high)} | {shown(every)} |"
-        for factor, bars, near, low, high, every in rows
-    ]
-    head = ["| embargo, × default | bars | IC before a test's end | IC of all rows |", "|---|---|---|---|"]
-    return "\n".join([message, "", *head, *lines])
-
-
-def between(value: object, low: object, high: object) -> str:
-    """A figure with its interval, where it has one."""
-    ends = "" if shown(low) == DASH else f" [{shown(low)}, {shown(high)}]"
-    return shown(value) + ends
-
-
-def shown(value: object) -> str:
-    """Four significant digits, or a dash where undefined."""
-    return DASH if not isinstance(value, float | np.floating) or np.isnan(value) else f"{value:.4g}"
+    figures = zip(probed["factors"], probed["embargo_bars"], *(probed[name] for name in CURVES), strict=True)
+    rows = (
+        [f"{factor:g}", str(bars), between(near, low, high), shown(every)]
+        for factor, bars, near, low, high, every in figures
+    )
+    head = ["embargo, × default", "bars", "IC before a test's end", "IC of all rows"]
+    return f"{message}\n\n{pages.table(head, rows)}"
 
 
 def draw(

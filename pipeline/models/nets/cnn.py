@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from pipeline.models.nets.engine.checks import check_dropout, check_sizes, check_widths
+
 POOLS = ("last", "max", "mean")
 
 
@@ -27,17 +29,11 @@ class Cnn(nn.Module):
     ) -> None:
         """Weights come from torch's global generator. Raises ValueError where a tunable is not allowed."""
         super().__init__()
-        if not isinstance(channels, list) or not channels:
-            raise ValueError(f"cnn: channels is {channels!r}; allowed is a list of one width or more, one for a block")
-        numbered = {f"channels[{i}]": width for i, width in enumerate(channels)}
-        sizes = {"columns": columns, "bars": bars, "outputs": outputs, "kernel": kernel, **numbered}
-        for name, size in sizes.items():
-            if not isinstance(size, int) or size < 1:
-                raise ValueError(f"cnn: {name} is {size!r}; allowed are whole numbers from 1 on")
+        check_sizes("cnn", columns=columns, bars=bars, outputs=outputs, kernel=kernel)
+        check_widths("cnn", of="block", channels=channels)
         if pool not in POOLS:
             raise ValueError(f"cnn: pool is {pool!r}; allowed are {list(POOLS)}")
-        if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-            raise ValueError(f"cnn: dropout is {dropout!r}; allowed is 0 <= dropout < 1")
+        check_dropout("cnn", dropout)
         self.pool = pool
         self.blocks = nn.Sequential(
             *(

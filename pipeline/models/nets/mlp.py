@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from pipeline.models.nets.engine.checks import check_dropout, check_sizes, check_widths
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 
 
@@ -23,14 +25,9 @@ class Mlp(nn.Module):
     ) -> None:
         """Weights come from torch's global generator. Raises ValueError where a tunable is not allowed."""
         super().__init__()
-        if not isinstance(hidden, list) or not hidden:
-            raise ValueError(f"mlp: hidden is {hidden!r}; allowed is a list of one width or more, one for a layer")
-        numbered = {f"hidden[{i}]": width for i, width in enumerate(hidden)}
-        for name, size in {"columns": columns, "bars": bars, "outputs": outputs, **numbered}.items():
-            if not isinstance(size, int) or size < 1:
-                raise ValueError(f"mlp: {name} is {size!r}; allowed are whole numbers from 1 on")
-        if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-            raise ValueError(f"mlp: dropout is {dropout!r}; allowed is 0 <= dropout < 1")
+        check_sizes("mlp", columns=columns, bars=bars, outputs=outputs)
+        check_widths("mlp", of="layer", hidden=hidden)
+        check_dropout("mlp", dropout)
         if activation not in ACTIVATIONS:
             raise ValueError(f"mlp: activation is {activation!r}; allowed are {sorted(ACTIVATIONS)}")
         self.layers = nn.Sequential(

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from pipeline.models.nets.engine.checks import check_dropout, check_sizes
+
 CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
 
@@ -31,12 +33,8 @@ class Recurrent(nn.Module):
         super().__init__()
         if cell not in CELLS:
             raise ValueError(f"recurrent: cell is {cell!r}; allowed are {sorted(CELLS)}")
-        sizes = {"columns": columns, "bars": bars, "outputs": outputs, "hidden": hidden, "layers": layers}
-        for name, size in sizes.items():
-            if not isinstance(size, int) or size < 1:
-                raise ValueError(f"recurrent: {name} is {size!r}; allowed are whole numbers from 1 on")
-        if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-            raise ValueError(f"recurrent: dropout is {dropout!r}; allowed is 0 <= dropout < 1")
+        check_sizes("recurrent", columns=columns, bars=bars, outputs=outputs, hidden=hidden, layers=layers)
+        check_dropout("recurrent", dropout)
         width = 2 * hidden if bidirectional else hidden
         self.recurrence = CELLS[cell](
             columns,

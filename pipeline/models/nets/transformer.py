@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from pipeline.models.nets.engine.checks import check_dropout, check_sizes
+
 POSITIONS = ("learnt", "sinusoidal")
 
 
@@ -31,17 +33,13 @@ class Transformer(nn.Module):
     ) -> None:
         """Weights come from torch's global generator. Raises ValueError where a tunable is not allowed."""
         super().__init__()
-        sizes = {"columns": columns, "bars": bars, "outputs": outputs}
-        sizes |= {"d_model": d_model, "heads": heads, "layers": layers, "feedforward": feedforward}
-        for name, size in sizes.items():
-            if not isinstance(size, int) or size < 1:
-                raise ValueError(f"transformer: {name} is {size!r}; allowed are whole numbers from 1 on")
+        check_sizes("transformer", columns=columns, bars=bars, outputs=outputs)
+        check_sizes("transformer", d_model=d_model, heads=heads, layers=layers, feedforward=feedforward)
         if d_model % heads:
             raise ValueError(f"transformer: d_model is {d_model} and heads is {heads}; heads must divide d_model")
         if positions not in POSITIONS:
             raise ValueError(f"transformer: positions is {positions!r}; allowed are {list(POSITIONS)}")
-        if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-            raise ValueError(f"transformer: dropout is {dropout!r}; allowed is 0 <= dropout < 1")
+        check_dropout("transformer", dropout)
         self.embedding = nn.Linear(columns, d_model)
         if positions == "learnt":
             self.positions = nn.Parameter(0.02 * torch.randn(bars, d_model))  # as in BERT (Devlin et al. 2019)

@@ -16,12 +16,9 @@ class Progress:
     net: nn.Module  # (B, T, F) raw columns -> (B, outputs) raw answers: logits or values
     optimiser: torch.optim.Optimizer
     epochs: int  # at most
-    batches: int  # of an epoch
     classes: tuple[str, ...] = ()  # their names, in the order of their codes; none for a regression
     epoch: int = 0  # from 1 on
     batch: int = 0  # of this epoch, from 1 on
-    loss: float = float("nan")  # of the last batch
-    gradient_norm: float = float("nan")  # of the last batch, before clipping
     entry: dict[str, float] = field(default_factory=dict)  # of this epoch: "round", "train", "valid" and more
     history: list[dict[str, float]] = field(default_factory=list)  # the entries of the epochs before
     valid_answers: Tensor | None = None  # (V, outputs) of the last validation, on the CPU

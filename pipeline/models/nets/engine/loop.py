@@ -86,7 +86,6 @@ class Loop:
             net=net,
             optimiser=self.optimiser,
             epochs=course.epochs,
-            batches=-(-len(self._order(1)) // course.batch),
             classes=classes,
         )
         self.total = 0.0  # of the losses of this epoch's rows so far
@@ -137,22 +136,20 @@ class Loop:
         return rng.permutation(self.train.rows[epoch % self.course.stride :: self.course.stride])
 
     def _step(self, rows: Tensor, y: Tensor) -> None:
-        progress = self.progress
         self.optimiser.zero_grad(set_to_none=True)
         x = self.windows.gather(rows)
         with self._precision():
             loss = self.loss(self.net(x), y)
-        progress.loss = loss.item()
-        if not math.isfinite(progress.loss):
-            raise NotFiniteError(self._where(f"the loss is {progress.loss}", first_bad_output(self.net, x)))
+        value = loss.item()
+        if not math.isfinite(value):
+            raise NotFiniteError(self._where(f"the loss is {value}", first_bad_output(self.net, x)))
         loss.backward()  # type: ignore[no-untyped-call]
         self._tell("gradients")
-        norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.course.gradient_norm)
-        progress.gradient_norm = norm.item()
-        if not math.isfinite(progress.gradient_norm):
-            raise NotFiniteError(self._where(f"the gradient's norm is {norm.item()}", first_bad_gradient(self.net)))
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.course.gradient_norm).item()
+        if not math.isfinite(norm):
+            raise NotFiniteError(self._where(f"the gradient's norm is {norm}", first_bad_gradient(self.net)))
         self.optimiser.step()
-        self.total += progress.loss * len(rows)
+        self.total += value * len(rows)
 
     def _where(self, what: str, layer: str) -> str:
         progress = self.progress
@@ -213,7 +210,7 @@ class Loop:
             callback.restore(kept)
 
 
-KEPT = ("epoch", "batch", "loss", "gradient_norm", "entry", "history", "stop")  # of the progress, in checkpoints
+KEPT = ("epoch", "batch", "entry", "history", "stop")  # of the progress, in checkpoints
 
 
 def _is_plain(value: object) -> bool:

@@ -23,12 +23,12 @@ from pipeline.models.nets.engine.callbacks import (
     ClassMetrics,
     Diagnostics,
     EarlyStopping,
-    GradientMonitor,
     LearningRate,
     MetricLogger,
     ProgressBar,
 )
 from pipeline.models.nets.engine.checkpoint import Checkpoint
+from pipeline.models.nets.engine.gradients import GradientMonitor
 from pipeline.models.nets.engine.graph import written
 from pipeline.models.nets.engine.loop import Course, Loop, Part, optimiser, schedule
 from pipeline.models.nets.engine.standardise import Standardise
@@ -113,14 +113,15 @@ class Net(Model):
             raise ValueError(f"bars is {self.bars}, clip {self.clip}; give at least 1 bar and a clip above 0, as 8.0")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            self.whole = Whole(self._body(), columns=len(self.shape.columns), outputs=len(self.outputs), clip=self.clip)
+            self.whole = self._untrained()
         schedule(optimiser(self.whole, **self.optimiser), self.epochs, **self.schedule)
         self._course()
         self._device()
 
-    def _body(self) -> nn.Module:
+    def _untrained(self) -> Whole:
+        shape = {"columns": len(self.shape.columns), "outputs": len(self.outputs)}
         tunables = {name: getattr(self, name) for name in tunables_of(self.module)}
-        return self.module(columns=len(self.shape.columns), bars=self.bars, outputs=len(self.outputs), **tunables)
+        return Whole(self.module(bars=self.bars, **shape, **tunables), **shape, clip=self.clip)
 
     def _course(self) -> Course:
         return Course(**{each.name: getattr(self, each.name) for each in dataclasses.fields(Course)})
@@ -146,12 +147,13 @@ class Net(Model):
         self, samples: Samples, train: np.ndarray, valid: np.ndarray, *, bench: Bench | None = None
     ) -> list[dict[str, float]]:
         """Trains until `valid` has not improved for `patience` epochs, and ends with the weights of the best one."""
+        self.check_columns(samples)
         for name, rows in (("train", train), ("valid", valid)):
-            self._check(samples, rows, name=name)
+            self.check_rows(samples, rows, name=name)
         device = self._device()
         with one_thread(device), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed)
-            self.whole = Whole(self._body(), columns=len(self.shape.columns), outputs=len(self.outputs), clip=self.clip)
+            self.whole = self._untrained()
             self._standardise(samples.x, samples.y, train)
             self.whole.to(device)
             loop, callbacks = self._loop(samples, train, valid, device=device, bench=bench)
@@ -223,32 +225,15 @@ class Net(Model):
             total.update(np.ascontiguousarray(array).data)
         return total.hexdigest()
 
-    def _check(self, samples: Samples, rows: np.ndarray, *, name: str) -> None:
-        if not len(rows):
-            raise ValueError(f"{name} has no rows; a fit needs some to learn from and some to stop by")
-        if samples.columns != self.shape.columns:
-            raise ValueError(f"model of columns {self.shape.columns} got samples of columns {samples.columns}")
-        y = samples.y[rows]
-        if not np.isfinite(samples.x[rows]).all() or not np.isfinite(y).all():
-            raise ValueError(f"{name} holds values that are not finite; drop such rows where they are born")
-        if self.shape.is_classification and not (
-            np.issubdtype(y.dtype, np.integer) and y.min() >= 0 and y.max() < len(self.outputs)
-        ):
-            raise ValueError(
-                f"{name}: y is {y.dtype} in [{y.min()}, {y.max()}]; classes {self.outputs} are coded 0, 1 …"
-            )
-
     def inputs(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
         """(B, T, F) float32: the windows that end with these rows, all at once; ask for few."""
-        if samples.columns != self.shape.columns:
-            raise ValueError(f"model of columns {self.shape.columns} got samples of columns {samples.columns}")
+        self.check_columns(samples)
         windows = Windows.over(samples.x, samples.segment, length=self.bars, device=torch.device("cpu"))
         return np.asarray(windows.gather(torch.from_numpy(np.asarray(rows, dtype=np.int64))).numpy())
 
     def answer(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
         """(B, outputs) float32 for these rows; windows are gathered a batch at a time."""
-        if samples.columns != self.shape.columns:
-            raise ValueError(f"model of columns {self.shape.columns} got samples of columns {samples.columns}")
+        self.check_columns(samples)
         device = self._device()
         windows = Windows.over(samples.x, samples.segment, length=self.bars, device=device)
         parts = (torch.from_numpy(part).to(device) for part in in_parts(np.asarray(rows, dtype=np.int64)))
@@ -263,6 +248,7 @@ class Net(Model):
         answering = Answering(self.whole).eval()
         with one_thread(torch.device("cpu")):
             parts = [self._answer_on(answering, batch) for batch in batches]
+        self.whole.to("cpu")
         return np.concatenate(parts) if parts else np.empty((0, len(self.outputs)), np.float32)
 
     def _answer_on(self, answering: Answering, batch: Tensor) -> np.ndarray:

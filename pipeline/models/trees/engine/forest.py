@@ -95,7 +95,7 @@ class Trees(Model):
     ) -> list[dict[str, float]]:
         """Grows trees on `train` until `valid` has not improved for `patience` rounds, and keeps the best round's."""
         for name, rows in (("train", train), ("valid", valid)):
-            self._check(samples, rows, name=name)
+            self.check_rows(samples, rows, name=name)
         self.offset = self._starting_point(samples.y[train])
         losses = self.grow(self._known(samples, train), self._known(samples, valid))
         self.trees = self.read()
@@ -197,19 +197,6 @@ class Trees(Model):
     def _known(self, samples: Samples, rows: np.ndarray) -> Known:
         start = self.offset[-self.margin_count :]  # (margins,)
         return Known(x=self.inputs(samples, rows), y=samples.y[rows], start=np.tile(start, (len(rows), 1)))
-
-    def _check(self, samples: Samples, rows: np.ndarray, *, name: str) -> None:
-        y = samples.y[rows]
-        if not len(rows):
-            raise ValueError(f"{name} has no rows; a fit needs some to learn from and some to stop by")
-        if not np.isfinite(samples.x[rows]).all() or not np.isfinite(y).all():
-            raise ValueError(f"{name} holds values that are not finite; drop such rows where they are born")
-        if self.shape.is_classification and not (
-            np.issubdtype(y.dtype, np.integer) and y.min() >= 0 and y.max() < len(self.outputs)
-        ):
-            raise ValueError(
-                f"{name}: y is {y.dtype} in [{y.min()}, {y.max()}]; classes {self.outputs} are coded 0, 1 …"
-            )
 
 
 def by_parts(answer: Callable[[np.ndarray], np.ndarray], inputs: np.ndarray) -> np.ndarray:
