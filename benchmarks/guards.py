@@ -38,7 +38,9 @@ Questions = Iterator[tuple[str, Callable[[], Finding]]]
 def market(rows: int) -> pd.DataFrame:
     """A clean simulated table of at least `rows` bars, cut to them."""
     days = -(-rows // DAY_BARS)
-    raw = simulated.load(symbols=["BTCUSDT"], interval="1m", start="2000-01-01", days=days, signal=0.05, seed=SEED)
+    raw = simulated.load(
+        symbols=["BTCUSDT"], interval="1m", start="2000-01-01", days=days, signal=0.05, predictor="flow", seed=SEED
+    )
     return klines.clean(raw.iloc[:rows])[0]
 
 

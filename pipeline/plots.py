@@ -16,16 +16,33 @@ FEW, MOST_BARS, MOST_LINES = 40, 40, 60  # points apart, bars of a histogram, li
 
 
 def learning_curves(histories: Sequence[Sequence[Mapping[str, float]]], *, title: str) -> Figure:
-    """Train and valid loss by round, a line for every fit; the last fit is the final one."""
-    figure, axes = _axes(title, "round", "loss")
+    """Train and valid loss by round, a line for every fit, the last the final one; gradient norms where told."""
+    norms = {"gradient_norm": GREY, "gradient_norm_max": RED}
+    panels: list[tuple[str, dict[str, str]]] = [("loss", {"train": BLUE, "valid": ORANGE})]
+    if any(norms.keys() & entry.keys() for history in histories for entry in history):
+        panels.append(("gradient norm, before clipping", norms))
+    figure = Figure(figsize=(7.0, 4.2 + 2.6 * (len(panels) - 1)), dpi=100, layout="constrained")
+    ratios = [4.2, *[2.6] * (len(panels) - 1)]
+    all_axes = figure.subplots(len(panels), sharex=True, squeeze=False, height_ratios=ratios).ravel()
+    for axes, (unit, lines) in zip(all_axes, panels, strict=True):
+        _dress(axes, title if axes is all_axes[0] else "")
+        axes.set_ylabel(unit)
+        _histories(axes, histories, lines)
+    all_axes[-1].set_xlabel("round")
+    return figure
+
+
+def _histories(axes: Axes, histories: Sequence[Sequence[Mapping[str, float]]], lines: Mapping[str, str]) -> None:
+    """A line for every fit and every name of its history, in the colour given."""
     for fit, history in enumerate(histories):
         final = fit == len(histories) - 1
         width, alpha = (1.8, 1.0) if final else (0.7, 0.35)
-        for name, colour in (("train", BLUE), ("valid", ORANGE)):
-            loss = [step[name] for step in history]
-            axes.plot(loss, color=colour, lw=width, alpha=alpha, label=f"{name}, final fit" if final else None)
+        for name, colour in lines.items():
+            told = [entry for entry in history if name in entry]
+            rounds, values = [entry["round"] for entry in told], [entry[name] for entry in told]
+            label = f"{name.replace('_', ' ')}, final fit" if final else None
+            axes.plot(rounds, values, color=colour, lw=width, alpha=alpha, label=label)
     axes.legend(frameon=False)
-    return figure
 
 
 def importances(gain: Mapping[str, float], *, title: str, top: int = 25) -> Figure:

@@ -26,7 +26,7 @@ T = TypeVar("T")
 Block = Mapping[str, Any]
 
 RAW, CLEAN, FEATURES, LABELS, FOLDS = (Path("data") / room for room in ("raw", "clean", "features", "labels", "folds"))
-MODELS, CHECKPOINTS, HISTORY, BASELINES, OOS, IN_SAMPLE, RETURNS, ONNX, REPORTS, PLOTS = (
+MODELS, CHECKPOINTS, HISTORY, BASELINES, OOS, IN_SAMPLE, RETURNS, ONNX, INT8, REPORTS, PLOTS = (
     Path("trained") / room
     for room in [
         "models",
@@ -37,6 +37,7 @@ MODELS, CHECKPOINTS, HISTORY, BASELINES, OOS, IN_SAMPLE, RETURNS, ONNX, REPORTS,
         "in_sample",
         "returns",
         "onnx",
+        "int8",
         "reports",
         "plots",
     ]

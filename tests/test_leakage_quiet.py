@@ -110,6 +110,8 @@ def test_nothing_is_raised_on_a_real_market(file: str):
 @pytest.mark.parametrize("seed", range(20))
 def test_nothing_is_raised_on_a_simulated_market(seed: int, signal: float):
     symbols = ["BTCUSDT", "ETHUSDT"][: 1 + seed % 2]
-    table = simulated.load(symbols=symbols, interval="1m", start="2024-01-01", days=3, signal=signal, seed=seed)
+    table = simulated.load(
+        symbols=symbols, interval="1m", start="2024-01-01", days=3, signal=signal, predictor="flow", seed=seed
+    )
     bars, _ = klines.clean(table)
     assert raised(bars) == []

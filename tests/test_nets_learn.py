@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
+from pipeline.labels import OUTPUTS
 from pipeline.models.base import Shape, build
 from pipeline.samples import Samples
+from tests import data
+from tests.data import planted, planted_signal
 from tests.test_nets_engine import SHARED
 
 BARS, ROWS = 20, 9000
@@ -25,6 +28,7 @@ NETS = {
         "transformer",
         {"d_model": 16, "heads": 2, "layers": 1, "feedforward": 32, "positions": "learnt"},
     ),
+    "mlp": ("mlp", {"hidden": [32], "activation": "relu"}),
 }
 SEQUENCES = ["lstm", "gru, attention", "cnn", "transformer"]
 
@@ -76,6 +80,23 @@ def trees_ic(samples: Samples) -> float:
 def test_the_order_of_bars_is_learnt_where_no_table_tells_it(name):
     samples = market(is_null=False)  # the best that anything can reach is √½
     assert net_ic(name, samples) > 0.5 > 0.25 > max(ridge_ic(samples), trees_ic(samples))
+
+
+@pytest.mark.parametrize("kind", OUTPUTS)
+@pytest.mark.parametrize("name", [*SEQUENCES, "mlp"])
+def test_every_kind_of_target_is_learnt(name, kind):
+    plugin, tunables = NETS[name]
+    samples, outputs = planted(kind, seed=2), OUTPUTS[kind]
+    loss = {"name": "cross_entropy" if len(outputs) > 1 else "mse"}
+    own = {"bars": 4, "dropout": 0.0, "loss": loss, "schedule": {"name": "constant"}, "optimiser": ADAM}
+    block = {"dataset": "d", "target": "t", "family": "nets", "plugin": plugin, "build": own | tunables}
+    model = build(block, Shape(samples.columns, outputs), shared=SHARED | {"epochs": 6, "patience": 6}, seed=1)
+    model.fit(samples, data.TRAIN, data.VALID)
+    answer = model.answer(samples, data.TEST)
+    assert answer.shape == (len(data.TEST), len(outputs))
+    assert len(outputs) == 1 or np.allclose(answer.sum(axis=1), 1, atol=1e-6)
+    score = model.score(samples, data.TEST)
+    assert np.corrcoef(score, planted_signal(samples.x[data.TEST]))[0, 1] > 0.6
 
 
 @pytest.mark.parametrize("name", SEQUENCES)

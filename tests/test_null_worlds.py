@@ -10,7 +10,7 @@ from pipeline import bars as klines
 from pipeline.sources import simulated
 
 SLICE = Path(__file__).parents[2] / "shared" / "data" / "BTCUSDT_1m_2024-01-01_90d.parquet"
-BARS = simulated.load(symbols=["A"], interval="1m", start="2024-01-01", days=1, signal=0.2, seed=3)
+BARS = simulated.load(symbols=["A"], interval="1m", start="2024-01-01", days=1, signal=0.2, predictor="flow", seed=3)
 
 
 def two_bars() -> pd.DataFrame:
@@ -93,14 +93,18 @@ def test_what_could_be_foreseen_of_the_next_bar_no_longer_can_be():
         flow = (table["taker_buy_base"] / table["volume"].where(table["volume"] > 0)).fillna(0.5).to_numpy()
         return float(np.corrcoef(flow[:-1], np.sign(moves(table))[1:])[0, 1])
 
-    many = simulated.load(symbols=["A"], interval="1m", start="2024-01-01", days=10, signal=0.2, seed=3)
+    many = simulated.load(
+        symbols=["A"], interval="1m", start="2024-01-01", days=10, signal=0.2, predictor="flow", seed=3
+    )
     world = made_null(many, *drawn(len(many), length=len(many), block_bars=60, rng=np.random.default_rng(5)))
     assert foresight(many) > 0.1
     assert abs(foresight(world)) < 3 / np.sqrt(len(many))
 
 
 def test_volatility_still_clusters_within_blocks():
-    many = simulated.load(symbols=["A"], interval="1m", start="2024-01-01", days=10, signal=0.0, seed=3)
+    many = simulated.load(
+        symbols=["A"], interval="1m", start="2024-01-01", days=10, signal=0.0, predictor="flow", seed=3
+    )
     world = made_null(many, *drawn(len(many), length=len(many), block_bars=60, rng=np.random.default_rng(5)))
     size = np.abs(moves(world))
     assert np.corrcoef(size[:-1], size[1:])[0, 1] > 0.2

@@ -8,7 +8,8 @@ import pytest
 from pipeline import bars
 from pipeline.sources import simulated
 
-BLOCK = {"symbols": ["BTCUSDT"], "interval": "1m", "start": "2024-01-01", "days": 20, "signal": 0.05, "seed": 42}
+BLOCK = {"symbols": ["BTCUSDT"], "interval": "1m", "start": "2024-01-01", "days": 20, "signal": 0.05}
+BLOCK |= {"predictor": "flow", "seed": 42}
 SEEDS = range(20)
 
 
@@ -125,9 +126,10 @@ def test_volume_is_a_u_over_the_day_and_follows_the_size_of_moves(ninety_days):
     assert correlation(ninety_days["volume"].to_numpy()[1:], np.abs(returns(ninety_days))) > 0.3
 
 
+@pytest.mark.parametrize("predictor", simulated.PREDICTORS)
 @pytest.mark.parametrize("signal", [0.02, 0.05, 0.3])
-def test_the_truth_explains_as_much_of_the_next_return_as_signal_says(signal):
-    block = {**BLOCK, "signal": signal, "days": 90}
+def test_the_truth_explains_as_much_of_the_next_return_as_signal_says(signal, predictor):
+    block = {**BLOCK, "signal": signal, "predictor": predictor, "days": 90}
     shares = []
     for seed in range(3):
         table, truth = simulated.simulate(**{**block, "seed": seed})
@@ -146,10 +148,20 @@ def test_imbalance_leads_returns_where_there_is_a_signal(ninety_days):
     assert correlation(imbalance(ninety_days)[:-1], returns(ninety_days)) > 0.08
 
 
-def test_nothing_leads_returns_in_the_null_world():
+def test_only_the_order_of_the_last_bars_leads_returns_where_order_is_the_predictor():
+    table = market(days=90, predictor="order")
+    flow, r = np.arctanh(0.999 * imbalance(table)), returns(table)
+    last = np.lib.stride_tricks.sliding_window_view(flow, 20)[:-1]  # (bars, 20), the latest last
+    ordered = last[:, 15:].sum(axis=1) - last[:, 5:15].sum(axis=1) + last[:, :5].sum(axis=1)
+    assert correlation(ordered, r[19:]) > 0.1
+    assert abs(correlation(last.sum(axis=1), r[19:])) < 0.03
+
+
+@pytest.mark.parametrize("predictor", simulated.PREDICTORS)
+def test_nothing_leads_returns_in_the_null_world(predictor):
     scores = []
     for seed in SEEDS:
-        table = market(signal=0.0, seed=seed)
+        table = market(signal=0.0, predictor=predictor, seed=seed)
         r, flow, volume = returns(table), imbalance(table), np.log1p(table["volume"].to_numpy())
         lagged = [z_score(r[:-lag], r[lag:]) for lag in (1, 2, 5, 15, 60)]
         scores.append(
@@ -171,6 +183,7 @@ def test_the_truth_of_the_null_world_expects_nothing():
     [
         ({"signal": 1.0}, "signal is 1.0"),
         ({"days": 0}, "days is 0"),
+        ({"predictor": "news"}, "predictor is 'news'"),
         ({"symbols": []}, "at least one name"),
         ({"symbols": ["A", "A"]}, "each once"),
         ({"interval": "7m"}, "interval is '7m'"),

@@ -144,6 +144,21 @@ def test_every_way_to_cut_folds_goes_through_the_line(line, method, tmp_path, mo
     assert all(len(row["sharpe_of_paths"]) == 1 for row in board.values())
 
 
+def test_a_copy_in_eight_bits_is_one_experiment_away(line):
+    printed = command(line, "dvc", "exp", "run", "-n", "small", "-S", "quantise.models=[lstm]")
+    assert [row for row in printed.splitlines() if row.startswith("Running stage")] == [
+        "Running stage 'quantise@lstm':"
+    ]
+    report = json.loads((line / "trained/reports/quantise/lstm.json").read_text())
+    assert report["rank_correlation"] > 0.99
+    assert report["bytes"] == (line / "trained/int8/lstm/model.onnx").stat().st_size < report["bytes_of_float32"]
+    latency = json.loads((line / "trained/reports/quantise/latency/lstm.json").read_text())
+    assert latency["int8"]["p99_us"] >= latency["int8"]["p50_us"] > 0
+    command(line, "git", "checkout", "--force", "--quiet", "main")
+    command(line, "git", "clean", "--force", "--quiet", "-d")
+    command(line, "dvc", "checkout")
+
+
 def test_an_experiment_on_costs_retrains_nothing_and_its_branch_brings_its_results_back(line):
     before = (line / "trained/reports/evaluate/lightgbm.json").read_text()
     printed = command(line, "dvc", "exp", "run", "-n", "dear", "-S", "trading.fee_bps=20")

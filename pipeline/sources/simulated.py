@@ -3,6 +3,9 @@
 A bar's return is volatility x (√signal · flow + √(1-signal) · shock). The flow is an AR(1) that shows, noisily, in the
 taker-buy share of the bar before; the volatility is known one bar ahead; the shock is symmetric and independent of the
 past. At signal 0 simple returns are therefore a martingale difference: their size can be foreseen, their sign cannot.
+
+With the predictor "order" the flow is white, and what moves the next bar is the flow of the last 20 bars, the five
+latest and the five earliest of them less the ten between: in what order it came tells, sums of the latest hardly do.
 """
 
 import zlib
@@ -28,6 +31,8 @@ SEASON_VOLATILITY, SEASON_VOLUME = 0.2, 0.45  # log amplitude of the U over the 
 FLOW_HALF_LIFE_BARS = 5.0
 FLOW_SHARE, DIRECTION_SHARE = 0.6, 0.45  # correlation of the unsquashed imbalance with the flow and with the bar's move
 IMBALANCE_SLOPE = 0.45
+PREDICTORS = ("flow", "order")
+ORDER = [1.0] * 5 + [-1.0] * 10 + [1.0] * 5  # weights of the flow of the last 20 bars, the latest first
 ZERO_VOLUME_SHARE = 0.0005
 QUOTE_PER_DAY, QUOTE_PER_TRADE = 1.5e9, 1_000.0
 VOLUME_PERSISTENCE, VOLUME_NOISE = 0.9, 0.45  # of the log volume that volatility does not explain
@@ -69,38 +74,45 @@ class Moves(NamedTuple):
     is_traded: npt.NDArray[np.bool_]
 
 
-def load(*, symbols: list[str], interval: str, start: str, days: int, signal: float, seed: int) -> pd.DataFrame:
+def load(
+    *, symbols: list[str], interval: str, start: str, days: int, signal: float, predictor: str, seed: int
+) -> pd.DataFrame:
     """The simulated klines of every symbol, one after another. See `simulate`."""
-    table, _ = simulate(symbols=symbols, interval=interval, start=start, days=days, signal=signal, seed=seed)
+    table, _ = simulate(
+        symbols=symbols, interval=interval, start=start, days=days, signal=signal, predictor=predictor, seed=seed
+    )
     return table
 
 
 def simulate(
-    *, symbols: list[str], interval: str, start: str, days: int, signal: float, seed: int
+    *, symbols: list[str], interval: str, start: str, days: int, signal: float, predictor: str, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Klines from midnight UTC of `start` on, and row by row the truth about the bar that follows.
 
-    `signal` in [0, 1) is the share of the next return's variance that is predictable. The truth has the columns symbol,
+    `signal` in [0, 1) is the share of the next return's variance that is predictable, by what `predictor` names: the
+    "flow" that the taker-buy share shows, or the "order" of the last 20 bars. The truth has the columns symbol,
     open_time, `expected_return` and `volatility`: mean and standard deviation of the next bar's simple return as a
     reader of the simulator's mind knows them when the row's bar closes. A symbol's bars depend on nothing but its own
     name, the seed and the market that all share; a longer run begins with the shorter one.
     """
     bar_ms = _interval_ms(interval)
-    _check(symbols=symbols, days=days, signal=signal)
+    _check(symbols=symbols, days=days, signal=signal, predictor=predictor)
     time_ms = _midnight_ms(start) + bar_ms * np.arange(days * DAY_MS // bar_ms + 1, dtype=np.int64)
     market = _market(time_ms, bar_ms=bar_ms, seed=seed)
-    parts = [_symbol(s, time_ms, market, bar_ms=bar_ms, signal=signal, seed=seed) for s in symbols]
+    parts = [_symbol(s, time_ms, market, bar_ms=bar_ms, signal=signal, predictor=predictor, seed=seed) for s in symbols]
     tables, truths = zip(*parts, strict=True)
     return pd.concat(tables, ignore_index=True), pd.concat(truths, ignore_index=True)
 
 
-def _check(*, symbols: list[str], days: int, signal: float) -> None:
+def _check(*, symbols: list[str], days: int, signal: float, predictor: str) -> None:
     if not symbols or len(set(symbols)) != len(symbols):
         raise ValueError(f"simulated: symbols is {symbols}; give a list of at least one name, each once")
     if days < 1:
         raise ValueError(f"simulated: days is {days}; at least 1 is wanted")
     if not 0 <= signal < 1:
         raise ValueError(f"simulated: signal is {signal}; a share of variance in [0, 1) is wanted, 0 for a null world")
+    if predictor not in PREDICTORS:
+        raise ValueError(f"simulated: predictor is {predictor!r}; one of {list(PREDICTORS)} is wanted")
 
 
 def _interval_ms(interval: str) -> int:
@@ -159,7 +171,7 @@ def _mix(first: Array, second: Array) -> Array:
     return np.asarray(np.sqrt(MARKET_SHARE) * first + np.sqrt(1 - MARKET_SHARE) * second)
 
 
-def _moves(market: Market, *, symbol: str, bar_ms: int, signal: float, seed: int) -> Moves:
+def _moves(market: Market, *, symbol: str, bar_ms: int, signal: float, predictor: str, seed: int) -> Moves:
     bars, day_share = len(market.season), bar_ms / DAY_MS
     own = _shocks(seed, symbol, bars)
     shock = _mix(market.shocks.value, own.value)
@@ -167,8 +179,8 @@ def _moves(market: Market, *, symbol: str, bar_ms: int, signal: float, seed: int
     level = market.regime + _mix(_clustering(market.shocks.value), _clustering(own.value))
     volatility = DAILY_VOLATILITY * np.sqrt(day_share) * np.exp(level + SEASON_VOLATILITY * market.season)
 
-    flow = _autoregression(_stream(seed, symbol, "flow").standard_normal(bars), 0.5 ** (1 / FLOW_HALF_LIFE_BARS))
-    expected = np.concatenate([[0.0], volatility[1:] * np.sqrt(signal) * flow[:-1]])
+    flow, told = _flow(_stream(seed, symbol, "flow").standard_normal(bars), predictor=predictor)
+    expected = np.concatenate([[0.0], volatility[1:] * np.sqrt(signal) * told[:-1]])
     surprise = volatility * np.sqrt(1 - signal) * shock
     is_traded = _stream(seed, symbol, "zero volume").random(bars) >= ZERO_VOLUME_SHARE
     return Moves(
@@ -180,6 +192,14 @@ def _moves(market: Market, *, symbol: str, bar_ms: int, signal: float, seed: int
         turnover=QUOTE_PER_DAY * day_share * np.exp(_log_activity(market, level, activity, seed=seed, symbol=symbol)),
         is_traded=is_traded,
     )
+
+
+def _flow(noise: Array, *, predictor: str) -> tuple[Array, Array]:
+    """Both (N,) of unit variance: the flow that shows in the taker-buy share, and what it tells of the next bar."""
+    if predictor == "order":
+        return noise, np.asarray(lfilter(ORDER, [1.0], noise) / np.linalg.norm(ORDER))
+    flow = _autoregression(noise, 0.5 ** (1 / FLOW_HALF_LIFE_BARS))
+    return flow, flow
 
 
 def _imbalance(flow: Array, direction: Array, rng: np.random.Generator) -> Array:
@@ -196,10 +216,17 @@ def _log_activity(market: Market, level: Array, activity: Array, *, seed: int, s
 
 
 def _symbol(
-    symbol: str, time_ms: npt.NDArray[np.int64], market: Market, *, bar_ms: int, signal: float, seed: int
+    symbol: str,
+    time_ms: npt.NDArray[np.int64],
+    market: Market,
+    *,
+    bar_ms: int,
+    signal: float,
+    predictor: str,
+    seed: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The bars and the truth of one symbol; the last simulated bar only serves as the truth of the one before."""
-    moves = _moves(market, symbol=symbol, bar_ms=bar_ms, signal=signal, seed=seed)
+    moves = _moves(market, symbol=symbol, bar_ms=bar_ms, signal=signal, predictor=predictor, seed=seed)
     prices = _prices(moves, symbol=symbol, seed=seed)
     amounts = _amounts(moves, prices, symbol=symbol, seed=seed)
     closing = {"volume": amounts.pop("volume"), "close_time": time_ms + bar_ms - 1}

@@ -1,14 +1,13 @@
 """export <model>: the final model as one ONNX graph, and the contract that whoever deploys it keeps."""
 
-import hashlib
 import platform
-from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
 import onnx
 
 from pipeline import workspace
+from pipeline.graphs import digest
 from pipeline.models import base
 
 PACKAGES = ("lightgbm", "numba", "numpy", "onnx", "onnxmltools", "onnxruntime", "torch", "xgboost")
@@ -59,14 +58,6 @@ def signature(graph: Path) -> dict[str, object]:
         value.name: [axis.dim_value or None for axis in value.type.tensor_type.shape.dim]
         for value in (*loaded.input, *loaded.output)
     }
-
-
-def digest(files: Iterable[Path]) -> str:
-    """The sha256 of the files' bytes, one after another."""
-    total = hashlib.sha256()
-    for file in files:
-        total.update(file.read_bytes())
-    return total.hexdigest()
 
 
 if __name__ == "__main__":

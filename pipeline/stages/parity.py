@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from pipeline import workspace
-from pipeline.folds import Folds
+from pipeline import dataset, workspace
+from pipeline.graphs import opened
 from pipeline.models import base
-from pipeline.samples import Samples, keyed
 
 BATCHES = (1, 2, 37)  # and as many at once as there are
 ROWS_AT_ONCE = 4096
@@ -25,7 +24,8 @@ def main(model: str) -> None:
     block = workspace.entry(blocks, f"models.{model}")
     fitted = base.load(workspace.MODELS / model)
     graph = workspace.ONNX / model / "model.onnx"
-    samples, rows = holdout(block)
+    samples, folds = dataset.load(block["dataset"], block["target"])
+    rows = folds.holdout()
     rng = np.random.default_rng(workspace.seed_for(blocks["seed"], model, -1))
     some = fitted.inputs(samples, np.sort(rng.permutation(rows)[:ROWS_AT_ONCE]))
     scale = fitted.answer(samples, rows).std(axis=0, dtype=np.float64)  # (outputs,)
@@ -37,17 +37,6 @@ def main(model: str) -> None:
     for named, figures in found.items():
         workspace.feed(refuse, figures, named, block=workspace.entry(blocks, "parity"), named="parity")
     workspace.write_json(workspace.report("parity", model), found)
-
-
-def holdout(block: workspace.Block) -> tuple[Samples, np.ndarray]:
-    """The samples that a model was trained on, and the rows of the holdout."""
-    folds, segment = Folds.load(workspace.FOLDS / f"{block['dataset']}.parquet")
-    samples = Samples.load(
-        workspace.FEATURES / f"{block['dataset']}.parquet",
-        workspace.LABELS / block["dataset"] / f"{block['target']}.parquet",
-        rows=keyed(segment, folds.time),
-    )
-    return samples, folds.holdout()
 
 
 def parts(rows: np.ndarray) -> Iterator[np.ndarray]:
@@ -92,13 +81,6 @@ def distance(answer: np.ndarray, expected: np.ndarray) -> np.ndarray:
     if answer.shape != expected.shape:
         raise ParityError(f"the graph answers {answer.shape}, the model {expected.shape}; mend the model's to_onnx")
     return np.asarray(np.abs(answer - expected))
-
-
-def opened(graph: Path) -> onnxruntime.InferenceSession:
-    """The graph, to be run on one thread as a hot path would."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def run(session: onnxruntime.InferenceSession, inputs: np.ndarray, batch: int) -> np.ndarray:

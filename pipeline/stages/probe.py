@@ -9,10 +9,11 @@ from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from pipeline import labels, workspace
+from pipeline.dataset import load
 from pipeline.folds import Folds, cut
 from pipeline.leakage.findings import Finding
 from pipeline.models import base
-from pipeline.samples import Samples, keyed
+from pipeline.samples import Samples
 
 GUARD = "embargo_sensitivity"
 FOLDS = 4  # each tests every fourth group, so that tests end at many places, far from one another
@@ -58,12 +59,7 @@ def main(dataset: str) -> None:
     """Score a memoriser against the embargo on the first target of a dataset."""
     blocks = workspace.params()
     target, described = next(iter(workspace.entry(blocks, f"datasets.{dataset}.targets").items()))
-    folds, segment = Folds.load(workspace.FOLDS / f"{dataset}.parquet")
-    samples = Samples.load(
-        workspace.FEATURES / f"{dataset}.parquet",
-        workspace.LABELS / dataset / f"{target}.parquet",
-        rows=keyed(segment, folds.time),
-    )
+    samples, folds = load(dataset, target)
     shape = base.Shape(columns=samples.columns, outputs=labels.OUTPUTS[described["kind"]])
     block = workspace.entry(blocks, "probe")
     found = workspace.feed(probed, samples, folds, shape, blocks["seed"], block=block, named="probe")

@@ -1,6 +1,6 @@
 """train <model>: every fold's fit and the final one; what each answered out of sample and in it; the final model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,13 @@ import pandas as pd
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from pipeline import labels, plots, predictions, workspace
+from pipeline import dataset, labels, plots, predictions, workspace
 from pipeline.folds import Folds
 from pipeline.leakage.findings import Finding, raise_if_critical
 from pipeline.leakage.fits import fit_rows, normalization, row_order, unseen_rows
 from pipeline.models import base
 from pipeline.predictions import FINAL
-from pipeline.samples import Samples, keyed
+from pipeline.samples import Samples
 
 Importances = dict[str, dict[str, float]] | None
 HISTORY = ("split", *base.HISTORY)  # the columns of the file of epochs
@@ -52,12 +52,7 @@ def main(model: str) -> None:
     """Fit a model on every fold and on the whole development part."""
     blocks = workspace.params()
     block = workspace.entry(blocks, f"models.{model}")
-    folds, segment = Folds.load(workspace.FOLDS / f"{block['dataset']}.parquet")
-    samples = Samples.load(
-        workspace.FEATURES / f"{block['dataset']}.parquet",
-        workspace.LABELS / block["dataset"] / f"{block['target']}.parquet",
-        rows=keyed(segment, folds.time),
-    )
+    samples, folds = dataset.load(block["dataset"], block["target"])
     kind = workspace.entry(blocks, f"datasets.{block['dataset']}.targets.{block['target']}.kind")
     shape = base.Shape(columns=samples.columns, outputs=labels.OUTPUTS[kind])
     block_of_train = workspace.entry(blocks, "train")
@@ -74,7 +69,8 @@ def main(model: str) -> None:
         pool = Parallel(n_jobs=1 if is_alone else workspace.workers(), return_as="generator")
         fits = list(tqdm(pool(jobs), total=folds.n_splits + 1, desc=f"train {model}", unit="fit"))
         importances = base.load(folder).importances()
-        workspace.write_json(workspace.report("train", model), report(fits, importances))
+        workspace.write_json(workspace.report("train/details", model), report(fits, importances))
+        workspace.write_json(workspace.report("train", model), figures(fits))
         raise_if_critical(finding for done in fits for finding in [*done.guards, *done.probes])
         write(model, fits, importances)
     workspace.remove(workspace.CHECKPOINTS / model)
@@ -167,6 +163,22 @@ def report(fits: Sequence[Fit], importances: Importances) -> dict[str, object]:
     return {"fits": [summary(done) for done in fits], "importances": importances, "guards": asked}
 
 
+def figures(fits: Sequence[Fit]) -> dict[str, float]:
+    """How the fits went in a few numbers, medians over them: what nothing is known of is left out."""
+    best = [best_entry(fit.history) for fit in fits]
+    verdicts = [fit.diagnosis["verdict"] for fit in fits if "verdict" in fit.diagnosis]
+    told = {name: [entry[name] for entry in best if name in entry] for name in ("round", "valid", "gradient_norm")}
+    return {
+        **{f"best_{name}": float(np.median(values)) for name, values in told.items() if values},
+        **({"healthy_fits": verdicts.count("healthy") / len(verdicts)} if verdicts else {}),
+    }
+
+
+def best_entry(history: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+    """The round with the lowest valid loss, the first of equals: the one that answers."""
+    return min(history, key=lambda entry: entry["valid"])
+
+
 def write(model: str, fits: Sequence[Fit], importances: Importances) -> None:
     """Answers and plots of a trained model are in their places."""
     workspace.write_table(workspace.OOS / f"{model}.parquet", pd.concat([fit.tested for fit in fits]))
@@ -182,13 +194,12 @@ def write(model: str, fits: Sequence[Fit], importances: Importances) -> None:
 
 
 def summary(fit: Fit) -> dict[str, object]:
-    """How a fit went: its rows, and the round with the lowest valid loss, which is the one that answers."""
-    best = min(range(len(fit.history)), key=lambda step: fit.history[step]["valid"])
+    """How a fit went: its rows, its rounds and the best of them."""
     return {
         "split": named(fit.split),
         "rows": fit.rows,
         "rounds": len(fit.history),
-        "best": fit.history[best],
+        "best": best_entry(fit.history),
         **({"diagnosis": fit.diagnosis} if fit.diagnosis else {}),
         "guards": [asdict(finding) for finding in fit.guards],
     }

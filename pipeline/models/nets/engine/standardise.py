@@ -35,7 +35,7 @@ class Standardise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, F) -> (…, F)."""
-        return (((x - self.high) - self.low) * self.inverse).clamp(-self.clip, self.clip)
+        return (x - self.high).sub_(self.low).mul_(self.inverse).clamp_(-self.clip, self.clip)
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """(mean, deviation), each (F,) float64; a deviation of 0 where the column was constant."""
