@@ -1,7 +1,8 @@
 """Windows a second of a training epoch, and memory: `python benchmarks/nets.py`, beside the usual ways to load them.
 
 Each way trains the same net on the same table with the same optimiser, in a process of its own and on one thread:
-`one batch` takes one prepared batch again and again, so that its time is the arithmetic of the net alone; `engine` is
+`one batch` takes one prepared batch again and again, so that its time is the arithmetic of the net alone, in memory that
+the process keeps, as the engine does; the usual ways leave memory to the C library, as they usually do; `engine` is
 a fit of pipeline/models/nets with all its callbacks, checkpoints and statistics, and a validation of no size; `array`
 gathers all windows first and hands them to a DataLoader; `slices` cuts each window out in a Dataset's `__getitem__`.
 The medians of several rounds, in which the ways take turns, after one batch that warms the process up. Memory is the
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from pipeline.models import base
+from pipeline.models.nets.engine.heap import keep_freed_memory
 from pipeline.samples import Samples
 
 COLUMNS, BARS, BATCH = 44, 60, 512
@@ -112,6 +114,7 @@ def steps(net: nn.Module, epochs: int, batches: Callable[[], Iterable[Sequence[T
 
 def one_batch(name: str, samples: Samples, asked: Asked) -> Callable[[], object]:
     """The same prepared batch, as often as an epoch has batches."""
+    keep_freed_memory()
     made = model(name, asked)
     x = torch.from_numpy(made.inputs(samples, np.arange(asked.rows - BATCH, asked.rows)))
     y = torch.from_numpy(samples.y[-BATCH:])
@@ -152,7 +155,7 @@ def measured(way: str, name: str, asked: Asked) -> dict[str, float]:
     """Windows a second and MiB of one way, in this process."""
     torch.set_num_threads(1)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    one_batch(name, table(2 * BATCH), Asked(2 * BATCH, 1, 1))()
+    array(name, table(2 * BATCH), Asked(2 * BATCH, 1, 1))()
     epoch = WAYS[way](name, table(asked.rows), asked)
     start = time.perf_counter()
     epoch()
