@@ -1,12 +1,12 @@
 """Windows a second of a training epoch, and memory: `python benchmarks/nets.py`, beside the usual ways to load them.
 
 Each way trains the same net on the same table with the same optimiser, in a process of its own and on one thread:
-`one batch` takes one prepared batch again and again, so that its time is the arithmetic of the net alone, in memory that
-the process keeps, as the engine does; the usual ways leave memory to the C library, as they usually do; `engine` is
-a fit of pipeline/models/nets with all its callbacks, checkpoints and statistics, and a validation of no size; `array`
-gathers all windows first and hands them to a DataLoader; `slices` cuts each window out in a Dataset's `__getitem__`.
-The medians of several rounds, in which the ways take turns, after one batch that warms the process up. Memory is the
-most that the process held over what it held after its imports. `--rows 525600 --stride 6` is a year, as params fit it.
+`one batch` takes one prepared batch again and again, so that its time is the arithmetic of the net alone, in memory
+that the process keeps as the engine does; `engine` is a fit of pipeline/models/nets with all its callbacks, checkpoints
+and statistics, and a validation of no size; `array` gathers all windows first and hands them to a DataLoader; `slices`
+cuts each window out in a Dataset's `__getitem__`; both leave memory to the C library, as is usual. The medians of
+several rounds, in which the ways take turns, after one batch that warms the process up. Memory is the most that the
+process held over what it held after its imports. `--rows 525600 --stride 6` is a year, as params fit it.
 """
 
 import argparse
