@@ -126,7 +126,7 @@ def test_volume_is_a_u_over_the_day_and_follows_the_size_of_moves(ninety_days):
     assert correlation(ninety_days["volume"].to_numpy()[1:], np.abs(returns(ninety_days))) > 0.3
 
 
-@pytest.mark.parametrize("predictor", simulated.PREDICTORS)
+@pytest.mark.parametrize("predictor", list(simulated.FLOW_SHARE))
 @pytest.mark.parametrize("signal", [0.02, 0.05, 0.3])
 def test_the_truth_explains_as_much_of_the_next_return_as_signal_says(signal, predictor):
     block = {**BLOCK, "signal": signal, "predictor": predictor, "days": 90}
@@ -157,7 +157,7 @@ def test_only_the_order_of_the_last_bars_leads_returns_where_order_is_the_predic
     assert abs(correlation(last.sum(axis=1), r[19:])) < 0.03
 
 
-@pytest.mark.parametrize("predictor", simulated.PREDICTORS)
+@pytest.mark.parametrize("predictor", list(simulated.FLOW_SHARE))
 def test_nothing_leads_returns_in_the_null_world(predictor):
     scores = []
     for seed in SEEDS:

@@ -29,9 +29,9 @@ REGIMES = [-0.5, 0.0, 0.7]  # log volatility
 REGIME_DAYS = 1.5  # mean time until the regime is drawn anew
 SEASON_VOLATILITY, SEASON_VOLUME = 0.2, 0.45  # log amplitude of the U over the UTC day
 FLOW_HALF_LIFE_BARS = 5.0
-FLOW_SHARE, DIRECTION_SHARE = 0.6, 0.45  # correlation of the unsquashed imbalance with the flow and with the bar's move
+FLOW_SHARE = {"flow": 0.6, "order": 0.85}  # by predictor, the correlation of the unsquashed imbalance with the flow
+DIRECTION_SHARE = 0.45  # and with the bar's move
 IMBALANCE_SLOPE = 0.45
-PREDICTORS = ("flow", "order")
 ORDER = [1.0] * 5 + [-1.0] * 10 + [1.0] * 5  # weights of the flow of the last 20 bars, the latest first
 ZERO_VOLUME_SHARE = 0.0005
 QUOTE_PER_DAY, QUOTE_PER_TRADE = 1.5e9, 1_000.0
@@ -111,8 +111,8 @@ def _check(*, symbols: list[str], days: int, signal: float, predictor: str) -> N
         raise ValueError(f"simulated: days is {days}; at least 1 is wanted")
     if not 0 <= signal < 1:
         raise ValueError(f"simulated: signal is {signal}; a share of variance in [0, 1) is wanted, 0 for a null world")
-    if predictor not in PREDICTORS:
-        raise ValueError(f"simulated: predictor is {predictor!r}; one of {list(PREDICTORS)} is wanted")
+    if predictor not in FLOW_SHARE:
+        raise ValueError(f"simulated: predictor is {predictor!r}; one of {list(FLOW_SHARE)} is wanted")
 
 
 def _interval_ms(interval: str) -> int:
@@ -188,7 +188,9 @@ def _moves(market: Market, *, symbol: str, bar_ms: int, signal: float, predictor
         expected=expected * (1 - ZERO_VOLUME_SHARE),
         volatility=volatility,
         path=volatility * np.sqrt((1 - signal) * activity),
-        imbalance=_imbalance(flow, shock / np.sqrt(activity), _stream(seed, symbol, "imbalance")),
+        imbalance=_imbalance(
+            flow, shock / np.sqrt(activity), _stream(seed, symbol, "imbalance"), flow_share=FLOW_SHARE[predictor]
+        ),
         turnover=QUOTE_PER_DAY * day_share * np.exp(_log_activity(market, level, activity, seed=seed, symbol=symbol)),
         is_traded=is_traded,
     )
@@ -202,10 +204,10 @@ def _flow(noise: Array, *, predictor: str) -> tuple[Array, Array]:
     return flow, flow
 
 
-def _imbalance(flow: Array, direction: Array, rng: np.random.Generator) -> Array:
+def _imbalance(flow: Array, direction: Array, rng: np.random.Generator, *, flow_share: float) -> Array:
     """(N,) what takers bought less what they sold, as a share: the flow, the bar's own direction, and noise."""
-    rest = np.sqrt(1 - FLOW_SHARE**2 - DIRECTION_SHARE**2)
-    latent = FLOW_SHARE * flow + DIRECTION_SHARE * direction + rest * rng.standard_normal(len(flow))
+    rest = np.sqrt(1 - flow_share**2 - DIRECTION_SHARE**2)
+    latent = flow_share * flow + DIRECTION_SHARE * direction + rest * rng.standard_normal(len(flow))
     return np.asarray(np.tanh(IMBALANCE_SLOPE * latent))
 
 
