@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from pipeline.models import base
-from pipeline.models.nets.engine.heap import keep_freed_memory
+from pipeline.models.nets.engine.heap import kept_memory
 from pipeline.samples import Samples
 
 COLUMNS, BARS, BATCH = 44, 60, 512
@@ -114,11 +114,11 @@ def steps(net: nn.Module, epochs: int, batches: Callable[[], Iterable[Sequence[T
 
 def one_batch(name: str, samples: Samples, asked: Asked) -> Callable[[], object]:
     """The same prepared batch, as often as an epoch has batches."""
-    keep_freed_memory()
     made = model(name, asked)
     x = torch.from_numpy(made.inputs(samples, np.arange(asked.rows - BATCH, asked.rows)))
     y = torch.from_numpy(samples.y[-BATCH:])
-    return lambda: steps(made.whole, asked.epochs, lambda: repeat((x, y), asked.batches))
+    with_memory_kept = kept_memory()(steps)
+    return lambda: with_memory_kept(made.whole, asked.epochs, lambda: repeat((x, y), asked.batches))
 
 
 def engine(name: str, samples: Samples, asked: Asked) -> Callable[[], object]:

@@ -1,7 +1,6 @@
 """The trainer of the nets: windows, standardising, losses, the loop, checkpoints."""
 
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from torch.nn import functional as F
 from pipeline.models.base import Bench, Model, Shape, build
 from pipeline.models.nets.engine import losses
 from pipeline.models.nets.engine.checkpoint import Checkpoint, CheckpointError
-from pipeline.models.nets.engine.heap import keep_freed_memory
 from pipeline.models.nets.engine.loop import NotFiniteError
 from pipeline.models.nets.engine.promise import Whole
 from pipeline.models.nets.engine.standardise import Standardise
@@ -69,10 +67,6 @@ def net(*, classes: int = 0, shared: dict | None = None, **changes: object) -> M
 
 def bench(folder: Path) -> Bench:
     return Bench(folder / "checkpoints", folder / "history.csv", "final", {"split": "final"})
-
-
-def test_the_process_keeps_memory_that_it_frees():
-    assert keep_freed_memory() is (platform.libc_ver()[0] == "glibc")
 
 
 def test_a_window_ends_with_its_row_and_never_crosses_a_segment():

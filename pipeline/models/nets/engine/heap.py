@@ -1,18 +1,34 @@
-"""Memory that a fit frees stays with the process, for the next batch to take."""
+"""Memory that a batch frees stays with the process while it fits, for the next batch to take."""
 
 import ctypes
-from functools import cache
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
 KEPT = 512 << 20  # bytes of the heap's end that may lie idle before they go back to the system
+LARGE = (
+    32 << 20
+)  # bytes: larger blocks, such as copies of a table, come from the system and go back to it by themselves
+BLOCKS = 65_536  # of these at most, glibc's own limit
 
 
-@cache
-def keep_freed_memory() -> bool:
-    """From now on this process keeps what it frees; whether it does: only glibc can be told so.
+@contextmanager
+def kept_memory() -> Iterator[None]:
+    """glibc keeps what is freed until the block is over; another C library is left as it is.
 
     By itself glibc hands a batch's large activations back to the system and takes them anew for the next one, each page
     zeroed by the kernel: a third of the time of a small LSTM.
     """
-    tell = getattr(ctypes.CDLL(None), "mallopt", None)
-    return tell is not None and bool(tell(M_MMAP_MAX, 0)) and bool(tell(M_TRIM_THRESHOLD, KEPT))
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "mallopt"):
+        yield
+        return
+    library.mallopt(M_MMAP_THRESHOLD, LARGE)
+    library.mallopt(M_MMAP_MAX, 0)
+    library.mallopt(M_TRIM_THRESHOLD, KEPT)
+    try:
+        yield
+    finally:
+        library.mallopt(M_MMAP_MAX, BLOCKS)
+        library.mallopt(M_TRIM_THRESHOLD, 2 * LARGE)
+        library.malloc_trim(0)

@@ -30,7 +30,7 @@ from pipeline.models.nets.engine.callbacks import (
 from pipeline.models.nets.engine.checkpoint import Checkpoint
 from pipeline.models.nets.engine.gradients import GradientMonitor
 from pipeline.models.nets.engine.graph import written
-from pipeline.models.nets.engine.heap import keep_freed_memory
+from pipeline.models.nets.engine.heap import kept_memory
 from pipeline.models.nets.engine.loop import Course, Loop, Part, optimiser, schedule
 from pipeline.models.nets.engine.standardise import Standardise
 from pipeline.models.nets.engine.windows import Windows
@@ -152,8 +152,11 @@ class Net(Model):
         for name, rows in (("train", train), ("valid", valid)):
             self.check_rows(samples, rows, name=name)
         device = self._device()
-        keep_freed_memory()
-        with one_thread(device), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with (
+            kept_memory(),
+            one_thread(device),
+            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        ):
             torch.manual_seed(self.seed)
             self.whole = self._untrained()
             self._standardise(samples.x, samples.y, train)
