@@ -24,7 +24,12 @@ class Actor(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """(B, F) -> (B, 1)."""
-        return torch.tanh(self.body(self.standardise(observation)))
+        return torch.tanh(self.raw(observation))
+
+    def raw(self, observation: Tensor) -> Tensor:
+        """(B, F) -> (B, 1), before it is squashed into a position."""
+        answer: Tensor = self.body(self.standardise(observation))
+        return answer
 
 
 class Critic(nn.Module):
