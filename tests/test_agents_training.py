@@ -147,7 +147,7 @@ def test_aversion_to_risk_moves_the_actor(tail):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden": []}, "hidden is \\[\\]"),
+        ({"hidden": []}, "hidden is \\[\\]; allowed is a list of one width or more"),
         ({"level": 1.0}, "level is 1.0"),
         ({"risk_aversion": -1.0}, "risk_aversion is -1.0"),
         ({"atoms": 1}, "1 atoms"),

@@ -1,6 +1,6 @@
 """The market as an environment: many episodes step at once, as array operations over the rows of Samples."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -121,7 +121,6 @@ class Market:
             equity=equity,
             peak=peak,
         )
-        after = replace(after, unrealised=np.where(position == 0, 0.0, after.unrealised))
         terminated = equity <= peak * (1 - self.drawdown_limit)
         return Step(after, net - self.risk_penalty * net**2, net, terminated, ~terminated & (after.left == 0))
 

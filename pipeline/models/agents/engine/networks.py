@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from pipeline.models.nets.engine.checks import check_widths
 from pipeline.models.nets.engine.standardise import Standardise
 
 SMALL = 0.1  # what the last weights of an actor are scaled down by: it begins near no position at all
@@ -49,8 +50,7 @@ class Critic(nn.Module):
 
 def perceptron(inputs: int, hidden: list[int], *, outputs: int) -> nn.Sequential:
     """Linear layers with ReLU between them. Raises ValueError where a width is no whole number above 0."""
-    if not hidden or any(not isinstance(width, int) or width < 1 for width in hidden):
-        raise ValueError(f"hidden is {hidden}; give a list of whole numbers of at least 1, as [64, 64]")
+    check_widths("agent", of="layer", hidden=hidden)
     widths = [inputs, *hidden]
     layers: list[nn.Module] = []
     for before, after in zip(widths, hidden, strict=False):

@@ -1,5 +1,7 @@
 """Returns over several bars, out of the steps of many episodes at once."""
 
+from typing import Any
+
 import numpy as np
 
 
@@ -56,7 +58,7 @@ class NStep:
             **{f"next_{name}": values[episodes] for name, values in after.items()},
         }
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> dict[str, Any]:
         """All of it, plain values and arrays."""
         return {
             "begun": {name: values.copy() for name, values in self._begun.items()},
@@ -66,10 +68,9 @@ class NStep:
             "slot": self._slot,
         }
 
-    def restore(self, state: dict[str, object]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """This stands where it stood when `state` was taken."""
         begun, slot = state["begun"], state["slot"]
-        assert isinstance(begun, dict) and isinstance(slot, int)
         self._begun, self._slot = {name: values.copy() for name, values in begun.items()}, slot
         self._sums, self._discounts, self._is_open = (
             np.array(state[name]) for name in ("sums", "discounts", "is_open")

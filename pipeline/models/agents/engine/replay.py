@@ -1,6 +1,7 @@
 """Prioritised replay (Schaul et al. 2016): transitions drawn by their priority, through a sum tree over arrays."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -105,7 +106,7 @@ class Replay:
         self._largest = max(self._largest, float(priorities.max()))
         self._tree.put(places, priorities)
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> dict[str, Any]:
         """All of it, plain values and arrays."""
         return {
             "fields": {name: values.copy() for name, values in self._fields.items()},
@@ -115,10 +116,9 @@ class Replay:
             "largest": self._largest,
         }
 
-    def restore(self, state: dict[str, object]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """This stands where it stood when `state` was taken."""
         fields, places, count = state["fields"], state["next"], state["count"]
-        assert isinstance(fields, dict) and isinstance(places, int) and isinstance(count, int)
         self._fields = {name: values.copy() for name, values in fields.items()}
         self._tree = SumTree(self.capacity)
         self._tree.put(np.arange(self.capacity), np.asarray(state["priorities"]))

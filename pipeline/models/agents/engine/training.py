@@ -9,6 +9,7 @@ from pipeline.models.agents.engine.learner import Learner
 from pipeline.models.agents.engine.market import OWN, Market, State
 from pipeline.models.agents.engine.nstep import NStep
 from pipeline.models.agents.engine.replay import Replay
+from pipeline.models.nets.engine.checks import check_sizes
 from pipeline.tails import Tail
 
 UNREALISED, SINCE = 5.0, 2.0  # deviations of these parts of an observation: in moves of a bar, and of ln(1 + bars)
@@ -32,10 +33,8 @@ class Course:
 
     def __post_init__(self) -> None:
         """Every number is one that a training can go by."""
-        for name in ("steps", "episodes", "batch", "memory", "warm_up"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value}; give a whole number of at least 1")
+        sizes = {name: getattr(self, name) for name in ("steps", "episodes", "batch", "memory", "warm_up")}
+        check_sizes("agent", **sizes)
         if len(self.noise) != 2 or min(self.noise) < 0:
             raise ValueError(
                 f"noise is {self.noise}; give two numbers of at least 0, of the first step and of the last"
