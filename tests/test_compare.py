@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from pipeline import overfitting, plots, workspace
+from pipeline.returns import Returns, aligned
 from pipeline.stages import compare
-from pipeline.stages.compare import Returns
 
 YEAR = 525_600.0
 
@@ -185,19 +185,18 @@ def test_a_path_that_never_trades_earned_nothing_and_does_not_rank_above_those_t
 def test_models_are_compared_on_the_bars_that_all_of_them_cover():
     a, b = model(1e-4, seed=1), model(1e-4, seed=2)
     late = Returns(b.time + 60_000 * 100, b.paths, b.holdout_time, b.holdout)
-    aligned = compare.aligned({"a": a, "late": late})
-    assert aligned["a"].time.tolist() == aligned["late"].time.tolist() == a.time[100:].tolist()
-    np.testing.assert_array_equal(aligned["a"].paths, a.paths[100:])
-    np.testing.assert_array_equal(aligned["late"].paths, b.paths[:-100])
+    found = aligned({"a": a, "late": late})
+    assert found["a"].time.tolist() == found["late"].time.tolist() == a.time[100:].tolist()
+    np.testing.assert_array_equal(found["a"].paths, a.paths[100:])
+    np.testing.assert_array_equal(found["late"].paths, b.paths[:-100])
     with pytest.raises(ValueError, match="a, never have no bar in common"):
-        compare.aligned({"a": a, "never": Returns(b.time + 10**9, b.paths, b.holdout_time, b.holdout)})
+        aligned({"a": a, "never": Returns(b.time + 10**9, b.paths, b.holdout_time, b.holdout)})
 
 
-def test_what_evaluate_wrote_is_read_by_path_and_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(workspace, "RETURNS", tmp_path)
+def test_what_evaluate_wrote_is_read_by_path_and_time(tmp_path):
     table = pd.DataFrame({"path": [-1, 1, 1, 0, 0], "time": [30, 10, 20, 20, 10], "net": [0.5, 0.1, 0.2, 0.3, 0.4]})
     table.to_parquet(tmp_path / "a.parquet")
-    found = compare.read("a")
+    found = Returns.load(tmp_path / "a.parquet")
     assert (found.time.tolist(), found.paths.tolist()) == ([10, 20], [[0.4, 0.1], [0.3, 0.2]])
     assert (found.holdout_time.tolist(), found.holdout.tolist()) == ([30], [0.5])
 

@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline import returns
 from pipeline.predictions import FINAL, record
 from pipeline.samples import keyed
 from pipeline.stages import evaluate
@@ -75,7 +76,8 @@ def test_bins_hold_equally_many_rows_in_order_of_the_prediction():
 
 def test_the_holdout_is_written_as_path_minus_one():
     part = evaluate.part(answered([0.5, -0.5], split=FINAL), truth([1.0, -1.0], [0.1, 0.2]))
-    table = evaluate.returns(evaluate.Evaluated(paths=[part, part], holdout=part))
+    earned = part.time, part.net
+    table = returns.table([earned, earned], earned)
     assert table.groupby("path").size().to_dict() == {-1: 2, 0: 2, 1: 2}
 
 

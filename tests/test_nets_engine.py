@@ -273,7 +273,7 @@ def test_parity_holds_on_columns_of_raw_scale(tmp_path):
     ("changes", "message"),
     [
         ({"bars": 0}, "bars is 0"),
-        ({"shared": {"clip": 0.0}}, "clip 0.0"),
+        ({"shared": {"clip": 0.0}}, "clip is 0.0; give one above 0"),
         ({"shared": {"stride": 0}}, "stride is 0"),
         ({"shared": {"gradient_norm": 0.0}}, "gradient_norm is 0.0"),
         ({"shared": {"device": "gpu"}}, "auto, cpu or cuda"),

@@ -4,7 +4,7 @@ import importlib
 import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +24,7 @@ HISTORY = (  # what an entry of a fit's history may tell; the first three stand 
     "valid_accuracy",
     "valid_f1",
 )
+ROWS_AT_ONCE = 4096  # that are answered together; it bounds memory, and the last bits of an answer depend on it
 BLOCK_KEYS = ("dataset", "target", "family", "plugin", "build")
 
 
@@ -207,6 +208,12 @@ class Model(ABC):
     @abstractmethod
     def to_onnx(self, file: Path) -> None:
         """`file` holds the graph "inputs" -> "answer", both float32, batch axis free; the same fit, the same bytes."""
+
+
+def in_parts(rows: np.ndarray) -> Iterator[np.ndarray]:
+    """ROWS_AT_ONCE of them at a time: the windows of many rows would fill the memory."""
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        yield rows[start : start + ROWS_AT_ONCE]
 
 
 def build(block: Mapping[str, Any], shape: Shape, *, shared: Mapping[str, Any], seed: int) -> Model:

@@ -2,44 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import reduce
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pipeline import bars, bootstrap, metrics, overfitting, pages, plots, workspace
+from pipeline import bars, bootstrap, metrics, overfitting, pages, plots, returns, workspace
 from pipeline.leakage.fits import data_snooping
 from pipeline.pages import between, shown
-from pipeline.predictions import HOLDOUT
+from pipeline.returns import Returns
 
 NAN = float("nan")
 CURVES = ("edge_ic", "edge_ic_low", "edge_ic_high", "ic")  # of the report of the stage probe
 NO_PBO = "no PBO: fewer than two models trade, there is nothing to choose from"
-
-
-@dataclass(frozen=True)
-class Returns:
-    """A model's net returns by time: on every path of the development part, and on the holdout."""
-
-    time: np.ndarray  # (T,) ms
-    paths: np.ndarray  # (T, paths)
-    holdout_time: np.ndarray  # (H,) ms
-    holdout: np.ndarray  # (H,)
-
-    @property
-    def sharpes(self) -> np.ndarray:
-        """(paths,) Sharpe ratios per bar; nan for a path that never trades."""
-        return np.asarray(metrics.sharpe(self.paths))
-
-    @property
-    def median(self) -> int:
-        """The path with the median Sharpe.
-
-        One path: the mean of several is steadier than anything that one model trades.
-        """
-        return metrics.median_path(self.sharpes)
 
 
 @dataclass(frozen=True)
@@ -60,7 +36,7 @@ def main(dataset: str) -> None:
     blocks = workspace.params()
     names = [name for name, block in blocks["models"].items() if block["dataset"] == dataset]
     forget_others(list(blocks["models"]))
-    models = aligned({name: read(name) for name in names})
+    models = returns.aligned({name: Returns.load(workspace.RETURNS / f"{name}.parquet") for name in names})
     clean = pd.read_parquet(workspace.CLEAN / f"{dataset}.parquet", columns=["symbol", "open_time"])
     bars_per_year = bars.bars_per_year(clean)
     tried, block = len(blocks["models"]), workspace.entry(blocks, "compare")
@@ -83,27 +59,6 @@ def forget_others(names: list[str]) -> None:
     for file in workspace.RETURNS.glob("*.parquet"):
         if file.stem not in names:
             file.unlink()
-
-
-def read(model: str) -> Returns:
-    """The net returns that evaluate wrote for a model."""
-    table = pd.read_parquet(workspace.RETURNS / f"{model}.parquet")
-    held = table[table["path"] == HOLDOUT]
-    paths = table[table["path"] != HOLDOUT].pivot(index="time", columns="path", values="net")
-    return Returns(paths.index.to_numpy(), paths.to_numpy(), held["time"].to_numpy(), held["net"].to_numpy())
-
-
-def aligned(models: Mapping[str, Returns]) -> dict[str, Returns]:
-    """The models on the bars that the paths of all of them cover."""
-    if not models:
-        return {}
-    common = reduce(np.intersect1d, [model.time for model in models.values()])
-    if not len(common):
-        raise ValueError(f"the paths of {', '.join(models)} have no bar in common; run `dvc repro evaluate`")
-    return {
-        name: replace(model, time=common, paths=model.paths[np.isin(model.time, common)])
-        for name, model in models.items()
-    }
 
 
 def compared(
@@ -209,9 +164,9 @@ def backtest_years(sharpe: float, *, trials: float) -> float:
     return NAN if np.isnan(sharpe) else overfitting.min_backtest_years(sharpe, trials=trials)
 
 
-def holdout_standing(returns: np.ndarray, *, bars_per_year: float, confidence: float) -> dict[str, float]:
+def holdout_standing(net: np.ndarray, *, bars_per_year: float, confidence: float) -> dict[str, float]:
     """The holdout's annualised Sharpe and the probability that the true one is positive; nan where it never trades."""
-    moments = overfitting.sharpe_moments(returns)
+    moments = overfitting.sharpe_moments(net)
     worth = overfitting.standing(moments, variance=NAN, trials={}, confidence=confidence)
     return {"holdout_sharpe": moments["sharpe"] * np.sqrt(bars_per_year), "holdout_psr": worth["psr"]}
 

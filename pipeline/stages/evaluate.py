@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pipeline import bars, labels, metrics, plots, predictions, scores, trading, workspace
+from pipeline import bars, labels, metrics, plots, predictions, returns, scores, trading, workspace
 from pipeline.folds import Folds
 from pipeline.predictions import FINAL
 from pipeline.samples import aligned, contiguous, keyed
@@ -59,7 +59,8 @@ def main(model: str) -> None:
     simple = pd.read_parquet(workspace.BASELINES / block["dataset"] / f"{block['target']}.parquet")
     baselines = {str(name): evaluate(part, truth, folds) for name, part in simple.groupby("baseline", observed=True)}
     splits = in_and_out(pd.read_parquet(workspace.IN_SAMPLE / f"{model}.parquet"), oos, truth)
-    workspace.write_table(workspace.RETURNS / f"{model}.parquet", returns(own))
+    earned = returns.table([(path.time, path.net) for path in own.paths], (own.holdout.time, own.holdout.net))
+    workspace.write_table(workspace.RETURNS / f"{model}.parquet", earned)
     workspace.write_json(workspace.report("evaluate", model), headline(own, baselines["linear"], splits))
     workspace.write_json(workspace.report("evaluate/details", model), details(own, baselines, splits))
     draw(model, own, oos=oos, truth=truth, folds=folds)
@@ -142,17 +143,6 @@ def in_and_out(in_sample: pd.DataFrame, oos: pd.DataFrame, truth: Truth) -> pd.D
         for name, answered in (("in_sample", in_sample), ("out_of_sample", oos))
     }
     return pd.DataFrame(sharpes)
-
-
-def returns(evaluated: Evaluated) -> pd.DataFrame:
-    """Net returns by path and time."""
-    parts = [(predictions.HOLDOUT, evaluated.holdout), *enumerate(evaluated.paths)]
-    return pd.concat(
-        [
-            pd.DataFrame({"path": np.full(len(part.net), path, np.int16), "time": part.time, "net": part.net})
-            for path, part in parts
-        ]
-    )
 
 
 def headline(own: Evaluated, linear: Evaluated, splits: pd.DataFrame) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """parity <model>: the deployed graph answers as the trained model does, or the line stops here."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,6 @@ from pipeline.graphs import opened
 from pipeline.models import base
 
 BATCHES = (1, 2, 37)  # and as many at once as there are
-ROWS_AT_ONCE = 4096
 
 
 class ParityError(ValueError):
@@ -27,22 +26,16 @@ def main(model: str) -> None:
     samples, folds = dataset.load(block["dataset"], block["target"])
     rows = folds.holdout()
     rng = np.random.default_rng(workspace.seed_for(blocks["seed"], model, -1))
-    some = fitted.inputs(samples, np.sort(rng.permutation(rows)[:ROWS_AT_ONCE]))
+    some = fitted.inputs(samples, np.sort(rng.permutation(rows)[: base.ROWS_AT_ONCE]))
     scale = fitted.answer(samples, rows).std(axis=0, dtype=np.float64)  # (outputs,)
-    ordinary = (fitted.inputs(samples, part) for part in parts(rows))
+    ordinary = (fitted.inputs(samples, part) for part in base.in_parts(rows))
     found = {
         "holdout": compare(fitted, graph, ordinary, scale=scale),
-        "hard": compare(fitted, graph, parts(fitted.hard_inputs(some, rng=rng)), scale=scale),
+        "hard": compare(fitted, graph, base.in_parts(fitted.hard_inputs(some, rng=rng)), scale=scale),
     }
     for named, figures in found.items():
         workspace.feed(refuse, figures, named, block=workspace.entry(blocks, "parity"), named="parity")
     workspace.write_json(workspace.report("parity", model), found)
-
-
-def parts(rows: np.ndarray) -> Iterator[np.ndarray]:
-    """ROWS_AT_ONCE of them at a time: windows of a whole holdout would fill the memory."""
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        yield rows[start : start + ROWS_AT_ONCE]
 
 
 def compare(fitted: base.Model, graph: Path, inputs: Iterable[np.ndarray], *, scale: np.ndarray) -> dict[str, float]:

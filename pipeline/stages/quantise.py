@@ -49,12 +49,12 @@ def main(model: str) -> None:
     workspace.write_json(workspace.report("quantise/latency", model), taken)
 
 
-def inputs(samples: Samples, rows: np.ndarray, *, shape: Sequence[int | None]) -> Iterator[np.ndarray]:
+def inputs(samples: Samples, rows: np.ndarray, *, shape: Sequence[int]) -> Iterator[np.ndarray]:
     """What a graph that takes `shape`, (batch, columns) or (batch, bars, columns), is fed for each row, one by one."""
     if len(shape) == 2:
         yield from (samples.x[row][None] for row in rows)
         return
-    windows = Windows.over(samples.x, samples.segment, length=int(shape[1] or 1), device=torch.device("cpu"))
+    windows = Windows.over(samples.x, samples.segment, length=shape[1], device=torch.device("cpu"))
     yield from (windows.gather(torch.tensor([row])).numpy() for row in rows)
 
 

@@ -119,7 +119,7 @@ class Learner:
         if not torch.isfinite(loss):
             raise ValueError(f"the loss of the {type(net).__name__.lower()} is {loss.item()}; lower its rate")
         steps.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(net.parameters(), self.plan.gradient_norm)
         steps.step()
 

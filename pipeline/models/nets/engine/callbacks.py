@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
+from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor
 from tqdm import tqdm
 
@@ -118,16 +119,11 @@ class ClassMetrics(Callback):
         """The entry and the record have the metrics of this epoch."""
         if not progress.classes:
             return
-        counts = _confusion(progress)  # (classes, classes)
-        hits, occurred, called = counts.diagonal(), counts.sum(dim=1), counts.sum(dim=0)  # each (classes,)
-        columns = {
-            "precision": (hits / called.clamp(min=1)).tolist(),
-            "recall": (hits / occurred.clamp(min=1)).tolist(),
-            "f1": (2 * hits / (occurred + called).clamp(min=1)).tolist(),
-            "rows": [int(rows) for rows in occurred],
-        }
+        codes, called = _called(progress)
+        table = precision_recall_fscore_support(codes, called, labels=range(len(progress.classes)), zero_division=0.0)
+        columns = {name: each.tolist() for name, each in zip(("precision", "recall", "f1", "rows"), table, strict=True)}
         rows = (dict(zip(columns, figures, strict=True)) for figures in zip(*columns.values(), strict=True))
-        progress.entry["valid_accuracy"] = float(hits.sum() / counts.sum())
+        progress.entry["valid_accuracy"] = float(np.mean(codes == called))
         progress.entry["valid_f1"] = math.fsum(columns["f1"]) / len(columns["f1"])
         self._epochs["last"] = {"epoch": progress.epoch, "classes": dict(zip(progress.classes, rows, strict=True))}
         if progress.entry["valid"] < self._loss:
@@ -175,8 +171,8 @@ class MetricLogger(Callback):
     """Each epoch adds one line to a CSV that several fits share: `columns`, which tell the fits apart, then HISTORY.
 
     A field that the entry lacks stays empty. A line is one write to the end of the file, so lines of several processes
-    never mix (on local disks; NFS does not promise it). Whoever creates the file writes the names first. A fit that
-    goes on from a checkpoint writes the lines of its earlier epochs again, into a file without them.
+    never mix (on local disks; NFS does not promise it). Whoever made the file has written the names at its head. A fit
+    that goes on from a checkpoint writes the lines of its earlier epochs again, into a file without them.
     """
 
     def __init__(self, *, file: Path, columns: Mapping[str, object]) -> None:
@@ -241,14 +237,13 @@ def _entries(progress: Progress) -> list[dict[str, float]]:
     return list(entries.values())
 
 
-def _confusion(progress: Progress) -> Tensor:
-    """Counts (classes, classes) float64 of the last validation: row = the class that came true, column = called."""
+def _called(progress: Progress) -> tuple[np.ndarray, np.ndarray]:
+    """The codes that came true and those called at the last validation, (V,) each."""
     answers, codes, width = progress.valid_answers, progress.valid_y, len(progress.classes)
     assert answers is not None and codes is not None
     if answers.ndim != 2 or answers.shape[1] != width:
         raise ValueError(f"valid answers are {tuple(answers.shape)}; classes {progress.classes} need one column each")
-    pairs = torch.bincount(codes * width + answers.argmax(dim=1), minlength=width**2)
-    return pairs.reshape(width, width).double()
+    return codes.numpy(), answers.argmax(dim=1).numpy()
 
 
 def _check_columns(columns: Mapping[str, object]) -> None:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from pipeline.models.nets.engine.callback import Callback, Progress
 from pipeline.models.nets.engine.checkpoint import Checkpoint, State
+from pipeline.models.nets.engine.checks import check_sizes
 from pipeline.models.nets.engine.losses import Loss
 from pipeline.models.nets.engine.windows import Windows
 
-OPTIMISERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 Schedule = torch.optim.lr_scheduler.LRScheduler
 
 
@@ -51,10 +52,7 @@ class Course:
 
     def __post_init__(self) -> None:
         """Every number is one that a fit can go by."""
-        for name in ("epochs", "batch", "stride"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value}; give a whole number of at least 1")
+        check_sizes("nets", epochs=self.epochs, batch=self.batch, stride=self.stride)
         if not self.gradient_norm > 0:
             raise ValueError(f"gradient_norm is {self.gradient_norm}; it must be above 0, as 1.0")
 
@@ -143,7 +141,7 @@ class Loop:
         value = loss.item()
         if not math.isfinite(value):
             raise NotFiniteError(self._where(f"the loss is {value}", first_bad_output(self.net, x)))
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         self._tell("gradients")
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.course.gradient_norm).item()
         if not math.isfinite(norm):
@@ -226,7 +224,7 @@ def optimiser(net: nn.Module, *, name: str, learning_rate: float, weight_decay: 
             f"optimiser: learning_rate {learning_rate}, weight_decay {weight_decay}; the rate must be above 0, the "
             "decay at least 0"
         )
-    return OPTIMISERS[name](net.parameters(), lr=learning_rate, weight_decay=weight_decay)  # type: ignore[call-arg]
+    return OPTIMISERS[name](net.parameters(), lr=learning_rate, weight_decay=weight_decay)
 
 
 def _constant(optimiser: torch.optim.Optimizer, epochs: int) -> Schedule:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.base import Bench, Model
+from pipeline.models.base import Bench, Model, in_parts
 from pipeline.models.nets.engine import losses
 from pipeline.models.nets.engine.callback import Callback
 from pipeline.models.nets.engine.callbacks import (
@@ -28,6 +28,7 @@ from pipeline.models.nets.engine.callbacks import (
     ProgressBar,
 )
 from pipeline.models.nets.engine.checkpoint import Checkpoint
+from pipeline.models.nets.engine.checks import check_sizes
 from pipeline.models.nets.engine.gradients import GradientMonitor
 from pipeline.models.nets.engine.graph import written
 from pipeline.models.nets.engine.heap import kept_memory
@@ -38,7 +39,6 @@ from pipeline.samples import Samples
 
 WEIGHTS = "weights.npz"
 GIVEN = ("columns", "bars", "outputs")  # what a plugin's module is told beside its tunables
-ROWS_AT_ONCE = 4096  # windows that are answered together; it bounds memory, and the bits of an answer depend on it
 EXTREMES = np.array([-1e30, -1e9, -1e3, 1e3, 1e9, 1e30], dtype=np.float32)
 
 
@@ -110,8 +110,9 @@ class Net(Model):
     def __post_init__(self) -> None:
         """The tunables are such as a fit can go by."""
         losses.check(self.loss, is_classification=self.shape.is_classification)
-        if not isinstance(self.bars, int) or self.bars < 1 or not self.clip > 0:
-            raise ValueError(f"bars is {self.bars}, clip {self.clip}; give at least 1 bar and a clip above 0, as 8.0")
+        check_sizes("nets", bars=self.bars)
+        if not self.clip > 0:
+            raise ValueError(f"clip is {self.clip}; give one above 0, as 8.0")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.whole = self._untrained()
@@ -311,12 +312,6 @@ def promised(module: type[nn.Module]) -> type[Net]:
 def tunables_of(module: type[nn.Module]) -> tuple[str, ...]:
     """What params must give for a plugin's module."""
     return tuple(name for name in inspect.signature(module).parameters if name not in GIVEN)
-
-
-def in_parts(rows: np.ndarray) -> Iterator[np.ndarray]:
-    """ROWS_AT_ONCE at a time."""
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        yield rows[start : start + ROWS_AT_ONCE]
 
 
 @contextmanager
