@@ -25,7 +25,7 @@ def learning_curves(histories: Sequence[Sequence[Mapping[str, float]]], *, title
     ratios = [4.2, *[2.6] * (len(panels) - 1)]
     all_axes = figure.subplots(len(panels), sharex=True, squeeze=False, height_ratios=ratios).ravel()
     for axes, (unit, lines) in zip(all_axes, panels, strict=True):
-        _dress(axes, title if axes is all_axes[0] else "")
+        dress(axes, title if axes is all_axes[0] else "")
         axes.set_ylabel(unit)
         _histories(axes, histories, lines)
     all_axes[-1].set_xlabel("round")
@@ -64,9 +64,9 @@ def equity(time: np.ndarray, paths: np.ndarray, *, holdout_time: np.ndarray, hol
     _line(axes, time, np.median(paths, axis=0), label="median path", color=INK, lw=1.6)
     if len(holdout):
         _line(axes, holdout_time, holdout, label="holdout", color=ORANGE, lw=1.6)
-        axes.axvline(_dates(holdout_time)[0], color=GREY, lw=0.8, ls=":")
+        axes.axvline(dates(holdout_time)[0], color=GREY, lw=0.8, ls=":")
     axes.axhline(1.0, color=GREY, lw=0.8)
-    _date_axis(axes)
+    date_axis(axes)
     axes.legend(frameon=False)
     return figure
 
@@ -112,7 +112,7 @@ def pbo_logits(logits: np.ndarray, *, pbo: float) -> Figure:
     axes.axvline(0.0, color=INK, lw=1)
     axes.set_xlim(-1.05 * np.abs(edges).max(), 1.05 * np.abs(edges).max())
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    _legend_below(figure)
+    legend_below(figure)
     return figure
 
 
@@ -146,7 +146,7 @@ def degradation(in_sample: np.ndarray, out_of_sample: np.ndarray, *, slope: floa
     if np.isfinite(slope):
         middle = np.nanmean(in_sample), np.nanmean(out_of_sample)
         axes.axline(middle, slope=slope, color=ORANGE, lw=1.8, label="least squares")
-    _legend_below(figure)
+    legend_below(figure)
     return figure
 
 
@@ -177,7 +177,7 @@ def path_sharpes(
     axes.set_yticks(range(len(sharpes)), list(sharpes)[::-1])
     axes.set_ylim(-0.6, len(sharpes) - 0.4)
     axes.grid(axis="y", visible=False)
-    _legend_below(figure)
+    legend_below(figure)
     return figure
 
 
@@ -212,21 +212,21 @@ def equity_fans(fans: Mapping[str, Fan], *, title: str) -> Figure:
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for axes, (name, fan) in zip(panels, fans.items(), strict=False):
-        _dress(axes, name)
+        dress(axes, name)
         _fan(axes, fan)
-        _date_axis(axes)
+        date_axis(axes)
     for axes in panels[len(fans) :]:
         axes.set_visible(False)
     for axes in panels[max(len(fans) - columns, 0) : len(fans)]:  # nothing stands below them
         axes.tick_params(labelbottom=True)
-    _legend_below(figure)
+    legend_below(figure)
     return figure
 
 
 def _fan(axes: Axes, fan: Fan) -> None:
     """One model's equity stands in its panel; its holdout goes on from where the median path ends."""
     if len(fan.paths) > 1:
-        date = _dates(fan.time)
+        date = dates(fan.time)
         low, high = np.quantile(fan.paths, [0.05, 0.95], axis=0)
         axes.fill_between(date, low, high, color=BLUE, alpha=0.18, lw=0, label="5 to 95 % of the paths")
         thin = np.unique(np.linspace(0, len(fan.paths) - 1, MOST_LINES).astype(np.int64))
@@ -236,7 +236,7 @@ def _fan(axes: Axes, fan: Fan) -> None:
     _line(axes, fan.time, fan.paths[fan.median], label="median path", color=INK, lw=1.6)
     if len(fan.holdout):
         _line(axes, fan.holdout_time, fan.paths[fan.median, -1] * fan.holdout, label="holdout", color=ORANGE, lw=1.6)
-        axes.axvline(_dates(fan.holdout_time)[0], color=GREY, lw=0.8, ls=":")
+        axes.axvline(dates(fan.holdout_time)[0], color=GREY, lw=0.8, ls=":")
     axes.axhline(1.0, color=GREY, lw=0.8)
 
 
@@ -282,7 +282,7 @@ def embargo(
     axes.plot(embargo_bars, every, color=GREY, lw=1.2, marker="o", ms=4, label="all tested rows")
     axes.axhline(0.0, color=INK, lw=0.8)
     axes.set_xticks(embargo_bars)
-    _legend_below(figure)
+    legend_below(figure)
     return figure
 
 
@@ -296,20 +296,21 @@ def nothing(title: str) -> Figure:
 def _axes(title: str, x: str, y: str, *, size: tuple[float, float] = (7.0, 4.2)) -> tuple[Figure, Axes]:
     figure = Figure(figsize=size, dpi=100, layout="constrained")
     axes = figure.add_subplot()
-    _dress(axes, title)
+    dress(axes, title)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     return figure, axes
 
 
-def _dress(axes: Axes, title: str) -> None:
+def dress(axes: Axes, title: str) -> None:
+    """The panel has its title, a pale grid behind what it shows, and no frame."""
     axes.set_title(title, loc="left", fontsize=11, color=INK)
     axes.grid(color="#e4e7eb", lw=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _legend_below(figure: Figure) -> None:
+def legend_below(figure: Figure) -> None:
     """What the panels name stands below them, each name once."""
     named: dict[str, Artist] = {}
     for axes in figure.axes:
@@ -323,7 +324,8 @@ def places(length: int) -> np.ndarray:
     return np.unique(np.linspace(0, length - 1, MAX_POINTS).astype(np.int64))
 
 
-def _dates(time_ms: np.ndarray) -> np.ndarray:
+def dates(time_ms: np.ndarray) -> np.ndarray:
+    """Instants in ms as matplotlib takes them for dates."""
     return time_ms.astype("datetime64[ms]")
 
 
@@ -331,10 +333,11 @@ def _line(
     axes: Axes, time_ms: np.ndarray, values: np.ndarray, *, label: str | None, color: str, lw: float, alpha: float = 1.0
 ) -> None:
     shown = places(len(values))
-    axes.plot(_dates(time_ms[shown]), values[shown], label=label, color=color, lw=lw, alpha=alpha)
+    axes.plot(dates(time_ms[shown]), values[shown], label=label, color=color, lw=lw, alpha=alpha)
 
 
-def _date_axis(axes: Axes) -> None:
+def date_axis(axes: Axes) -> None:
+    """The horizontal axis tells dates, no longer than needed."""
     locator = AutoDateLocator()
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import returns
+from pipeline import folds, returns, workspace
 from pipeline.predictions import FINAL, record
 from pipeline.samples import keyed
 from pipeline.stages import evaluate
@@ -13,8 +13,11 @@ COSTS = {"fee_bps": 10.0, "slippage_bps": 0.0, "band": 0.0}
 
 def truth(y, move, *, segment=None, minutes=None, symbols=1):
     count = len(y)
+    rows = keyed(np.int32(segment or [0] * count), np.int64(minutes or range(count)) * MINUTE)
+    symbol = np.array(["AAA", "BBB"])[rows["segment"] if symbols > 1 else [0] * count]
     return evaluate.Truth(
-        rows=keyed(np.int32(segment or [0] * count), np.int64(minutes or range(count)) * MINUTE),
+        rows=rows,
+        clean=rows.rename(columns={"time": "open_time"}).assign(symbol=symbol, close=100.0 + np.arange(count)),
         y=np.array(y),
         move=np.array(move),
         outputs=("return",),
@@ -103,3 +106,45 @@ def test_one_path_alone_has_no_spread_and_the_headline_says_why():
     assert np.isnan(headline["sharpe_spread"])
     assert headline["why"] == "no sharpe_spread, fewer than two paths trade"
     assert evaluate.headline(both, both, splits)["why"] is None
+
+
+def test_behaviour_is_that_of_the_backtest_with_nothing_held_where_a_row_is_left_out():
+    scores, left_out = answered([1.0, 0.5, -1.0]), truth([0.0] * 3, [0.01, 0.02, 0.03], minutes=[0, 1, 4])
+    symbol, done = evaluate.behaved(scores, left_out)
+    assert symbol == "AAA"
+    assert (done.time // MINUTE).tolist() == [0, 1, 2, 3, 4, 5]
+    assert done.position.tolist() == [1.0, 0.5, 0.0, 0.0, -1.0]
+    assert done.price.tolist() == [100.0, 101.0, 101.0, 101.0, 102.0, 102.0]
+    _, net, turnover = evaluate.trade(scores, left_out)
+    assert np.abs(done.change).sum() == pytest.approx(turnover.sum())
+    assert done.equity == pytest.approx(np.cumprod([1.0, 1.0 + net[0], 1.0 + net[1], 1.0, 1.0, 1.0 + net[2]]))
+
+
+def test_behaviour_of_two_symbols_is_that_of_the_first_alone():
+    both = truth([0.0] * 4, [0.01, 0.01, -0.02, 0.0], segment=[0, 0, 1, 1], minutes=[0, 1, 0, 1], symbols=2)
+    symbol, done = evaluate.behaved(answered([1.0, -1.0, 0.3, 0.4]), both)
+    assert symbol == "AAA"
+    assert done.position.tolist() == [1.0, -1.0]
+    assert done.price.tolist() == [100.0, 101.0, 101.0]
+
+
+@pytest.mark.parametrize("size", [0.0, 1.0], ids=["idle", "busy"])
+def test_every_model_has_its_pictures_the_same_each_time(size, tmp_path, monkeypatch):
+    rng, minutes = np.random.default_rng(3), np.arange(1200)
+    cut = folds.cpcv(
+        minutes * MINUTE, (minutes + 1) * MINUTE, groups=4, test_groups=2, embargo_pct=0.01, holdout_pct=0.3
+    )
+    tested = {split: cut.test(split) for split in range(cut.n_splits)} | {FINAL: cut.holdout()}
+    oos = pd.concat(
+        record(split, rows, answer=score[:, None], outputs=("return",), score=score)
+        for split, rows in tested.items()
+        for score in [size * rng.uniform(-1, 1, size=len(rows))]
+    )
+    known = truth(rng.normal(size=1200), 1e-3 * rng.normal(size=1200))
+    drawn = []
+    for folder in ("first", "second"):
+        monkeypatch.setattr(workspace, "PLOTS", tmp_path / folder)
+        evaluate.draw("a", evaluate.evaluate(oos, known, cut), oos=oos, truth=known, folds=cut)
+        drawn.append({file.name: file.read_bytes() for file in (tmp_path / folder / "a").iterdir()})
+    assert sorted(drawn[0]) == ["behaviour.png", "calibration.png", "confusion.png", "equity.png"]
+    assert drawn[0] == drawn[1]

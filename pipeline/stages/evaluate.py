@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pipeline import bars, labels, metrics, plots, predictions, returns, scores, trading, workspace
+from pipeline import bars, behaviour, labels, metrics, plots, predictions, returns, scores, trading, workspace
+from pipeline.behaviour import Behaviour
 from pipeline.folds import Folds
 from pipeline.predictions import FINAL
 from pipeline.samples import aligned, contiguous, keyed
@@ -18,6 +19,7 @@ class Truth:
     """What came true at every row of a dataset, and what trading it costs."""
 
     rows: pd.DataFrame  # segment, time
+    clean: pd.DataFrame  # symbol, segment, open_time, close of every bar
     y: np.ndarray
     move: np.ndarray
     outputs: tuple[str, ...]
@@ -70,10 +72,11 @@ def read_truth(blocks: workspace.Block, block: workspace.Block, rows: pd.DataFra
     """The truth of the target that a model block names."""
     dataset, target = block["dataset"], block["target"]
     labelled = aligned(pd.read_parquet(workspace.LABELS / dataset / f"{target}.parquet"), rows, named=target)
-    clean = pd.read_parquet(workspace.CLEAN / f"{dataset}.parquet", columns=["symbol", "open_time"])
+    clean = pd.read_parquet(workspace.CLEAN / f"{dataset}.parquet", columns=["symbol", "segment", "open_time", "close"])
     kind = workspace.entry(blocks, f"datasets.{dataset}.targets.{target}.kind")
     return Truth(
         rows=rows,
+        clean=clean,
         y=labelled["y"].to_numpy(),
         move=labelled["move"].to_numpy(),
         outputs=labels.OUTPUTS[kind],
@@ -110,27 +113,40 @@ def part(answered: pd.DataFrame, truth: Truth) -> Part:
     return Part(forecast, counts, traded, reasons | undefined, time, net)
 
 
-def every_bar(
-    time: np.ndarray, net: np.ndarray, turnover: np.ndarray, *, bar_ms: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def every_bar(time: np.ndarray, *figures: np.ndarray, bar_ms: int) -> tuple[np.ndarray, ...]:
     """The same, with the bars between the first and the last time that have no row: nothing is held, nothing earned."""
     place = (time - time[0]) // bar_ms
     bars_in_all = place[-1] + 1
-    filled = np.zeros((2, bars_in_all))
-    filled[:, place] = net, turnover
-    return time[0] + bar_ms * np.arange(bars_in_all), filled[0], filled[1]
+    filled = np.zeros((len(figures), bars_in_all))
+    filled[:, place] = figures
+    return time[0] + bar_ms * np.arange(bars_in_all), *filled
 
 
 def trade(answered: pd.DataFrame, truth: Truth) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distinct times, and at each the portfolio's net return and turnover."""
-    rows = answered["row"].to_numpy()
-    segment = contiguous(truth.rows.iloc[rows])
-    result = workspace.feed(
-        trading.backtest, answered["score"].to_numpy(), segment, truth.move[rows], block=truth.costs, named="trading"
-    )
-    time = truth.rows["time"].to_numpy()[rows]
+    result = backtested(answered, truth)
+    time = truth.rows["time"].to_numpy()[answered["row"]]
     times, net = trading.portfolio(time, result.net, symbols=truth.symbols)
     return times, net, trading.portfolio(time, result.turnover, symbols=truth.symbols)[1]
+
+
+def backtested(answered: pd.DataFrame, truth: Truth) -> trading.Backtest:
+    """What trading the score of each row brought, every symbol with a capital of its own."""
+    rows = answered["row"].to_numpy()
+    segment, score = contiguous(truth.rows.iloc[rows]), answered["score"].to_numpy()
+    return workspace.feed(trading.backtest, score, segment, truth.move[rows], block=truth.costs, named="trading")
+
+
+def behaved(answered: pd.DataFrame, truth: Truth) -> tuple[str, Behaviour]:
+    """The first symbol among answered rows, and what was done with it; in a hole its last price stands."""
+    symbol_of = truth.clean.drop_duplicates("segment").set_index("segment")["symbol"]
+    symbols = symbol_of.loc[truth.rows["segment"].to_numpy()[answered["row"]]].to_numpy()
+    own, prices = answered[symbols == symbols[0]], truth.clean[truth.clean["symbol"] == symbols[0]]
+    result, times = backtested(own, truth), truth.rows["time"].to_numpy()[own["row"]]
+    time, net, position = every_bar(times, result.net, result.position, bar_ms=truth.bar_ms)
+    instants = np.append(time, time[-1] + truth.bar_ms)
+    price = prices.set_index("open_time")["close"].reindex(instants, method="ffill").to_numpy()
+    return symbols[0], Behaviour.of(instants, price=price, position=position, net=net)
 
 
 def in_and_out(in_sample: pd.DataFrame, oos: pd.DataFrame, truth: Truth) -> pd.DataFrame:
@@ -240,6 +256,9 @@ def draw(model: str, own: Evaluated, *, oos: pd.DataFrame, truth: Truth, folds: 
     workspace.write_figure(
         folder / "calibration.png", plots.calibration(curves, title=f"{model}: calibration", unit=unit)
     )
+    symbol, shown = behaved(oos[oos["split"] == FINAL], truth)
+    done = behaviour.figure(shown, title=f"{model} on the holdout, {symbol}")
+    workspace.write_figure(folder / "behaviour.png", done)
 
 
 def binned(predicted: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
