@@ -13,23 +13,46 @@ from matplotlib.ticker import PercentFormatter
 INK, BLUE, ORANGE, GREY, RED = "#22303c", "#2f6f9f", "#d9822b", "#9aa5b1", "#b3403a"
 MAX_POINTS = 1500  # of a line: as many as an image shows
 FEW, MOST_BARS, MOST_LINES = 40, 40, 60  # points apart, bars of a histogram, lines one above another
+LEARNING: tuple[tuple[str, dict[str, str]], ...] = (  # the unit of a panel, and the colours of what it shows by round
+    ("loss", {"train": BLUE, "valid": ORANGE}),
+    ("gradient norm, before clipping", {"gradient_norm": GREY, "gradient_norm_max": RED}),
+    ("loss of the critic", {"critic_loss": BLUE}),
+    ("net return of an episode", {"episode_return": BLUE}),
+    ("what the critic foresees", {"value": BLUE, "value_deviation": GREY, "shortfall": RED}),
+    ("share of bars beyond the VaR", {"violations": RED}),
+    ("share of the capital", {"turnover": BLUE, "noise": GREY}),
+)
 
 
 def learning_curves(histories: Sequence[Sequence[Mapping[str, float]]], *, title: str) -> Figure:
-    """Train and valid loss by round, a line for every fit, the last the final one; gradient norms where told."""
-    norms = {"gradient_norm": GREY, "gradient_norm_max": RED}
-    panels: list[tuple[str, dict[str, str]]] = [("loss", {"train": BLUE, "valid": ORANGE})]
-    if any(norms.keys() & entry.keys() for history in histories for entry in history):
-        panels.append(("gradient norm, before clipping", norms))
-    figure = Figure(figsize=(7.0, 4.2 + 2.6 * (len(panels) - 1)), dpi=100, layout="constrained")
-    ratios = [4.2, *[2.6] * (len(panels) - 1)]
-    all_axes = figure.subplots(len(panels), sharex=True, squeeze=False, height_ratios=ratios).ravel()
+    """What the histories tell by round, a line for every fit, the last the final one; a panel where one tells of it."""
+    told = {name for history in histories for entry in history for name in entry}
+    panels = [
+        (unit, {name: colour for name, colour in lines.items() if name in told})
+        for unit, lines in LEARNING
+        if lines.keys() & told
+    ]
+    figure, all_axes = _stacked(len(panels))
     for axes, (unit, lines) in zip(all_axes, panels, strict=True):
         dress(axes, title if axes is all_axes[0] else "")
         axes.set_ylabel(unit)
         _histories(axes, histories, lines)
-    all_axes[-1].set_xlabel("round")
     return figure
+
+
+def _stacked(count: int) -> tuple[Figure, list[Axes]]:
+    """Panels over common rounds: up to two stand one under another, more are small ones in two columns."""
+    columns = 1 if count <= 2 else 2
+    rows = -(-count // columns)
+    width, heights = (7.0, [4.2, *[2.6] * (rows - 1)]) if columns == 1 else (11.0, [2.8] * rows)
+    figure = Figure(figsize=(width, sum(heights)), dpi=100, layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, squeeze=False, height_ratios=heights).ravel()
+    for axes in panels[count:]:
+        axes.set_visible(False)
+    for axes in panels[count - columns : count]:  # nothing stands below them
+        axes.set_xlabel("round")
+        axes.tick_params(labelbottom=True)
+    return figure, list(panels[:count])
 
 
 def _histories(axes: Axes, histories: Sequence[Sequence[Mapping[str, float]]], lines: Mapping[str, str]) -> None:
