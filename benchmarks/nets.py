@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from pipeline.models import base
-from pipeline.models.nets.engine.heap import kept_memory
+from pipeline.models.neural.heap import kept_memory
 from pipeline.samples import Samples
 
 COLUMNS, BARS, BATCH = 44, 60, 512

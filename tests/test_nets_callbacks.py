@@ -18,8 +18,7 @@ import torch
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 from torch import Tensor, nn
 
-from pipeline.models.base import HISTORY
-from pipeline.models.nets.engine.callback import Callback, Progress
+from pipeline.models.nets.engine.callback import FIELDS, Callback, Progress
 from pipeline.models.nets.engine.callbacks import (
     ClassMetrics,
     Diagnostics,
@@ -42,7 +41,7 @@ VALID_LOSSES = (0.9, 0.7, 0.8, 0.7, 0.6)  # best in epoch 2; a patience of 2 end
 
 def header(*columns: str) -> str:
     """The first line of a file of live metrics."""
-    return ",".join((*columns, *HISTORY)) + "\n"
+    return ",".join((*columns, *FIELDS)) + "\n"
 
 
 def progress_of(net: nn.Module, **known: Any) -> Progress:
@@ -150,7 +149,7 @@ def outcome(fit: Fit) -> dict[str, Any]:
 def test_a_fit_cut_after_any_step_ends_as_an_uncut_one(tmp_path: Path):
     whole, resumed = tmp_path / "whole.csv", tmp_path / "resumed.csv"
     expected = outcome(Fit(every_callback(whole)).run())
-    assert set(HISTORY) == set(expected["entries"][-1])
+    assert set(FIELDS) == set(expected["entries"][-1])
     assert len(expected["entries"]) == 4 == len(pd.read_csv(whole))
     begun = Fit(every_callback(tmp_path / "begun.csv"))
     for cut in range(len(begun.steps)):
@@ -527,7 +526,7 @@ def test_a_line_has_its_columns_the_fields_and_nothing_for_what_is_unknown(tmp_p
     entry = {"round": 1, "train": 0.1, "valid": 1 / 3, "valid_f1": 0.5, "gradient_norm": math.nan, "other": 9.0}
     callback.epoch_end(progress_of(nn.Linear(1, 1), entry=entry))
     head, line = file.read_text().splitlines()
-    assert head == ",".join(("split", "model", *HISTORY))
+    assert head == ",".join(("split", "model", *FIELDS))
     assert line == '3,"lstm, small",1,0.1,0.3333333333333333,,nan,,,0.5'
     assert pd.read_csv(file)["valid"][0] == 1 / 3
 

@@ -17,11 +17,11 @@ from torch.nn import functional as F
 
 from pipeline.models.base import Bench, Model, Shape, build
 from pipeline.models.nets.engine import losses
-from pipeline.models.nets.engine.checkpoint import Checkpoint, CheckpointError
 from pipeline.models.nets.engine.loop import NotFiniteError
 from pipeline.models.nets.engine.promise import Whole
-from pipeline.models.nets.engine.standardise import Standardise
 from pipeline.models.nets.engine.windows import Windows
+from pipeline.models.neural.checkpoint import Checkpoint, CheckpointError, fingerprint
+from pipeline.models.neural.standardise import Standardise
 from pipeline.samples import Samples
 
 ROOT = Path(__file__).parents[1]
@@ -218,15 +218,15 @@ def test_a_truncated_or_foreign_checkpoint_is_refused(tmp_path):
 
 def test_other_params_or_data_make_another_fingerprint():
     told = samples()
-    mark = net().fingerprint(told, TRAIN, VALID)
+    mark = fingerprint(net(), told, TRAIN, VALID)
     others = [
-        net(hidden=9).fingerprint(told, TRAIN, VALID),
-        net(shared={"batch": 65}).fingerprint(told, TRAIN, VALID),
-        net().fingerprint(samples(seed=1), TRAIN, VALID),
-        net().fingerprint(told, TRAIN[1:], VALID),
+        fingerprint(net(hidden=9), told, TRAIN, VALID),
+        fingerprint(net(shared={"batch": 65}), told, TRAIN, VALID),
+        fingerprint(net(), samples(seed=1), TRAIN, VALID),
+        fingerprint(net(), told, TRAIN[1:], VALID),
     ]
     assert mark not in others
-    assert net().fingerprint(told, TRAIN, VALID) == mark
+    assert fingerprint(net(), told, TRAIN, VALID) == mark
 
 
 def test_a_loss_that_is_no_number_stops_the_fit_naming_epoch_batch_and_layer():

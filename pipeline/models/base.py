@@ -7,23 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from pipeline.samples import Samples
 
 MODELS = Path(__file__).parent
-HISTORY = (  # what an entry of a fit's history may tell; the first three stand in every one
-    "round",
-    "train",
-    "valid",
-    "learning_rate",
-    "gradient_norm",
-    "gradient_norm_max",
-    "valid_accuracy",
-    "valid_f1",
-)
+HISTORY = ("round", "train", "valid")  # what every entry of a fit's history tells
 ROWS_AT_ONCE = 4096  # that are answered together; it bounds memory, and the last bits of an answer depend on it
 BLOCK_KEYS = ("dataset", "target", "family", "plugin", "build")
 
@@ -44,18 +35,20 @@ class Shape:
 def score_of(answer: np.ndarray, outputs: tuple[str, ...]) -> np.ndarray:
     """What trading uses, (B,) in [-1, 1], from the answer (B, len(outputs)) of a model or of its ONNX graph.
 
-    A return is in units of volatility and stands for itself, a trend in [0, 1] is centred, and classes, which are
-    named from the lowest to the highest, count P(highest) - P(lowest).
+    A return, in units of volatility, and a position stand for themselves, a trend in [0, 1] is centred, and classes,
+    which are named from the lowest to the highest, count P(highest) - P(lowest).
     """
     score: np.ndarray
     if len(outputs) > 1:
         score = answer[:, -1] - answer[:, 0]
-    elif outputs == ("return",):
+    elif outputs in (("return",), ("position",)):
         score = answer[:, 0]
     elif outputs == ("trend",):
         score = 2 * answer[:, 0] - 1
     else:
-        raise ValueError(f"outputs {outputs} have no score; known: ('return',), ('trend',) or two and more classes")
+        raise ValueError(
+            f"outputs {outputs} have no score; known: ('return',), ('position',), ('trend',) or two and more classes"
+        )
     return score.clip(-1.0, 1.0)
 
 
@@ -76,6 +69,8 @@ class Model(ABC):
     A plugin is a dataclass: its init fields are its tunables, none with a default, so that params give them all.
     """
 
+    tells: ClassVar[tuple[str, ...]] = HISTORY  # what an entry of the history may tell; a family adds its own
+
     shape: Shape
     seed: int
 
@@ -83,6 +78,11 @@ class Model(ABC):
     def outputs(self) -> tuple[str, ...]:
         """The names of the answer's columns, such as ("return",) or ("down", "flat", "up")."""
         return self.shape.outputs
+
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """The names of what an input holds, in order: the columns, and what a family adds of its own."""
+        return self.shape.columns
 
     @property
     def reach_bars(self) -> int:
@@ -101,7 +101,7 @@ class Model(ABC):
         """The model has learnt from `train` and stopped by `valid`, both row indices; no other row matters.
 
         With a `bench`, a fit that takes long goes on from where it was interrupted; what it learns is the same.
-        Returns the history, one entry a round or epoch, of what `HISTORY` names, with the loss on both parts:
+        Returns the history, one entry a round or epoch, of what `tells` names, with the loss on both parts:
         {"round": 1, "train": 0.7, "valid": 0.8}.
         """
 
@@ -155,6 +155,13 @@ class Model(ABC):
 
     def diagnosis(self) -> dict[str, Any]:
         """What the last fit says of itself, JSON-able; nothing where there is nothing to say."""
+        return {}
+
+    def examined(self, samples: Samples, rows: np.ndarray) -> dict[str, Any]:
+        """What a fitted model's own forecasts are worth on rows that it has not seen; nothing where it makes none.
+
+        JSON-able; its numbers are told among the metrics, medians over the fits.
+        """
         return {}
 
     def hard_inputs(self, inputs: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:

@@ -19,7 +19,6 @@ from pipeline.predictions import FINAL
 from pipeline.samples import Samples
 
 Importances = dict[str, dict[str, float]] | None
-HISTORY = ("split", *base.HISTORY)  # the columns of the file of epochs
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,7 @@ class Fit:
     split: int
     history: list[dict[str, float]]
     diagnosis: dict[str, Any]
+    examined: dict[str, Any]  # on the test rows
     rows: dict[str, int]
     tested: pd.DataFrame
     trained: pd.DataFrame
@@ -58,21 +58,21 @@ def main(model: str) -> None:
     block_of_train = workspace.entry(blocks, "train")
     planned = workspace.feed(tasks, folds, model, blocks["seed"], block=block_of_train, named="train")
     shared = workspace.entry(blocks, block["family"])
-    is_alone = base.build(block, shape, shared=shared, seed=blocks["seed"]).fits_alone
+    unfitted = base.build(block, shape, shared=shared, seed=blocks["seed"])
     live = workspace.HISTORY / f"{model}.csv"
-    workspace.write_text(live, ",".join(HISTORY) + "\n")  # fits add to it as they go
+    workspace.write_text(live, ",".join(("split", *unfitted.tells)) + "\n")  # fits add to it as they go
     with workspace.replacing(workspace.MODELS / model) as folder:
         jobs = (
             delayed(fit)(task, block, shape, samples=samples, shared=shared, folder=folder, bench=bench(model, task))
             for task in planned
         )
-        pool = Parallel(n_jobs=1 if is_alone else workspace.workers(), return_as="generator")
+        pool = Parallel(n_jobs=1 if unfitted.fits_alone else workspace.workers(), return_as="generator")
         fits = list(tqdm(pool(jobs), total=folds.n_splits + 1, desc=f"train {model}", unit="fit"))
         importances = base.load(folder).importances()
         workspace.write_json(workspace.report("train/details", model), report(fits, importances))
         workspace.write_json(workspace.report("train", model), figures(fits))
         raise_if_critical(finding for done in fits for finding in [*done.guards, *done.probes])
-        write(model, fits, importances)
+        write(model, fits, importances, fields=unfitted.tells)
     workspace.remove(workspace.CHECKPOINTS / model)
 
 
@@ -125,6 +125,7 @@ def fit(
         split=task.split,
         history=history,
         diagnosis=model.diagnosis(),
+        examined=model.examined(samples, task.test),
         rows={"train": len(task.train), "valid": len(task.valid), "test": len(task.test)},
         tested=answers(model, task.split, samples=samples, rows=task.test),
         trained=answers(model, task.split, samples=samples, rows=fitted_on)[["split", "row", "score"]],
@@ -171,6 +172,16 @@ def figures(fits: Sequence[Fit]) -> dict[str, float]:
     return {
         **{f"best_{name}": float(np.median(values)) for name, values in told.items() if values},
         **({"healthy_fits": verdicts.count("healthy") / len(verdicts)} if verdicts else {}),
+        **medians([fit.examined for fit in fits]),
+    }
+
+
+def medians(told: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Of every number that each of several fits tells, the median over those for which it is defined."""
+    numbers = {name for name, value in told[0].items() if isinstance(value, int | float)}
+    values = {name: np.array([each[name] for each in told], dtype=np.float64) for name in sorted(numbers)}
+    return {
+        name: float(np.nanmedian(each)) if np.isfinite(each).any() else float("nan") for name, each in values.items()
     }
 
 
@@ -179,12 +190,13 @@ def best_entry(history: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
     return min(history, key=lambda entry: entry["valid"])
 
 
-def write(model: str, fits: Sequence[Fit], importances: Importances) -> None:
+def write(model: str, fits: Sequence[Fit], importances: Importances, *, fields: Sequence[str]) -> None:
     """Answers and plots of a trained model are in their places."""
     workspace.write_table(workspace.OOS / f"{model}.parquet", pd.concat([fit.tested for fit in fits]))
     workspace.write_table(workspace.IN_SAMPLE / f"{model}.parquet", pd.concat([fit.trained for fit in fits]))
     told = [{"split": named(fit.split), **entry} for fit in fits for entry in fit.history]
-    workspace.write_text(workspace.HISTORY / f"{model}.csv", pd.DataFrame(told, columns=HISTORY).to_csv(index=False))
+    history = pd.DataFrame(told, columns=["split", *fields])
+    workspace.write_text(workspace.HISTORY / f"{model}.csv", history.to_csv(index=False))
     folder = workspace.PLOTS / model
     curves = plots.learning_curves([fit.history for fit in fits], title=f"{model}: learning curves, {len(fits)} fits")
     workspace.write_figure(folder / "learning_curves.png", curves)
@@ -201,6 +213,7 @@ def summary(fit: Fit) -> dict[str, object]:
         "rounds": len(fit.history),
         "best": best_entry(fit.history),
         **({"diagnosis": fit.diagnosis} if fit.diagnosis else {}),
+        **({"examined": fit.examined} if fit.examined else {}),
         "guards": [asdict(finding) for finding in fit.guards],
     }
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from pipeline.models.nets.engine.checks import check_dropout, check_sizes, check_widths
+from pipeline.models.neural.checks import check_dropout, check_sizes, check_widths
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 

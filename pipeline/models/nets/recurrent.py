@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.nets.engine.checks import check_dropout, check_sizes
+from pipeline.models.neural.checks import check_dropout, check_sizes
 
 CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.nets.engine.checks import check_dropout, check_sizes
+from pipeline.models.neural.checks import check_dropout, check_sizes
 
 POSITIONS = ("learnt", "sinusoidal")
 

@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.models.base import HISTORY
+
+FIELDS = (*HISTORY, "learning_rate", "gradient_norm", "gradient_norm_max", "valid_accuracy", "valid_f1")  # of an entry
 Notes = dict[str, Any]  # JSON-able, or tensors for checkpoints
 
 

@@ -4,12 +4,10 @@ An object looks on at one fit. What it adds to the entry of an epoch it adds in 
 whole in every `epoch_end`, whatever the order of the callbacks.
 """
 
-import csv
-import io
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,10 @@ from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor
 from tqdm import tqdm
 
-from pipeline.models.base import HISTORY
-from pipeline.models.nets.engine.callback import Callback, Notes, Progress
-from pipeline.models.nets.engine.checks import check_sizes
+from pipeline.models.nets.engine.callback import FIELDS, Callback, Notes, Progress
 from pipeline.models.nets.engine.diagnosis import diagnosis
+from pipeline.models.neural.checks import check_sizes
+from pipeline.models.neural.lines import Lines
 
 
 class EarlyStopping(Callback):
@@ -168,11 +166,9 @@ class Diagnostics(Callback):
 
 
 class MetricLogger(Callback):
-    """Each epoch adds one line to a CSV that several fits share: `columns`, which tell the fits apart, then HISTORY.
+    """Each epoch adds one line to a CSV that several fits share: `columns`, which tell the fits apart, then FIELDS.
 
-    A field that the entry lacks stays empty. A line is one write to the end of the file, so lines of several processes
-    never mix (on local disks; NFS does not promise it). Whoever made the file has written the names at its head. A fit
-    that goes on from a checkpoint writes the lines of its earlier epochs again, into a file without them.
+    A fit that goes on from a checkpoint writes the lines of its earlier epochs again, into a file without them.
     """
 
     def __init__(self, *, file: Path, columns: Mapping[str, object]) -> None:
@@ -180,23 +176,15 @@ class MetricLogger(Callback):
 
         Raises ValueError where a column has the name of a field.
         """
-        _check_columns(columns)
-        self._file, self._columns = file, dict(columns)
-        self._written = 0  # lines, by this object
+        self._lines = Lines(file, labels=columns, fields=FIELDS)
 
     def epoch_end(self, progress: Progress) -> None:
         """The file has the line of this epoch, and of those before it."""
-        self._catch_up(progress)
+        self._lines.catch_up(_entries(progress))
 
     def train_end(self, progress: Progress) -> None:
         """The file has a line for every epoch."""
-        self._catch_up(progress)
-
-    def _catch_up(self, progress: Progress) -> None:
-        entries = _entries(progress)
-        for entry in entries[self._written :]:
-            _append(self._file, _line([*self._columns.values(), *(entry.get(name) for name in HISTORY)]))
-        self._written = len(entries)
+        self._lines.catch_up(_entries(progress))
 
 
 class ProgressBar(Callback):
@@ -244,27 +232,3 @@ def _called(progress: Progress) -> tuple[np.ndarray, np.ndarray]:
     if answers.ndim != 2 or answers.shape[1] != width:
         raise ValueError(f"valid answers are {tuple(answers.shape)}; classes {progress.classes} need one column each")
     return codes.numpy(), answers.argmax(dim=1).numpy()
-
-
-def _check_columns(columns: Mapping[str, object]) -> None:
-    doubled = sorted(set(columns) & set(HISTORY))
-    if doubled:
-        raise ValueError(f"columns {doubled} have the names of fields; any names are allowed but {HISTORY}")
-
-
-def _line(cells: Sequence[object]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
-
-
-def _append(file: Path, line: str) -> None:
-    """One write; OSError where the disk did not take all of it."""
-    content = line.encode()
-    handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        written = os.write(handle, content)
-    finally:
-        os.close(handle)
-    if written != len(content):
-        raise OSError(f"{file}: {written} of {len(content)} bytes of a line were written; is the disk full?")

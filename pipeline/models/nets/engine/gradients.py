@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.models.nets.engine.callback import Callback, Notes, Progress
-from pipeline.models.nets.engine.checks import check_sizes
 from pipeline.models.nets.engine.diagnosis import EXPLODING_NORM, VANISHING_NORM
+from pipeline.models.neural.checks import check_sizes
 
 NAMED_FAULTS = 20  # as many of a kind are named, the first ones; all are counted
 ENTRIES = ("entries", "zero", "nan", "inf")  # of gradients: all, and those that are counted

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.models.nets.engine.callback import Callback, Progress
-from pipeline.models.nets.engine.checkpoint import Checkpoint, State
-from pipeline.models.nets.engine.checks import check_sizes
 from pipeline.models.nets.engine.losses import Loss
 from pipeline.models.nets.engine.windows import Windows
+from pipeline.models.neural.checkpoint import Checkpoint, State
+from pipeline.models.neural.checks import check_sizes
 
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 Schedule = torch.optim.lr_scheduler.LRScheduler

@@ -1,12 +1,8 @@
 """What all nets share: raw windows in, the same answers from torch, from disk and from ONNX."""
 
 import dataclasses
-import hashlib
 import inspect
-import json
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -18,7 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.models.base import Bench, Model, in_parts
 from pipeline.models.nets.engine import losses
-from pipeline.models.nets.engine.callback import Callback
+from pipeline.models.nets.engine.callback import FIELDS, Callback
 from pipeline.models.nets.engine.callbacks import (
     ClassMetrics,
     Diagnostics,
@@ -27,19 +23,19 @@ from pipeline.models.nets.engine.callbacks import (
     MetricLogger,
     ProgressBar,
 )
-from pipeline.models.nets.engine.checkpoint import Checkpoint
-from pipeline.models.nets.engine.checks import check_sizes
 from pipeline.models.nets.engine.gradients import GradientMonitor
-from pipeline.models.nets.engine.graph import written
-from pipeline.models.nets.engine.heap import kept_memory
 from pipeline.models.nets.engine.loop import Course, Loop, Part, optimiser, schedule
-from pipeline.models.nets.engine.standardise import Standardise
 from pipeline.models.nets.engine.windows import Windows
+from pipeline.models.neural.checkpoint import Checkpoint, fingerprint
+from pipeline.models.neural.checks import check_sizes
+from pipeline.models.neural.device import device_of, one_thread, seeded
+from pipeline.models.neural.graph import written
+from pipeline.models.neural.heap import kept_memory
+from pipeline.models.neural.standardise import Standardise
 from pipeline.samples import Samples
 
 WEIGHTS = "weights.npz"
 GIVEN = ("columns", "bars", "outputs")  # what a plugin's module is told beside its tunables
-EXTREMES = np.array([-1e30, -1e9, -1e3, 1e3, 1e9, 1e30], dtype=np.float32)
 
 
 class Whole(nn.Module):
@@ -88,6 +84,7 @@ class Net(Model):
     Fitted by one thread on a CPU, so that its bytes do not depend on how many fits run beside it.
     """
 
+    tells: ClassVar[tuple[str, ...]] = FIELDS
     module: ClassVar[type[nn.Module]]
 
     bars: int  # the length of a window
@@ -113,12 +110,11 @@ class Net(Model):
         check_sizes("nets", bars=self.bars)
         if not self.clip > 0:
             raise ValueError(f"clip is {self.clip}; give one above 0, as 8.0")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with seeded(self.seed, torch.device("cpu")):
             self.whole = self._untrained()
         schedule(optimiser(self.whole, **self.optimiser), self.epochs, **self.schedule)
         self._course()
-        self._device()
+        device_of(self.device)
 
     def _untrained(self) -> Whole:
         shape = {"columns": len(self.shape.columns), "outputs": len(self.outputs)}
@@ -128,13 +124,6 @@ class Net(Model):
     def _course(self) -> Course:
         return Course(**{each.name: getattr(self, each.name) for each in dataclasses.fields(Course)})
 
-    def _device(self) -> torch.device:
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise ValueError(f"device {self.device!r}; it is auto, cpu or cuda")
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device cuda: torch sees no GPU; say cpu, or auto for a GPU where there is one")
-        return torch.device("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
-
     @property
     def reach_bars(self) -> int:
         """A window holds so many bars before its own."""
@@ -143,7 +132,7 @@ class Net(Model):
     @property
     def fits_alone(self) -> bool:
         """On a GPU one fit follows another; on a CPU each has a thread of its own."""
-        return self._device().type == "cuda"
+        return device_of(self.device).type == "cuda"
 
     def fit(
         self, samples: Samples, train: np.ndarray, valid: np.ndarray, *, bench: Bench | None = None
@@ -152,13 +141,8 @@ class Net(Model):
         self.check_columns(samples)
         for name, rows in (("train", train), ("valid", valid)):
             self.check_rows(samples, rows, name=name)
-        device = self._device()
-        with (
-            kept_memory(),
-            one_thread(device),
-            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-        ):
-            torch.manual_seed(self.seed)
+        device = device_of(self.device)
+        with kept_memory(), one_thread(device), seeded(self.seed, device):
             self.whole = self._untrained()
             self._standardise(samples.x, samples.y, train)
             self.whole.to(device)
@@ -184,7 +168,7 @@ class Net(Model):
         checkpoint = None
         if bench:
             callbacks += [MetricLogger(file=bench.metrics, columns=bench.labels), ProgressBar(name=bench.name)]
-            mark = self.fingerprint(samples, train, valid)
+            mark = fingerprint(self, samples, train, valid)
             checkpoint = Checkpoint(
                 bench.folder / f"{bench.name}-{mark[:16]}.pt", fingerprint=mark, seconds=self.checkpoint_seconds
             )
@@ -222,15 +206,6 @@ class Net(Model):
             self.whole.offset.fill_(float(y[train].mean(dtype=np.float64)))
             self.whole.scale.fill_(spread if spread > 0 else 1.0)
 
-    def fingerprint(self, samples: Samples, train: np.ndarray, valid: np.ndarray) -> str:
-        """What a fit depends on, in 64 letters: params, seed, data, rows and torch's version."""
-        plain = {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.init}
-        plain |= {"shape": dataclasses.asdict(self.shape), "torch": torch.__version__, "net": type(self).__module__}
-        total = hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode())
-        for array in (samples.x, samples.y, samples.segment, train, valid):
-            total.update(np.ascontiguousarray(array).data)
-        return total.hexdigest()
-
     def inputs(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
         """(B, T, F) float32: the windows that end with these rows, all at once; ask for few."""
         self.check_columns(samples)
@@ -240,7 +215,7 @@ class Net(Model):
     def answer(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
         """(B, outputs) float32 for these rows; windows are gathered a batch at a time."""
         self.check_columns(samples)
-        device = self._device()
+        device = device_of(self.device)
         windows = Windows.over(samples.x, samples.segment, length=self.bars, device=device)
         parts = (torch.from_numpy(part).to(device) for part in in_parts(np.asarray(rows, dtype=np.int64)))
         return self._answered(windows.gather(part) for part in parts)
@@ -271,14 +246,8 @@ class Net(Model):
 
     def hard_inputs(self, inputs: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
         """Those of every family, raw extremes, and windows at the very edges of the clip."""
-        mean, scale = self.standardisation()
-        edges = np.stack([mean - self.clip * scale, mean + self.clip * scale]).astype(np.float32)  # (2, F)
-        steps = (np.nextafter(edges, np.float32(to)) for to in (-np.inf, np.inf))  # one float32 to either side
-        edges = np.concatenate([edges, *steps])
-        some = inputs[rng.integers(len(inputs), size=min(len(inputs), 256))]
-        at_edges = edges[rng.integers(len(edges), size=some.shape[:2]), :]  # (B, T, F)
-        extreme = np.where(rng.random(some.shape) < 0.1, rng.choice(EXTREMES, size=some.shape), some)
-        return np.concatenate([super().hard_inputs(inputs, rng=rng), at_edges, extreme]).astype(np.float32)
+        own = self.whole.standardise.hard_inputs(inputs, rng=rng)
+        return np.concatenate([super().hard_inputs(inputs, rng=rng), own])
 
     def save_fitted(self, folder: Path) -> None:
         """`folder` holds weights and statistics, as plain arrays."""
@@ -293,7 +262,8 @@ class Net(Model):
 
     def to_onnx(self, file: Path) -> None:
         """`file` holds the graph: raw windows "inputs" (batch, T, F) -> "answer" (batch, outputs)."""
-        file.write_bytes(written(Answering(self.whole).eval(), bars=self.bars, columns=len(self.shape.columns)))
+        inputs = {"inputs": (self.bars, len(self.shape.columns))}
+        file.write_bytes(written(Answering(self.whole).eval(), inputs=inputs, outputs=["answer"]))
 
 
 @cache
@@ -312,18 +282,3 @@ def promised(module: type[nn.Module]) -> type[Net]:
 def tunables_of(module: type[nn.Module]) -> tuple[str, ...]:
     """What params must give for a plugin's module."""
     return tuple(name for name in inspect.signature(module).parameters if name not in GIVEN)
-
-
-@contextmanager
-def one_thread(device: torch.device) -> Iterator[None]:
-    """Torch computes on one thread and, on a GPU too, in an order that does not change from run to run."""
-    threads, is_repeatable = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(1)
-    if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(is_repeatable)

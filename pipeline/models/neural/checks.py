@@ -1,4 +1,4 @@
-"""What the modules of nets refuse, each in the words of the net that it is asked for."""
+"""What modules and courses refuse, each in the words of what it is asked for."""
 
 
 def check_sizes(net: str, **sizes: object) -> None:

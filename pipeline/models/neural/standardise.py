@@ -1,9 +1,10 @@
-"""The first layer of every net: columns on one scale, by statistics of train rows, inside the graph."""
+"""The first layer of nets and of agents: columns on one scale, by statistics of train rows, inside the graph."""
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+EXTREMES = np.array([-1e30, -1e9, -1e3, 1e3, 1e9, 1e30], dtype=np.float32)
 CONSTANT = 1e-6  # a deviation below this share of the mean is what float32 rounding left of a constant
 
 
@@ -37,7 +38,22 @@ class Standardise(nn.Module):
         """(…, F) -> (…, F)."""
         return (x - self.high).sub_(self.low).mul_(self.inverse).clamp_(-self.clip, self.clip)
 
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(F,) each: the mean as a sum of two, and one over the deviation."""
+        return self.high, self.low, self.inverse
+
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """(mean, deviation), each (F,) float64; a deviation of 0 where the column was constant."""
-        high, low, inverse = (part.double().cpu().numpy() for part in (self.high, self.low, self.inverse))
+        high, low, inverse = (part.double().cpu().numpy() for part in self.parts())
         return high + low, np.divide(1.0, inverse, out=np.zeros_like(inverse), where=inverse > 0)
+
+    def hard_inputs(self, inputs: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
+        """(n, …, F) float32 made from (B, …, F) ordinary ones: raw extremes, and rows at the very edges of the clip."""
+        mean, deviation = self.statistics()
+        edges = np.stack([mean - self.clip * deviation, mean + self.clip * deviation]).astype(np.float32)  # (2, F)
+        steps = (np.nextafter(edges, np.float32(to)) for to in (-np.inf, np.inf))  # one float32 to either side
+        edges = np.concatenate([edges, *steps])
+        some = inputs[rng.integers(len(inputs), size=min(len(inputs), 256))]
+        at_edges = edges[rng.integers(len(edges), size=some.shape[:-1])]
+        extreme = np.where(rng.random(some.shape) < 0.1, rng.choice(EXTREMES, size=some.shape), some)
+        return np.concatenate([at_edges, extreme]).astype(np.float32)

@@ -6,9 +6,7 @@ from contextlib import contextmanager
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
 KEPT = 512 << 20  # bytes of the heap's end that may lie idle before they go back to the system
-LARGE = (
-    32 << 20
-)  # bytes: larger blocks, such as copies of a table, come from the system and go back to it by themselves
+LARGE = 1 << 20  # bytes: afterwards larger blocks come from the system and go back to it by themselves
 BLOCKS = 65_536  # of these at most, glibc's own limit
 
 
@@ -23,12 +21,12 @@ def kept_memory() -> Iterator[None]:
     if not hasattr(library, "mallopt"):
         yield
         return
-    library.mallopt(M_MMAP_THRESHOLD, LARGE)
     library.mallopt(M_MMAP_MAX, 0)
     library.mallopt(M_TRIM_THRESHOLD, KEPT)
     try:
         yield
     finally:
         library.mallopt(M_MMAP_MAX, BLOCKS)
-        library.mallopt(M_TRIM_THRESHOLD, 2 * LARGE)
+        library.mallopt(M_MMAP_THRESHOLD, LARGE)
+        library.mallopt(M_TRIM_THRESHOLD, 64 * LARGE)
         library.malloc_trim(0)

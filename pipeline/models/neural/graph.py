@@ -2,6 +2,7 @@
 
 import tempfile
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx
@@ -12,20 +13,21 @@ OPSET = 17
 EXAMPLE = 2  # with one window the exporter takes the batch for fixed
 
 
-def written(net: nn.Module, *, bars: int, columns: int) -> bytes:
-    """The graph of a net that turns (B, T, F) into (B, outputs): "inputs" -> "answer", both float32."""
+def written(net: nn.Module, *, inputs: Mapping[str, tuple[int, ...]], outputs: Sequence[str]) -> bytes:
+    """The graph of a net, float32 in and out: `inputs` are the names and shapes of what it takes, but for the batch."""
+    names = [*inputs, *outputs]
     with torch.no_grad(), warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         warnings.simplefilter("ignore")  # of an exporter that is to be replaced by a slower one, and of free batches
         torch.onnx.export(
             net,
-            (torch.zeros(EXAMPLE, bars, columns),),
+            tuple(torch.zeros(EXAMPLE, *shape) for shape in inputs.values()),
             file,
             dynamo=False,
             opset_version=OPSET,
-            input_names=["inputs"],
-            output_names=["answer"],
-            dynamic_axes={"inputs": {0: "batch"}, "answer": {0: "batch"}},
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes={name: {0: "batch"} for name in names},
         )
         graph = onnx.load(file)
     for node in graph.graph.node:

@@ -1,5 +1,8 @@
 """Where a fit that was interrupted goes on: everything that its further course depends on, in one file."""
 
+import dataclasses
+import hashlib
+import json
 import os
 import pickle
 import time
@@ -7,7 +10,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+
+from pipeline.models.base import Model
+from pipeline.samples import Samples
 
 DAMAGE = (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)
 State = dict[str, Any]  # of plain values and tensors
@@ -57,3 +64,13 @@ class Checkpoint:
             raise CheckpointError(f"{self.file}: a checkpoint of another fit, data or version; {remedy}")
         state: State = found["state"]
         return state
+
+
+def fingerprint(model: Model, samples: Samples, train: np.ndarray, valid: np.ndarray) -> str:
+    """What a fit depends on, in 64 letters: params, seed, data, rows and torch's version."""
+    plain = {each.name: getattr(model, each.name) for each in dataclasses.fields(model) if each.init}
+    plain |= {"shape": dataclasses.asdict(model.shape), "torch": torch.__version__, "model": type(model).__module__}
+    total = hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode())
+    for array in (samples.x, samples.y, samples.segment, samples.move, train, valid):
+        total.update(np.ascontiguousarray(array).data)
+    return total.hexdigest()
