@@ -1,4 +1,4 @@
-"""What came true after each bar, and when it was known: forward return, direction, triple barrier, trend.
+"""What came true after each bar, and when it was known: forward return, direction, triple barrier, trend, position.
 
 A label of row t uses bars after t, none beyond the row's segment, and ends at the bar `label_end`. Its scale, the
 volatility, comes from bars up to t alone.
@@ -18,8 +18,9 @@ OUTPUTS: dict[str, tuple[str, ...]] = {  # what a model of each kind answers; cl
     "direction": ("down", "up"),
     "barrier": ("down", "flat", "up"),
     "trend": ("trend",),
+    "position": ("position",),
 }
-NEUTRAL = {"return": 0.0, "trend": 0.5}  # the y of a number that says neither up nor down
+NEUTRAL = {"return": 0.0, "trend": 0.5, "position": 0.0}  # the y of a number that says neither up nor down
 DOWN, FLAT, UP = range(3)  # codes of a barrier's outputs
 
 
@@ -102,11 +103,20 @@ def trend(bars: pd.DataFrame, *, horizon: int) -> Labels:
     return _labels(bars, row, end=row + horizon, y=y, raw=raw, lost=lost, ties=int(np.count_nonzero(path == 0)))
 
 
+def position(bars: pd.DataFrame, *, volatility_window: int) -> Labels:
+    """What a unit held over the next bar earns, as its log return in units of σ_t: what an agent is judged by.
+
+    An agent learns from `move`; this y is what its positions, and a forecast's, are scored against.
+    """
+    return forward_return(bars, horizon=1, volatility_window=volatility_window)
+
+
 KINDS: dict[str, Callable[..., Labels]] = {
     "return": forward_return,
     "direction": direction,
     "barrier": triple_barrier,
     "trend": trend,
+    "position": position,
 }
 
 

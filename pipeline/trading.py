@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
+from numba import njit, vectorize
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,17 @@ def net_return(
     return position * move - np.abs(position - previous) * ((fee_bps + slippage_bps) / 1e4)
 
 
-def positions(score: np.ndarray, segment: np.ndarray, *, band: float) -> np.ndarray:
-    """Positions (N,) that follow scores (N,) in [-1, 1] with a no-trade band; each segment starts flat.
+@vectorize(["float64(float64, float64, float64)"], cache=True)  # type: ignore[no-untyped-call, untyped-decorator]
+def follow(score: float, held: float, band: float) -> float:
+    """The position after a score, by the no-trade band: the score where it is further than `band` from what is held."""
+    return score if abs(score - held) > band else held
 
-    The position stays unless the score is more than `band` away from it, then it becomes the score. A score that comes
-    back to 0 closes a position only if that is larger than the band; a band of 0 follows every score.
-    Raises ValueError for a score outside [-1, 1] or a band outside [0, 1).
+
+def positions(score: np.ndarray, segment: np.ndarray, *, band: float) -> np.ndarray:
+    """Positions (N,) that `follow` scores (N,) in [-1, 1]; each segment starts flat.
+
+    A score that comes back to 0 closes a position only if that is larger than the band; a band of 0 follows every
+    score. Raises ValueError for a score outside [-1, 1] or a band outside [0, 1).
     """
     score = _finite("score", score)
     outside = np.abs(score) > 1
@@ -92,8 +97,7 @@ def _follow(score: np.ndarray, first: np.ndarray, band: float) -> np.ndarray:
     for i in range(len(score)):
         if first[i]:
             held = 0.0
-        if abs(score[i] - held) > band:
-            held = score[i]
+        held = follow(score[i], held, band)
         position[i] = held
     return position
 

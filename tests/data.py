@@ -27,6 +27,7 @@ def planted(kind: str, *, seed: int) -> Samples:
     value = planted_signal(x) / 2 + rng.normal(size=ROWS)
     y = {
         "return": value.astype(np.float32),
+        "position": value.astype(np.float32),
         "trend": (1 / (1 + np.exp(-value))).astype(np.float32),
         "direction": (value > 0).astype(np.int32),
         "barrier": np.digitize(value, [-0.5, 0.5]).astype(np.int32),
@@ -39,7 +40,7 @@ def planted(kind: str, *, seed: int) -> Samples:
         x=x,
         columns=tuple(f"column_{i}" for i in range(COLUMNS)),
         y=y,
-        move=value * 1e-4,
+        move=value * 1e-2,
     )
 
 

@@ -16,6 +16,7 @@ BLOCKS: dict[str, dict[str, Any]] = {
     "direction": {"kind": "direction", "horizon": 4},
     "barrier": {"kind": "barrier", "horizon": 6, "profit": 1.5, "stop": 1.0, "volatility_window": 8},
     "trend": {"kind": "trend", "horizon": 5},
+    "position": {"kind": "position", "volatility_window": 8},
 }
 every_kind = pytest.mark.parametrize("kind", list(BLOCKS))
 
@@ -51,7 +52,7 @@ def slow_volatility(bars: pd.DataFrame, t: int, window: int) -> float | None:
 
 def slow_label(bars: pd.DataFrame, t: int, block: dict[str, Any]) -> tuple[int, float, float] | str:
     """(last bar used, y, raw) of row t, or the cause of its loss: one bar at a time, as the definition reads."""
-    close, h = bars["close"].tolist(), block["horizon"]
+    close, h = bars["close"].tolist(), block.get("horizon", 1)
     sigma = slow_volatility(bars, t, block["volatility_window"]) if "volatility_window" in block else 1.0
     if sigma is None:
         return "warm_up"
@@ -60,7 +61,7 @@ def slow_label(bars: pd.DataFrame, t: int, block: dict[str, Any]) -> tuple[int, 
     if t + h >= len(bars) or bars["segment"][t + h] != bars["segment"][t]:
         return "label_horizon"
     raw = float(np.log(close[t + h]) - np.log(close[t]))
-    if block["kind"] == "return":
+    if block["kind"] in ("return", "position"):
         return t + h, raw / sigma / h**0.5, raw
     if block["kind"] == "direction":
         return t + h, float(close[t + h] > close[t]), raw
