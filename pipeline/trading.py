@@ -91,6 +91,28 @@ def portfolio(time: np.ndarray, net: np.ndarray, *, symbols: int) -> tuple[np.nd
 
 
 @njit(cache=True)
+def after(
+    target: float, position: float, unrealised: float, since: int, move: float, band: float
+) -> tuple[float, float, int]:
+    """What is held over a bar, what it has earned before costs since its side was entered, and for how many bars."""
+    held = follow(min(max(target, -1.0), 1.0), position, band)
+    is_kept = np.sign(held) == np.sign(position)
+    earned = (unrealised if is_kept else 0.0) + held * move
+    return held, earned, 0 if held == 0 else (since if is_kept else 0) + 1
+
+
+@njit(cache=True)
+def after_all(
+    target: np.ndarray, position: np.ndarray, unrealised: np.ndarray, since: np.ndarray, move: np.ndarray, band: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same for (E,) episodes."""
+    held, earned, bars = np.empty_like(position), np.empty_like(unrealised), np.empty_like(since)
+    for i in range(len(target)):
+        held[i], earned[i], bars[i] = after(target[i], position[i], unrealised[i], since[i], move[i], band)
+    return held, earned, bars
+
+
+@njit(cache=True)
 def _follow(score: np.ndarray, first: np.ndarray, band: float) -> np.ndarray:
     position = np.empty(len(score))
     held = 0.0

@@ -64,12 +64,22 @@ def test_the_gradient_of_the_shortfall_reaches_the_logits():
 
 @pytest.mark.parametrize("shape", [-0.2, 0.0, 0.3])
 def test_beyond_the_threshold_the_shortfall_is_that_of_the_tail(shape):
-    tail = Tail(threshold=0.4, shape=shape, scale=0.2, exceedances=100, observations=1000)
+    tail = Tail(threshold=0.45, shape=shape, scale=0.2, exceedances=100, observations=1000)  # between two atoms
     support = categorical.atoms(-1.0, 1.0, 21)
     probabilities = torch.full((1, 21), 0.9 / 15)
     probabilities[0, :6] = 0.1 / 6  # losses of 0.5 and more: a tenth passes the threshold, as the tail's own share
     found = categorical.extreme_shortfall(probabilities, support, tail, level=0.97).item()
     assert found == pytest.approx(tail.expected_shortfall(0.97), rel=1e-5)
+
+
+def test_a_threshold_that_moves_past_an_atom_is_passed_by_degrees():
+    support = categorical.atoms(-6.0, 6.0, 31)  # 0.4 apart
+    probabilities = torch.from_numpy(stats.norm.pdf(support.numpy())).float()[None]
+    probabilities /= probabilities.sum()
+    for threshold in np.linspace(1.0, 2.4, 29):
+        tail = Tail(threshold=threshold, shape=0.1, scale=0.3, exceedances=100, observations=1000)
+        passed = categorical._passed(probabilities, -support, tail)[1].item()
+        assert passed == pytest.approx(stats.norm.sf(threshold), rel=0.15)
 
 
 def test_a_threshold_that_is_hardly_passed_is_joined_by_the_atoms_before_it():
@@ -93,6 +103,27 @@ def test_more_probable_extremes_cost_more_and_the_gradient_says_so():
     categorical.extreme_shortfall(logits.softmax(dim=1), SUPPORT, tail, level=0.95).sum().backward()
     assert logits.grad is not None
     assert logits.grad[0, 0] > 0 > logits.grad[0, 4]
+
+
+@pytest.mark.parametrize("shape", [-0.2, 0.0, 0.3])
+def test_beyond_the_threshold_the_value_at_risk_is_that_of_the_tail(shape):
+    tail = Tail(threshold=0.45, shape=shape, scale=0.2, exceedances=100, observations=1000)  # between two atoms
+    support = categorical.atoms(-1.0, 1.0, 21)
+    probabilities = torch.full((1, 21), 0.9 / 15)
+    probabilities[0, :6] = 0.1 / 6
+    found = categorical.value_at_risk(probabilities, support, tail, level=0.97).item()
+    assert found == pytest.approx(tail.value_at_risk(0.97), rel=1e-5)
+
+
+def test_without_a_tail_the_value_at_risk_is_that_of_the_atoms():
+    support = categorical.atoms(-6.0, 6.0, 121)
+    probabilities = torch.from_numpy(stats.norm.pdf(support.numpy())).float()[None]
+    probabilities /= probabilities.sum()
+    for level in (0.5, 0.9, 0.95, 0.99):
+        found = categorical.value_at_risk(probabilities, support, None, level=level).item()
+        assert found == pytest.approx(stats.norm.ppf(level), abs=2e-3)
+    by_hand = torch.tensor([[0.1, 0.0, 0.4, 0.5, 0.0]])  # 0.2 of the atom at 0 is needed: half its mass, at its middle
+    assert categorical.value_at_risk(by_hand, SUPPORT, None, level=0.7).item() == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("given", [(1.0, 1.0, 5), (0.0, 1.0, 1), (2.0, 1.0, 5)])
@@ -201,6 +232,17 @@ def test_returns_over_several_bars_are_those_of_the_slow_reference(steps):
         own = sorted(row[1:] for row in found if row[0] == episode)
         expected = slow(each, steps=steps, discount=0.9, is_terminated=bool(is_ruin[episode]))
         assert np.allclose(own, expected, atol=1e-12)
+
+
+def test_rewards_of_several_actors_are_summed_each_by_itself():
+    rng = np.random.default_rng(0)
+    both, alone = NStep(3, discount=0.9, episodes=2), [NStep(3, discount=0.9, episodes=2) for _ in range(2)]
+    for _ in range(10):
+        reward, cut = rng.normal(size=(2, 2)), rng.random(2) < 0.2
+        ends = {"terminated": np.zeros(2, dtype=bool), "truncated": cut}
+        whole = both.add({"x": cut}, reward, {}, **ends)["reward"]
+        for actor, each in enumerate(alone):
+            assert np.array_equal(each.add({"x": cut}, reward[:, actor], {}, **ends)["reward"], whole[:, actor])
 
 
 def test_several_bars_go_on_from_their_state():

@@ -9,7 +9,7 @@ from pipeline.models.agents.engine.gym import TradingEnv
 from pipeline.models.agents.engine.market import Market
 from pipeline.samples import Samples
 
-COSTS = {"fee_bps": 1.0, "slippage_bps": 0.5}
+COSTS = {"fee_bps": 1.0, "slippage_bps": 0.5, "band": 0.0}
 EASY = {**COSTS, "risk_penalty": 0.0, "drawdown_limit": 1.0, "episode_bars": 10_000}
 
 
@@ -51,11 +51,30 @@ def test_an_episode_worked_by_hand():
     assert world.observe(steps[1].state)[0, :2].tolist() == told.x[2].tolist()
 
 
+def test_at_the_end_of_a_run_all_is_closed_and_its_last_row_is_seen_flat():
+    world = market(np.arange(5))
+    last = walked(world, 3, np.array([1.0, 1.0]))[-1]
+    assert last.truncated[0]
+    assert last.position[0] == 1.0
+    assert (last.state.position[0], last.state.unrealised[0], last.state.since[0]) == (0.0, 0.0, 0)
+    assert world.observe(last.state)[0].tolist() == [*world.samples.x[4].tolist(), 0.0, 0.0, 0.0]
+
+
+def test_a_position_that_is_no_number_and_a_step_after_the_end_are_refused():
+    env = TradingEnv(market(np.arange(5)))
+    env.reset(options={"row": 4})
+    with pytest.raises(ValueError, match="target nan; a position is a number"):
+        env.step(np.array([np.nan], dtype=np.float32))
+    assert env.step(np.zeros(1, np.float32))[3]
+    with pytest.raises(ValueError, match="after an episode is over"):
+        env.step(np.zeros(1, np.float32))
+
+
 def test_an_episode_earns_what_the_backtest_says():
     targets = np.random.default_rng(1).uniform(-1, 1, size=600)
     world, told = market(), samples()
     found = np.concatenate([[step.net[0] for step in walked(world, row, targets[row:])] for row in (0, 200, 450)])
-    expected = trading.backtest(targets, told.segment, told.move, **COSTS, band=0.0)
+    expected = trading.backtest(targets, told.segment, told.move, **COSTS)
     assert np.allclose(found, expected.net, rtol=0, atol=1e-15)
 
 

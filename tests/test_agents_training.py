@@ -1,68 +1,21 @@
 """An agent learns to trade a market whose truth is known, and to stand still where nothing is to be earned."""
 
-import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from scipy.signal import lfilter
 
-from pipeline.models.agents.engine.learner import Learner, Plan
-from pipeline.models.agents.engine.market import Market
-from pipeline.models.agents.engine.training import Course, rolled, statistics, trained
-from pipeline.samples import Samples
+from pipeline.models.agents.engine.course import Training
+from pipeline.models.agents.engine.learner import Learner
+from pipeline.models.agents.engine.trial import shortfall
+from pipeline.models.base import Bench, Shape, build
 from pipeline.tails import Tail
 from pipeline.trading import backtest
+from tests.agents import COSTS, FEE_BPS, FEW, PARAMS, TEST, TRAIN, VALID, agent, world
 
-FEE_BPS, HALF_LIFE, UNIT = 5.0, 10, 1e-3
-COSTS = {"fee_bps": FEE_BPS, "slippage_bps": 0.0, "band": 0.0}
-TRAIN, TEST = np.arange(12_000), np.arange(12_000, 18_000)
-PLAN = {
-    **{"hidden": [64, 64], "clip": 5.0, "atoms": 51, "highest": 12.0, "actor_rate": 1e-3, "critic_rate": 1e-3},
-    **{"gradient_norm": 1.0, "target_share": 0.01, "saturation": 0.1, "risk_aversion": 0.0, "level": 0.95},
-}
-COURSE = {
-    **{"steps": 500, "episodes": 64, "batch": 256, "memory": 100_000, "bars": 3, "discount": 0.95, "noise": (0.5, 0.1)},
-    **{"alpha": 0.6, "beta": 0.4, "smallest_priority": 0.01, "warm_up": 2_000},
-}
-
-
-def world(*, signal: float, seed: int) -> tuple[Samples, np.ndarray]:
-    """Bars of which `signal` is the predictable share of the variance, told by column 0; and (N,) expected moves."""
-    rng, persistence = np.random.default_rng(seed), 0.5 ** (1 / HALF_LIFE)
-    flow = lfilter([np.sqrt(1 - persistence**2)], [1, -persistence], rng.normal(size=18_000))
-    expected = UNIT * np.sqrt(signal) * flow
-    move = expected + UNIT * np.sqrt(1 - signal) * rng.normal(size=18_000)
-    x, time = rng.normal(size=(18_000, 3)).astype(np.float32), 60_000 * np.arange(18_000, dtype=np.int64)
-    x[:, 0] = flow
-    segment = np.zeros(18_000, np.int32)
-    return Samples(time, time + 60_000, segment, x, ("a", "b", "c"), move.astype(np.float32), move), expected
-
-
-def market(samples: Samples, rows: np.ndarray, *, episode_bars: int = 200) -> Market:
-    own = {"fee_bps": FEE_BPS, "slippage_bps": 0.0, "risk_penalty": 0.0, "drawdown_limit": 1.0}
-    return Market(samples, rows, **own, episode_bars=episode_bars)
-
-
-def learner(samples: Samples, **changes: object) -> Learner:
-    torch.manual_seed(1)
-    return Learner(*statistics(samples.x[TRAIN], unit=UNIT), plan=Plan(**PLAN | changes))
-
-
-def taught(samples: Samples, *, steps: int = 500, tail: Tail | None = None, **changes: object) -> Learner:
-    torch.set_num_threads(1)
-    own = {name: value for name, value in changes.items() if name in COURSE}
-    plan = {name: value for name, value in changes.items() if name not in COURSE}
-    pupil, course = learner(samples, **plan), Course(**COURSE | own | {"steps": steps})
-    rng = np.random.default_rng(1)
-    for told in trained(pupil, market(samples, TRAIN), course, unit=UNIT, rng=rng, tail=tail):
-        assert all(np.isfinite(each) for each in told.values())
-    return pupil
-
-
-def earned(positions: np.ndarray, samples: Samples, rows: np.ndarray) -> float:
-    """The sum of net returns of positions held."""
-    return float(backtest(positions, samples.segment[rows], samples.move[rows], **COSTS).net.sum())
+SOON = {"share": 0.2, "fewest": 5, "window": 100, "every": 5}  # a tail after few steps
+BOTH = pytest.mark.parametrize("name", ["d4pg", "marl"])
 
 
 def best(expected: np.ndarray) -> np.ndarray:
@@ -83,65 +36,111 @@ def best(expected: np.ndarray) -> np.ndarray:
     return positions
 
 
-def test_a_known_signal_is_traded_nearly_as_well_as_by_one_who_knows_the_truth():
+@pytest.mark.parametrize(("name", "share"), [("d4pg", 0.7), ("marl", 0.6)])
+def test_a_known_signal_is_traded_nearly_as_well_as_by_one_who_knows_the_truth(name: str, share: float):
     samples, expected = world(signal=0.3, seed=0)
-    positions = rolled(taught(samples), market(samples, TEST, episode_bars=10_000))
-    most = earned(best(expected[TEST]), samples, TEST)
+    model = agent(name, samples, episodes=256)
+    history = model.fit(samples, TRAIN, VALID)
+    segment, move = samples.segment[TEST], samples.move[TEST]
+    most = backtest(best(expected[TEST]), segment, move, **COSTS | {"band": 0.0}).net.sum()
     assert most > 1.0
-    assert earned(positions, samples, TEST) > 0.7 * most
+    assert backtest(model.score(samples, TEST), segment, move, **COSTS).net.sum() > share * most
+    assert history[-1]["noise"] < history[0]["noise"]
+    assert set(history[-1]) == set(model.tells) - {"shortfall"}  # which a plain agent does not foresee
 
 
-def test_where_nothing_can_be_earned_it_learns_to_stand_still():
+@BOTH
+def test_where_nothing_can_be_earned_it_learns_to_stand_still(name: str):
     samples, _ = world(signal=0.0, seed=1)
-    positions = rolled(taught(samples, steps=1000), market(samples, TEST, episode_bars=10_000))
-    assert np.abs(np.diff(positions)).mean() < 0.03  # where the signal is known it is 0.1
-
-
-def test_the_same_seed_gives_the_same_bytes():
-    samples, _ = world(signal=0.3, seed=0)
-    first, second = (taught(samples, steps=60).state() for _ in range(2))
-    for name in ("actor", "critic"):
-        assert all(torch.equal(first[name][key], second[name][key]) for key in first[name])
-
-
-def test_a_learner_goes_on_from_its_state_without_a_pickle():
-    samples, _ = world(signal=0.3, seed=0)
-    first, stream = taught(samples, steps=60), io.BytesIO()
-    torch.save(first.state(), stream)
-    stream.seek(0)
-    second = learner(samples)
-    second.restore(torch.load(stream, weights_only=True))
-    pair = [pupil for pupil in (first, second)]
-    for pupil in pair:
-        list(
-            trained(
-                pupil, market(samples, TRAIN), Course(**COURSE | {"steps": 40}), unit=UNIT, rng=np.random.default_rng(2)
-            )
-        )
-    observation = market(samples, TRAIN).observe(market(samples, TRAIN).begin(np.arange(100)))
-    assert np.array_equal(*(pupil.act(observation) for pupil in pair))
+    model = agent(name, samples, episodes=256)
+    model.fit(samples, TRAIN, VALID)
+    turnover = backtest(model.score(samples, TEST), samples.segment[TEST], samples.move[TEST], **COSTS).turnover
+    assert turnover.mean() < 0.01  # where the signal is known it is 0.08
 
 
 def test_aversion_to_risk_buys_a_smaller_shortfall_with_some_of_the_gain():
-    samples, _ = world(signal=0.05, seed=0)
+    samples, _ = world(signal=0.1, seed=0)
     nets = []
-    for aversion in (0.0, 3.0):
-        pupil = taught(samples, steps=1000, risk_aversion=aversion, bars=1, discount=0.8)
-        positions = rolled(pupil, market(samples, TEST, episode_bars=10_000))
-        nets.append(backtest(positions, samples.segment[TEST], samples.move[TEST], **COSTS).net)
-    worst = [-np.sort(net)[: len(TEST) // 20].mean() for net in nets]
-    assert worst[1] < 0.8 * worst[0]
+    for aversion in (0.0, 1.0):
+        model = agent("d4pg", samples, episodes=384, risk_aversion=aversion)
+        history = model.fit(samples, TRAIN, VALID)
+        nets.append(backtest(model.score(samples, TEST), samples.segment[TEST], samples.move[TEST], **COSTS).net)
+    bold, wary = (shortfall(net, level=0.95) for net in nets)
+    assert wary < 0.9 * bold
     assert 0 < nets[1].sum() < nets[0].sum()
+    assert all(np.isfinite(entry["shortfall"]) for entry in history[1:])
 
 
-@pytest.mark.parametrize("tail", [None, Tail(threshold=3.0, shape=0.2, scale=1.0, exceedances=500, observations=5000)])
-def test_aversion_to_risk_moves_the_actor(tail):
+def test_what_the_tail_says_reaches_the_actor():
     samples, _ = world(signal=0.3, seed=0)
-    bold, wary = (taught(samples, steps=40, risk_aversion=aversion, tail=tail).state() for aversion in (0.0, 1.0))
-    first = "body.0.weight"
-    assert not torch.equal(bold["actor"][first], wary["actor"][first])
-    one, other = (taught(samples, steps=40, risk_aversion=0.0, tail=each).state() for each in (None, tail))
-    assert torch.equal(one["actor"][first], other["actor"][first])  # at 0 the tail does not matter
+    heavy = Tail(threshold=2.0, shape=0.6, scale=3.0, exceedances=100, observations=1000)
+    moved, seen = {}, torch.randn(64, 6, generator=torch.Generator().manual_seed(1))
+    for tail in (None, heavy):
+        for aversion in (0.0, 1.0):
+            model = agent("d4pg", samples, risk_aversion=aversion)
+            for net in (model.policy, model.critic):
+                net.standardise.learn(np.zeros(6), np.ones(6))
+            learner = Learner(model.policy, model.critic, plan=model._plan(), device=torch.device("cpu"))
+            learner._climb(seen, tail)
+            moved[tail is None, aversion] = learner.policy.body[0].weight.detach().clone()
+    assert torch.equal(moved[True, 0.0], moved[False, 0.0])  # without aversion the tail does not matter
+    assert not torch.equal(moved[True, 1.0], moved[False, 1.0])
+    assert not torch.equal(moved[False, 0.0], moved[False, 1.0])
+
+
+class KilledError(Exception):
+    """Stands for a kill at any moment."""
+
+
+@BOTH
+@pytest.mark.parametrize("killed_at", [9, 31, 60])
+def test_a_fit_that_was_killed_goes_on_and_ends_in_the_same_bytes(name, killed_at, tmp_path: Path, monkeypatch):
+    samples, _ = world(signal=0.3, seed=0)
+    bench = Bench(folder=tmp_path / "checkpoints", metrics=tmp_path / "live.csv", name="0", labels={"split": "0"})
+    whole = agent(name, samples, **FEW, risk_aversion=0.5, extremes=SOON)
+    expected = whole.fit(samples, TRAIN, VALID)
+    whole.save(tmp_path / "whole")
+
+    advance = Training.advance
+
+    def until_killed(self: Training) -> None:
+        if self.step == killed_at:
+            raise KilledError
+        advance(self)
+
+    cut = agent(name, samples, **FEW, risk_aversion=0.5, extremes=SOON, checkpoint_seconds=0.0)
+    with monkeypatch.context() as patched, pytest.raises(KilledError):
+        patched.setattr(Training, "advance", until_killed)
+        cut.fit(samples, TRAIN, VALID, bench=bench)
+    (file,) = (tmp_path / "checkpoints").iterdir()
+    assert file.name.startswith("0-")
+    bench.metrics.unlink(missing_ok=True)
+    steps = []
+    with monkeypatch.context() as patched:
+        patched.setattr(Training, "advance", lambda self: (steps.append(self.step), advance(self)))
+        again = agent(name, samples, **FEW, risk_aversion=0.5, extremes=SOON, checkpoint_seconds=0.0)
+        assert again.fit(samples, TRAIN, VALID, bench=bench) == expected
+    assert steps[0] == killed_at
+    assert whole.diagnosis()["tail"]["fits"] > 0
+    assert again.diagnosis() == whole.diagnosis()
+    again.checkpoint_seconds = whole.checkpoint_seconds
+    again.save(tmp_path / "again")
+    for saved in (tmp_path / "whole").iterdir():
+        assert (tmp_path / "again" / saved.name).read_bytes() == saved.read_bytes()
+    assert len(bench.metrics.read_text().splitlines()) == len(expected)
+
+
+@BOTH
+def test_a_fit_says_how_good_its_value_at_risk_is_on_rows_that_it_has_not_seen(name: str):
+    samples, _ = world(signal=0.3, seed=0)
+    model = agent(name, samples, episodes=128)
+    model.fit(samples, TRAIN, VALID)
+    told = model.examined(samples, TEST)
+    assert told["value_at_risk"]["observations"] == len(TEST) // 29  # 0.9 ** 29 is the first below 0.05
+    assert told["var_rate"] == told["value_at_risk"]["violations"] / told["value_at_risk"]["observations"]
+    assert told["var_rejected"] == (told["value_at_risk"]["joint_p"] < 0.05)
+    assert model.diagnosis()["tail"]["exceedances"] >= PARAMS["agents"]["extremes"]["fewest"]
+    assert {"shape", "scale", "shape_error", "shape_deviation_of_later_fits"} <= set(model.diagnosis()["tail"])
 
 
 @pytest.mark.parametrize(
@@ -152,15 +151,31 @@ def test_aversion_to_risk_moves_the_actor(tail):
         ({"risk_aversion": -1.0}, "risk_aversion is -1.0"),
         ({"atoms": 1}, "1 atoms"),
         ({"target_share": 0.0}, "target_share is 0.0"),
+        ({"episodes": 0}, "episodes is 0"),
+        ({"batch": 1.5}, "batch is 1.5"),
+        ({"noise": [0.1]}, "noise is \\[0.1\\]"),
+        ({"noise": [0.5, -0.1]}, "noise"),
+        ({"discount": 1.0}, "discount is 1.0; it must be at least 0 and below 1"),
+        ({"episodes": 1}, "1 episodes of 240 bars, 64 at once, are 4 steps: too few for 8 rounds"),
+        ({"extremes": {"share": 1.0, "fewest": 50, "window": 10, "every": 1}}, "extremes: share is 1.0"),
+        ({"clip": 0.0}, "clip is 0.0"),
+        ({"memory": 1000}, "memory of 1000 transitions; it must hold a warm_up of 2000"),
+        ({"memory": 100, "warm_up": 50}, "2 bars of 64 episodes"),
+        ({"discount": 0.99}, "a discount of 0.99 reaches 299 bars, episodes have 240"),
+        ({"device": "tpu"}, "device 'tpu'; it is auto, cpu or cuda"),
     ],
 )
-def test_a_plan_that_no_learner_can_go_by_is_refused(changes, message):
+def test_a_build_that_no_agent_can_go_by_is_refused(changes, message):
     samples, _ = world(signal=0.3, seed=0)
     with pytest.raises(ValueError, match=message):
-        learner(samples, **changes)
+        agent("d4pg", samples, **changes)
 
 
-@pytest.mark.parametrize("changes", [{"steps": 0}, {"batch": 1.5}, {"noise": (0.1,)}, {"noise": (0.5, -0.1)}])
-def test_a_course_that_no_training_can_go_by_is_refused(changes):
-    with pytest.raises(ValueError, match=next(iter(changes))):
-        Course(**COURSE | changes)
+def test_an_agent_answers_a_position_and_says_so_where_it_is_asked_for_something_else():
+    with pytest.raises(ValueError, match="its target's kind is position"):
+        shape = Shape(columns=("a",), outputs=("return",))
+        build(PARAMS["models"]["d4pg"], shape, shared=PARAMS["agents"], seed=1)
+
+
+def test_agents_are_taught_the_costs_that_they_are_judged_by():
+    assert {name: PARAMS["agents"][name] for name in PARAMS["trading"]} == PARAMS["trading"]

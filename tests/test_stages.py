@@ -27,8 +27,11 @@ SMALL = {
     "split.groups": 4,
     "compare.blocks": 8,
     "trading.band": 0.02,
+    "agents.rounds": 2,
+    "agents.warm_up": 500,
+    "models.marl.build.episodes": 16,
 }
-MODELS = ("lightgbm", "xgboost_barrier", "lstm")
+MODELS = ("lightgbm", "xgboost_barrier", "lstm", "marl")
 
 
 def command(folder: Path, *words: str, **environment: str) -> str:

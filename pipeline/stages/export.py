@@ -20,7 +20,8 @@ def main(model: str) -> None:
     with workspace.replacing(workspace.ONNX / model) as folder:
         folder.mkdir()
         fitted.to_onnx(folder / "model.onnx")
-        onnx.checker.check_model(str(folder / "model.onnx"), full_check=True)
+        for graph in sorted(folder.glob("*.onnx")):
+            onnx.checker.check_model(str(graph), full_check=True)
         workspace.write_json(folder / "contract.json", contract(model, fitted, blocks, folder / "model.onnx"))
 
 
@@ -37,13 +38,13 @@ def contract(model: str, fitted: base.Model, blocks: workspace.Block, graph: Pat
     return {
         "model": model,
         "graph": signature(graph),
-        "columns": fitted.shape.columns,
+        "columns": fitted.input_columns,
         "outputs": fitted.outputs,
         "target": {"name": block["target"], **dataset["targets"][block["target"]]},
         "features": dataset["features"],
         "params": {"model": block, block["family"]: blocks[block["family"]], "seed": blocks["seed"]},
         "sha256": {
-            "graph": digest([graph]),
+            "graph": digest(sorted(graph.parent.glob("*.onnx"))),
             "model": digest(trained),
             "data": {path.as_posix(): digest([path]) for path in data},
         },

@@ -18,6 +18,7 @@ from pipeline.models import base
 from pipeline.predictions import FINAL
 from pipeline.samples import Samples
 
+TOLD = ("round", "valid", "gradient_norm", "episode_return", "noise", "value_deviation")  # in metrics
 Importances = dict[str, dict[str, float]] | None
 
 
@@ -165,10 +166,10 @@ def report(fits: Sequence[Fit], importances: Importances) -> dict[str, object]:
 
 
 def figures(fits: Sequence[Fit]) -> dict[str, float]:
-    """How the fits went in a few numbers, medians over them: what nothing is known of is left out."""
+    """How the fits went in a few numbers: what nothing is known of is left out."""
     best = [best_entry(fit.history) for fit in fits]
     verdicts = [fit.diagnosis["verdict"] for fit in fits if "verdict" in fit.diagnosis]
-    told = {name: [entry[name] for entry in best if name in entry] for name in ("round", "valid", "gradient_norm")}
+    told = {name: [entry[name] for entry in best if name in entry] for name in TOLD}
     return {
         **{f"best_{name}": float(np.median(values)) for name, values in told.items() if values},
         **({"healthy_fits": verdicts.count("healthy") / len(verdicts)} if verdicts else {}),
@@ -177,11 +178,14 @@ def figures(fits: Sequence[Fit]) -> dict[str, float]:
 
 
 def medians(told: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Of every number that each of several fits tells, the median over those for which it is defined."""
-    numbers = {name for name, value in told[0].items() if isinstance(value, int | float)}
-    values = {name: np.array([each[name] for each in told], dtype=np.float64) for name in sorted(numbers)}
+    """Of every number that each of several fits tells the median over those that have it; of what is true or not, how
+    often it is.
+    """
+    names = sorted(name for name, value in told[0].items() if isinstance(value, bool | int | float))
+    values = {name: np.array([each[name] for each in told], dtype=np.float64) for name in names}
+    middle = {name: np.nanmean if isinstance(told[0][name], bool) else np.nanmedian for name in names}
     return {
-        name: float(np.nanmedian(each)) if np.isfinite(each).any() else float("nan") for name, each in values.items()
+        name: float(middle[name](each)) if np.isfinite(each).any() else float("nan") for name, each in values.items()
     }
 
 

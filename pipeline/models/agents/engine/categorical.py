@@ -48,7 +48,7 @@ def shortfall(probabilities: Tensor, support: Tensor, *, level: float) -> Tensor
     gradient reaches every probability in the tail.
     """
     tail = 1 - level
-    before = probabilities.cumsum(dim=1) - probabilities  # (B, K) mass of worse atoms; support increases
+    before = _worse(probabilities)
     inside = torch.minimum(probabilities, (tail - before).clamp(min=0))
     return -(inside * support).sum(dim=1) / inside.sum(dim=1).clamp(min=SMALLEST)
 
@@ -63,17 +63,54 @@ def extreme_shortfall(probabilities: Tensor, support: Tensor, tail: Tail, *, lev
     """
     losses = -support  # (K,) decreasing
     rest = 1 - level
-    is_beyond = (losses > tail.threshold).to(probabilities.dtype)
-    passed = (probabilities * is_beyond).sum(dim=1).clamp(min=SMALLEST)  # (B,)
-    ratio = (rest / passed).clamp(max=1.0)
-    if abs(tail.shape) < SMALLEST:
-        var = tail.threshold - tail.scale * ratio.log()
-    else:
-        var = tail.threshold + tail.scale / tail.shape * (ratio**-tail.shape - 1)
+    beyond, passed = _passed(probabilities, losses, tail)
+    var = _deep_value_at_risk(passed, tail, level=level)
     deep = (var + tail.scale - tail.shape * tail.threshold) / (1 - tail.shape)
-    within = probabilities * (1 - is_beyond)
-    before = passed[:, None] + within.cumsum(dim=1) - within  # mass of worse atoms, those beyond the threshold first
+    within = probabilities * (1 - beyond)
+    before = passed[:, None] + _worse(within)  # those beyond the threshold are the worst
     inside = torch.minimum(within, (rest - before).clamp(min=0))
     mean_beyond = tail.threshold + tail.scale / (1 - tail.shape)
     joined = (passed * mean_beyond + (inside * losses).sum(dim=1)) / (passed + inside.sum(dim=1))
     return torch.where(passed >= rest, deep, joined)
+
+
+def value_at_risk(probabilities: Tensor, support: Tensor, tail: Tail | None, *, level: float) -> Tensor:
+    """(B,) the loss, -return, that (B, K) distributions pass with probability 1 - level.
+
+    Where a tail is known and its threshold is passed more often than that, the tail tells it; else the atoms do, the
+    mass of each spread evenly between the midpoints to its neighbours.
+    """
+    rest = torch.full_like(probabilities[:, :1], 1 - level)
+    worst_first = _worse(probabilities) + probabilities  # (B, K)
+    at = torch.searchsorted(worst_first.contiguous(), rest).clamp(max=len(support) - 1)  # (B, 1)
+    mass = probabilities.gather(1, at).clamp(min=SMALLEST)
+    share = ((rest - worst_first.gather(1, at)) / mass + 1).clamp(0, 1)  # of the atom's mass that belongs to the tail
+    gap = (support[-1] - support[0]) / (len(support) - 1)
+    shallow = -(support[at] + gap * (share - 0.5))[:, 0]
+    if tail is None:
+        return shallow
+    _, passed = _passed(probabilities, -support, tail)
+    return torch.where(passed >= 1 - level, _deep_value_at_risk(passed, tail, level=level), shallow)
+
+
+def _passed(probabilities: Tensor, losses: Tensor, tail: Tail) -> tuple[Tensor, Tensor]:
+    """(K,) the share of each atom's mass beyond the threshold, and (B,) how probable it is that it is passed."""
+    gap = losses[0] - losses[1]
+    beyond = ((losses - tail.threshold) / gap + 0.5).clamp(0, 1)  # an atom's mass is spread evenly about it
+    return beyond, (probabilities * beyond).sum(dim=1).clamp(min=SMALLEST)
+
+
+def _worse(masses: Tensor) -> Tensor:
+    """(B, K) the mass of all worse atoms than each: support increases. A product, since a GPU's running sum is in no
+    order that stays.
+    """
+    earlier = torch.ones(masses.shape[1], masses.shape[1], dtype=masses.dtype, device=masses.device).triu(1)
+    return masses @ earlier
+
+
+def _deep_value_at_risk(passed: Tensor, tail: Tail, *, level: float) -> Tensor:
+    """(B,) by the tail, of distributions that pass its threshold with (B,) probabilities; at most the threshold."""
+    ratio = ((1 - level) / passed).clamp(max=1.0)
+    if abs(tail.shape) < SMALLEST:
+        return tail.threshold - tail.scale * ratio.log()
+    return tail.threshold + tail.scale / tail.shape * (ratio**-tail.shape - 1)

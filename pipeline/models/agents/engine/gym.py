@@ -37,9 +37,9 @@ class TradingEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """One bar with the position of `action`, (1,)."""
         if self._state is None:
-            raise ValueError("step before reset; an episode begins with reset()")
+            raise ValueError("step before reset, or after an episode is over; an episode begins with reset()")
         row, done = int(self._state.row[0]), self.market.step(self._state, np.asarray(action, dtype=np.float64))
-        self._state = done.state
+        self._state = None if done.terminated[0] or done.truncated[0] else done.state
         told = {"row": row, "net": float(done.net[0]), "equity": float(done.state.equity[0])}
         observation = self.market.observe(done.state)[0]
         return observation, float(done.reward[0]), bool(done.terminated[0]), bool(done.truncated[0]), told

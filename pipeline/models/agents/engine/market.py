@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.samples import Samples
-from pipeline.trading import net_return
+from pipeline.trading import after_all, net_return
 
-OWN = ("position", "unrealised", "since_entry")  # what an observation has after the columns of the samples
+OWN = ("position", "unrealised", "log_bars_since_entry")  # what an observation has after the columns of the samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,8 @@ class State:
 class Step:
     """What a decision brought to each of (E,) episodes."""
 
-    state: State  # after the bar; not to be observed where the episode is over at the end of its run
+    state: State  # after the bar; at the end of a run all is closed, and its last row is seen again
+    position: np.ndarray  # float64 in [-1, 1], held over the bar
     reward: np.ndarray  # float64: the net return less the penalty of risk
     net: np.ndarray  # float64, the net return of the backtest
     terminated: np.ndarray  # bool: ruined
@@ -49,8 +50,9 @@ class Step:
 class Market:
     """Episodes over stretches of consecutive bars among the rows given; none crosses into another segment.
 
-    A decision at row i is the position held over the bar after it, which moves by `move[i]`; it earns what the backtest
-    says, `trading.net_return`. What is open after a stretch's last bar is closed there, as the backtest does.
+    A decision at row i is the position wanted over the bar after it, which moves by `move[i]`; it is held, and earns,
+    as the backtest says: `trading.follow` and `trading.net_return`. What is open after a stretch's last bar is closed
+    there.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Market:
         *,
         fee_bps: float,
         slippage_bps: float,
+        band: float,
         risk_penalty: float,
         drawdown_limit: float,
         episode_bars: int,
@@ -73,6 +76,7 @@ class Market:
         for name, value, is_fine, wanted in (
             ("fee_bps", fee_bps, fee_bps >= 0, "at least 0"),
             ("slippage_bps", slippage_bps, slippage_bps >= 0, "at least 0"),
+            ("band", band, 0 <= band < 1, "at least 0 and below 1"),
             ("risk_penalty", risk_penalty, risk_penalty >= 0, "at least 0"),
             ("drawdown_limit", drawdown_limit, 0 < drawdown_limit <= 1, "above 0 and at most 1"),
             ("episode_bars", episode_bars, episode_bars >= 1, "at least 1"),
@@ -80,7 +84,7 @@ class Market:
             if not is_fine:
                 raise ValueError(f"market: {name} is {value}; it must be {wanted}")
         self.samples, self.rows = samples, rows
-        self.fee_bps, self.slippage_bps = fee_bps, slippage_bps
+        self.costs, self.band = {"fee_bps": fee_bps, "slippage_bps": slippage_bps}, band
         self.risk_penalty, self.drawdown_limit, self.episode_bars = risk_penalty, drawdown_limit, episode_bars
         self._last = _last_of_run(rows, samples.segment)
 
@@ -93,6 +97,13 @@ class Market:
         """Episodes that begin flat at (E,) of the market's rows."""
         return State.flat(row, left=np.minimum(self.episode_bars, self._last[row] - row + 1))
 
+    @property
+    def runs(self) -> np.ndarray:
+        """(R, 2) the first and the last row of each stretch of consecutive bars."""
+        last = np.unique(self._last[self.rows])
+        first = np.append(self.rows[0], self.rows[np.searchsorted(self.rows, last[:-1]) + 1])
+        return np.stack([first, last], axis=1)
+
     def drawn(self, count: int, *, rng: np.random.Generator) -> State:
         """As many episodes, each beginning at one of the rows drawn evenly."""
         return self.begin(rng.choice(self.rows, size=count))
@@ -103,26 +114,29 @@ class Market:
         return np.concatenate([self.samples.x[state.row], own.astype(np.float32)], axis=1)
 
     def step(self, state: State, target: np.ndarray) -> Step:
-        """One bar with (E,) target positions, cut to [-1, 1]."""
-        position = np.clip(target.astype(np.float64), -1.0, 1.0)
-        move, costs = self.samples.move[state.row], {"fee_bps": self.fee_bps, "slippage_bps": self.slippage_bps}
-        net = np.asarray(net_return(position, state.position, move, **costs))
+        """One bar with (E,) target positions, cut to [-1, 1]. Raises ValueError for one that is not finite."""
+        if not np.isfinite(target).all():
+            raise ValueError(f"target {target[~np.isfinite(target)][0]}; a position is a number in [-1, 1]")
+        move = self.samples.move[state.row]
+        position, unrealised, since = after_all(
+            target.astype(np.float64), state.position, state.unrealised, state.since, move, self.band
+        )
+        net = np.asarray(net_return(position, state.position, move, **self.costs))
         is_last = state.row == self._last[state.row]
-        net = net + np.where(is_last, net_return(0.0, position, 0.0, **costs), 0.0)
+        net = net + np.where(is_last, net_return(0.0, position, 0.0, **self.costs), 0.0)
         equity = state.equity * (1 + net)
         peak = np.maximum(state.peak, equity)
-        is_kept = np.sign(position) == np.sign(state.position)
-        after = State(
+        end = State(
             row=np.where(is_last, state.row, state.row + 1),
             left=state.left - 1,
-            position=position,
-            unrealised=np.where(is_kept, state.unrealised, 0.0) + position * move,
-            since=np.where(position == 0, 0, np.where(is_kept, state.since, 0) + 1),
+            position=np.where(is_last, 0.0, position),
+            unrealised=np.where(is_last, 0.0, unrealised),
+            since=np.where(is_last, 0, since),
             equity=equity,
             peak=peak,
         )
         terminated = equity <= peak * (1 - self.drawdown_limit)
-        return Step(after, net - self.risk_penalty * net**2, net, terminated, ~terminated & (after.left == 0))
+        return Step(end, position, net - self.risk_penalty * net**2, net, terminated, ~terminated & (end.left == 0))
 
 
 def _last_of_run(rows: np.ndarray, segment: np.ndarray) -> np.ndarray:

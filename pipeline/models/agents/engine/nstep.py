@@ -13,14 +13,14 @@ class NStep:
     """
 
     def __init__(self, steps: int, *, discount: float, episodes: int) -> None:
-        """Nothing has been seen of (episodes,) episodes."""
+        """Nothing has been seen of `episodes` episodes."""
         if steps < 1 or not 0 <= discount <= 1:
             raise ValueError(
                 f"{steps} steps, discount {discount}; at least 1 step and a discount within [0, 1] are wanted"
             )
         self.steps, self.discount = steps, discount
         self._begun: dict[str, np.ndarray] = {}  # (steps, E, ...) what stood at the beginning of each
-        self._sums, self._discounts = np.zeros((steps, episodes)), np.zeros((steps, episodes))
+        self._sums, self._discounts = np.empty(0), np.zeros((steps, episodes))
         self._is_open = np.zeros((steps, episodes), dtype=bool)
         self._slot = 0
 
@@ -33,18 +33,20 @@ class NStep:
         terminated: np.ndarray,
         truncated: np.ndarray,
     ) -> dict[str, np.ndarray]:
-        """One step of all episodes: (E, ...) of what stood before and after it, and (E,) rewards and ends.
+        """One step of all episodes: (E, ...) of what stood before and after it and of rewards, and (E,) ends.
 
         Returns the transitions that are whole now, (n, ...): the fields of `before` as they were, `reward` and
-        `discount` float64, and those of `after` with the prefix "next_".
+        `discount` (n,) float64, and those of `after` with the prefix "next_".
         """
         if not self._begun:
             self._begun = {name: np.zeros((self.steps, *values.shape), values.dtype) for name, values in before.items()}
+            self._sums = np.zeros((self.steps, *reward.shape))
         slot = self._slot
         for name, values in before.items():
             self._begun[name][slot] = values
         self._sums[slot], self._discounts[slot], self._is_open[slot] = 0.0, 1.0, True
-        self._sums += self._discounts * reward * self._is_open
+        weights = self._discounts * self._is_open
+        self._sums += weights.reshape(*weights.shape, *[1] * (reward.ndim - 1)) * reward
         self._discounts *= self.discount
         self._slot = oldest = (slot + 1) % self.steps
         is_whole = self._is_open & (terminated | truncated)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numba import njit
 
 
 class SumTree:
@@ -25,21 +26,38 @@ class SumTree:
 
     def put(self, places: np.ndarray, priorities: np.ndarray) -> None:
         """The priorities of (n,) places; the last counts where a place stands twice."""
-        nodes = self._first + places
-        self._sums[nodes] = priorities
-        while nodes[0] > 1:
-            nodes = np.unique(nodes >> 1)  # each sum anew from its children: rounding does not add up
-            self._sums[nodes] = self._sums[2 * nodes] + self._sums[2 * nodes + 1]
+        _put(self._sums, self._first + places, priorities)
 
     def find(self, sums: np.ndarray) -> np.ndarray:
         """(n,) places where the running sum of priorities first exceeds each of (n,) `sums` in [0, total)."""
-        nodes, rest = np.ones(len(sums), dtype=np.int64), sums.astype(np.float64)
-        while nodes[0] < self._first:
-            left = self._sums[2 * nodes]
-            goes_right = (rest >= left) & (self._sums[2 * nodes + 1] > 0)
-            rest = np.where(goes_right, rest - left, rest)
-            nodes = 2 * nodes + goes_right
-        return np.asarray(nodes - self._first)
+        return np.asarray(_found(self._sums, sums.astype(np.float64))) - self._first
+
+
+@njit(cache=True)
+def _put(tree: np.ndarray, leaves: np.ndarray, priorities: np.ndarray) -> None:
+    """Each sum above the leaves anew from its children: rounding does not add up."""
+    for leaf, priority in zip(leaves, priorities):  # noqa: B905  (numba knows no strict)
+        tree[leaf] = priority
+        node = leaf >> 1
+        while node:
+            tree[node] = tree[2 * node] + tree[2 * node + 1]
+            node >>= 1
+
+
+@njit(cache=True)
+def _found(tree: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """The leaves, from the root down."""
+    leaves = np.empty(len(sums), np.int64)
+    for i, rest in enumerate(sums):
+        node = 1
+        while 2 * node < len(tree):
+            left = tree[2 * node]
+            node *= 2
+            if rest >= left and tree[node + 1] > 0:
+                rest -= left
+                node += 1
+        leaves[i] = node
+    return leaves
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,8 +127,8 @@ class Replay:
     def state(self) -> dict[str, Any]:
         """All of it, plain values and arrays."""
         return {
-            "fields": {name: values.copy() for name, values in self._fields.items()},
-            "priorities": self._tree.get(np.arange(self.capacity)).copy(),
+            "fields": {name: values[: self._count].copy() for name, values in self._fields.items()},
+            "priorities": self._tree.get(np.arange(self._count)),
             "next": self._next,
             "count": self._count,
             "largest": self._largest,
@@ -118,8 +136,11 @@ class Replay:
 
     def restore(self, state: dict[str, Any]) -> None:
         """This stands where it stood when `state` was taken."""
-        fields, places, count = state["fields"], state["next"], state["count"]
-        self._fields = {name: values.copy() for name, values in fields.items()}
+        places, count = state["next"], state["count"]
+        self._fields = {}
+        for name, values in state["fields"].items():
+            self._fields[name] = np.zeros((self.capacity, *values.shape[1:]), values.dtype)
+            self._fields[name][:count] = values
         self._tree = SumTree(self.capacity)
-        self._tree.put(np.arange(self.capacity), np.asarray(state["priorities"]))
+        self._tree.put(np.arange(count), np.asarray(state["priorities"]))
         self._next, self._count, self._largest = places, count, float(np.asarray(state["largest"]))

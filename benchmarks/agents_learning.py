@@ -1,0 +1,134 @@
+"""What agents learn where the truth is known: `python benchmarks/agents_learning.py`, medians over several seeds.
+
+The blocks of params.yaml on bars of which a known share of the variance can be foreseen, with fees. The best achievable
+net return is that of one who knows every expected move: dynamic programming over the positions -1, 0 and 1, better than
+which is nothing, since gains and costs are linear. Jumps make the tails of the last world; there the price of caution
+is shown.
+"""
+
+import argparse
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from joblib import Parallel, delayed
+from scipy.signal import lfilter
+
+from pipeline.models.agents.engine.trial import shortfall
+from pipeline.models.base import Shape, build
+from pipeline.samples import Samples
+from pipeline.trading import backtest
+
+PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
+UNIT, HALF_LIFE = 1e-3, 10
+ROWS = {"train": 24_000, "valid": 4_000, "test": 12_000}
+COSTS = {"fee_bps": 4.0, "slippage_bps": 1.0}
+JUMPS = {"share": 0.01, "size": 6.0}  # of the bars, and in deviations of a bar's move
+
+
+@dataclass(frozen=True)
+class World:
+    """Bars whose expected moves are known."""
+
+    samples: Samples
+    expected: np.ndarray  # (N,)
+    parts: dict[str, np.ndarray]  # rows of train, valid and test
+
+
+def world(*, signal: float, jumps: bool, seed: int) -> World:
+    """Bars of which `signal` is the predictable share of the variance, told by the first of eight columns."""
+    rng, persistence, count = np.random.default_rng(seed), 0.5 ** (1 / HALF_LIFE), sum(ROWS.values())
+    flow = lfilter([np.sqrt(1 - persistence**2)], [1, -persistence], rng.normal(size=count))
+    expected = UNIT * np.sqrt(signal) * flow
+    move = expected + UNIT * np.sqrt(1 - signal) * rng.normal(size=count)
+    x = rng.normal(size=(count, 8)).astype(np.float32)
+    x[:, 0] = flow
+    if jumps:  # the second column tells where they are likely; they go either way
+        is_likely = rng.random(count) < 10 * JUMPS["share"]
+        x[:, 1] = is_likely
+        move += is_likely * (rng.random(count) < 0.1) * rng.choice([-1, 1], count) * JUMPS["size"] * UNIT
+    time = 60_000 * np.arange(count, dtype=np.int64)
+    columns = tuple(f"column_{i}" for i in range(x.shape[1]))
+    samples = Samples(time, time + 60_000, np.zeros(count, np.int32), x, columns, move.astype(np.float32), move)
+    ends = np.cumsum(list(ROWS.values()))
+    parts = {name: np.arange(end - rows, end) for (name, rows), end in zip(ROWS.items(), ends, strict=True)}
+    return World(samples, expected, parts)
+
+
+def best(expected: np.ndarray) -> np.ndarray:
+    """(n,) positions that earn the most in expectation by one who knows all expected moves."""
+    held, cost = np.array([-1.0, 0.0, 1.0]), sum(COSTS.values()) / 1e4
+    value, choice = -cost * np.abs(held), np.empty((len(expected), 3), dtype=np.int64)
+    for row in range(len(expected) - 1, -1, -1):
+        worth = held * expected[row] - cost * np.abs(held[:, None] - held) + value  # (from, to)
+        choice[row], value = worth.argmax(axis=1), worth.max(axis=1)
+    positions, at = np.empty(len(expected)), 1
+    for row, options in enumerate(choice):
+        at = options[at]
+        positions[row] = held[at]
+    return positions
+
+
+def learnt(name: str, seed: int, *, signal: float, jumps: bool = False, **changes: Any) -> dict[str, Any]:
+    """How a model's default block does on test rows of a world."""
+    told = world(signal=signal, jumps=jumps, seed=seed)
+    block = PARAMS["models"][name]
+    block = block | {"build": block["build"] | changes}
+    shape = Shape(columns=told.samples.columns, outputs=("position",))
+    model = build(block, shape, shared=PARAMS["agents"] | COSTS, seed=seed)
+    history = model.fit(told.samples, told.parts["train"], told.parts["valid"])
+    rows = told.parts["test"]
+    band = PARAMS["agents"]["band"]
+    segment, move = told.samples.segment[rows], told.samples.move[rows]
+    own = backtest(model.score(told.samples, rows), segment, move, **COSTS, band=band)
+    most = backtest(best(told.expected[rows]), segment, move, **COSTS, band=0.0)
+    examined = model.examined(told.samples, rows)
+    return {
+        "share": own.net.sum() / most.net.sum() if signal else float("nan"),
+        "net_bps": own.net.mean() * 1e4,
+        "turnover": own.turnover.mean(),
+        "shortfall_bps": shortfall(own.net, level=0.95) * 1e4,
+        "var_rate": examined["var_rate"],
+        "curve": [-entry["valid"] for entry in history],
+    }
+
+
+def worlds() -> Iterator[tuple[str, dict[str, Any]]]:
+    """What is shown: a strong signal, none, and jumps at several aversions to risk."""
+    for name in ("d4pg", "marl"):
+        yield f"{name}, signal 0.3", {"name": name, "signal": 0.3}
+        yield f"{name}, null", {"name": name, "signal": 0.0}
+    for aversion in (0.0, 0.1, 0.3, 1.0):
+        yield (
+            f"d4pg, jumps, risk_aversion {aversion}",
+            {
+                "name": "d4pg",
+                "signal": 0.1,
+                "jumps": True,
+                "risk_aversion": aversion,
+            },
+        )
+
+
+def main() -> None:
+    """Print a line for every world, and the curve of the valid part."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only", default="", help="worlds whose name has this in it")
+    asked = parser.parse_args()
+    for named, given in worlds():
+        if asked.only not in named:
+            continue
+        found = Parallel(n_jobs=2)(delayed(learnt)(seed=seed, **given) for seed in range(1, asked.seeds + 1))
+        told = {key: statistics.median(each[key] for each in found) for key in found[0] if key != "curve"}
+        curve = [statistics.median(each["curve"][i] for each in found) for i in range(len(found[0]["curve"]))]
+        print(named, {key: round(float(value), 4) for key, value in told.items()}, "shares", end=" ")
+        print([round(float(each["share"]), 3) for each in found], "curve", [round(value, 3) for value in curve])
+
+
+if __name__ == "__main__":
+    main()
