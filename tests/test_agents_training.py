@@ -39,7 +39,7 @@ def best(expected: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(("name", "share"), [("d4pg", 0.7), ("marl", 0.6)])
 def test_a_known_signal_is_traded_nearly_as_well_as_by_one_who_knows_the_truth(name: str, share: float):
     samples, expected = world(signal=0.3, seed=0)
-    model = agent(name, samples, episodes=256)
+    model = agent(name, samples, episodes=256, risk_aversion=0.0)
     history = model.fit(samples, TRAIN, VALID)
     segment, move = samples.segment[TEST], samples.move[TEST]
     most = backtest(best(expected[TEST]), segment, move, **COSTS | {"band": 0.0}).net.sum()

@@ -214,7 +214,10 @@ def test_every_model_of_params_learns_from_its_rows_and_answers_from_its_inputs(
     block = PARAMS["models"][name]
     kind = PARAMS["datasets"][block["dataset"]]["targets"][block["target"]]["kind"]
     samples = planted(kind, seed=1)
-    shared = PARAMS[block["family"]] | {"trees": {"rounds": 20}, "nets": {"epochs": 4}}[block["family"]]
+    short = {"trees": {"rounds": 20}, "nets": {"epochs": 4}, "agents": {"rounds": 2, "warm_up": 500}}
+    shared = PARAMS[block["family"]] | short[block["family"]]
+    if block["family"] == "agents":
+        block = block | {"build": block["build"] | {"episodes": 20}}
 
     def fitted(on: Samples) -> Model:
         model = build(block, Shape(columns=on.columns, outputs=OUTPUTS[kind]), shared=shared, seed=7)
