@@ -59,9 +59,13 @@ def world(*, signal: float, jumps: bool, seed: int) -> World:
     return World(samples, expected, parts)
 
 
-def best(expected: np.ndarray) -> np.ndarray:
-    """(n,) positions that earn the most in expectation by one who knows all expected moves."""
-    held, cost = np.array([-1.0, 0.0, 1.0]), sum(COSTS.values()) / 1e4
+def best(expected: np.ndarray, *, cost: float) -> np.ndarray:
+    """(n,) positions that earn the most in expectation by one who knows all expected moves: dynamic programming.
+
+    `cost` is paid on what is traded. It and gains are linear in the position: nothing between -1, 0 and 1 is better
+    than the best of them.
+    """
+    held = np.array([-1.0, 0.0, 1.0])
     value, choice = -cost * np.abs(held), np.empty((len(expected), 3), dtype=np.int64)
     for row in range(len(expected) - 1, -1, -1):
         worth = held * expected[row] - cost * np.abs(held[:, None] - held) + value  # (from, to)
@@ -85,7 +89,7 @@ def learnt(name: str, seed: int, *, signal: float, jumps: bool = False, **change
     band = PARAMS["agents"]["band"]
     segment, move = told.samples.segment[rows], told.samples.move[rows]
     own = backtest(model.score(told.samples, rows), segment, move, **COSTS, band=band)
-    most = backtest(best(told.expected[rows]), segment, move, **COSTS, band=0.0)
+    most = backtest(best(told.expected[rows], cost=sum(COSTS.values()) / 1e4), segment, move, **COSTS, band=0.0)
     examined = model.examined(told.samples, rows)
     return {
         "share": own.net.sum() / most.net.sum() if signal else float("nan"),

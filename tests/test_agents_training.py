@@ -1,11 +1,13 @@
 """An agent learns to trade a market whose truth is known, and to stand still where nothing is to be earned."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.agents_learning import best
 from pipeline.models.agents.engine.course import Training
 from pipeline.models.agents.engine.learner import Learner
 from pipeline.models.agents.engine.trial import shortfall
@@ -18,22 +20,15 @@ SOON = {"share": 0.2, "fewest": 5, "window": 100, "every": 5}  # a tail after fe
 BOTH = pytest.mark.parametrize("name", ["d4pg", "marl"])
 
 
-def best(expected: np.ndarray) -> np.ndarray:
-    """(n,) positions that earn the most in expectation by one who knows all expected moves: dynamic programming.
+def test_the_best_positions_are_the_best_of_all_there_are():
+    for seed in range(5):
+        expected = 1e-3 * np.random.default_rng(seed).normal(size=7)
 
-    Costs and gains are linear in the position: nothing between -1, 0 and 1 is better than the best of them.
-    """
-    held = np.array([-1.0, 0.0, 1.0])
-    costs = FEE_BPS / 1e4 * np.abs(held[:, None] - held)  # (from, to)
-    value, choice = -FEE_BPS / 1e4 * np.abs(held), np.empty((len(expected), 3), dtype=np.int64)
-    for row in range(len(expected) - 1, -1, -1):
-        worth = held * expected[row] - costs + value  # (from, to)
-        choice[row], value = worth.argmax(axis=1), worth.max(axis=1)
-    positions, at = np.empty(len(expected)), 1
-    for row, options in enumerate(choice):
-        at = options[at]
-        positions[row] = held[at]
-    return positions
+        def earned(positions: np.ndarray, expected: np.ndarray = expected) -> float:
+            return positions @ expected - FEE_BPS / 1e4 * np.abs(np.diff(positions, prepend=0.0, append=0.0)).sum()
+
+        every = max(earned(np.array(each)) for each in itertools.product((-1.0, 0.0, 1.0), repeat=7))
+        assert earned(best(expected, cost=FEE_BPS / 1e4)) == pytest.approx(every)
 
 
 @pytest.mark.parametrize(("name", "share"), [("d4pg", 0.7), ("marl", 0.6)])
@@ -42,7 +37,7 @@ def test_a_known_signal_is_traded_nearly_as_well_as_by_one_who_knows_the_truth(n
     model = agent(name, samples, episodes=256, risk_aversion=0.0)
     history = model.fit(samples, TRAIN, VALID)
     segment, move = samples.segment[TEST], samples.move[TEST]
-    most = backtest(best(expected[TEST]), segment, move, **COSTS | {"band": 0.0}).net.sum()
+    most = backtest(best(expected[TEST], cost=FEE_BPS / 1e4), segment, move, **COSTS | {"band": 0.0}).net.sum()
     assert most > 1.0
     assert backtest(model.score(samples, TEST), segment, move, **COSTS).net.sum() > share * most
     assert history[-1]["noise"] < history[0]["noise"]
