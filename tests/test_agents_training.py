@@ -83,6 +83,21 @@ def test_what_the_tail_says_reaches_the_actor():
     assert not torch.equal(moved[False, 0.0], moved[False, 1.0])
 
 
+@BOTH
+def test_a_fit_sees_its_rows_alone_over_segments_and_holes(name: str):
+    samples, _ = world(signal=0.3, seed=0)
+    samples.segment[3000:] += 1
+    samples.segment[9000:] += 1
+    rows = np.concatenate([np.arange(200, 2900), np.arange(2950, 6000), np.arange(6001, 9500), np.arange(9600, 9603)])
+    unseen = np.setdiff1d(np.arange(len(samples.x)), [*rows, *VALID])
+    samples.x[unseen], samples.move[unseen] = np.nan, np.nan
+    model = agent(name, samples, **FEW)
+    history = model.fit(samples, rows, VALID)
+    assert np.isfinite([list(entry.values()) for entry in history]).all()
+    assert np.isfinite(model.answer(samples, rows)).all()
+    assert (model.inputs(samples, rows)[np.isin(rows, [200, 2950, 3000, 6001, 9000, 9600]), 3:] == 0).all()
+
+
 class KilledError(Exception):
     """Stands for a kill at any moment."""
 

@@ -65,6 +65,12 @@ def test_a_graph_without_weights_is_refused(tmp_path):
         quantise.write(tmp_path / "a.onnx", tmp_path / "b.onnx", model="same")
 
 
+def test_a_graph_that_sees_what_it_holds_is_refused_by_name():
+    quantise.refuse_own(["rsi", "vpin"], ("rsi", "vpin"), model="lstm")
+    with pytest.raises(ValueError, match=r"d4pg: its graph takes \['position'\].*take d4pg out of quantise.models"):
+        quantise.refuse_own(["rsi", "position"], ("rsi",), model="d4pg")
+
+
 def test_a_decision_is_the_class_called_or_the_side_of_neutral():
     classes = np.array([[0.5, 0.3, 0.2], [0.2, 0.5, 0.3]])
     assert quantise.decided(classes, np.array([-0.3, 0.1])).tolist() == [0, 1]

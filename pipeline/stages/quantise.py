@@ -34,6 +34,7 @@ def main(model: str) -> None:
     block, source = workspace.entry(blocks, f"models.{model}"), workspace.ONNX / model
     promised: dict[str, Any] = json.loads((source / "contract.json").read_text())
     samples, folds = dataset.load(block["dataset"], block["target"])
+    refuse_own(promised["columns"], samples.columns, model=model)
     with workspace.replacing(workspace.INT8 / model) as folder:
         folder.mkdir()
         graph = folder / "model.onnx"
@@ -47,6 +48,15 @@ def main(model: str) -> None:
     some = list(inputs(samples, folds.holdout()[:RUNS], shape=promised["graph"]["inputs"]))
     taken = latencies(source / "model.onnx", workspace.INT8 / model / "model.onnx", some)
     workspace.write_json(workspace.report("quantise/latency", model), taken)
+
+
+def refuse_own(taken: Sequence[str], known: Sequence[str], *, model: str) -> None:
+    """Raises ValueError where a graph takes columns that no table has, such as what an agent holds."""
+    if own := [name for name in taken if name not in known]:
+        raise ValueError(
+            f"{model}: its graph takes {own}, which follow from its own answers; copies are of models that answer a row "
+            f"by its columns, so take {model} out of quantise.models"
+        )
 
 
 def inputs(samples: Samples, rows: np.ndarray, *, shape: Sequence[int]) -> Iterator[np.ndarray]:
