@@ -54,8 +54,8 @@ def refuse_own(taken: Sequence[str], known: Sequence[str], *, model: str) -> Non
     """Raises ValueError where a graph takes columns that no table has, such as what an agent holds."""
     if own := [name for name in taken if name not in known]:
         raise ValueError(
-            f"{model}: its graph takes {own}, which follow from its own answers; copies are of models that answer a row "
-            f"by its columns, so take {model} out of quantise.models"
+            f"{model}: its graph takes {own}, which follow from its own answers; copies are of models that "
+            f"answer a row by its columns, so take {model} out of quantise.models"
         )
 
 
