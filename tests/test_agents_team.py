@@ -226,7 +226,7 @@ def test_an_environments_episode_earns_what_the_market_says():
         assert np.array_equal(seen["mean_reverter"], env.market.observe(state)[0])
     assert set(truncated.values()) == {True}
     assert set(terminated.values()) == {False}
-    assert told["coordinator"]["row"] == 56
+    assert (told["coordinator"]["row"], told["coordinator"]["position"]) == (56, done.position[0])
     with pytest.raises(ValueError, match="step before reset"):
         env.step({})
     env.reset()

@@ -109,6 +109,8 @@ def test_other_columns_are_refused(fitted: Fitted) -> None:
     turned = replace(fitted.samples, columns=fitted.samples.columns[::-1])
     with pytest.raises(ValueError, match="columns"):
         fitted.model.score(turned, TEST)
+    with pytest.raises(ValueError, match="columns"):
+        unfitted(fitted.name, fitted.samples).fit(turned, TRAIN, VALID)
 
 
 def test_a_row_is_answered_alike_alone_and_among_others(fitted: Fitted) -> None:

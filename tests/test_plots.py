@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline import plots
+from pipeline import curves
 
 TREE = {"train": 0.5, "valid": 0.6}
 NET = TREE | {"gradient_norm": 0.2, "gradient_norm_max": 1.0}
@@ -16,7 +16,7 @@ AGENT = TREE | {
     "violations": 0.05,
     "turnover": 0.1,
 }
-UNITS = [unit for unit, _ in plots.LEARNING]
+UNITS = [unit for unit, _ in curves.PANELS]
 
 
 def told(entry, *, rounds=3):
@@ -24,7 +24,7 @@ def told(entry, *, rounds=3):
 
 
 def panels(histories):
-    return [axes for axes in plots.learning_curves(histories, title="a").axes if axes.get_visible()]
+    return [axes for axes in curves.learning_curves(histories, title="a").axes if axes.get_visible()]
 
 
 @pytest.mark.parametrize(

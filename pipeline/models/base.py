@@ -116,8 +116,13 @@ class Model(ABC):
         if samples.columns != self.shape.columns:
             raise ValueError(f"model of columns {self.shape.columns} got samples of columns {samples.columns}")
 
-    def check_rows(self, samples: Samples, rows: np.ndarray, *, name: str) -> None:
-        """Raises ValueError where nothing can be learnt from `rows`, which `name` names: none, or none such as are."""
+    def check_fit(self, samples: Samples, train: np.ndarray, valid: np.ndarray) -> None:
+        """Raises ValueError where `train` are no rows to learn from, or `valid` none to stop by."""
+        self.check_columns(samples)
+        for name, rows in (("train", train), ("valid", valid)):
+            self._check_rows(samples, rows, name=name)
+
+    def _check_rows(self, samples: Samples, rows: np.ndarray, *, name: str) -> None:
         y = samples.y[rows]
         if not len(rows):
             raise ValueError(f"{name} has no rows; a fit needs some to learn from and some to stop by")

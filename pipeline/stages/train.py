@@ -10,7 +10,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from pipeline import dataset, labels, plots, predictions, workspace
+from pipeline import curves, dataset, labels, plots, predictions, workspace
 from pipeline.folds import Folds
 from pipeline.leakage.findings import Finding, raise_if_critical
 from pipeline.leakage.fits import fit_rows, normalization, row_order, unseen_rows
@@ -202,8 +202,8 @@ def write(model: str, fits: Sequence[Fit], importances: Importances, *, fields: 
     history = pd.DataFrame(told, columns=["split", *fields])
     workspace.write_text(workspace.HISTORY / f"{model}.csv", history.to_csv(index=False))
     folder = workspace.PLOTS / model
-    curves = plots.learning_curves([fit.history for fit in fits], title=f"{model}: learning curves, {len(fits)} fits")
-    workspace.write_figure(folder / "learning_curves.png", curves)
+    learnt = curves.learning_curves([fit.history for fit in fits], title=f"{model}: learning curves, {len(fits)} fits")
+    workspace.write_figure(folder / "learning_curves.png", learnt)
     gain = next(iter(importances.values())) if importances else {}
     kind = next(iter(importances)) if importances else "undefined"
     workspace.write_figure(folder / "importances.png", plots.importances(gain, title=f"{model}: importance by {kind}"))

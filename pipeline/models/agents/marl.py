@@ -14,7 +14,6 @@ from pipeline.models.agents.engine.rollout import rolled
 from pipeline.models.agents.engine.team import ROLES, Member, Team, TeamCritic, paid
 from pipeline.models.agents.engine.trial import Trial
 from pipeline.models.neural.graph import written
-from pipeline.samples import Samples
 
 
 @dataclass(kw_only=True, eq=False)
@@ -47,18 +46,17 @@ class MARL(Agent):
             unit=self.unit,
         )
 
-    def examined(self, samples: Samples, rows: np.ndarray) -> dict[str, Any]:
+    def judged(self, trial: Trial) -> dict[str, Any]:
         """As every agent, and what each role contributes: how far it changes the position, and what that earns.
 
         A role that is silenced says nothing, and its action does not count; see `Team.layers`.
         """
-        market = self.market(samples, np.sort(rows))
-        whole = self.trial(market)
-        contributions = {role: self._contribution(place, market, whole) for place, role in enumerate(ROLES)}
-        return {**super().examined(samples, rows), "contributions": contributions}
+        contributions = {role: self._contribution(place, trial) for place, role in enumerate(ROLES)}
+        return {**super().judged(trial), "contributions": contributions}
 
-    def _contribution(self, role: int, market: Market, whole: Trial) -> dict[str, float]:
-        without = Trial(market, rolled(self.policy, market, silent=role), unit=self.unit, discount=self.discount)
+    def _contribution(self, role: int, whole: Trial) -> dict[str, float]:
+        silenced = rolled(self.policy, whole.market, silent=role)
+        without = Trial(whole.market, silenced, unit=self.unit, discount=self.discount)
         return {
             "position": float(np.abs(whole.traded.position - without.traded.position).mean()),
             "net_bps": float((whole.traded.net - without.traded.net).mean()) * 1e4,

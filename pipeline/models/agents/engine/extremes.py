@@ -59,7 +59,7 @@ class Losses:
         """Nothing has been lost."""
         self.peaks, self.discount, self.bars = peaks, discount, horizon(discount)
         self.tail: Tail | None = None
-        self.fits: list[dict[str, float]] = []
+        self.shapes: list[float] = []  # of all fits
         self.refused = 0  # fits for which there were too few exceedances
         self._latest = np.empty(0)
         self._sums, self._age = np.zeros(episodes), np.zeros(episodes, np.int64)
@@ -80,22 +80,22 @@ class Losses:
         except tails.TooFewError:
             self.tail, self.refused = None, self.refused + 1
             return
-        self.fits.append(asdict(self.tail))
+        self.shapes.append(self.tail.shape)
 
     def report(self) -> dict[str, Any]:
         """The last fit with the standard errors of its numbers, how these moved from fit to fit, and the refusals."""
-        told: dict[str, Any] = {"fits": len(self.fits), "too_few": self.refused, "losses": len(self._latest)}
+        told: dict[str, Any] = {"fits": len(self.shapes), "too_few": self.refused, "losses": len(self._latest)}
         if self.tail is None:
             return told
-        shapes = np.array([each["shape"] for each in self.fits[len(self.fits) // 2 :]])
+        later = self.shapes[len(self.shapes) // 2 :]
         errors = dict(zip(("shape_error", "scale_error"), self.tail.errors(), strict=True))
-        return {**told, **asdict(self.tail), **errors, "shape_deviation_of_later_fits": float(shapes.std())}
+        return {**told, **asdict(self.tail), **errors, "shape_deviation_of_later_fits": float(np.std(later))}
 
     def state(self) -> dict[str, Any]:
         """All of it, plain values and arrays."""
         return {
             "tail": asdict(self.tail) if self.tail else None,
-            "fits": list(self.fits),
+            "shapes": list(self.shapes),
             "refused": self.refused,
             "latest": self._latest.copy(),
             "sums": self._sums.copy(),
@@ -105,5 +105,5 @@ class Losses:
     def restore(self, state: dict[str, Any]) -> None:
         """This stands where it stood when `state` was taken."""
         self.tail = Tail(**state["tail"]) if state["tail"] else None
-        self.fits, self.refused = list(state["fits"]), state["refused"]
+        self.shapes, self.refused = list(state["shapes"]), state["refused"]
         self._latest, self._sums, self._age = (np.array(state[name]) for name in ("latest", "sums", "age"))

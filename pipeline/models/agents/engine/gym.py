@@ -40,6 +40,7 @@ class TradingEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             raise ValueError("step before reset, or after an episode is over; an episode begins with reset()")
         row, done = int(self._state.row[0]), self.market.step(self._state, np.asarray(action, dtype=np.float64))
         self._state = None if done.terminated[0] or done.truncated[0] else done.state
-        told = {"row": row, "net": float(done.net[0]), "equity": float(done.state.equity[0])}
+        told = {"row": row, "position": float(done.position[0])}
+        told |= {"net": float(done.net[0]), "equity": float(done.state.equity[0])}
         observation = self.market.observe(done.state)[0]
         return observation, float(done.reward[0]), bool(done.terminated[0]), bool(done.truncated[0]), told

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from pipeline.models.agents.engine import categorical
 from pipeline.models.agents.engine.networks import Critic, Policy, follow
 from pipeline.models.agents.engine.replay import Batch
+from pipeline.models.base import in_parts
 from pipeline.models.neural.checks import check_sizes
+from pipeline.models.neural.device import one_thread
 from pipeline.tails import Tail
 
 SMALLEST = 1e-8  # of a probability under a logarithm
@@ -168,3 +170,18 @@ class Learner:
     def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         names = ("policy", "critic", "slow_policy", "slow_critic", "policy_steps", "critic_steps")
         return {name: getattr(self, name) for name in names}
+
+
+@torch.no_grad()
+def feared(policy: Policy, critic: Critic, observation: np.ndarray, *, plan: Plan, tail: Tail | None) -> np.ndarray:
+    """(B,) value at risk of the return that the last actor's critic foresees, in deviations of a bar's move."""
+    device = next(policy.parameters()).device
+    support, found = plan.support.to(device), [np.empty(0, np.float32)]
+    with one_thread(device):
+        for part in in_parts(observation):
+            seen = torch.from_numpy(part).to(device)
+            actions = torch.tanh(policy.raw(seen))
+            positions = policy.joint(actions).expand(-1, policy.agents)
+            foreseen = critic(seen, actions, positions, actions)[:, -1].softmax(dim=1)
+            found.append(categorical.value_at_risk(foreseen, support, tail, level=plan.level).cpu().numpy())
+    return np.concatenate(found)

@@ -12,10 +12,9 @@ import torch
 
 from pipeline import tails, trading
 from pipeline.graphs import opened
-from pipeline.models.agents.engine import categorical
 from pipeline.models.agents.engine.course import Course, Rewards, Training, statistics
 from pipeline.models.agents.engine.extremes import Peaks, horizon
-from pipeline.models.agents.engine.learner import Learner, Plan
+from pipeline.models.agents.engine.learner import Learner, Plan, feared
 from pipeline.models.agents.engine.market import OWN, Market
 from pipeline.models.agents.engine.networks import Critic, Policy
 from pipeline.models.agents.engine.rollout import Rollout, rolled
@@ -138,9 +137,7 @@ class Agent(Model):
         self, samples: Samples, train: np.ndarray, valid: np.ndarray, *, bench: Bench | None = None
     ) -> list[dict[str, float]]:
         """Trains all its episodes, and ends with the policy of the round that was best on `valid`."""
-        self.check_columns(samples)
-        for name, rows in (("train", train), ("valid", valid)):
-            self.check_rows(samples, rows, name=name)
+        self.check_fit(samples, train, valid)
         device = device_of(self.device)
         with one_thread(device), seeded(self.seed, device):
             learner = self._pupil(samples, train, device=device)
@@ -227,10 +224,9 @@ class Agent(Model):
 
     def _examined_round(self, training: Training, markets: dict[str, Market]) -> dict[str, float]:
         """Losses of the policy as it is on both parts; on the valid one, how it trades and how good its VaR is."""
-        self.tail = training.losses.tail
         trials = {name: self.trial(market) for name, market in markets.items()}
         trial = trials["valid"]
-        violations = self._violations(trial)
+        violations = self._violations(trial, training.losses.tail)
         return {
             **{name: each.loss(risk_aversion=self.risk_aversion, level=self.level) for name, each in trials.items()},
             "turnover": float(trial.traded.turnover.mean()),
@@ -241,24 +237,10 @@ class Agent(Model):
         """What the policy does on a market, and what that brings."""
         return Trial(market, rolled(self.policy, market), unit=self.unit, discount=self.discount)
 
-    def _violations(self, trial: Trial) -> np.ndarray:
+    def _violations(self, trial: Trial, tail: Tail | None) -> np.ndarray:
         """(S,) whether what each stretch of bars returned was worse than the VaR foreseen as it began."""
         places, returns = trial.returns()
-        return -returns > self._value_at_risk(trial.seen(places))
-
-    @torch.no_grad()
-    def _value_at_risk(self, observation: np.ndarray) -> np.ndarray:
-        """(B,) of the return that the critic of the last actor foresees, in deviations of a bar's move."""
-        device = next(self.policy.parameters()).device
-        support, found = self._plan().support.to(device), []
-        with one_thread(device):
-            for part in in_parts(observation):
-                seen = torch.from_numpy(part).to(device)
-                actions = torch.tanh(self.policy.raw(seen))
-                positions = self.policy.joint(actions).expand(-1, self.policy.agents)
-                foreseen = self.critic(seen, actions, positions, actions)[:, -1].softmax(dim=1)
-                found.append(categorical.value_at_risk(foreseen, support, self.tail, level=self.level).cpu().numpy())
-        return np.concatenate(found) if found else np.empty(0)
+        return -returns > feared(self.policy, self.critic, trial.seen(places), plan=self._plan(), tail=tail)
 
     def inputs(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
         """(B, F + 3) float32: the columns, then what it holds, what that has earned, and ln(1 + for how many bars)."""
@@ -286,8 +268,11 @@ class Agent(Model):
 
     def examined(self, samples: Samples, rows: np.ndarray) -> dict[str, Any]:
         """How often its value at risk was passed on rows that it has not seen, with two tests, and how it traded."""
-        trial = self.trial(self.market(samples, np.sort(rows)))
-        told = tails.violations(self._violations(trial), level=self.level)
+        return self.judged(self.trial(self.market(samples, np.sort(rows))))
+
+    def judged(self, trial: Trial) -> dict[str, Any]:
+        """What is told of a trial on rows that the fit has not seen."""
+        told = tails.violations(self._violations(trial, self.tail), level=self.level)
         return {
             "value_at_risk": dataclasses.asdict(told),
             "var_rate": told.rate,

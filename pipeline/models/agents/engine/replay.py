@@ -36,9 +36,9 @@ class SumTree:
 @njit(cache=True)
 def _put(tree: np.ndarray, leaves: np.ndarray, priorities: np.ndarray) -> None:
     """Each sum above the leaves anew from its children: rounding does not add up."""
-    for leaf, priority in zip(leaves, priorities):  # noqa: B905  (numba knows no strict)
-        tree[leaf] = priority
-        node = leaf >> 1
+    for i in range(len(leaves)):
+        tree[leaves[i]] = priorities[i]
+        node = leaves[i] >> 1
         while node:
             tree[node] = tree[2 * node] + tree[2 * node + 1]
             node >>= 1

@@ -44,7 +44,8 @@ def rolled(policy: Policy, market: Market, *, silent: int | None = None) -> Roll
         tuple(_plain(layer.weight) for layer in others),
         tuple(_reach(layer.weight) for layer in others),
         tuple(layer.bias.cpu().numpy() for layer in others),
-        np.array([layer.kind for layer in (first, *others)]),
+        np.array([layer.kind == RELU for layer in (first, *others)]),
+        np.array([layer.kind == TANH for layer in (first, *others)]),
         np.array([layer.keeps for layer in (first, *others)]),
         (high, low, inverse, np.float32(policy.standardise.clip)),
         policy.limiter,
@@ -93,12 +94,12 @@ def _applied(units: np.ndarray, weight: np.ndarray, reach: np.ndarray, bias: np.
 
 
 @njit(cache=True)
-def _activate(units: np.ndarray, kind: int) -> None:
+def _activate(units: np.ndarray, is_rectified: bool, is_squashed: bool) -> None:
     """Rectified, squashed into (-1, 1), or as they are."""
-    if kind == RELU:
+    if is_rectified:
         for k in range(len(units)):
             units[k] = max(units[k], np.float32(0))
-    elif kind == TANH:
+    elif is_squashed:
         for k in range(len(units)):
             units[k] = math.tanh(units[k])
 
@@ -117,7 +118,8 @@ def _compiled() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         weights: tuple[np.ndarray, ...],
         reaches: tuple[np.ndarray, ...],
         biases: tuple[np.ndarray, ...],
-        kinds: np.ndarray,
+        rectified: np.ndarray,
+        squashed: np.ndarray,
         keeps: np.ndarray,
         scale: tuple[np.ndarray, np.ndarray, np.ndarray, np.float32],
         limiter: int,
@@ -140,10 +142,10 @@ def _compiled() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
                 value = min(max(((own[i, j] - high[j]) - low[j]) * inverse[j], -clip), clip)
                 for k in range(len(units)):
                     units[k] += value * own_weight[j, k]
-            _activate(units, kinds[0])
+            _activate(units, rectified[0], squashed[0])
             for layer in range(len(weights)):
                 total = _applied(units, weights[layer], reaches[layer], biases[layer])
-                _activate(total, kinds[layer + 1])
+                _activate(total, rectified[layer + 1], squashed[layer + 1])
                 units = np.concatenate((units, total)) if keeps[layer + 1] else total
             target[i] = units[-1]
             if limiter >= 0:

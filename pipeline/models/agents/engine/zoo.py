@@ -22,7 +22,7 @@ class TeamEnv(ParallelEnv[str, np.ndarray, np.ndarray]):  # type: ignore[misc]
     action of -1, to 1; what the traders propose moves nothing but their own pay.
     """
 
-    metadata = {"name": "team_trading_v0", "render_modes": []}  # noqa: RUF012  (the contract of PettingZoo)
+    metadata = {"name": "team_trading_v0", "render_modes": []}
 
     def __init__(self, market: Market, *, rewards: Rewards, floor: float) -> None:
         """Episodes begin at rows of `market`; `rewards` is what `team.paid` gives."""
@@ -73,7 +73,8 @@ class TeamEnv(ParallelEnv[str, np.ndarray, np.ndarray]):  # type: ignore[misc]
         is_terminated, is_truncated = bool(done.terminated[0]), bool(done.truncated[0])
         if is_terminated or is_truncated:
             self.agents = []
-        told = {"row": int(before.row[0]), "net": float(done.net[0]), "equity": float(done.state.equity[0])}
+        told = {"row": int(before.row[0]), "position": float(done.position[0])}
+        told |= {"net": float(done.net[0]), "equity": float(done.state.equity[0])}
         return (
             self._observed(),
             dict(zip(ROLES, paid.tolist(), strict=True)),

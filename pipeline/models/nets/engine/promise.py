@@ -138,9 +138,7 @@ class Net(Model):
         self, samples: Samples, train: np.ndarray, valid: np.ndarray, *, bench: Bench | None = None
     ) -> list[dict[str, float]]:
         """Trains until `valid` has not improved for `patience` epochs, and ends with the weights of the best one."""
-        self.check_columns(samples)
-        for name, rows in (("train", train), ("valid", valid)):
-            self.check_rows(samples, rows, name=name)
+        self.check_fit(samples, train, valid)
         device = device_of(self.device)
         with kept_memory(), one_thread(device), seeded(self.seed, device):
             self.whole = self._untrained()

@@ -94,8 +94,7 @@ class Trees(Model):
         self, samples: Samples, train: np.ndarray, valid: np.ndarray, *, bench: Bench | None = None
     ) -> list[dict[str, float]]:
         """Grows trees on `train` until `valid` has not improved for `patience` rounds, and keeps the best round's."""
-        for name, rows in (("train", train), ("valid", valid)):
-            self.check_rows(samples, rows, name=name)
+        self.check_fit(samples, train, valid)
         self.offset = self._starting_point(samples.y[train])
         losses = self.grow(self._known(samples, train), self._known(samples, valid))
         self.trees = self.read()
