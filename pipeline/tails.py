@@ -115,7 +115,7 @@ class Backtest:
     rate: float
     kupiec_p: float  # of as many violations as the level says
     independence_p: float  # of violations that do not follow one another
-    joint_p: float  # of both
+    joint_p: float  # of both; of the first where no second one can be made
 
 
 def violations(is_beyond: np.ndarray, *, level: float) -> Backtest:
@@ -131,7 +131,7 @@ def violations(is_beyond: np.ndarray, *, level: float) -> Backtest:
         rate=rate,
         kupiec_p=float(chi2.sf(coverage, 1)),
         independence_p=float(chi2.sf(independence, 1)),
-        joint_p=float(chi2.sf(coverage + independence, 2)),
+        joint_p=float(chi2.sf(coverage, 1) if np.isnan(independence) else chi2.sf(coverage + independence, 2)),
     )
 
 

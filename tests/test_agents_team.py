@@ -232,6 +232,8 @@ def test_an_environments_episode_earns_what_the_market_says():
     env.reset()
     with pytest.raises(ValueError, match="no action of \\['coordinator'"):
         env.step({})
+    with pytest.raises(ValueError, match="actions are .*'momentum_trader': nan"):
+        env.step({role: np.full(1, np.nan if role == "momentum_trader" else 0.5, np.float32) for role in env.agents})
 
 
 def test_the_same_seed_begins_at_the_same_row():

@@ -94,8 +94,10 @@ def test_both_tests_reject_as_rarely_as_they_claim():
         assert 3 <= sum(getattr(each, name) < 0.05 for each in found) <= 32  # 15 are due
 
 
-def test_no_violation_has_no_independence():
-    found = tails.violations(np.zeros(100, dtype=bool), level=0.99)
-    assert found.violations == 0
-    assert np.isnan(found.independence_p) and np.isnan(found.joint_p)
-    assert 0 < found.kupiec_p < 1
+@pytest.mark.parametrize(("bars", "is_fine"), [(100, True), (1000, False)])
+def test_no_violation_has_no_independence_and_is_too_few_among_many(bars, is_fine):
+    found = tails.violations(np.zeros(bars, dtype=bool), level=0.99)
+    assert (found.violations, found.rate) == (0, 0.0)
+    assert np.isnan(found.independence_p)
+    assert found.joint_p == found.kupiec_p == pytest.approx(stats.chi2.sf(-2 * bars * np.log(0.99), 1), rel=1e-9)
+    assert (found.joint_p > 0.05) == is_fine

@@ -65,7 +65,11 @@ class TeamEnv(ParallelEnv[str, np.ndarray, np.ndarray]):  # type: ignore[misc]
             raise ValueError("step before reset, or after an episode is over; an episode begins with reset()")
         if missing := sorted(set(ROLES) - set(actions)):
             raise ValueError(f"no action of {missing}; every role acts at each step")
-        acted = np.array([[np.asarray(actions[role]).item() for role in ROLES]], dtype=np.float32).clip(-1, 1)  # (1, 5)
+        acted = np.array([[np.asarray(actions[role]).item() for role in ROLES]], dtype=np.float32)  # (1, 5)
+        if not np.isfinite(acted).all():
+            told = dict(zip(ROLES, acted[0].tolist(), strict=True))
+            raise ValueError(f"actions are {told}; each is a number in [-1, 1]")
+        acted = acted.clip(-1, 1)
         before, wanted = self._state, acted[:, COORDINATOR] * limit(acted[:, RISK], self.floor)
         done = self.market.step(before, wanted)
         paid = self.rewards(before, done, acted)[0]
