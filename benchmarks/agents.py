@@ -17,12 +17,12 @@ import numpy as np
 import torch
 import yaml
 
-from pipeline.models.agents.engine.gym import TradingEnv
 from pipeline.models.agents.engine.learner import Learner, Plan
 from pipeline.models.agents.engine.market import Market
 from pipeline.models.agents.engine.promise import Agent
 from pipeline.models.agents.engine.replay import Batch
 from pipeline.models.agents.engine.rollout import rolled
+from pipeline.models.agents.environments.gym import TradingEnv
 from pipeline.models.base import Shape, build
 from pipeline.samples import Samples
 

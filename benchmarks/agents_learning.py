@@ -9,7 +9,6 @@ is shown.
 import argparse
 import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,38 +24,27 @@ from pipeline.trading import backtest
 
 PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
 UNIT, HALF_LIFE = 1e-3, 10
-ROWS = {"train": 24_000, "valid": 4_000, "test": 12_000}
+ROWS = 40_000
+TRAIN, VALID, TEST = np.split(np.arange(ROWS), [24_000, 28_000])
 COSTS = {"fee_bps": 4.0, "slippage_bps": 1.0}
 JUMPS = {"share": 0.01, "size": 6.0}  # of the bars, and in deviations of a bar's move
 
 
-@dataclass(frozen=True)
-class World:
-    """Bars whose expected moves are known."""
-
-    samples: Samples
-    expected: np.ndarray  # (N,)
-    parts: dict[str, np.ndarray]  # rows of train, valid and test
-
-
-def world(*, signal: float, jumps: bool, seed: int) -> World:
-    """Bars of which `signal` is the predictable share of the variance, told by the first of eight columns."""
-    rng, persistence, count = np.random.default_rng(seed), 0.5 ** (1 / HALF_LIFE), sum(ROWS.values())
-    flow = lfilter([np.sqrt(1 - persistence**2)], [1, -persistence], rng.normal(size=count))
+def world(*, signal: float, rows: int, columns: int, seed: int, jumps: bool = False) -> tuple[Samples, np.ndarray]:
+    """Bars of which `signal` is the predictable share of the variance, told by the first column; and (N,) expected."""
+    rng, persistence = np.random.default_rng(seed), 0.5 ** (1 / HALF_LIFE)
+    flow = lfilter([np.sqrt(1 - persistence**2)], [1, -persistence], rng.normal(size=rows))
     expected = UNIT * np.sqrt(signal) * flow
-    move = expected + UNIT * np.sqrt(1 - signal) * rng.normal(size=count)
-    x = rng.normal(size=(count, 8)).astype(np.float32)
+    move = expected + UNIT * np.sqrt(1 - signal) * rng.normal(size=rows)
+    x = rng.normal(size=(rows, columns)).astype(np.float32)
     x[:, 0] = flow
     if jumps:  # the second column tells where they are likely; they go either way
-        is_likely = rng.random(count) < 10 * JUMPS["share"]
+        is_likely = rng.random(rows) < 10 * JUMPS["share"]
         x[:, 1] = is_likely
-        move += is_likely * (rng.random(count) < 0.1) * rng.choice([-1, 1], count) * JUMPS["size"] * UNIT
-    time = 60_000 * np.arange(count, dtype=np.int64)
-    columns = tuple(f"column_{i}" for i in range(x.shape[1]))
-    samples = Samples(time, time + 60_000, np.zeros(count, np.int32), x, columns, move.astype(np.float32), move)
-    ends = np.cumsum(list(ROWS.values()))
-    parts = {name: np.arange(end - rows, end) for (name, rows), end in zip(ROWS.items(), ends, strict=True)}
-    return World(samples, expected, parts)
+        move += is_likely * (rng.random(rows) < 0.1) * rng.choice([-1, 1], rows) * JUMPS["size"] * UNIT
+    time, names = 60_000 * np.arange(rows, dtype=np.int64), tuple(f"column_{i}" for i in range(columns))
+    segment = np.zeros(rows, np.int32)
+    return Samples(time, time + 60_000, segment, x, names, move.astype(np.float32), move), expected
 
 
 def best(expected: np.ndarray, *, cost: float) -> np.ndarray:
@@ -79,18 +67,16 @@ def best(expected: np.ndarray, *, cost: float) -> np.ndarray:
 
 def learnt(name: str, seed: int, *, signal: float, jumps: bool = False, **changes: Any) -> dict[str, Any]:
     """How a model's default block does on test rows of a world."""
-    told = world(signal=signal, jumps=jumps, seed=seed)
+    samples, expected = world(signal=signal, rows=ROWS, columns=8, seed=seed, jumps=jumps)
     block = PARAMS["models"][name]
     block = block | {"build": block["build"] | changes}
-    shape = Shape(columns=told.samples.columns, outputs=("position",))
+    shape = Shape(columns=samples.columns, outputs=("position",))
     model = build(block, shape, shared=PARAMS["agents"] | COSTS, seed=seed)
-    history = model.fit(told.samples, told.parts["train"], told.parts["valid"])
-    rows = told.parts["test"]
-    band = PARAMS["agents"]["band"]
-    segment, move = told.samples.segment[rows], told.samples.move[rows]
-    own = backtest(model.score(told.samples, rows), segment, move, **COSTS, band=band)
-    most = backtest(best(told.expected[rows], cost=sum(COSTS.values()) / 1e4), segment, move, **COSTS, band=0.0)
-    examined = model.examined(told.samples, rows)
+    history = model.fit(samples, TRAIN, VALID)
+    segment, move = samples.segment[TEST], samples.move[TEST]
+    own = backtest(model.score(samples, TEST), segment, move, **COSTS, band=PARAMS["agents"]["band"])
+    most = backtest(best(expected[TEST], cost=sum(COSTS.values()) / 1e4), segment, move, **COSTS, band=0.0)
+    examined = model.examined(samples, TEST)
     return {
         "share": own.net.sum() / most.net.sum() if signal else float("nan"),
         "net_bps": own.net.mean() * 1e4,

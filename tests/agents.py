@@ -5,30 +5,24 @@ from typing import Any
 
 import numpy as np
 import yaml
-from scipy.signal import lfilter
 
+from benchmarks import agents_learning
 from pipeline.models.agents.engine.market import Market
 from pipeline.models.agents.engine.promise import Agent
 from pipeline.models.base import Shape, build
 from pipeline.samples import Samples
 
 PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
-FEE_BPS, HALF_LIFE, UNIT, BAND = 5.0, 10, 1e-3, 0.2
+FEE_BPS, BAND = 5.0, 0.2
 COSTS = {"fee_bps": FEE_BPS, "slippage_bps": 0.0, "band": BAND}
-TRAIN, VALID, TEST = np.arange(12_000), np.arange(12_000, 14_000), np.arange(14_000, 20_000)
+ROWS = 20_000
+TRAIN, VALID, TEST = np.split(np.arange(ROWS), [12_000, 14_000])
 FEW = {"episodes": 20, "rounds": 2, "warm_up": 500, "memory": 5_000}  # steps, of a fit that learns next to nothing
 
 
 def world(*, signal: float, seed: int) -> tuple[Samples, np.ndarray]:
-    """Bars of which `signal` is the predictable share of the variance, told by column 0; and (N,) expected moves."""
-    rng, persistence = np.random.default_rng(seed), 0.5 ** (1 / HALF_LIFE)
-    flow = lfilter([np.sqrt(1 - persistence**2)], [1, -persistence], rng.normal(size=20_000))
-    expected = UNIT * np.sqrt(signal) * flow
-    move = expected + UNIT * np.sqrt(1 - signal) * rng.normal(size=20_000)
-    x, time = rng.normal(size=(20_000, 3)).astype(np.float32), 60_000 * np.arange(20_000, dtype=np.int64)
-    x[:, 0] = flow
-    segment = np.zeros(20_000, np.int32)
-    return Samples(time, time + 60_000, segment, x, ("a", "b", "c"), move.astype(np.float32), move), expected
+    """The world of the benchmark, smaller: told by column 0 of three."""
+    return agents_learning.world(signal=signal, rows=ROWS, columns=3, seed=seed)
 
 
 def market(samples: Samples, rows: np.ndarray, **changes: float) -> Market:

@@ -5,8 +5,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from pipeline import trading
-from pipeline.models.agents.engine.gym import TradingEnv
 from pipeline.models.agents.engine.market import Market
+from pipeline.models.agents.environments.gym import TradingEnv
 from pipeline.samples import Samples
 
 COSTS = {"fee_bps": 1.0, "slippage_bps": 0.5, "band": 0.0}

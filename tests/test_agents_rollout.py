@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from pipeline import trading
-from pipeline.models.agents.engine.gym import TradingEnv
+from pipeline.models.agents.environments.gym import TradingEnv
 from tests.agents import BAND, COSTS, FEW, TEST, TRAIN, VALID, agent, market, world
 
 ROWS = np.concatenate([TEST[:700], TEST[900:1300]])  # with a hole: two runs

@@ -8,12 +8,13 @@ import pytest
 import torch
 from pettingzoo.test import parallel_api_test
 
+from benchmarks.agents_learning import UNIT
 from pipeline.models.agents.engine.learner import Learner, Plan
 from pipeline.models.agents.engine.networks import limit
 from pipeline.models.agents.engine.rollout import rolled
 from pipeline.models.agents.engine.team import COORDINATOR, RISK, ROLES, Team, TeamCritic, efficiency, paid
-from pipeline.models.agents.engine.zoo import TeamEnv
-from tests.agents import FEW, TEST, TRAIN, UNIT, VALID, agent, market, world
+from pipeline.models.agents.environments.zoo import TeamEnv
+from tests.agents import FEW, TEST, TRAIN, VALID, agent, market, world
 
 PAY = {"shaping": 0.5, "caution": 0.1, "slow": 6, "fast": 2, "unit": UNIT}
 COLUMNS = 6

@@ -149,6 +149,9 @@ def test_a_fit_says_how_good_its_value_at_risk_is_on_rows_that_it_has_not_seen(n
     assert told["value_at_risk"]["observations"] == len(TEST) // 29  # 0.9 ** 29 is the first below 0.05
     assert told["var_rate"] == told["value_at_risk"]["violations"] / told["value_at_risk"]["observations"]
     assert told["var_rejected"] == (told["value_at_risk"]["joint_p"] < 0.05)
+    untested = model.examined(samples, TEST[:28])  # not one whole stretch
+    assert untested["value_at_risk"]["observations"] == 0
+    assert told.keys() - untested.keys() == {"var_rate", "var_rejected"}
     assert model.diagnosis()["tail"]["exceedances"] >= PARAMS["agents"]["extremes"]["fewest"]
     assert {"shape", "scale", "shape_error", "shape_deviation_of_later_fits"} <= set(model.diagnosis()["tail"])
 

@@ -93,3 +93,9 @@ def test_the_report_holds_what_was_said_of_every_fit_and_of_the_model(tmp_path: 
         ("normalization", "fit_rows")
     }
     assert [fit["split"] for fit in report["fits"]] == [*map(str, range(6)), "final"]
+
+
+def test_of_what_models_say_of_their_forecasts_the_median_is_told_and_of_what_is_true_how_often_it_is():
+    told = [{"rate": 0.1, "is_wrong": True, "table": {"a": 1}}, {"rate": 0.4}, {"rate": 0.2, "is_wrong": False}]
+    assert train.medians(told) == {"is_wrong": 0.5, "rate": 0.2}
+    assert train.medians([{}, {}]) == {}

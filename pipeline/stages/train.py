@@ -1,5 +1,6 @@
 """train <model>: every fold's fit and the final one; what each answered out of sample and in it; the final model."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -178,14 +179,15 @@ def figures(fits: Sequence[Fit]) -> dict[str, float]:
 
 
 def medians(told: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Of every number that each of several fits tells the median over those that have it; of what is true or not, how
-    often it is.
-    """
-    names = sorted(name for name, value in told[0].items() if isinstance(value, bool | int | float))
-    values = {name: np.array([each[name] for each in told], dtype=np.float64) for name in names}
-    middle = {name: np.nanmean if isinstance(told[0][name], bool) else np.nanmedian for name in names}
+    """Of every number the median over the fits that tell it; of what is true or not, how often it is."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for each in told:
+        for name, value in each.items():
+            if isinstance(value, bool | int | float):
+                values[name].append(value)
     return {
-        name: float(middle[name](each)) if np.isfinite(each).any() else float("nan") for name, each in values.items()
+        name: float(np.mean(each) if isinstance(each[0], bool) else np.median(each))
+        for name, each in sorted(values.items())
     }
 
 

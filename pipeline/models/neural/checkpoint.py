@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.models.base import Model
+from pipeline.models.base import Bench, Model
 from pipeline.samples import Samples
 
 DAMAGE = (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)
@@ -64,6 +64,14 @@ class Checkpoint:
             raise CheckpointError(f"{self.file}: a checkpoint of another fit, data or version; {remedy}")
         state: State = found["state"]
         return state
+
+
+def kept(
+    bench: Bench, model: Model, samples: Samples, train: np.ndarray, valid: np.ndarray, *, seconds: float
+) -> Checkpoint:
+    """The checkpoint of a fit on a bench; with other params, data or rows a fit has a file of its own."""
+    mark = fingerprint(model, samples, train, valid)
+    return Checkpoint(bench.folder / f"{bench.name}-{mark[:16]}.pt", fingerprint=mark, seconds=seconds)
 
 
 def fingerprint(model: Model, samples: Samples, train: np.ndarray, valid: np.ndarray) -> str:

@@ -20,8 +20,10 @@ class Standardise(nn.Module):
     inverse: Tensor
 
     def __init__(self, columns: int, *, clip: float) -> None:
-        """`clip` is in deviations."""
+        """`clip` is in deviations. Raises ValueError for one that is not above 0."""
         super().__init__()
+        if not clip > 0:
+            raise ValueError(f"clip is {clip}; give one above 0, as 8.0")
         self.clip = clip
         for name in ("high", "low", "inverse"):
             self.register_buffer(name, torch.zeros(columns))
@@ -57,3 +59,10 @@ class Standardise(nn.Module):
         at_edges = edges[rng.integers(len(edges), size=some.shape[:-1])]
         extreme = np.where(rng.random(some.shape) < 0.1, rng.choice(EXTREMES, size=some.shape), some)
         return np.concatenate([at_edges, extreme]).astype(np.float32)
+
+
+def statistics(x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(mean, deviation), each (F,) float64, of (N, F) columns over some rows, one column at a time."""
+    columns = (column[rows].astype(np.float64) for column in x.T)
+    mean, deviation = np.array([(column.mean(), column.std()) for column in columns]).T
+    return mean, deviation

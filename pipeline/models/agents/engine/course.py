@@ -16,6 +16,7 @@ from pipeline.models.agents.engine.market import OWN, Market, State, Step
 from pipeline.models.agents.engine.nstep import NStep
 from pipeline.models.agents.engine.replay import Replay
 from pipeline.models.neural.checks import check_sizes
+from pipeline.models.neural.standardise import statistics
 
 UNREALISED, SINCE = 5.0, 2.0  # deviations of these parts of an observation: in moves of a bar, and of ln(1 + bars)
 Rewards = Callable[[State, Step, np.ndarray], np.ndarray]  # before, after, (E, agents) actions -> (E, agents)
@@ -70,13 +71,12 @@ class Course:
         return step * self.rounds // self.steps + 1
 
 
-def statistics(x: np.ndarray, *, unit: float) -> tuple[np.ndarray, np.ndarray]:
-    """The mean and the deviation, (F + 3,) float64, of an observation whose columns are those of (n, F) train rows.
+def observed(x: np.ndarray, rows: np.ndarray, *, unit: float) -> tuple[np.ndarray, np.ndarray]:
+    """The mean and the deviation, (F + 3,) float64, of an observation whose columns are those of rows of (N, F).
 
     `unit` is the deviation of a bar's move. What an episode adds is on scales of its own, whatever the agent does.
     """
-    columns = (column.astype(np.float64) for column in x.T)  # one at a time
-    mean, deviation = np.array([(column.mean(), column.std()) for column in columns]).T
+    mean, deviation = statistics(x, rows)
     own = np.array([1.0, UNREALISED * unit, SINCE])
     return np.concatenate([mean, np.zeros(len(OWN))]), np.concatenate([deviation, own])
 

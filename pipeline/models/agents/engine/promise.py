@@ -12,7 +12,7 @@ import torch
 
 from pipeline import tails, trading
 from pipeline.graphs import opened
-from pipeline.models.agents.engine.course import Course, Rewards, Training, statistics
+from pipeline.models.agents.engine.course import Course, Rewards, Training, observed
 from pipeline.models.agents.engine.extremes import Peaks, horizon
 from pipeline.models.agents.engine.learner import Learner, Plan, feared
 from pipeline.models.agents.engine.market import OWN, Market
@@ -20,7 +20,7 @@ from pipeline.models.agents.engine.networks import Critic, Policy
 from pipeline.models.agents.engine.rollout import Rollout, rolled
 from pipeline.models.agents.engine.trial import Trial, shortfall
 from pipeline.models.base import HISTORY, Bench, Model, in_parts
-from pipeline.models.neural.checkpoint import Checkpoint, fingerprint
+from pipeline.models.neural.checkpoint import Checkpoint, kept
 from pipeline.models.neural.device import device_of, one_thread, seeded
 from pipeline.models.neural.graph import written
 from pipeline.models.neural.lines import Lines
@@ -99,8 +99,6 @@ class Agent(Model):
                 f"a discount of {self.discount} reaches {reach} bars, episodes have {self.episode_bars}: no return "
                 "would be whole; give longer episodes or a lower discount"
             )
-        if not self.clip > 0:
-            raise ValueError(f"clip is {self.clip}; give one above 0, as 8.0")
         with seeded(self.seed, torch.device("cpu")):
             self.policy, self.critic = self.untrained(len(self.input_columns))
 
@@ -152,7 +150,10 @@ class Agent(Model):
                 seed=self.seed,
             )
             markets = {"train": market, "valid": self.market(samples, np.sort(valid))}
-            history = self._taught(training, markets, *self._bench(bench, samples, train, valid))
+            lines = Lines(bench.metrics, labels=bench.labels, fields=FIELDS) if bench else None
+            seconds = self.checkpoint_seconds
+            checkpoint = kept(bench, self, samples, train, valid, seconds=seconds) if bench else None
+            history = self._taught(training, markets, lines, checkpoint)
             self.policy.to("cpu").eval()
             self.critic.to("cpu").eval()
         return history
@@ -167,18 +168,8 @@ class Agent(Model):
         self.unit = float(move.std())
         self.policy, self.critic = self.untrained(len(self.input_columns))
         for net in (self.policy, self.critic):
-            net.standardise.learn(*statistics(samples.x[train], unit=self.unit))
+            net.standardise.learn(*observed(samples.x, train, unit=self.unit))
         return Learner(self.policy, self.critic, plan=self._plan(), device=device)
-
-    def _bench(
-        self, bench: Bench | None, samples: Samples, train: np.ndarray, valid: np.ndarray
-    ) -> tuple[Lines | None, Checkpoint | None]:
-        if bench is None:
-            return None, None
-        mark = fingerprint(self, samples, train, valid)
-        file = bench.folder / f"{bench.name}-{mark[:16]}.pt"
-        checkpoint = Checkpoint(file, fingerprint=mark, seconds=self.checkpoint_seconds)
-        return Lines(bench.metrics, labels=bench.labels, fields=FIELDS), checkpoint
 
     def _taught(
         self, training: Training, markets: dict[str, Market], lines: Lines | None, checkpoint: Checkpoint | None
@@ -273,10 +264,10 @@ class Agent(Model):
     def judged(self, trial: Trial) -> dict[str, Any]:
         """What is told of a trial on rows that the fit has not seen."""
         told = tails.violations(self._violations(trial, self.tail), level=self.level)
+        tested = {"var_rate": told.rate, "var_rejected": told.joint_p < REJECTED} if told.observations else {}
         return {
             "value_at_risk": dataclasses.asdict(told),
-            "var_rate": told.rate,
-            "var_rejected": told.joint_p < REJECTED,
+            **tested,
             "turnover": float(trial.traded.turnover.mean()),
             "net_bps": float(trial.traded.net.mean()) * 1e4,
             "shortfall_bps": shortfall(trial.traded.net, level=self.level) * 1e4,

@@ -208,8 +208,8 @@ class TeamCritic(Critic):
 
 def _blocks(weights: Tensor) -> Tensor:
     """(roles · out, roles · in), each role's (in, out) turned and in its own block."""
-    blocks: Tensor = torch.block_diag(*weights.transpose(1, 2))  # type: ignore[no-untyped-call]
-    return blocks
+    own = torch.eye(len(weights), device=weights.device)
+    return torch.einsum("rio,rs->rosi", weights, own).flatten(2).flatten(0, 1)
 
 
 def weight(roles: int, inputs: int, outputs: int) -> nn.Parameter:

@@ -26,12 +26,12 @@ from pipeline.models.nets.engine.callbacks import (
 from pipeline.models.nets.engine.gradients import GradientMonitor
 from pipeline.models.nets.engine.loop import Course, Loop, Part, optimiser, schedule
 from pipeline.models.nets.engine.windows import Windows
-from pipeline.models.neural.checkpoint import Checkpoint, fingerprint
+from pipeline.models.neural.checkpoint import kept
 from pipeline.models.neural.checks import check_sizes
 from pipeline.models.neural.device import device_of, one_thread, seeded
 from pipeline.models.neural.graph import written
 from pipeline.models.neural.heap import kept_memory
-from pipeline.models.neural.standardise import Standardise
+from pipeline.models.neural.standardise import Standardise, statistics
 from pipeline.samples import Samples
 
 WEIGHTS = "weights.npz"
@@ -108,8 +108,6 @@ class Net(Model):
         """The tunables are such as a fit can go by."""
         losses.check(self.loss, is_classification=self.shape.is_classification)
         check_sizes("nets", bars=self.bars)
-        if not self.clip > 0:
-            raise ValueError(f"clip is {self.clip}; give one above 0, as 8.0")
         with seeded(self.seed, torch.device("cpu")):
             self.whole = self._untrained()
         schedule(optimiser(self.whole, **self.optimiser), self.epochs, **self.schedule)
@@ -163,13 +161,8 @@ class Net(Model):
             EarlyStopping(patience=self.patience),
             Diagnostics(),
         ]
-        checkpoint = None
         if bench:
             callbacks += [MetricLogger(file=bench.metrics, columns=bench.labels), ProgressBar(name=bench.name)]
-            mark = fingerprint(self, samples, train, valid)
-            checkpoint = Checkpoint(
-                bench.folder / f"{bench.name}-{mark[:16]}.pt", fingerprint=mark, seconds=self.checkpoint_seconds
-            )
         loop = Loop(
             self.whole,
             loss,
@@ -179,7 +172,7 @@ class Net(Model):
             course=self._course(),
             seed=self.seed,
             callbacks=callbacks,
-            checkpoint=checkpoint,
+            checkpoint=kept(bench, self, samples, train, valid, seconds=self.checkpoint_seconds) if bench else None,
             classes=classes,
         )
         return loop, callbacks
@@ -193,9 +186,7 @@ class Net(Model):
 
     def _standardise(self, x: np.ndarray, y: np.ndarray, train: np.ndarray) -> None:
         """The statistics of columns and of y are those of the train rows."""
-        columns = (column[train].astype(np.float64) for column in x.T)  # one at a time
-        mean, deviation = np.array([(column.mean(), column.std()) for column in columns]).T
-        self.whole.standardise.learn(mean, deviation)
+        self.whole.standardise.learn(*statistics(x, train))
         if self.shape.is_classification:
             counts = np.bincount(y[train], minlength=len(self.outputs)) + 1.0  # Laplace: an absent class is rare
             self.whole.offset.copy_(torch.from_numpy(np.log(counts / counts.sum())))

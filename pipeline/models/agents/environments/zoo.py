@@ -7,10 +7,10 @@ from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
 from pipeline.models.agents.engine.course import Rewards
-from pipeline.models.agents.engine.gym import LARGEST
 from pipeline.models.agents.engine.market import Market, State
 from pipeline.models.agents.engine.networks import limit
 from pipeline.models.agents.engine.team import COORDINATOR, RISK, ROLES
+from pipeline.models.agents.environments.gym import LARGEST
 
 Told = dict[str, Any]
 
