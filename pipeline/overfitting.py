@@ -268,7 +268,7 @@ def _validated(figures: np.ndarray, *, unit: float) -> Overfitting:
         out_of_sample=out_of_sample,
         logits=logits,
         pbo=_share((logits <= 0)[decided]),
-        slope=_slope(in_sample, out_of_sample, tie=TIE * unit),
+        slope=_slope(in_sample, out_of_sample, unit=unit),
         loss_probability=_share((out_of_sample < -TIE * unit)[decided]),
     )
 
@@ -281,10 +281,11 @@ def _share(facts: np.ndarray) -> float:
     return float(facts.mean()) if len(facts) else np.nan
 
 
-def _slope(x: np.ndarray, y: np.ndarray, *, tie: float) -> float:
+def _slope(x: np.ndarray, y: np.ndarray, *, unit: float) -> float:
     defined = np.isfinite(x) & np.isfinite(y)
     x, y = x[defined], y[defined]
-    return float(stats.linregress(x, y).slope) if len(x) > 1 and np.ptp(x) > tie else np.nan
+    varies = len(x) > 1 and np.ptp(x) > _rounding(x, unit=unit).max()
+    return float(stats.linregress(x, y).slope) if varies else np.nan
 
 
 def _figures(cut: np.ndarray, choices: np.ndarray, *, metric: Callable[[np.ndarray], np.ndarray | float]) -> np.ndarray:

@@ -19,14 +19,17 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from pipeline import has_avx2
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 Block = Mapping[str, Any]
 
 RAW, CLEAN, FEATURES, LABELS, FOLDS = (Path("data") / room for room in ("raw", "clean", "features", "labels", "folds"))
-MODELS, CHECKPOINTS, HISTORY, BASELINES, OOS, IN_SAMPLE, RETURNS, ONNX, INT8, REPORTS, PLOTS = (
+MODELS, CHECKPOINTS, HISTORY, BASELINES, OOS, IN_SAMPLE, RETURNS, ONNX, INT8, REPORTS, PLOTS, MEASURED = (
     Path("trained") / room
     for room in [
         "models",
@@ -40,6 +43,7 @@ MODELS, CHECKPOINTS, HISTORY, BASELINES, OOS, IN_SAMPLE, RETURNS, ONNX, INT8, RE
         "int8",
         "reports",
         "plots",
+        "measured",  # on this machine: neither cached by DVC nor in git
     ]
 )
 
@@ -177,6 +181,8 @@ def _plain(value: Any) -> Any:
 def run(stage: Callable[..., None]) -> None:
     """A stage as a command: its key from the command line, input errors as one line on stderr and exit status 1."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if not has_avx2():
+        log.warning("this CPU has no AVX2: results agree with those of other machines within rounding, not to the byte")
     parser = argparse.ArgumentParser(description=inspect.getdoc(stage))
     for name in inspect.signature(stage).parameters:
         parser.add_argument(name)

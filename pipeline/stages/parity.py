@@ -1,16 +1,19 @@
 """parity <model>: the deployed graph answers as the trained model does, or the line stops here."""
 
-from collections.abc import Iterable
+import platform
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
-from pipeline import dataset, workspace
+from pipeline import dataset, has_avx2, workspace
 from pipeline.graphs import opened
 from pipeline.models import base
 
 BATCHES = (1, 2, 37)  # and as many at once as there are
+PACKAGES = ("numpy", "onnxruntime", "torch", "lightgbm", "xgboost")
 
 
 class ParityError(ValueError):
@@ -33,9 +36,31 @@ def main(model: str) -> None:
         "holdout": compare(fitted, graph, ordinary, scale=scale),
         "hard": compare(fitted, graph, base.in_parts(fitted.hard_inputs(some, rng=rng)), scale=scale),
     }
+    workspace.write_json(workspace.MEASURED / "parity" / f"{model}.json", {**found, "machine": machine()})
+    limits = workspace.entry(blocks, "parity")
     for named, figures in found.items():
-        workspace.feed(refuse, figures, named, block=workspace.entry(blocks, "parity"), named="parity")
-    workspace.write_json(workspace.report("parity", model), found)
+        workspace.feed(refuse, figures, named, block=limits, named="parity")
+    workspace.write_json(
+        workspace.report("parity", model), {name: passed(each, limits) for name, each in found.items()}
+    )
+
+
+def passed(found: Mapping[str, float], limits: Mapping[str, float]) -> dict[str, object]:
+    """Return what of a comparison within its limits is the same on every CPU: onnxruntime's rounding is not."""
+    return {"rows": found["rows"], "within": dict(limits), "flipped_leaves": found["flipped_leaves"]}
+
+
+def machine() -> dict[str, object]:
+    """Return the CPU, its instruction set as far as it is used, and the libraries that a comparison was made with."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": models[0] if models else platform.processor(),
+        "architecture": platform.machine(),
+        "instruction_set": "AVX2" if has_avx2() else "unpinned",
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+    }
 
 
 def compare(fitted: base.Model, graph: Path, inputs: Iterable[np.ndarray], *, scale: np.ndarray) -> dict[str, float]:

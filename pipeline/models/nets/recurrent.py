@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.models.neural.checks import check_dropout, check_sizes
+from pipeline.models.neural.device import without_onednn
 
 CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -51,7 +52,7 @@ class Recurrent(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, F) -> (B, outputs)."""
-        states, _ = self.recurrence(x)  # (B, T, width), the forward direction's columns first
+        states = self._states(x)
         if self.attention is not None:
             summary = (self.attention(states).unsqueeze(1) @ states).squeeze(1)
         else:
@@ -60,6 +61,12 @@ class Recurrent(nn.Module):
         answer: Tensor = self.head(self.dropout(summary))  # summary is (B, width)
         return answer
 
+    def _states(self, x: Tensor) -> Tensor:
+        """(B, T, F) -> (B, T, width), the forward direction's columns first."""
+        with without_onednn():
+            states: Tensor = self.recurrence(x)[0]
+        return states
+
     def weights(self, x: Tensor) -> Tensor:
         """How much each bar counts, (B, T), not negative and one in sum, for x (B, T, F).
 
@@ -67,8 +74,7 @@ class Recurrent(nn.Module):
         """
         if self.attention is None:
             raise ValueError("recurrent: a net with attention: false has no attention weights; build it with true")
-        states, _ = self.recurrence(x)
-        shares: Tensor = self.attention(states)
+        shares: Tensor = self.attention(self._states(x))
         return shares
 
 

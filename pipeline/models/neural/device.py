@@ -37,6 +37,17 @@ def one_thread(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
+def without_onednn() -> Iterator[None]:
+    """Run torch's own kernels: oneDNN's LSTM approximates reciprocals, in one way on AMD and in another on Intel."""
+    was_enabled = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = was_enabled
+
+
+@contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Torch draws from `seed` on, and goes on afterwards as if nothing had been drawn."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

@@ -216,7 +216,10 @@ def _is_plain(value: object) -> bool:
 
 
 def optimiser(net: nn.Module, *, name: str, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    """Adam (Kingma & Ba 2015) or AdamW (Loshchilov & Hutter 2019) over all parameters of `net`."""
+    """Adam (Kingma & Ba 2015) or AdamW (Loshchilov & Hutter 2019) over all parameters of `net`.
+
+    Fused, since torch's other kernels take square roots on a CPU by an approximation that differs from CPU to CPU.
+    """
     if name not in OPTIMISERS:
         raise ValueError(f"optimiser {name!r}; there are {sorted(OPTIMISERS)}")
     if not learning_rate > 0 or not weight_decay >= 0:
@@ -224,7 +227,7 @@ def optimiser(net: nn.Module, *, name: str, learning_rate: float, weight_decay: 
             f"optimiser: learning_rate {learning_rate}, weight_decay {weight_decay}; the rate must be above 0, the "
             "decay at least 0"
         )
-    return OPTIMISERS[name](net.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    return OPTIMISERS[name](net.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
 
 
 def _constant(optimiser: torch.optim.Optimizer, epochs: int) -> Schedule:

@@ -1,0 +1,95 @@
+"""Bytes that hold on every x86-64 CPU with AVX2: digests of a small computation of every kind.
+
+A digest that differs on another CPU means that results cannot be replayed there: find the library that follows the
+instruction set and pin it in `pipeline/__init__.py`. A digest that differs everywhere means that results have changed.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import pipeline
+from pipeline import bootstrap, labels, overfitting
+from pipeline.features import engine
+from pipeline.models.base import Shape, build
+from pipeline.sources import simulated
+from pipeline.stages import baseline
+from tests.data import TEST, TRAIN, VALID, planted
+
+PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
+DIGESTS = json.loads(Path(__file__).with_suffix(".json").read_text())
+BLOCKS = PARAMS["models"] | PARAMS["shelf"]
+SMALL = {"epochs": 2, "episodes": 16, "warm_up": 300, "rounds": 2}
+pytestmark = pytest.mark.skipif(not pipeline.has_avx2(), reason="without AVX2 and FMA bytes may differ")
+
+
+def digest(*arrays: np.ndarray) -> str:
+    total = hashlib.sha256()
+    for array in arrays:
+        total.update(np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()[:16]
+
+
+@pytest.fixture(scope="module")
+def bars():
+    table = simulated.load(
+        symbols=["BTCUSDT"], interval="1m", start="2024-01-01", days=2, signal=0.05, predictor="flow", seed=1
+    )
+    return table.assign(segment=np.zeros(len(table), np.int32))
+
+
+def test_the_simulated_market(bars):
+    assert digest(*(bars[name].to_numpy() for name in ("open", "high", "low", "close", "volume"))) == DIGESTS["bars"]
+
+
+def test_features(bars):
+    assert digest(engine.compute(bars, **PARAMS["datasets"]["klines"]["features"]).x) == DIGESTS["features"]
+
+
+@pytest.mark.parametrize("target", PARAMS["datasets"]["klines"]["targets"])
+def test_labels(bars, target):
+    table = labels.build(bars, PARAMS["datasets"]["klines"]["targets"][target]).table
+    assert digest(table["y"].to_numpy(), table["raw"].to_numpy()) == DIGESTS[f"labels {target}"]
+
+
+@pytest.mark.parametrize("kind", ["return", "barrier"])
+def test_the_linear_baseline(kind):
+    samples = planted(kind, seed=1)
+    answer = baseline.linear_answer(samples, train=TRAIN, test=TEST, classes=len(labels.OUTPUTS[kind]), l2=0.01)
+    assert digest(answer) == DIGESTS[f"linear {kind}"]
+
+
+def test_statistics_of_overfitting():
+    returns = np.random.default_rng(0).standard_t(4, (4000, 6)) / 1e3
+    result, correlation = overfitting.pbo(returns, blocks=8), overfitting.correlation(returns)
+    numbers = [result.slope, overfitting.effective_trials(correlation)]
+    assert digest(result.logits, result.in_sample, correlation, np.array(numbers)) == DIGESTS["overfitting"]
+
+
+def test_the_bootstrap():
+    returns = np.random.default_rng(0).standard_t(4, (4000, 6)) / 1e3
+    paths = {"a": returns[:, :3], "b": returns[:, 3:]}
+    found = bootstrap.certainty(paths, {"a": 0, "b": 1}, confidence=0.9, resamples=200, seed=1)
+    numbers = [*found.intervals["a"], *found.intervals["b"], found.pairs[0].p_value, found.block_bars]
+    assert digest(np.array(numbers)) == DIGESTS["bootstrap"]
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_fit_of_every_model(name):
+    assert digest(fitted(name)) == DIGESTS[f"model {name}"]
+
+
+def fitted(name: str) -> np.ndarray:
+    """(n, outputs) predictions of a small fit."""
+    block = BLOCKS[name]
+    kind = PARAMS["datasets"]["klines"]["targets"][block["target"]]["kind"]
+    samples = planted(kind, seed=1)
+    shared = {key: SMALL.get(key, value) for key, value in PARAMS[block["family"]].items()}
+    block = block | {"build": {key: SMALL.get(key, value) for key, value in block["build"].items()}}
+    model = build(block, Shape(columns=samples.columns, outputs=labels.OUTPUTS[kind]), shared=shared, seed=7)
+    model.fit(samples, TRAIN[:2400], VALID[:600])
+    return model.answer(samples, TEST[:300])
