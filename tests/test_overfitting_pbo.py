@@ -101,7 +101,7 @@ def test_block_sums_are_the_exact_definition_of_coarse_returns(
 
 
 def test_sharpes_that_rounding_alone_tells_apart_have_no_slope() -> None:
-    """Two bars of one strategy stand out, one in each outer block: ratios near 200 differ in their last digits alone."""
+    """Two bars of one strategy stand out: ratios near 200 differ in their last digits alone."""
     grid = np.full((20, 3), -3)
     grid[[0, 18], 0] = -1
     result = overfitting.pbo((grid + 100) * (1e-4 / 3), blocks=4)
