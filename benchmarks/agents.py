@@ -1,9 +1,9 @@
-"""How fast agents step, learn and are rolled forward: `python benchmarks/agents.py`; medians of several rounds.
+"""Measure how fast agents step, learn and roll out: `python benchmarks/agents.py`; medians of several rounds.
 
-Steps: the market as an environment, many episodes at once and one by one, taking turns; the same random decisions on a
-table of noise as large as 90 days of one-minute bars, and an episode that is over begins anew at a random row. Updates:
-one of actors, critic and their targets, by the blocks of params.yaml. Rows: a policy rolled forward bar by bar, as when
-its answers are asked for, in the compiled loop and by a call of torch for each bar. One thread.
+Steps: the vectorized environment and the Gymnasium environment in turn, with the same random actions on a table of
+noise as large as 90 days of one-minute bars; a finished episode restarts at a random row. Updates: of actors, critic
+and target networks, by the blocks of params.yaml. Rows: rollouts in the compiled loop, and with one call of torch for
+each bar. One thread.
 """
 
 import argparse
@@ -17,12 +17,13 @@ import numpy as np
 import torch
 import yaml
 
-from pipeline.models.agents.engine.learner import Learner, Plan
-from pipeline.models.agents.engine.market import Market
-from pipeline.models.agents.engine.promise import Agent
-from pipeline.models.agents.engine.replay import Batch
-from pipeline.models.agents.engine.rollout import rolled
-from pipeline.models.agents.environments.gym import TradingEnv
+from pipeline.models.agents.engine.agent import Agent
+from pipeline.models.agents.engine.hyperparameters import EnvironmentConfig
+from pipeline.models.agents.engine.learner import Learner
+from pipeline.models.agents.engine.market_env import MarketEnv
+from pipeline.models.agents.engine.replay import ReplayBatch
+from pipeline.models.agents.engine.rollout import roll_out
+from pipeline.models.agents.environments.gymnasium_env import TradingEnv
 from pipeline.models.base import Shape, build
 from pipeline.samples import Samples
 
@@ -30,28 +31,30 @@ PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(en
 ROWS, COLUMNS, EPISODE_BARS = 129_600, 44, 720
 
 
-def table() -> Samples:
-    """Noise in one segment."""
+def simulate_noise() -> Samples:
+    """Return noise in one segment."""
     rng = np.random.default_rng(0)
     time_ms, columns = 60_000 * np.arange(ROWS, dtype=np.int64), tuple(f"column_{i}" for i in range(COLUMNS))
     x, move = rng.standard_normal((ROWS, COLUMNS), dtype=np.float32), 1e-3 * rng.standard_normal(ROWS)
     return Samples(time_ms, time_ms, np.zeros(ROWS, np.int32), x, columns, move.astype(np.float32), move)
 
 
-def at_once(market: Market, *, episodes: int, steps: int) -> int:
-    """All episodes step together."""
+def step_vectorized(market: MarketEnv, *, num_envs: int, steps: int) -> int:
+    """Step all episodes at once; return the number of single steps."""
     rng = np.random.default_rng(0)
-    state = market.drawn(episodes, rng=rng)
-    for target in rng.uniform(-1, 1, size=(steps, episodes)):
+    state = market.sample_episodes(num_envs, rng=rng)
+    for target in rng.uniform(-1, 1, size=(steps, num_envs)):
         market.observe(state)
-        done = market.step(state, target)
-        is_over = done.terminated | done.truncated
-        state = done.state.where(is_over, market.drawn(episodes, rng=rng)) if is_over.any() else done.state
-    return steps * episodes
+        step = market.step(state, target)
+        is_over = step.terminated | step.truncated
+        state = step.state
+        if is_over.any():
+            state = state.replace_where(is_over, market.sample_episodes(num_envs, rng=rng))
+    return steps * num_envs
 
 
-def one_by_one(market: Market, *, steps: int) -> int:
-    """One episode of the Gymnasium environment after another."""
+def step_gymnasium(market: MarketEnv, *, steps: int) -> int:
+    """Step one episode of the Gymnasium environment after another; return the number of steps."""
     env = TradingEnv(market)
     env.reset(seed=0)
     for target in np.random.default_rng(0).uniform(-1, 1, size=(steps, 1)):
@@ -61,69 +64,68 @@ def one_by_one(market: Market, *, steps: int) -> int:
     return steps
 
 
-def agent(name: str, samples: Samples) -> Agent:
-    """The model of a default block, unfitted."""
+def build_agent(name: str, samples: Samples) -> Agent:
+    """Return the unfitted model of a block."""
     shape = Shape(columns=samples.columns, outputs=("position",))
-    made = build(PARAMS["models"][name], shape, shared=PARAMS["agents"], seed=1)
-    assert isinstance(made, Agent)
-    return made
+    model = build("agents", PARAMS["models"]["agents"][name], shape, shared=PARAMS["agents"], seed=1)
+    assert isinstance(model, Agent)
+    return model
 
 
-def learning(model: Agent, *, device: torch.device, updates: int) -> Callable[[], int]:
-    """So many updates by random transitions."""
-    rng, batch = np.random.default_rng(0), model.batch
-    plan = Plan(**{name: getattr(model, name) for name in Plan.__dataclass_fields__})
-    learner = Learner(model.policy, model.critic, plan=plan, device=device)
+def prepare_updates(model: Agent, *, device: torch.device, updates: int) -> Callable[[], int]:
+    """Return a function that makes `updates` updates from random transitions."""
+    rng, batch_size, num_actors = np.random.default_rng(0), model.training_config.batch_size, model.policy.num_actors
+    learner = Learner(model.policy, model.critic, config=model.learner_config, device=device)
     fields = {
-        "observation": rng.standard_normal((batch, len(model.input_columns)), dtype=np.float32),
-        "next_observation": rng.standard_normal((batch, len(model.input_columns)), dtype=np.float32),
-        "actions": rng.uniform(-1, 1, (batch, model.policy.agents)).astype(np.float32),
-        "reward": rng.standard_normal((batch, model.policy.agents), dtype=np.float32),
-        "discount": np.full(batch, 0.8, np.float32),
+        "observation": rng.standard_normal((batch_size, len(model.input_columns)), dtype=np.float32),
+        "next_observation": rng.standard_normal((batch_size, len(model.input_columns)), dtype=np.float32),
+        "actions": rng.uniform(-1, 1, (batch_size, num_actors)).astype(np.float32),
+        "reward": rng.standard_normal((batch_size, num_actors), dtype=np.float32),
+        "discount": np.full(batch_size, 0.8, np.float32),
     }
-    drawn = Batch(np.arange(batch), np.ones(batch, np.float32), fields)
+    batch = ReplayBatch(np.arange(batch_size), np.ones(batch_size, np.float32), fields)
 
     def run() -> int:
         for _ in range(updates):
-            learner.learn(drawn, tail=None)
+            learner.update(batch, tail=None)
         return updates
 
     return run
 
 
-def rolling(model: Agent, market: Market) -> int:
-    """The compiled loop over all rows."""
-    rolled(model.policy, market)
+def roll_out_compiled(model: Agent, market: MarketEnv) -> int:
+    """Roll out over all rows in the compiled loop; return their number."""
+    roll_out(model.policy, market)
     return len(market.rows)
 
 
 @torch.no_grad()
-def rolling_by_torch(model: Agent, market: Market, *, rows: int) -> int:
-    """A call of torch for each of the first rows."""
-    state = market.begin(market.rows[:1])
+def roll_out_by_torch(model: Agent, market: MarketEnv, *, rows: int) -> int:
+    """Roll out over the first rows with one call of torch for each; return their number."""
+    state = market.start_episodes(market.rows[:1])
     for _ in range(rows):
         state = market.step(state, model.policy(torch.from_numpy(market.observe(state)))[:, 0].numpy()).state
     return rows
 
 
-def rate(run: Callable[[], int]) -> float:
-    """Steps a second."""
+def measure_rate(run: Callable[[], int]) -> float:
+    """Return what `run` counts, per second."""
     start = time.perf_counter()
     return run() / (time.perf_counter() - start)
 
 
-def learnt_and_rolled(model: Agent, market: Market, *, rounds: int) -> str:
-    """Updates a second, and rows a second by both ways."""
+def measure_agent(model: Agent, market: MarketEnv, *, rounds: int) -> str:
+    """Return updates per second, and rows per second of both rollouts, as a line."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     runs = (
-        learning(model, device=device, updates=200),
-        partial(rolling, model, market),
-        partial(rolling_by_torch, model, market, rows=2_000),
+        prepare_updates(model, device=device, updates=200),
+        partial(roll_out_compiled, model, market),
+        partial(roll_out_by_torch, model, market, rows=2_000),
     )
-    rolling(model, market)  # compiles
-    updates, rows, one = (statistics.median(rate(run) for _ in range(rounds)) for run in runs)
+    roll_out_compiled(model, market)  # compiles
+    updates, rows, one = (statistics.median(measure_rate(run) for _ in range(rounds)) for run in runs)
     return (
-        f"{updates:,.0f} updates/s on {device.type}; rolled {rows:,.0f} rows/s, by torch {one:,.0f}, "
+        f"{updates:,.0f} updates/s on {device.type}; rollout {rows:,.0f} rows/s, by torch {one:,.0f}, "
         f"ratio {rows / one:.1f}"
     )
 
@@ -132,31 +134,23 @@ def main() -> None:
     """Print the rates and their ratios."""
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--episodes", type=int, nargs="+", default=[16, 64, 256, 1024])
+    parser.add_argument("--num-envs", type=int, nargs="+", default=[16, 64, 256, 1024])
     parser.add_argument("--rounds", type=int, default=5)
-    asked = parser.parse_args()
-    market = Market(
-        table(),
-        np.arange(ROWS),
-        fee_bps=1.0,
-        slippage_bps=0.5,
-        band=0.0,
-        risk_penalty=0.0,
-        drawdown_limit=0.5,
-        episode_bars=EPISODE_BARS,
-    )
-    found: dict[int, list[tuple[float, float]]] = {episodes: [] for episodes in asked.episodes}
-    for _ in range(asked.rounds):
-        for episodes in asked.episodes:
-            single = rate(lambda: one_by_one(market, steps=4_000))
-            many = rate(lambda episodes=episodes: at_once(market, episodes=episodes, steps=1_000))
-            found[episodes].append((many, single))
-    for episodes, pairs in found.items():
+    options = parser.parse_args()
+    rules = {"fee_bps": 1.0, "slippage_bps": 0.5, "no_trade_band": 0.0, "risk_penalty": 0.0, "max_drawdown": 0.5}
+    market = MarketEnv(simulate_noise(), np.arange(ROWS), config=EnvironmentConfig(**rules), episode_bars=EPISODE_BARS)
+    found: dict[int, list[tuple[float, float]]] = {num_envs: [] for num_envs in options.num_envs}
+    for _ in range(options.rounds):
+        for num_envs in options.num_envs:
+            single = measure_rate(lambda: step_gymnasium(market, steps=4_000))
+            many = measure_rate(lambda num_envs=num_envs: step_vectorized(market, num_envs=num_envs, steps=1_000))
+            found[num_envs].append((many, single))
+    for num_envs, pairs in found.items():
         many, single = (statistics.median(each) for each in zip(*pairs, strict=True))
         ratio = statistics.median(many / single for many, single in pairs)
-        print(f"{episodes:5} at once: {many:12,.0f} steps/s, one by one {single:8,.0f}, ratio {ratio:6.1f}")
+        print(f"{num_envs:5} at once: {many:12,.0f} steps/s, one by one {single:8,.0f}, ratio {ratio:6.1f}")
     for name in ("d4pg", "marl"):
-        print(name, learnt_and_rolled(agent(name, market.samples), market, rounds=asked.rounds))
+        print(name, measure_agent(build_agent(name, market.samples), market, rounds=options.rounds))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Speed of the features: `python benchmarks/features.py [bars.parquet]`, beside TA-Lib computing what it has of them.
+"""Measure the speed of the features beside TA-Lib's: `python benchmarks/features.py [bars.parquet]`.
 
-The table is the given one, else the real slice in ../shared/data, else a random walk of the same length. Both sides run
-in turns, single-threaded, from arrays of float64 to one array a column; figures are medians.
+The bars are the given table, or the real market data in ../shared/data, or a random walk of the same length. Both
+libraries run in turns, single-threaded, from arrays of float64 to one array per column; figures are medians.
 """
 
 import os
@@ -19,16 +19,16 @@ import pandas as pd
 import talib
 import yaml
 
-from pipeline.features import engine, tape
+from pipeline.features import chunks, engine
 
 ROOT = Path(__file__).resolve().parents[1]
-SLICE = ROOT.parent / "shared" / "data" / "BTCUSDT_1m_2024-01-01_90d.parquet"
+REAL_BARS = ROOT.parent / "shared" / "data" / "BTCUSDT_1m_2024-01-01_90d.parquet"
 BLOCK = yaml.safe_load((ROOT / "params.yaml").read_text())["datasets"]["klines"]["features"]
-BARS, REPEATS, STREAMED = 129_600, 21, 20_000
+WALK_BARS, REPEATS, STREAM_BARS = 129_600, 21, 20_000
 
 
-def random_walk(bars: int) -> pd.DataFrame:
-    """A kline table of `bars` one-minute bars, one segment."""
+def draw_random_walk(bars: int) -> pd.DataFrame:
+    """Return a kline table of `bars` one-minute bars, one segment."""
     rng = np.random.default_rng(0)
     close = 40_000.0 * np.exp(rng.normal(0.0, 5e-4, bars).cumsum())
     start = np.concatenate([close[:1], close[:-1]])
@@ -48,8 +48,8 @@ def random_walk(bars: int) -> pd.DataFrame:
     )
 
 
-def talib_calls(bars: pd.DataFrame) -> tuple[list[Callable[[], object]], int]:
-    """What TA-Lib has of the columns, with the same windows, and how many columns that is."""
+def list_talib_calls(bars: pd.DataFrame) -> tuple[list[Callable[[], object]], int]:
+    """Return TA-Lib's calls for the columns that it has, with the same windows, and the number of these columns."""
     high, low, close, volume = (bars[name].to_numpy() for name in ("high", "low", "close", "volume"))
     fast, slow, signal = BLOCK["macd_windows"]
     n, bands, deviations = BLOCK["trend_window"], BLOCK["bollinger_window"], BLOCK["bollinger_deviations"]
@@ -73,20 +73,20 @@ def talib_calls(bars: pd.DataFrame) -> tuple[list[Callable[[], object]], int]:
     return [*columns, *triples], len(columns) + 3 * len(triples)
 
 
-def milliseconds(call: Callable[[], object]) -> float:
-    """The wall time of one call."""
+def measure_ms(call: Callable[[], object]) -> float:
+    """Return the wall time of one call."""
     start = time.perf_counter()
     call()
     return 1e3 * (time.perf_counter() - start)
 
 
-def bulk(bars: pd.DataFrame) -> None:
-    """Bulk against TA-Lib, in turns."""
-    calls, talib_columns = talib_calls(bars)
+def benchmark_bulk(bars: pd.DataFrame) -> None:
+    """Print the time of bulk and of TA-Lib, in turns."""
+    calls, talib_columns = list_talib_calls(bars)
     columns = len(engine.compute(bars, **BLOCK).columns)
     ours, theirs = np.array(
         [
-            (milliseconds(lambda: engine.compute(bars, **BLOCK)), milliseconds(lambda: [call() for call in calls]))
+            (measure_ms(lambda: engine.compute(bars, **BLOCK)), measure_ms(lambda: [call() for call in calls]))
             for _ in range(REPEATS)
         ]
     ).T
@@ -95,49 +95,57 @@ def bulk(bars: pd.DataFrame) -> None:
         f"TA-Lib  {len(bars):,} bars, {talib_columns} columns: {np.median(theirs):.1f} ms, best {theirs.min():.1f} ms"
     )
     ratio = np.median((ours / columns) / (theirs / talib_columns))
-    print(f"a column: {np.median(ours) / columns:.3f} ms, TA-Lib {np.median(theirs) / talib_columns:.3f} ms, ", end="")
+    print(
+        f"per column: {np.median(ours) / columns:.3f} ms, TA-Lib {np.median(theirs) / talib_columns:.3f} ms, ", end=""
+    )
     print(f"ratio {ratio:.2f}")
 
 
 @numba.njit
-def one_by_one(plans, memory, work, matrix, out):
-    """Every bar of `matrix` by itself, as a compiled caller would stream them."""
+def stream_bars(plans, memory, chunk, matrix, out):
+    """Stream every bar of `matrix` by itself, as a compiled caller would."""
     for i in range(matrix.shape[1]):
-        engine.advance(plans, memory, work, matrix, i, 1, out, 0)
+        engine.advance(plans, memory, chunk, matrix, i, 1, out, 0)
 
 
-def streaming(bars: pd.DataFrame) -> None:
-    """Microseconds a bar, from compiled code and from Python."""
-    records = bars[:STREAMED].to_dict("records")
+def benchmark_streaming(bars: pd.DataFrame) -> None:
+    """Print microseconds per bar, from compiled code and from Python."""
+    records = bars[:STREAM_BARS].to_dict("records")
     streams = [engine.Stream(**BLOCK) for _ in range(5)]
-    python = [milliseconds(lambda stream=stream: [stream.update(bar) for bar in records]) for stream in streams]
-    layout, matrix = streams[0].layout, np.stack([bars[name].to_numpy(np.float64) for name in tape.FIELDS])
+    python = [measure_ms(lambda stream=stream: [stream.update(bar) for bar in records]) for stream in streams]
+    layout, matrix = streams[0].layout, np.stack([bars[name].to_numpy(np.float64) for name in chunks.FIELDS])
     out = np.empty((len(layout.columns), 1), dtype=np.float32)
-    one_by_one(layout.plans, layout.memory.copy(), tape.blank(1, layout.past), matrix[:, :1].copy(), out)
+    stream_bars(
+        layout.plans, layout.memory.copy(), chunks.allocate_chunk(1, layout.lookback_bars), matrix[:, :1].copy(), out
+    )
     compiled = [
-        milliseconds(lambda: one_by_one(layout.plans, layout.memory.copy(), tape.blank(1, layout.past), matrix, out))
+        measure_ms(
+            lambda: stream_bars(
+                layout.plans, layout.memory.copy(), chunks.allocate_chunk(1, layout.lookback_bars), matrix, out
+            )
+        )
         for _ in range(5)
     ]
     if out[:, 0].tobytes() != engine.compute(bars.assign(segment=0), **BLOCK).x[-1].tobytes():
         raise AssertionError("the last bar's columns differ between compiled streaming and bulk")
-    print(f"streaming: {1e3 * np.median(compiled) / len(bars):.2f} µs a bar compiled, ", end="")
+    print(f"streaming: {1e3 * np.median(compiled) / len(bars):.2f} µs per bar compiled, ", end="")
     print(f"{1e3 * np.median(python) / len(records):.2f} µs from Python")
 
 
-def memory(bars: pd.DataFrame) -> None:
-    """The most that one bulk run holds at a time, its result included."""
+def measure_memory(bars: pd.DataFrame) -> None:
+    """Print the peak memory of one bulk run, its result included."""
     tracemalloc.start()
     x = engine.compute(bars, **BLOCK).x
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    print(f"memory: {peak / 2**20:.0f} MiB at most, of which the result {x.nbytes / 2**20:.0f} MiB")
+    print(f"memory: {peak / 2**20:.0f} MiB at peak, of which the result {x.nbytes / 2**20:.0f} MiB")
 
 
-def compilation() -> None:
-    """Seconds of the first update in a fresh environment, and in the next process."""
+def measure_compilation() -> None:
+    """Print the seconds of the first update without a cache, and in the next process."""
     code = (
         "import time, yaml; from pipeline.features import engine\n"
-        f"bar = dict.fromkeys(('open_time', *engine.tape.FIELDS), 1.0); block = {BLOCK!r}\n"
+        f"bar = dict.fromkeys(('open_time', *engine.chunks.FIELDS), 1.0); block = {BLOCK!r}\n"
         "start = time.perf_counter(); engine.Stream(**block).update(bar); print(time.perf_counter() - start)"
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -151,15 +159,15 @@ def compilation() -> None:
 
 
 def main() -> None:
-    """All figures, for the table named on the command line."""
-    if len(sys.argv) > 1 or SLICE.exists():
-        bars = pd.read_parquet(sys.argv[1] if len(sys.argv) > 1 else SLICE)
+    """Print all figures for the table named on the command line."""
+    if len(sys.argv) > 1 or REAL_BARS.exists():
+        bars = pd.read_parquet(sys.argv[1] if len(sys.argv) > 1 else REAL_BARS)
     else:
-        bars = random_walk(BARS)
-    bulk(bars.assign(segment=0))
-    streaming(bars)
-    memory(bars.assign(segment=0))
-    compilation()
+        bars = draw_random_walk(WALK_BARS)
+    benchmark_bulk(bars.assign(segment=0))
+    benchmark_streaming(bars)
+    measure_memory(bars.assign(segment=0))
+    measure_compilation()
 
 
 if __name__ == "__main__":

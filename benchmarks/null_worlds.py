@@ -1,9 +1,10 @@
-"""Calibration: `python benchmarks/null_worlds.py [bars.parquet]`, the whole line on worlds whose truth is known.
+"""Calibrate the pipeline on worlds whose truth is known: `python benchmarks/null_worlds.py [bars.parquet]`.
 
-Null worlds, simulated ones and real bars whose every sign is drawn anew, tell how often the line finds what is not
-there; simulated worlds with a signal tell how often it finds what is. Every world is traded twice on the same fits: at
-the costs of params.yaml, where many models never trade, and free of costs, where all do. Intervals are exact 95 %
-binomial ones (Clopper & Pearson 1934). The bars are the given ones, else the real slice in ../shared/data.
+Null worlds are simulated ones, and real bars whose every sign is drawn anew. They measure how often the pipeline finds
+an edge where there is none; simulated worlds with a signal measure how often it finds one that exists. Every world is
+traded twice on the same fits: at the costs of params.yaml, where many models never trade, and free of costs, where all
+do. Intervals are exact 95 % binomial ones (Clopper & Pearson 1934). Without an argument, the bars are the real slice in
+../shared/data.
 """
 
 import argparse
@@ -27,25 +28,38 @@ import pandas as pd
 import yaml
 from scipy.stats import binomtest
 
-from pipeline import pages
-from pipeline.bars import interval_ms
+from pipeline.leakage import embargo_sensitivity
 from pipeline.leakage.findings import LeakageError
-from pipeline.stages import baseline, compare, evaluate, featurize, fetch, guard, ingest, label, probe, split, train
+from pipeline.market.bars import find_interval_ms
+from pipeline.reporting import markdown
+from pipeline.stages import (
+    baseline,
+    compare,
+    evaluate,
+    featurize,
+    fetch,
+    guard,
+    ingest,
+    label,
+    sensitivity,
+    split,
+    train,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 SLICE = ROOT.parent / "shared" / "data" / "BTCUSDT_1m_2024-01-01_90d.parquet"
 DATASET = "klines"
-BLOCK_BARS = 60  # stay together, so that volatility clusters within them as it did
-SETTINGS = {"costs of params": {}, "no costs": {"fee_bps": 0.0, "slippage_bps": 0.0, "band": 0.0}}
+BLOCK_BARS = 60  # stay together, so that volatility clusters within them as in the source
+SETTINGS = {"costs of params": {}, "no costs": {"fee_bps": 0.0, "slippage_bps": 0.0, "no_trade_band": 0.0}}
 CONFIDENCE = 0.95
-FIGURES = ("dsr", "dsr_effective", "psr", "holdout_psr")  # probabilities, of the leaderboard
+PROBABILITIES = ("dsr", "dsr_effective", "psr", "holdout_psr")  # of the leaderboard
 
-Outcome = dict[str, Any]
+Figures = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class World:
-    """A market to run the line on."""
+    """A market to run the pipeline on."""
 
     kind: str  # "simulated", or "real": the bars of `file` made null
     seed: int
@@ -55,182 +69,185 @@ class World:
 
     @property
     def name(self) -> str:
-        """What worlds of the same truth have in common."""
+        """The truth that worlds of the same kind and signal share."""
         return f"simulated, signal {self.signal:g}" if self.kind == "simulated" else "real bars made null"
 
 
-def drawn(bars: int, *, length: int, block_bars: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(rows, mirrored), both (length,): blocks of `bars` in random order, none twice, and a fair coin for each bar."""
+def draw_bars(bars: int, *, length: int, block_bars: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw (rows, is_mirrored), both (length,): blocks of `bars` in random order, none twice; one coin per bar."""
     blocks = rng.permutation(bars // block_bars)[: -(-length // block_bars)]
     rows = (block_bars * blocks[:, None] + np.arange(block_bars)).ravel()[:length]
     if len(rows) < length:
-        raise ValueError(f"null world: {length} bars wanted of {bars}, in whole blocks of {block_bars}; ask fewer days")
+        raise ValueError(f"{length} bars are needed, {bars} given, in whole blocks of {block_bars}; lower --days")
     return rows, rng.random(length) < 0.5
 
 
-def made_null(bars: pd.DataFrame, rows: np.ndarray, mirrored: np.ndarray) -> pd.DataFrame:
-    """Klines of the bars `rows` one after another, those `mirrored` upside down; each opens where the last one closed.
+def make_null_bars(bars: pd.DataFrame, rows: np.ndarray, is_mirrored: np.ndarray) -> pd.DataFrame:
+    """Return klines of the bars `rows`, some of them mirrored; each opens where the last one closed.
 
-    A bar keeps its prices relative to its open. Upside down, a simple return m becomes -m exactly, high and low change
-    places, and what takers bought they sold. With fair coins a bar's move has a mean of 0 given all bars before it:
-    its size can be foreseen, its sign cannot. Volumes, in base units, and times are not turned.
+    A bar keeps its prices relative to its open. Mirrored, a simple return m becomes exactly -m, high and low change
+    places, and takers sell as much as they bought. With fair coins, the mean of a bar's move given all bars before it
+    is 0: its size can be forecast, its sign cannot. Volumes, in base units, and times are not mirrored.
     """
     old = {name: bars[name].to_numpy(np.float64)[rows] for name in bars.columns if bars[name].dtype.kind in "if"}
-    rise, reach, depth = (old[name] / old["open"] - 1 for name in ("close", "high", "low"))
-    path = np.cumprod(np.append(old["open"][:1], 1 + np.where(mirrored, -rise, rise)))  # (length + 1,)
+    rise, height, depth = (old[name] / old["open"] - 1 for name in ("close", "high", "low"))
+    path = np.cumprod(np.append(old["open"][:1], 1 + np.where(is_mirrored, -rise, rise)))  # (length + 1,)
     opens, close = path[:-1], path[1:]
     buys, buys_quote = old["taker_buy_base"], old["taker_buy_quote"]
-    taken = np.where(mirrored, np.maximum(old["volume"] - buys, 0.0), buys)
-    taken_quote = np.where(mirrored, np.maximum(old["quote_volume"] - buys_quote, 0.0), buys_quote)
-    bar_ms = interval_ms(bars)
+    taken = np.where(is_mirrored, np.maximum(old["volume"] - buys, 0.0), buys)
+    taken_quote = np.where(is_mirrored, np.maximum(old["quote_volume"] - buys_quote, 0.0), buys_quote)
+    bar_ms = find_interval_ms(bars)
     time_ms = int(bars["open_time"].iloc[0]) + bar_ms * np.arange(len(rows))
     return pd.DataFrame(
         {
             "open_time": time_ms,
             "open": opens,
-            "high": opens * (1 + np.where(mirrored, -depth, reach)),
-            "low": opens * (1 + np.where(mirrored, -reach, depth)),
+            "high": opens * (1 + np.where(is_mirrored, -depth, height)),
+            "low": opens * (1 + np.where(is_mirrored, -height, depth)),
             "close": close,
             "volume": old["volume"],
             "close_time": time_ms + bar_ms - 1,
-            "quote_volume": opens * turned(old["volume"], old["quote_volume"] / old["open"], mirrored),
+            "quote_volume": opens * mirror_quote(old["volume"], old["quote_volume"] / old["open"], is_mirrored),
             "trades": bars["trades"].to_numpy()[rows],
             "taker_buy_base": taken,
-            "taker_buy_quote": opens * turned(taken, taken_quote / old["open"], mirrored),
+            "taker_buy_quote": opens * mirror_quote(taken, taken_quote / old["open"], is_mirrored),
         }
     )
 
 
-def turned(amount: np.ndarray, paid: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-    """What is paid for `amount`, in opens, where a mean price of 1 + d has become 1 - d in the bars `mirrored`."""
-    return np.where(mirrored, 2 * amount - paid, paid)
+def mirror_quote(base: np.ndarray, quote: np.ndarray, is_mirrored: np.ndarray) -> np.ndarray:
+    """Return the quote volume of `base`, in opens, where a mean price of 1 + d becomes 1 - d in mirrored bars."""
+    return np.where(is_mirrored, 2 * base - quote, quote)
 
 
-def params_of(world: World, *, models: Sequence[str]) -> dict[str, Any]:
-    """The blocks of params.yaml for a world, its real bars written to the current folder and pinned."""
+def make_params(world: World, *, models: Sequence[str]) -> dict[str, Any]:
+    """Return the blocks of params.yaml for a world, its real bars written to the current folder and pinned."""
     blocks: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
-    blocks["models"] = {name: block for name, block in blocks["models"].items() if name in models}
+    for family, members in blocks["models"].items():
+        blocks["models"][family] = {name: block for name, block in (members or {}).items() if name in models}
     blocks["datasets"][DATASET]["source"] = "simulated" if world.file is None else "file"
     if world.file is None:
         blocks["sources"]["simulated"] |= {"days": world.days, "signal": world.signal, "seed": world.seed}
         return blocks
     bars, rng = pd.read_parquet(world.file), np.random.default_rng(world.seed)
-    length = world.days * 86_400_000 // interval_ms(bars)
+    length = world.days * 86_400_000 // find_interval_ms(bars)
     file = Path("bars.parquet")
-    made_null(bars, *drawn(len(bars), length=length, block_bars=BLOCK_BARS, rng=rng)).to_parquet(file, index=False)
+    rows, is_mirrored = draw_bars(len(bars), length=length, block_bars=BLOCK_BARS, rng=rng)
+    make_null_bars(bars, rows, is_mirrored).to_parquet(file, index=False)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     blocks["sources"]["file"] |= {"path": str(file), "sha256": digest, "symbol": "NULL"}
     return blocks
 
 
-def run(world: World, models: Sequence[str]) -> list[Outcome]:
-    """What the line says of a world, in every setting; it runs in a folder of its own."""
+def list_models(blocks: dict[str, Any]) -> list[str]:
+    """Return the names of the models in the blocks of params.yaml."""
+    return [name for members in blocks["models"].values() for name in members]
+
+
+def run_world(world: World, models: Sequence[str]) -> list[Figures]:
+    """Return the figures of a world in every setting; the pipeline runs in a folder of its own."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
-        blocks = params_of(world, models=models)
-        alarms = fitted(blocks)
-        results = [{} if alarms else traded(blocks, costs) for costs in SETTINGS.values()]
-        found = {"alarms": alarms, "warnings": warnings()}
+        blocks = make_params(world, models=models)
+        alarms = run_until_fits(blocks)
+        results = [{} if alarms else trade_models(blocks, costs) for costs in SETTINGS.values()]
+        found = {"alarms": alarms, "warnings": list_warnings()}
     common = {"world": world.name, **asdict(world), **found, "seconds": time.perf_counter() - start}
     return [{"setting": setting, **common, **result} for setting, result in zip(SETTINGS, results, strict=True)]
 
 
-def fitted(blocks: dict[str, Any]) -> list[str]:
-    """The line up to the fits has run in the current folder; the guards that stopped it, if any did."""
-    write(blocks)
+def run_until_fits(blocks: dict[str, Any]) -> list[str]:
+    """Run the pipeline up to the fits in the current folder; return the guards that stopped it, if any did."""
+    write_params(blocks)
     try:
-        for stage in (fetch, ingest, featurize, label, guard, split, baseline, probe):
+        for stage in (fetch, ingest, featurize, label, guard, split, baseline, sensitivity):
             stage.main(DATASET)
-        for model in blocks["models"]:
+        for model in list_models(blocks):
             train.main(model)
     except LeakageError as error:
         return [line.split(":")[0] for line in str(error).splitlines()]
     return []
 
 
-def warnings() -> list[str]:
-    """The guards of the current folder's reports that warn, without stopping the line."""
+def list_warnings() -> list[str]:
+    """Return the guards that warn, without stopping the pipeline, in the reports of the current folder."""
     reports = [json.loads(file.read_text()) for file in Path("trained/reports").rglob("*.json")]
-    findings = [
-        finding for report in reports for finding in (*report.get("guards", []), report.get("guard")) if finding
-    ]
-    return sorted({finding["guard"] for finding in findings if finding["severity"] == "warning"})
+    findings = [finding for report in reports for finding in (*report.get("guards", []), report.get("guard"))]
+    return sorted({finding["guard"] for finding in findings if finding and finding["severity"] == "warning"})
 
 
-def traded(blocks: dict[str, Any], costs: dict[str, float]) -> Outcome:
-    """What evaluate and compare say of the fits in the current folder at these costs."""
-    write({**blocks, "trading": {**blocks["trading"], **costs}})
-    for model in blocks["models"]:
+def trade_models(blocks: dict[str, Any], costs: dict[str, float]) -> Figures:
+    """Return the figures that evaluate and compare report about the fits in the current folder, at these costs."""
+    write_params({**blocks, "trading": {**blocks["trading"], **costs}})
+    models = list_models(blocks)
+    for model in models:
         evaluate.main(model)
     compare.main(DATASET)
     reports = Path("trained/reports")
-    board = json.loads((reports / f"compare/details/{DATASET}.json").read_text())["leaderboard"]
-    scores = {model: json.loads((reports / f"evaluate/{model}.json").read_text()) for model in blocks["models"]}
-    models = {
+    leaderboard = json.loads((reports / f"compare/details/{DATASET}.json").read_text())["leaderboard"]
+    scores = {model: json.loads((reports / f"evaluate/{model}.json").read_text()) for model in models}
+    figures = {
         model: {
-            **{name: board[model].get(name) for name in ("sharpe", "psr", "dsr", "dsr_effective", "holdout_psr")},
+            **{name: leaderboard[model].get(name) for name in ("sharpe", "psr", "dsr", "dsr_effective", "holdout_psr")},
             "ic": scores[model]["ic"],
             "holdout_ic": scores[model]["holdout"]["ic"],
             "turnover": scores[model]["turnover"],
         }
-        for model in blocks["models"]
+        for model in models
     }
-    return {"pbo": json.loads((reports / f"compare/{DATASET}.json").read_text())["pbo"], "models": models}
+    return {"pbo": json.loads((reports / f"compare/{DATASET}.json").read_text())["pbo"], "models": figures}
 
 
-def write(blocks: dict[str, Any]) -> None:
-    """`blocks` stand as params.yaml in the current folder."""
+def write_params(blocks: dict[str, Any]) -> None:
+    """Write `blocks` as params.yaml to the current folder."""
     Path("params.yaml").write_text(yaml.safe_dump(blocks, sort_keys=False))
 
 
-def interval(count: int, of: int) -> tuple[float, float]:
-    """Exact 95 % interval of a probability of which `count` of `of` came true (Clopper & Pearson 1934)."""
-    low, high = binomtest(count, of).proportion_ci(CONFIDENCE, method="exact")
+def bound_probability(count: int, total: int) -> tuple[float, float]:
+    """Return the exact 95 % interval of a probability after `count` events in `total` (Clopper & Pearson 1934)."""
+    low, high = binomtest(count, total).proportion_ci(CONFIDENCE, method="exact")
     return float(low), float(high)
 
 
-def rate(facts: Sequence[bool]) -> Outcome:
-    """How many are true, of how many, and the exact interval of their share; null where there are none."""
-    low, high = interval(sum(facts), len(facts)) if facts else (None, None)
-    return {"count": sum(facts), "of": len(facts), "low": low, "high": high}
+def measure_rate(events: Sequence[bool]) -> Figures:
+    """Return how many are true, of how many, and the exact interval of their share; null where there are none."""
+    low, high = bound_probability(sum(events), len(events)) if events else (None, None)
+    return {"count": sum(events), "of": len(events), "low": low, "high": high}
 
 
-def summary(outcomes: Sequence[Outcome]) -> Outcome:
-    """The calibration of worlds of one truth in one setting: rates by world, by model that trades, PBO and IC.
+def summarize_worlds(outcomes: Sequence[Figures]) -> Figures:
+    """Return the calibration of worlds of one truth in one setting: rates by world, by model that trades, PBO and IC.
 
-    Models of one world go together: the intervals of rates by model are narrower than the truth.
+    Models of one world are correlated: the intervals of rates by model are too narrow.
     """
-    ran = [outcome for outcome in outcomes if not outcome["alarms"]]
-    models = [model for outcome in ran for model in outcome["models"].values()]
-    pbo = [outcome["pbo"] for outcome in ran if outcome["pbo"] is not None]
-    ic = [np.mean([model["ic"] for model in outcome["models"].values()]) for outcome in ran]
+    completed = [outcome for outcome in outcomes if not outcome["alarms"]]
+    models = [model for outcome in completed for model in outcome["models"].values()]
+    pbo = [outcome["pbo"] for outcome in completed if outcome["pbo"] is not None]
+    ic = [np.mean([model["ic"] for model in outcome["models"].values()]) for outcome in completed]
     return {
         "worlds": len(outcomes),
-        "alarm": rate([bool(outcome["alarms"]) for outcome in outcomes]),
-        "suspected": rate([probe.GUARD in outcome["warnings"] for outcome in ran]),
+        "alarm": measure_rate([bool(outcome["alarms"]) for outcome in outcomes]),
+        "suspected": measure_rate([embargo_sensitivity.GUARD in outcome["warnings"] for outcome in completed]),
         "named": dict(Counter(name for outcome in outcomes for name in (*outcome["alarms"], *outcome["warnings"]))),
-        **{f"any_{name}": rate(any_above(ran, name)) for name in FIGURES},
+        **{f"any_{name}": measure_rate(flag_worlds_above(completed, name)) for name in PROBABILITIES},
         **{
-            f"model_{name}": rate([model[name] > CONFIDENCE for model in models if model[name] is not None])
-            for name in FIGURES
+            f"model_{name}": measure_rate([model[name] > CONFIDENCE for model in models if model[name] is not None])
+            for name in PROBABILITIES
         },
-        "without_pbo": len(ran) - len(pbo),
-        "pbo_at_most_0.05": rate([value <= 0.05 for value in pbo]),
-        "pbo_at_least_0.5": rate([value >= 0.5 for value in pbo]),
+        "without_pbo": len(completed) - len(pbo),
+        "pbo_at_most_0.05": measure_rate([value <= 0.05 for value in pbo]),
+        "pbo_at_least_0.5": measure_rate([value >= 0.5 for value in pbo]),
         "pbo_deciles": np.quantile(pbo, np.linspace(0.1, 0.9, 9)).round(3).tolist() if pbo else None,
         "ic": float(np.mean(ic)) if ic else None,
         "ic_error": float(np.std(ic, ddof=1) / np.sqrt(len(ic))) if len(ic) > 1 else None,
     }
 
 
-def any_above(outcomes: Sequence[Outcome], name: str) -> list[bool]:
-    """Whether a model of each world passes 95 %, in the worlds where the figure is defined for any of them."""
+def flag_worlds_above(outcomes: Sequence[Figures], name: str) -> list[bool]:
+    """Return whether a model of each world is above 95 %, in the worlds where the figure is defined for any of them."""
     found = [[model[name] for model in outcome["models"].values()] for outcome in outcomes]
-    return [
-        any(value is not None and value > CONFIDENCE for value in values)
-        for values in found
-        if any(value is not None for value in values)
-    ]
+    defined = [[value for value in values if value is not None] for values in found]
+    return [max(values) > CONFIDENCE for values in defined if values]
 
 
 COLUMNS = {
@@ -244,70 +261,63 @@ COLUMNS = {
 }
 
 
-def table(summaries: dict[tuple[str, str], Outcome]) -> str:
-    """The certificate as markdown: a line for each truth and setting."""
-    names = ["world", "traded at", "worlds", *COLUMNS, "PBO deciles 1, 5, 9", "IC"]
+def render_summaries(summaries: dict[tuple[str, str], Figures]) -> str:
+    """Return the calibration as markdown: one line for each truth and setting."""
+    head = ["world", "traded at", "worlds", *COLUMNS, "PBO deciles 1, 5, 9", "IC"]
     rows = (
-        [world, setting, str(figures["worlds"]), *(shown(figures[name]) for name in COLUMNS.values())]
-        + [deciles(figures), correlation(figures)]
+        [world, setting, str(figures["worlds"]), *(format_rate(figures[name]) for name in COLUMNS.values())]
+        + [format_deciles(figures), format_ic(figures)]
         for (world, setting), figures in summaries.items()
     )
-    return pages.table(names, rows)
+    return markdown.render_table(head, rows)
 
 
-def shown(figure: Outcome) -> str:
-    """`2/40 (0.6-17 %)`, or a dash where nothing was asked."""
-    if not figure["of"]:
+def format_rate(rate: Figures) -> str:
+    """Return for example `2/40 (1–17 %)`, or a dash where there is nothing to count."""
+    if not rate["of"]:
         return "–"
-    return f"{figure['count']}/{figure['of']} ({100 * figure['low']:.0f}–{100 * figure['high']:.0f} %)"
+    return f"{rate['count']}/{rate['of']} ({100 * rate['low']:.0f}–{100 * rate['high']:.0f} %)"
 
 
-def deciles(figures: Outcome) -> str:
-    """The first, the middle and the last decile of PBO, and in how many worlds there is none."""
+def format_deciles(figures: Figures) -> str:
+    """Return the first, the middle and the last decile of PBO, and the number of worlds without PBO."""
     if figures["pbo_deciles"] is None:
         return f"none in {figures['without_pbo']}"
     some = ", ".join(f"{figures['pbo_deciles'][at]:.2f}" for at in (0, 4, 8))
     return f"{some}; none in {figures['without_pbo']}" if figures["without_pbo"] else some
 
 
-def correlation(figures: Outcome) -> str:
-    """Mean IC over worlds and models, with twice its standard error over worlds."""
-    if figures["ic_error"] is None:
-        return "–"
-    return f"{figures['ic']:.4f} ± {2 * figures['ic_error']:.4f}"
+def format_ic(figures: Figures) -> str:
+    """Return the mean IC over worlds and models, with twice its standard error over worlds."""
+    error = figures["ic_error"]
+    return "–" if error is None else f"{figures['ic']:.4f} ± {2 * error:.4f}"
 
 
-def worlds(asked: argparse.Namespace) -> list[World]:
-    """All worlds, the null ones first, seeds from 1 on."""
-    nulls = range(1, asked.nulls + 1)
-    real = [World("real", seed, asked.days, file=str(asked.bars.resolve())) for seed in nulls if asked.bars]
-    simulated = [World("simulated", seed, asked.days) for seed in nulls]
-    signals = [
-        World("simulated", seed, asked.days, signal) for signal in asked.signals for seed in range(1, asked.seeds + 1)
-    ]
+def list_worlds(options: argparse.Namespace) -> list[World]:
+    """Return all worlds, the null ones first, seeds from 1 on."""
+    nulls, seeds, days = range(1, options.nulls + 1), range(1, options.seeds + 1), options.days
+    real = [World("real", seed, days, file=str(options.bars.resolve())) for seed in nulls if options.bars]
+    simulated = [World("simulated", seed, days) for seed in nulls]
+    signals = [World("simulated", seed, days, signal) for signal in options.signals for seed in seeds]
     return [*simulated, *real, *signals]
 
 
-def outcomes_of(all_worlds: Sequence[World], *, models: Sequence[str], processes: int) -> list[Outcome]:
-    """The outcomes of all worlds, in their order, `processes` at a time with one worker each."""
+def run_worlds(worlds: Sequence[World], *, models: Sequence[str], processes: int) -> list[Figures]:
+    """Return the figures of all worlds, in their order; `processes` run at a time with one worker each."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        futures = {pool.submit(run, world, models): world for world in all_worlds}
+        futures = {pool.submit(run_world, world, models): world for world in worlds}
         for done, future in enumerate(as_completed(futures), start=1):
             seconds, world = future.result()[0]["seconds"], futures[future]
-            print(
-                f"{done}/{len(futures)} {world.name}, seed {world.seed}: {seconds:.0f} s", file=sys.stderr, flush=True
-            )
+            progress = f"{done}/{len(futures)} {world.name}, seed {world.seed}: {seconds:.0f} s"
+            print(progress, file=sys.stderr, flush=True)
         return [outcome for future in futures for outcome in future.result()]
 
 
-def arguments() -> argparse.Namespace:
-    """What the command line asks for."""
-    trees = [
-        name
-        for name, block in yaml.safe_load((ROOT / "params.yaml").read_text())["models"].items()
-        if block["family"] == "trees" and block["dataset"] == DATASET
-    ]
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    families = yaml.safe_load((ROOT / "params.yaml").read_text())["models"]
+    trees = [name for name, block in (families["trees"] or {}).items() if block["dataset"] == DATASET]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bars", nargs="?", type=Path, default=SLICE if SLICE.exists() else None, help="real klines")
     parser.add_argument("--days", type=int, default=12, help="of each world")
@@ -316,24 +326,24 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=6, help="worlds of each planted signal")
     parser.add_argument("--models", nargs="+", default=trees, help="of params.yaml")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="where every figure is written")
+    parser.add_argument("--json", type=Path, help="file for every figure")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Run every world, print the certificate and write its figures where asked."""
-    asked, start = arguments(), time.perf_counter()
+    """Run every world, print the calibration, and write its figures to the file of --json."""
+    options, start = parse_arguments(), time.perf_counter()
     os.environ |= {"PIPELINE_WORKERS": "1", "TQDM_DISABLE": "1"}
-    outcomes = outcomes_of(worlds(asked), models=asked.models, processes=asked.processes)
+    outcomes = run_worlds(list_worlds(options), models=options.models, processes=options.processes)
     keys = dict.fromkeys((outcome["world"], outcome["setting"]) for outcome in outcomes)
-    summaries = {key: summary([o for o in outcomes if (o["world"], o["setting"]) == key]) for key in keys}
-    print(table(summaries))
-    if not asked.bars:
-        print("\nno real bars: none given, and ../shared/data is not there")
-    print(f"\n{len(outcomes) // len(SETTINGS)} worlds of {asked.days} days in {time.perf_counter() - start:.0f} s")
-    if asked.json:
+    summaries = {key: summarize_worlds([o for o in outcomes if (o["world"], o["setting"]) == key]) for key in keys}
+    print(render_summaries(summaries))
+    if not options.bars:
+        print("\nno real bars: none given, and ../shared/data does not exist")
+    print(f"\n{len(outcomes) // len(SETTINGS)} worlds of {options.days} days in {time.perf_counter() - start:.0f} s")
+    if options.json:
         named = [{"world": world, "setting": setting, **figures} for (world, setting), figures in summaries.items()]
-        asked.json.write_text(json.dumps({"summaries": named, "outcomes": outcomes}, indent=1) + "\n")
+        options.json.write_text(json.dumps({"summaries": named, "outcomes": outcomes}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

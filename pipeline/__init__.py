@@ -1,8 +1,8 @@
 """Raw market data to validated ONNX models. Importing this package pins the arithmetic of the numerical libraries.
 
-The bytes of a fit follow the instruction set: a sum over eight lanes is not the sum over sixteen. Every library is told
-to use AVX2 and no more, whatever the CPU offers, so that all x86-64 CPUs with AVX2 give the same results. The libraries
-read these variables when they are imported, so this file must run first; workers inherit them.
+The bytes of a fit follow the instruction set: a sum over eight lanes is not the sum over sixteen. Every library is
+limited to AVX2, whatever the CPU offers, so that all x86-64 CPUs with AVX2 give the same results. The libraries read
+these variables when they are imported, so this file must run first; workers inherit them.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""What came true after each bar, and when it was known: forward return, direction, triple barrier, trend, position.
+"""Labels of bars, and when each is known: forward return, direction, triple barrier, trend, position.
 
 A label of row t uses bars after t, none beyond the row's segment, and ends at the bar `label_end`. Its scale, the
-volatility, comes from bars up to t alone.
+volatility, is estimated from bars up to t.
 """
 
 import inspect
@@ -13,33 +13,35 @@ import numpy as np
 import pandas as pd
 from numba import njit
 
-OUTPUTS: dict[str, tuple[str, ...]] = {  # what a model of each kind answers; class codes index into it
+OUTPUTS: dict[str, tuple[str, ...]] = {  # of a model for each kind of target; class codes are its indices
     "return": ("return",),
     "direction": ("down", "up"),
     "barrier": ("down", "flat", "up"),
     "trend": ("trend",),
     "position": ("position",),
 }
-NEUTRAL = {"return": 0.0, "trend": 0.5, "position": 0.0}  # the y of a number that says neither up nor down
-DOWN, FLAT, UP = range(3)  # codes of a barrier's outputs
+NEUTRAL = {"return": 0.0, "trend": 0.5, "position": 0.0}  # the y without a direction, of each regression kind
+DOWN, FLAT, UP = range(3)  # class codes of the triple barrier
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels that exist, and where every other bar went: the rows and the losses add up to the bars."""
+    """The labels of a table of bars, and the count of bars without one by cause: both add up to all bars."""
 
-    table: pd.DataFrame  # row, segment, time, label_end, y, raw, move: one line for each bar that has a label
-    lost: dict[str, int]  # bars without a label, by cause; each is counted under one cause alone
-    ties: int  # labels that a convention decided: see each kind
+    table: pd.DataFrame  # row, segment, time, label_end, y, raw, move; one row for each labeled bar
+    lost: dict[str, int]  # bars without a label, by cause; each bar counts once
+    ties: int  # labels decided by a convention: see each kind
 
 
-def build(bars: pd.DataFrame, block: dict[str, Any]) -> Labels:
-    """Labels of the clean table `bars` as a target block says: `kind`, and that kind's arguments as the other keys.
+def make_labels(bars: pd.DataFrame, block: dict[str, Any]) -> Labels:
+    """Return the labels of the clean table `bars` for a target block: `kind`, and that kind's arguments.
 
     The table's columns: `row` int64, the position in `bars`; `segment` int32; `time` and `label_end` int64 ms, the
     open_time of the row and of the last bar that its label uses; `y` float32, or int32 codes into `OUTPUTS[kind]`;
     `raw` float64, the log return from the row's close until its label ends; `move` float64, close[i+1]/close[i] - 1.
-    Raises ValueError for an unknown kind, an unknown or missing key, or a value out of range.
+
+    Raises:
+        ValueError: an unknown kind, an unknown or missing key, or a value out of range.
     """
     if block.get("kind") not in KINDS:
         raise ValueError(f"kind: {block.get('kind')!r}; a target's kind is one of {', '.join(KINDS)}")
@@ -53,60 +55,63 @@ def build(bars: pd.DataFrame, block: dict[str, Any]) -> Labels:
 
 
 def forward_return(bars: pd.DataFrame, *, horizon: int, volatility_window: int) -> Labels:
-    """Log return over the next `horizon` bars in units of σ_t·√horizon, σ_t the volatility of one bar known at t."""
-    volatility = bar_volatility(bars, window=volatility_window)
-    row, lost = _labelled(bars, horizon=horizon, volatility=volatility)
-    raw = _log_return(bars, row, row + horizon)
+    """Return log returns over the next `horizon` bars in units of σ_t·√horizon, σ_t the one-bar volatility at t."""
+    volatility = estimate_volatility(bars, window=volatility_window)
+    row, lost = _select_labelable(bars, horizon=horizon, volatility=volatility)
+    raw = _take_log_returns(bars, row, row + horizon)
     y = raw / (volatility[row] * np.sqrt(horizon))
-    return _labels(bars, row, end=row + horizon, y=y.astype(np.float32), raw=raw, lost=lost, ties=0)
+    return _assemble_labels(bars, row, end=row + horizon, y=y.astype(np.float32), raw=raw, lost=lost, ties=0)
 
 
 def direction(bars: pd.DataFrame, *, horizon: int) -> Labels:
-    """1 where the close is higher after `horizon` bars, else 0; `ties` counts equal closes, which are not up."""
-    row, lost = _labelled(bars, horizon=horizon)
-    raw = _log_return(bars, row, row + horizon)
+    """Return 1 where the close is higher after `horizon` bars, and 0 elsewhere; `ties` counts equal closes (0)."""
+    row, lost = _select_labelable(bars, horizon=horizon)
+    raw = _take_log_returns(bars, row, row + horizon)
     ties = int(np.count_nonzero(raw == 0))
-    return _labels(bars, row, end=row + horizon, y=(raw > 0).astype(np.int32), raw=raw, lost=lost, ties=ties)
+    return _assemble_labels(bars, row, end=row + horizon, y=(raw > 0).astype(np.int32), raw=raw, lost=lost, ties=ties)
 
 
 def triple_barrier(bars: pd.DataFrame, *, horizon: int, profit: float, stop: float, volatility_window: int) -> Labels:
-    """Which level the next `horizon` bars' highs and lows touch first: up, down, or flat for neither (AFML 3.2).
+    """Return the barrier that the next `horizon` bars' highs and lows touch first: up, down, or flat (AFML 3.2).
 
-    The levels are close_t·(1 + profit·σ_t) and close_t·(1 - stop·σ_t), σ_t the volatility of one bar known at t. The
-    label ends at the touch, and `raw` is the log return to the level touched; for flat, to the last close. Where one
-    bar touches both levels the stop comes first; `ties` counts these. A row needs its whole horizon inside its segment,
-    however early the touch: else the rows near a segment's end would be those with early touches.
+    The barriers are close_t·(1 + profit·σ_t) and close_t·(1 - stop·σ_t), σ_t the one-bar volatility at t. The label
+    ends at the touch, and `raw` is the log return to the touched barrier. A flat label touches neither; its `raw` is
+    the log return to the last close. Where one bar touches both barriers the stop counts as first; `ties` counts these.
+    A row needs its whole horizon inside its segment, however early the touch. Otherwise rows near a segment's end
+    would be biased to early touches.
     """
     _check_positive({"profit": profit, "stop": stop})
-    volatility = bar_volatility(bars, window=volatility_window)
-    row, lost = _labelled(bars, horizon=horizon, volatility=volatility)
+    volatility = estimate_volatility(bars, window=volatility_window)
+    row, lost = _select_labelable(bars, horizon=horizon, volatility=volatility)
     high, low, close = (bars[name].to_numpy(dtype=np.float64) for name in ("high", "low", "close"))
     upper, lower = close[row] * (1 + profit * volatility[row]), close[row] * (1 - stop * volatility[row])
-    end, y, ties = _first_touch(high, low, row, upper, lower, horizon)
+    end, y, ties = _find_first_touch(high, low, row, upper, lower, horizon)
     raw = np.log(np.select([y == DOWN, y == UP], [lower, upper], close[end]) / close[row])
-    return _labels(bars, row, end=end, y=y, raw=raw, lost=lost, ties=ties)
+    return _assemble_labels(bars, row, end=end, y=y, raw=raw, lost=lost, ties=ties)
 
 
 def trend(bars: pd.DataFrame, *, horizon: int) -> Labels:
-    """(1 + the signed efficiency ratio)/2 of the next `horizon` log closes: 1 straight up, 0 straight down, 0.5 none.
+    """Return (1 + signed efficiency ratio)/2 of the next `horizon` log closes: 1 straight up, 0 straight down.
 
-    The efficiency ratio is the move from end to end over the sum of the absolute steps (Kaufman 1995). `ties` counts
-    paths that never move, which have no trend.
+    The efficiency ratio is the total move over the sum of the absolute steps (Kaufman 1995). `ties` counts constant
+    paths, which get 0.5.
     """
-    row, lost = _labelled(bars, horizon=horizon)
-    raw = _log_return(bars, row, row + horizon)
+    row, lost = _select_labelable(bars, horizon=horizon)
+    raw = _take_log_returns(bars, row, row + horizon)
     path = np.zeros(len(row))
     for k in range(horizon):
-        path += np.abs(_log_return(bars, row + k, row + k + 1))
+        path += np.abs(_take_log_returns(bars, row + k, row + k + 1))
     ratio = np.divide(raw, path, out=np.zeros(len(row)), where=path > 0)
     y = np.clip((1 + ratio) / 2, 0.0, 1.0).astype(np.float32)
-    return _labels(bars, row, end=row + horizon, y=y, raw=raw, lost=lost, ties=int(np.count_nonzero(path == 0)))
+    return _assemble_labels(
+        bars, row, end=row + horizon, y=y, raw=raw, lost=lost, ties=int(np.count_nonzero(path == 0))
+    )
 
 
 def position(bars: pd.DataFrame, *, volatility_window: int) -> Labels:
-    """What a unit held over the next bar earns, as its log return in units of σ_t: what an agent is judged by.
+    """Return the next bar's log return in units of σ_t, the target of agents.
 
-    An agent learns from `move`; this y is what its positions, and a forecast's, are scored against.
+    An agent's reward is computed from `move`; its positions are scored against this y, as forecasts are.
     """
     return forward_return(bars, horizon=1, volatility_window=volatility_window)
 
@@ -120,19 +125,19 @@ KINDS: dict[str, Callable[..., Labels]] = {
 }
 
 
-def bar_volatility(bars: pd.DataFrame, *, window: int) -> np.ndarray:
-    """Standard deviation (ddof=1) of the last `window` one-bar log returns up to each bar, (N,); nan in the warm-up.
+def estimate_volatility(bars: pd.DataFrame, *, window: int) -> np.ndarray:
+    """Return (N,) standard deviations (ddof=1) of the last `window` one-bar log returns; NaN in the warm-up.
 
-    Each window is summed anew: equal bars give exactly 0, and nothing before the window leaves a trace.
+    Each window is summed from scratch: equal bars give exactly 0, and bars before the window have no influence.
     """
-    _check_whole("volatility_window", window, at_least=2)
-    age, _ = _place_in_segment(bars)
+    _check_bar_count("volatility_window", window, at_least=2)
+    age, _ = _count_neighbors(bars)
     rows = np.arange(len(bars))
-    return np.asarray(_deviation(_log_return(bars, np.maximum(rows - 1, 0), rows), age, window))
+    return np.asarray(_estimate_deviations(_take_log_returns(bars, np.maximum(rows - 1, 0), rows), age, window))
 
 
-def _place_in_segment(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """How many bars of its own segment stand before and after each bar, (N,) both."""
+def _count_neighbors(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Return (N,) the number of bars before each bar in its segment, and (N,) after it."""
     segment, rows = bars["segment"].to_numpy(), np.arange(len(bars))
     border = segment[1:] != segment[:-1]
     first, last = np.append(True, border)[: len(rows)], np.append(border, True)[-len(rows) :]
@@ -141,12 +146,12 @@ def _place_in_segment(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return before, after
 
 
-def _labelled(
+def _select_labelable(
     bars: pd.DataFrame, *, horizon: int, volatility: np.ndarray | None = None
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """Rows that have a label, and the count of the others by the first cause that applies."""
-    _check_whole("horizon", horizon, at_least=1)
-    _, after = _place_in_segment(bars)
+    """Return the rows that can be labeled, and the count of the others by the first cause that applies."""
+    _check_bar_count("horizon", horizon, at_least=1)
+    _, after = _count_neighbors(bars)
     causes = {"label_horizon": after < horizon}
     if volatility is not None:
         causes = {"warm_up": np.isnan(volatility), "zero_volatility": volatility == 0} | causes
@@ -157,7 +162,7 @@ def _labelled(
     return np.flatnonzero(remaining), lost
 
 
-def _labels(
+def _assemble_labels(
     bars: pd.DataFrame,
     row: np.ndarray,
     *,
@@ -180,14 +185,14 @@ def _labels(
     return Labels(table=pd.DataFrame(columns), lost=lost, ties=ties)
 
 
-def _log_return(bars: pd.DataFrame, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+def _take_log_returns(bars: pd.DataFrame, start: np.ndarray, end: np.ndarray) -> np.ndarray:
     close = bars["close"].to_numpy(dtype=np.float64)
     return np.asarray(np.log(close[end] / close[start]))
 
 
 @njit(cache=True)
-def _deviation(step: np.ndarray, age: np.ndarray, window: int) -> np.ndarray:
-    """Deviation of each bar's last `window` steps; nan where its segment has fewer."""
+def _estimate_deviations(step: np.ndarray, age: np.ndarray, window: int) -> np.ndarray:
+    """Return (N,) standard deviations of each bar's last `window` steps; NaN where its segment has fewer."""
     deviation = np.full(len(step), np.nan)
     for i in range(len(step)):
         if age[i] >= window:
@@ -199,10 +204,10 @@ def _deviation(step: np.ndarray, age: np.ndarray, window: int) -> np.ndarray:
 
 
 @njit(cache=True)
-def _first_touch(
+def _find_first_touch(
     high: np.ndarray, low: np.ndarray, row: np.ndarray, upper: np.ndarray, lower: np.ndarray, horizon: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """The bar at which each label ends, its code, and how many touches were of both levels at once."""
+    """Return (n,) the bar at which each label ends, (n,) its class code, and the number of touches of both barriers."""
     end, code, both = row + horizon, np.full(len(row), FLAT, dtype=np.int32), 0
     for i in range(len(row)):
         for bar in range(row[i] + 1, row[i] + horizon + 1):
@@ -214,12 +219,12 @@ def _first_touch(
     return end, code, both
 
 
-def _check_whole(name: str, count: int, *, at_least: int) -> None:
+def _check_bar_count(name: str, count: int, *, at_least: int) -> None:
     if not isinstance(count, int) or count < at_least:
-        raise ValueError(f"{name}: {count!r}; it must be a whole number of bars, at least {at_least}")
+        raise ValueError(f"{name}: {count!r}; it must be an integer number of bars, at least {at_least}")
 
 
 def _check_positive(factors: dict[str, float]) -> None:
     for name, factor in factors.items():
         if not factor > 0:
-            raise ValueError(f"{name}: {factor!r}; it must be above 0, in units of the volatility of one bar")
+            raise ValueError(f"{name}: {factor!r}; it must be above 0, in units of the one-bar volatility")

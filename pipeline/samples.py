@@ -1,4 +1,4 @@
-"""The one table that every model learns from: rows by segment, what was known, and what came true."""
+"""The table that every model learns from: rows by segment, with their features and labels."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-KEY = ["segment", "time"]  # what names a row in every table of a dataset
+KEY = ["segment", "time"]  # identifies a row in every table of a dataset
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Rows by segment, in time order within each. `x` was known at `time`; `y` came true by `label_end`."""
+    """Rows by segment, in time order within each; `x` is known at `time`, `y` is known from `label_end` on."""
 
     time: np.ndarray  # (N,) int64 ms, the bar's open_time; increasing within a segment
     label_end: np.ndarray  # (N,) int64 ms
@@ -19,54 +19,58 @@ class Samples:
     x: np.ndarray  # (N, F) float32
     columns: tuple[str, ...]
     y: np.ndarray  # (N,) float32 for regression, int32 class codes for classification
-    move: np.ndarray  # (N,) float64, what one unit held over the next bar earns
+    move: np.ndarray  # (N,) float64, simple return of one unit held over the next bar
 
     @classmethod
     def load(cls, features: Path, labels: Path, *, rows: pd.DataFrame) -> "Samples":
-        """The samples that `rows` (segment, time) names, in that order, from a features and a labels parquet.
+        """Return the samples of `rows` (segment, time), in that order, from a features and a labels parquet.
 
         Raises:
             ValueError: a row has no features or no label; names the first.
         """
-        known = aligned(pd.read_parquet(features), rows, named=str(features))
-        true = aligned(pd.read_parquet(labels), rows, named=str(labels))
-        columns = tuple(name for name in known.columns if name not in KEY)
+        feature_table = align(pd.read_parquet(features), rows, name=str(features))
+        label_table = align(pd.read_parquet(labels), rows, name=str(labels))
+        columns = tuple(column for column in feature_table.columns if column not in KEY)
         return cls(
             time=rows["time"].to_numpy(),
-            label_end=true["label_end"].to_numpy(),
-            segment=contiguous(rows),
-            x=np.ascontiguousarray(known[list(columns)].to_numpy(np.float32)),
+            label_end=label_table["label_end"].to_numpy(),
+            segment=number_runs(rows),
+            x=np.ascontiguousarray(feature_table[list(columns)].to_numpy(np.float32)),
             columns=columns,
-            y=true["y"].to_numpy(),
-            move=true["move"].to_numpy(),
+            y=label_table["y"].to_numpy(),
+            move=label_table["move"].to_numpy(),
         )
 
 
-def keyed(segment: np.ndarray, time: np.ndarray) -> pd.DataFrame:
-    """The table that names rows: (N,) segment and (N,) time in ms."""
+def make_keys(segment: np.ndarray, time: np.ndarray) -> pd.DataFrame:
+    """Return the table of row keys: (N,) segment and (N,) time in ms."""
     return pd.DataFrame({"segment": segment, "time": time})
 
 
-def aligned(table: pd.DataFrame, rows: pd.DataFrame, *, named: str) -> pd.DataFrame:
-    """The rows of `table` that `rows` (segment, time) names, in that order; ValueError names the first it lacks."""
-    place = table[KEY].assign(place=np.arange(len(table)))
-    found = rows[KEY].merge(place, on=KEY, how="left", validate="one_to_one")["place"]
+def align(table: pd.DataFrame, rows: pd.DataFrame, *, name: str) -> pd.DataFrame:
+    """Return the rows of `table` with the keys `rows` (segment, time), in that order.
+
+    Raises:
+        ValueError: the table `name` lacks a row; names the first.
+    """
+    positions = table[KEY].assign(position=np.arange(len(table)))
+    found = rows[KEY].merge(positions, on=KEY, how="left", validate="one_to_one")["position"]
     if found.isna().any():
-        lost = rows.iloc[int(np.flatnonzero(found.isna())[0])]
-        raise ValueError(f"{named}: no row for segment {lost['segment']}, time {lost['time']}; run `dvc repro`")
+        missing = rows.iloc[int(np.flatnonzero(found.isna())[0])]
+        raise ValueError(f"{name}: no row for segment {missing['segment']}, time {missing['time']}; run `dvc repro`")
     return table.iloc[found.to_numpy(np.int64)]
 
 
-def common_rows(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """The rows (segment, time) that stand in every table, in the order of the first."""
+def intersect_rows(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Return the keys (segment, time) that every table has, in the order of the first."""
     rows = tables[0][KEY]
     for table in tables[1:]:
         rows = rows.merge(table[KEY], on=KEY, how="inner", validate="one_to_one")
     return rows.reset_index(drop=True)
 
 
-def contiguous(rows: pd.DataFrame) -> np.ndarray:
-    """(n,) int32 numbers of the runs of consecutive bars: a new one where the segment changes or a bar is left out."""
+def number_runs(rows: pd.DataFrame) -> np.ndarray:
+    """Return (n,) int32 numbers of the runs of consecutive bars: a new one at each new segment and missing bar."""
     if rows.empty:
         return np.empty(0, np.int32)
     step, same = np.diff(rows["time"].to_numpy()), np.diff(rows["segment"].to_numpy()) == 0

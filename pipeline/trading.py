@@ -8,7 +8,7 @@ from numba import njit, vectorize
 
 @dataclass(frozen=True)
 class Backtest:
-    """What trading a score brought, bar by bar, as fractions of the capital."""
+    """The result of trading a score, bar by bar, as fractions of the capital."""
 
     net: np.ndarray  # (N,) float64: net return of the bar after the row
     position: np.ndarray  # (N,) float64 in [-1, 1], held over that bar
@@ -23,50 +23,59 @@ def net_return(
     fee_bps: float,
     slippage_bps: float,
 ) -> np.ndarray | float:
-    """What holding `position` over a bar that moves by `move` brings, less the cost of coming from `previous`."""
+    """Return position · move, less the cost of changing the position from `previous`.
+
+    `move` is the asset's simple return over the bar; costs are charged on |position - previous|.
+    """
     return position * move - np.abs(position - previous) * ((fee_bps + slippage_bps) / 1e4)
 
 
 @vectorize(["float64(float64, float64, float64)"], cache=True)  # type: ignore[no-untyped-call, untyped-decorator]
-def follow(score: float, held: float, band: float) -> float:
-    """The position after a score, by the no-trade band: the score where it is further than `band` from what is held."""
-    return score if abs(score - held) > band else held
+def apply_no_trade_band(score: float, held: float, no_trade_band: float) -> float:
+    """Return the position after a score: the score where it is further than the band from `held`, else `held`."""
+    return score if abs(score - held) > no_trade_band else held
 
 
-def positions(score: np.ndarray, segment: np.ndarray, *, band: float) -> np.ndarray:
-    """Positions (N,) that `follow` scores (N,) in [-1, 1]; each segment starts flat.
+def hold_positions(score: np.ndarray, segment: np.ndarray, *, no_trade_band: float) -> np.ndarray:
+    """Return the positions (N,) of scores (N,) in [-1, 1] under the no-trade band; each segment starts flat.
 
-    A score that comes back to 0 closes a position only if that is larger than the band; a band of 0 follows every
-    score. Raises ValueError for a score outside [-1, 1] or a band outside [0, 1).
+    A score of 0 closes a position only if the position is larger than the band. A band of 0 trades every score.
+    Raises ValueError for a score outside [-1, 1] or a band outside [0, 1).
     """
-    score = _finite("score", score)
+    score = _check_finite("score", score)
     outside = np.abs(score) > 1
     if outside.any():
         row = int(np.flatnonzero(outside)[0])
         raise ValueError(f"score: {score[row]} at row {row}; a score must be within [-1, 1]")
-    if not 0 <= band < 1:
-        raise ValueError(f"band: {band}; it must be at least 0 and below 1, beyond which nothing is ever traded")
-    return np.asarray(_follow(score, _starts(segment, rows=len(score)), float(band)))
+    if not 0 <= no_trade_band < 1:
+        raise ValueError(f"no_trade_band: {no_trade_band}; it must be at least 0 and below 1: from 1 on nothing trades")
+    return np.asarray(_hold_by_segment(score, _mark_segment_starts(segment, rows=len(score)), float(no_trade_band)))
 
 
-def backtest(
-    score: np.ndarray, segment: np.ndarray, move: np.ndarray, *, fee_bps: float, slippage_bps: float, band: float
+def run_backtest(
+    score: np.ndarray,
+    segment: np.ndarray,
+    move: np.ndarray,
+    *,
+    fee_bps: float,
+    slippage_bps: float,
+    no_trade_band: float,
 ) -> Backtest:
-    """Each row's score traded at its bar's close and held over the next bar, which moves by `move`.
+    """Return the backtest of scores (N,): each is traded at its bar's close and held over the next bar's `move` (N,).
 
-    A segment's first row pays for entering from flat. What is open after its last row is closed there, and that row
-    pays for it too. Rows of one segment are taken as consecutive bars: where a bar is missing, start another.
-    Raises ValueError for a value that is not finite, unequal lengths, negative costs, or a segment that comes back.
+    A segment's first row pays the entry from flat; its last row also pays for closing the open position. Rows of one
+    segment count as consecutive bars: start a new segment where a bar is missing.
+    Raises ValueError for values that are not finite, unequal lengths, negative costs, or a segment in two parts.
     """
-    move = _finite("move", move)
+    move = _check_finite("move", move)
     if not len(score) == len(segment) == len(move):
         raise ValueError(
-            f"score, segment and move have {len(score)}, {len(segment)} and {len(move)} rows; give equal ones"
+            f"score, segment and move have {len(score)}, {len(segment)} and {len(move)} rows; give equal lengths"
         )
     if not (fee_bps >= 0 and slippage_bps >= 0):
         raise ValueError(f"fee_bps: {fee_bps}, slippage_bps: {slippage_bps}; costs must be at least 0")
-    position = positions(score, segment, band=band)
-    first = _starts(segment, rows=len(position))
+    position = hold_positions(score, segment, no_trade_band=no_trade_band)
+    first = _mark_segment_starts(segment, rows=len(position))
     last = np.roll(first, -1)
     previous = np.where(first, 0.0, np.roll(position, 1))
     to_close = np.where(last, position, 0.0)
@@ -77,55 +86,65 @@ def backtest(
     )
 
 
-def portfolio(time: np.ndarray, net: np.ndarray, *, symbols: int) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct times in order, and at each the return of a capital of which every symbol trades 1/`symbols`.
+def average_symbols(time: np.ndarray, values: np.ndarray, *, symbols: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct times in order, and at each the mean of `values` over all symbols, equally weighted.
 
-    A symbol without a row at some time earns 0 there. Works for any figure per unit of capital, turnover too.
+    `values` (N,) are per unit of capital, such as net returns or turnover; a symbol without a row at a time counts 0.
     Raises ValueError where a time has more rows than there are symbols.
     """
     times, at, count = np.unique(time, return_inverse=True, return_counts=True)
     if (count > symbols).any():
         crowded = int(np.argmax(count))
-        raise ValueError(f"time {times[crowded]} has {count[crowded]} rows; {symbols} symbols can have one each")
-    return times, np.bincount(at, weights=_finite("net", net), minlength=len(times)) / symbols
+        raise ValueError(f"time {times[crowded]} has {count[crowded]} rows; {symbols} symbols allow one row each")
+    return times, np.bincount(at, weights=_check_finite("values", values), minlength=len(times)) / symbols
 
 
 @njit(cache=True)
-def after(
-    target: float, position: float, unrealised: float, since: int, move: float, band: float
+def step_position(
+    target: float, position: float, unrealized: float, since: int, move: float, no_trade_band: float
 ) -> tuple[float, float, int]:
-    """What is held over a bar, what it has earned before costs since its side was entered, and for how many bars."""
-    held = follow(min(max(target, -1.0), 1.0), position, band)
-    is_kept = np.sign(held) == np.sign(position)
-    earned = (unrealised if is_kept else 0.0) + held * move
-    return held, earned, 0 if held == 0 else (since if is_kept else 0) + 1
+    """Return the position held over a bar, its unrealized return before costs, and its age in bars, after the bar.
+
+    `target` is cut to [-1, 1]; `unrealized` and `since` count from the entry into the position's present side.
+    """
+    held = apply_no_trade_band(min(max(target, -1.0), 1.0), position, no_trade_band)
+    is_same_side = np.sign(held) == np.sign(position)
+    earned = (unrealized if is_same_side else 0.0) + held * move
+    return held, earned, 0 if held == 0 else (since if is_same_side else 0) + 1
 
 
 @njit(cache=True)
-def after_all(
-    target: np.ndarray, position: np.ndarray, unrealised: np.ndarray, since: np.ndarray, move: np.ndarray, band: float
+def step_positions(
+    target: np.ndarray,
+    position: np.ndarray,
+    unrealized: np.ndarray,
+    since: np.ndarray,
+    move: np.ndarray,
+    no_trade_band: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same for (E,) episodes."""
-    held, earned, bars = np.empty_like(position), np.empty_like(unrealised), np.empty_like(since)
+    """Return the same as `step_position` for (E,) episodes."""
+    held, earned, bars = np.empty_like(position), np.empty_like(unrealized), np.empty_like(since)
     for i in range(len(target)):
-        held[i], earned[i], bars[i] = after(target[i], position[i], unrealised[i], since[i], move[i], band)
+        held[i], earned[i], bars[i] = step_position(
+            target[i], position[i], unrealized[i], since[i], move[i], no_trade_band
+        )
     return held, earned, bars
 
 
 @njit(cache=True)
-def _follow(score: np.ndarray, first: np.ndarray, band: float) -> np.ndarray:
+def _hold_by_segment(score: np.ndarray, first: np.ndarray, no_trade_band: float) -> np.ndarray:
     position = np.empty(len(score))
     held = 0.0
     for i in range(len(score)):
         if first[i]:
             held = 0.0
-        held = follow(score[i], held, band)
+        held = apply_no_trade_band(score[i], held, no_trade_band)
         position[i] = held
     return position
 
 
-def _starts(segment: np.ndarray, *, rows: int) -> np.ndarray:
-    """True at the first row of each segment, (N,)."""
+def _mark_segment_starts(segment: np.ndarray, *, rows: int) -> np.ndarray:
+    """Return (N,) bool: the first row of each segment. Raise ValueError where a segment's rows are not contiguous."""
     first = np.ones(rows, dtype=bool)
     first[1:] = np.diff(segment) != 0
     started = segment[first]
@@ -133,13 +152,14 @@ def _starts(segment: np.ndarray, *, rows: int) -> np.ndarray:
     seen_before[np.unique(started, return_index=True)[1]] = False
     if seen_before.any():
         row = int(np.flatnonzero(first)[np.argmax(seen_before)])
-        raise ValueError(f"segment {segment[row]} comes back at row {row}; rows must stand segment by segment")
+        raise ValueError(f"segment {segment[row]} starts again at row {row}; sort the rows by segment")
     return first
 
 
-def _finite(name: str, values: np.ndarray) -> np.ndarray:
+def _check_finite(name: str, values: np.ndarray) -> np.ndarray:
+    """Return `values` as float64; raise ValueError, naming the first row, where one is not finite."""
     values = np.asarray(values, dtype=np.float64)
     if not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise ValueError(f"{name}: {values[row]} at row {row}; only finite numbers can be traded")
+        raise ValueError(f"{name}: {values[row]} at row {row}; only finite values can be traded")
     return values

@@ -1,4 +1,4 @@
-"""Small Samples whose truth is known, for tests that need a model to find it."""
+"""Small Samples with a planted signal, for tests in which a model has to learn it."""
 
 from dataclasses import replace
 
@@ -11,20 +11,20 @@ ROWS, COLUMNS = 8000, 8
 TRAIN, VALID, TEST = np.arange(200, 4800), np.arange(5200, 6400), np.arange(6600, 8000)
 
 
-def planted_signal(x: np.ndarray) -> np.ndarray:
-    """What can be known of y: a step, a slope and a product of columns; the last columns mean nothing."""
+def plant_signal(x: np.ndarray) -> np.ndarray:
+    """Return (n,) the predictable part of y: a step, a slope and a product of columns; the last columns are noise."""
     return np.where(x[:, 0] > 0.3, 1.0, -1.0) + x[:, 1] + 0.5 * x[:, 2] * x[:, 3]
 
 
-def planted(kind: str, *, seed: int) -> Samples:
-    """Two segments of bars whose y, of the given kind of target, follows the signal and as much noise again.
+def plant_samples(kind: str, *, seed: int) -> Samples:
+    """Return two segments of bars whose y, of the given kind of target, is the signal plus as much noise.
 
-    TRAIN ends before segment 0 does; VALID and TEST lie in segment 1, which begins at row 5000, with room for a window.
+    TRAIN ends before segment 0 does. VALID and TEST lie in segment 1, which begins at row 5000, a window before VALID.
     """
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(ROWS, COLUMNS)).astype(np.float32)
-    x[rng.random(ROWS) < 0.3, 1] = 0.0  # a column that often says nothing, as a volume does
-    value = planted_signal(x) / 2 + rng.normal(size=ROWS)
+    x[rng.random(ROWS) < 0.3, 1] = 0.0  # a column that is often zero, as a volume is
+    value = plant_signal(x) / 2 + rng.normal(size=ROWS)
     y = {
         "return": value.astype(np.float32),
         "position": value.astype(np.float32),
@@ -44,12 +44,12 @@ def planted(kind: str, *, seed: int) -> Samples:
     )
 
 
-def spoilt(samples: Samples) -> Samples:
-    """The same, but for nonsense in y and move outside TRAIN and VALID, and in x where no window of theirs reaches."""
-    seen = np.concatenate([TRAIN, VALID])
-    unseen = np.setdiff1d(np.arange(ROWS), seen)
+def corrupt_unseen(samples: Samples) -> Samples:
+    """Return a copy with invalid y and move outside TRAIN and VALID, and NaN in x after both."""
+    used = np.concatenate([TRAIN, VALID])
+    unused = np.setdiff1d(np.arange(ROWS), used)
     beyond = np.concatenate([np.arange(TRAIN[-1] + 1, 5000), np.arange(VALID[-1] + 1, ROWS)])
     x, y, move = samples.x.copy(), samples.y.copy(), samples.move.copy()
-    x[beyond], move[unseen] = np.nan, np.nan
-    y[unseen] = -1 if np.issubdtype(y.dtype, np.integer) else np.nan
+    x[beyond], move[unused] = np.nan, np.nan
+    y[unused] = -1 if np.issubdtype(y.dtype, np.integer) else np.nan
     return replace(samples, x=x, y=y, move=move)

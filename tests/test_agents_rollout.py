@@ -1,4 +1,4 @@
-"""A policy rolled forward over many bars does what it does bar by bar, deployed or not."""
+"""A rollout over many bars gives the positions of a policy that steps bar by bar, deployed or not."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,75 +8,76 @@ import onnxruntime
 import pytest
 
 from pipeline import trading
-from pipeline.models.agents.environments.gym import TradingEnv
-from tests.agents import BAND, COSTS, FEW, TEST, TRAIN, VALID, agent, market, world
+from pipeline.models.agents.engine.audit import count_flips
+from pipeline.models.agents.environments.gymnasium_env import TradingEnv
+from tests.agents import BAND, COSTS, SHORT, TEST, TRAIN, VALID, build_agent, make_market, simulate_market
 
-ROWS = np.concatenate([TEST[:700], TEST[900:1300]])  # with a hole: two runs
+ROWS = np.concatenate([TEST[:700], TEST[900:1300]])  # with a gap: two runs
 
 
 @pytest.fixture(scope="module", params=["d4pg", "marl"])
 def fitted(request: pytest.FixtureRequest):
-    samples, _ = world(signal=0.3, seed=0)
-    model = agent(request.param, samples, episodes=64)
+    samples, _ = simulate_market(signal=0.3, seed=0)
+    model = build_agent(request.param, samples, num_episodes=64)
     model.fit(samples, TRAIN, VALID)
     return samples, model
 
 
-def bar_by_bar(samples, rows: np.ndarray, decide) -> np.ndarray:
-    """(n,) positions wanted by one who steps through the environment, one run of rows after another."""
-    env, wanted = TradingEnv(market(samples, rows, episode_bars=10_000)), []
+def step_bar_by_bar(samples, rows: np.ndarray, decide) -> np.ndarray:
+    """(n,) target positions in the environment, one run of rows after another."""
+    env, targets = TradingEnv(make_market(samples, rows, episode_bars=10_000)), []
     for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
         seen, _ = env.reset(options={"row": int(run[0])})
         for _ in run:
-            wanted.append(decide(seen))
-            seen, *_ = env.step(np.array([wanted[-1]]))
-    return np.array(wanted, dtype=np.float32)
+            targets.append(decide(seen))
+            seen, *_ = env.step(np.array([targets[-1]]))
+    return np.array(targets, dtype=np.float32)
 
 
-def test_the_exported_graph_rolled_forward_bar_by_bar_gives_the_positions_of_the_bulk(fitted, tmp_path: Path):
+def test_the_exported_graph_stepped_bar_by_bar_gives_the_positions_of_the_rollout(fitted, tmp_path: Path):
     samples, model = fitted
     model.to_onnx(tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    theirs = bar_by_bar(samples, ROWS, lambda seen: session.run(["answer"], {"inputs": seen[None]})[0][0, 0])
+    theirs = step_bar_by_bar(samples, ROWS, lambda seen: session.run(["answer"], {"inputs": seen[None]})[0][0, 0])
     score, runs = model.score(samples, ROWS), (TEST[900] <= ROWS).astype(np.int32)
     assert theirs == pytest.approx(score, abs=1e-5)
-    held = [trading.backtest(each, runs, samples.move[ROWS], **COSTS) for each in (score, theirs)]
+    held = [trading.run_backtest(each, runs, samples.move[ROWS], **COSTS) for each in (score, theirs)]
     assert held[0].position == pytest.approx(held[1].position, abs=1e-5)
-    assert np.array_equal(held[0].turnover > 0, held[1].turnover > 0)  # no decision is another
+    assert np.array_equal(held[0].turnover > 0, held[1].turnover > 0)  # no decision to trade differs
     assert (held[0].turnover > 0).sum() > 50
 
 
-def test_the_bulk_is_what_torch_answers_to_what_was_observed(fitted):
+def test_the_rollout_is_what_torch_predicts_for_its_observations(fitted):
     samples, model = fitted
     inputs = model.inputs(samples, ROWS)
-    assert model.predict(inputs)[:, 0] == pytest.approx(model.answer(samples, ROWS)[:, 0], abs=1e-6)
+    assert model.predict(inputs)[:, 0] == pytest.approx(model.predict_rows(samples, ROWS)[:, 0], abs=1e-6)
     assert np.array_equal(inputs[:, :3], samples.x[ROWS])
-    assert (inputs[[0, 700], 3:] == 0).all()  # each run begins flat
-    held = trading.positions(model.score(samples, ROWS[:700]), np.zeros(700, np.int32), band=BAND)
+    assert (inputs[[0, 700], 3:] == 0).all()  # each run starts flat
+    held = trading.hold_positions(model.score(samples, ROWS[:700]), np.zeros(700, np.int32), no_trade_band=BAND)
     assert inputs[1:700, 3] == pytest.approx(held[:-1], abs=1e-7)
 
 
-def test_rows_may_be_asked_for_in_any_order(fitted):
+def test_rows_may_be_predicted_in_any_order(fitted):
     samples, model = fitted
     order = np.random.default_rng(0).permutation(len(ROWS))
-    assert np.array_equal(model.answer(samples, ROWS[order]), model.answer(samples, ROWS)[order])
+    assert np.array_equal(model.predict_rows(samples, ROWS[order]), model.predict_rows(samples, ROWS)[order])
 
 
-def test_a_graph_that_decides_otherwise_is_seen(fitted, tmp_path: Path):
+def test_a_graph_that_decides_differently_is_counted(fitted, tmp_path: Path):
     samples, model = fitted
-    other = agent(type(model).__name__.lower(), samples, seed=2, **FEW)
+    other = build_agent(type(model).__name__.lower(), samples, seed=2, **SHORT)
     other.fit(samples, TRAIN, VALID)
     other.to_onnx(tmp_path / "model.onnx")
     inputs = model.inputs(samples, ROWS)
-    assert model.flipped(inputs, tmp_path / "model.onnx").mean() > 0.05
+    assert count_flips(model, inputs, tmp_path / "model.onnx").mean() > 0.05
     model.to_onnx(tmp_path / "model.onnx")
-    assert not model.flipped(inputs, tmp_path / "model.onnx").any()
+    assert not count_flips(model, inputs, tmp_path / "model.onnx").any()
 
 
-def test_a_move_that_the_agent_sees_changes_what_it_does_later_and_never_before(fitted):
+def test_a_changed_move_changes_later_predictions_and_never_earlier_ones(fitted):
     samples, model = fitted
     move = samples.move.copy()
     move[ROWS[400:500]] *= -1
-    before, after = (model.answer(each, ROWS[:700])[:, 0] for each in (samples, replace(samples, move=move)))
+    before, after = (model.predict_rows(each, ROWS[:700])[:, 0] for each in (samples, replace(samples, move=move)))
     assert np.array_equal(before[:401], after[:401])
     assert not np.array_equal(before[401:], after[401:])

@@ -10,20 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 import pipeline
-from pipeline import bootstrap, labels, overfitting
+from pipeline import labels
+from pipeline.evaluation import bootstrap, overfitting
 from pipeline.features import engine
-from pipeline.models.base import Shape, build
-from pipeline.sources import simulated
+from pipeline.market import simulated
+from pipeline.models.base import Shape
 from pipeline.stages import baseline
-from tests.data import TEST, TRAIN, VALID, planted
+from tests.data import TEST, TRAIN, VALID, plant_samples
+from tests.params import BLOCKS, PARAMS, build_model, kind_of
 
-PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
 DIGESTS = json.loads(Path(__file__).with_suffix(".json").read_text())
-BLOCKS = PARAMS["models"] | PARAMS["shelf"]
-SMALL = {"epochs": 2, "episodes": 16, "warm_up": 300, "rounds": 2}
+SMALL = {"epochs": 2, "num_episodes": 16, "learning_starts": 300, "num_evaluations": 2, "num_boost_round": 2}
 pytestmark = pytest.mark.skipif(not pipeline.has_avx2(), reason="without AVX2 and FMA bytes may differ")
 
 
@@ -52,28 +51,28 @@ def test_features(bars):
 
 @pytest.mark.parametrize("target", PARAMS["datasets"]["klines"]["targets"])
 def test_labels(bars, target):
-    table = labels.build(bars, PARAMS["datasets"]["klines"]["targets"][target]).table
+    table = labels.make_labels(bars, PARAMS["datasets"]["klines"]["targets"][target]).table
     assert digest(table["y"].to_numpy(), table["raw"].to_numpy()) == DIGESTS[f"labels {target}"]
 
 
 @pytest.mark.parametrize("kind", ["return", "barrier"])
 def test_the_linear_baseline(kind):
-    samples = planted(kind, seed=1)
-    answer = baseline.linear_answer(samples, train=TRAIN, test=TEST, classes=len(labels.OUTPUTS[kind]), l2=0.01)
-    assert digest(answer) == DIGESTS[f"linear {kind}"]
+    samples = plant_samples(kind, seed=1)
+    prediction = baseline.predict_linear(samples, train=TRAIN, test=TEST, classes=len(labels.OUTPUTS[kind]), l2=0.01)
+    assert digest(prediction) == DIGESTS[f"linear {kind}"]
 
 
 def test_statistics_of_overfitting():
     returns = np.random.default_rng(0).standard_t(4, (4000, 6)) / 1e3
-    result, correlation = overfitting.pbo(returns, blocks=8), overfitting.correlation(returns)
-    numbers = [result.slope, overfitting.effective_trials(correlation)]
+    result, correlation = overfitting.pbo(returns, blocks=8), overfitting.correlate_trials(returns)
+    numbers = [result.slope, overfitting.count_effective_trials(correlation)]
     assert digest(result.logits, result.in_sample, correlation, np.array(numbers)) == DIGESTS["overfitting"]
 
 
 def test_the_bootstrap():
     returns = np.random.default_rng(0).standard_t(4, (4000, 6)) / 1e3
     paths = {"a": returns[:, :3], "b": returns[:, 3:]}
-    found = bootstrap.certainty(paths, {"a": 0, "b": 1}, confidence=0.9, resamples=200, seed=1)
+    found = bootstrap.compare_sharpes(paths, {"a": 0, "b": 1}, confidence=0.9, resamples=200, seed=1)
     numbers = [*found.intervals["a"], *found.intervals["b"], found.pairs[0].p_value, found.block_bars]
     assert digest(np.array(numbers)) == DIGESTS["bootstrap"]
 
@@ -85,11 +84,10 @@ def test_a_fit_of_every_model(name):
 
 def fitted(name: str) -> np.ndarray:
     """(n, outputs) predictions of a small fit."""
-    block = BLOCKS[name]
-    kind = PARAMS["datasets"]["klines"]["targets"][block["target"]]["kind"]
-    samples = planted(kind, seed=1)
-    shared = {key: SMALL.get(key, value) for key, value in PARAMS[block["family"]].items()}
-    block = block | {"build": {key: SMALL.get(key, value) for key, value in block["build"].items()}}
-    model = build(block, Shape(columns=samples.columns, outputs=labels.OUTPUTS[kind]), shared=shared, seed=7)
+    samples = plant_samples(kind_of(name), seed=1)
+    known = BLOCKS[name][1]["hyperparameters"].keys() | PARAMS[BLOCKS[name][0]].keys()
+    changes = {key: value for key, value in SMALL.items() if key in known}
+    shape = Shape(columns=samples.columns, outputs=labels.OUTPUTS[kind_of(name)])
+    model = build_model(name, shape, seed=7, changes=changes)
     model.fit(samples, TRAIN[:2400], VALID[:600])
-    return model.answer(samples, TEST[:300])
+    return model.predict_rows(samples, TEST[:300])

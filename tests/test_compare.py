@@ -4,99 +4,107 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import overfitting, plots, workspace
-from pipeline.returns import Returns, aligned
+from pipeline import artifacts
+from pipeline.evaluation import overfitting
+from pipeline.evaluation.comparison import compare_models
+from pipeline.evaluation.returns import Returns, align_models
+from pipeline.reporting import plots
 from pipeline.stages import compare
 
 YEAR = 525_600.0
 
 
-def returns(paths, holdout=None):
-    """A model's returns at minutes 0, 1, ...; the holdout follows."""
+def make_returns(paths, holdout=None):
+    """Return a model's returns at minutes 0, 1, ...; the holdout follows."""
     paths = np.asarray(paths, dtype=np.float64)
     holdout = np.zeros(2) if holdout is None else holdout
     time = 60_000 * np.arange(len(paths) + len(holdout))
     return Returns(time=time[: len(paths)], paths=paths, holdout_time=time[len(paths) :], holdout=holdout)
 
 
-PROBED = {
+SENSITIVITY = {
     "target": "return_5",
-    "factors": [0, 0.5, 2],
+    "embargo_factors": [0, 0.5, 2],
     "embargo_bars": [0, 5, 20],
     "ic": [0.3, 0.2, 0.1],
-    "edge_ic": [0.5, 0.25, 0.125],
-    "edge_ic_low": [0.4, 0.15, 0.025],
-    "edge_ic_high": [0.6, 0.35, 0.225],
-    "why": None,
+    "boundary_ic": [0.5, 0.25, 0.125],
+    "boundary_ic_low": [0.4, 0.15, 0.025],
+    "boundary_ic_high": [0.6, 0.35, 0.225],
+    "reason": None,
     "guard": {"guard": "embargo_sensitivity", "severity": "warning", "message": "suspected leakage", "figures": {}},
 }
-UNPROBED = {
+NOT_MEASURED = {
     "target": "return_5",
-    "why": "no multiples",
-    "guard": {"guard": "embargo_sensitivity", "severity": "ok", "message": "not probed: no multiples", "figures": {}},
+    "reason": "no multiples",
+    "guard": {"guard": "embargo_sensitivity", "severity": "ok", "message": "not measured: no multiples", "figures": {}},
 }
 
 
-def model(mean, *, seed, rows=4000, paths=3):
+def simulate_model(mean, *, seed, rows=4000, paths=3):
     rng = np.random.default_rng(seed)
-    return returns(rng.normal(mean, 1e-3, size=(rows, paths)), rng.normal(mean, 1e-3, size=500))
+    return make_returns(rng.normal(mean, 1e-3, size=(rows, paths)), rng.normal(mean, 1e-3, size=500))
 
 
-IDLE = returns(np.zeros((4000, 3)), np.zeros(500))
+IDLE = make_returns(np.zeros((4000, 3)), np.zeros(500))
 
 
-def compared(models, **changes):
+def compare_small(models, **changes):
     block = {"blocks": 8, "confidence": 0.95, "resamples": 99, "earlier_trials": 0} | changes
-    return compare.compared(models, YEAR, len(models), 0, **block)
+    return compare_models(models, YEAR, len(models), 0, **block)
 
 
 def test_the_median_path_is_one_path_not_a_mean_of_them():
-    assert returns([[1.0, 2.0, -1.0], [-1.0, 1.0, -2.0], [2.0, 3.0, -1.5]]).median == 0
+    assert make_returns([[1.0, 2.0, -1.0], [-1.0, 1.0, -2.0], [2.0, 3.0, -1.5]]).median_path == 0
 
 
 def test_the_best_model_stands_first_and_one_that_never_trades_last():
-    board = compared({"idle": IDLE, "poor": model(-1e-4, seed=1), "good": model(2e-4, seed=2)}).board
+    board = compare_small(
+        {"idle": IDLE, "poor": simulate_model(-1e-4, seed=1), "good": simulate_model(2e-4, seed=2)}
+    ).leaderboard
     assert list(board) == ["good", "poor", "idle"]
     assert np.isnan([board["idle"][name] for name in ("dsr", "dsr_effective", "sharpe_low", "sharpe_high")]).all()
-    assert board["idle"]["why"] == "no trade"
+    assert board["idle"]["reason"] == "no trade"
 
 
 def test_the_deflated_sharpe_is_that_of_the_median_path_with_the_number_of_trials():
-    models = {"a": model(1e-4, seed=1), "b": model(2e-5, seed=2)}
-    board = compared(models, earlier_trials=18).board
+    models = {"a": simulate_model(1e-4, seed=1), "b": simulate_model(2e-5, seed=2)}
+    board = compare_small(models, earlier_trials=18).leaderboard
     ratios = {name: np.median(found.sharpes) for name, found in models.items()}
-    moments = overfitting.sharpe_moments(models["a"].paths[:, models["a"].median])
+    moments = overfitting.estimate_moments(models["a"].paths[:, models["a"].median_path])
     assert moments["sharpe"] == pytest.approx(ratios["a"])
     expected = overfitting.deflated_sharpe(**moments, variance=np.var(list(ratios.values()), ddof=1), trials=20)
     assert board["a"]["dsr"] == pytest.approx(expected)
-    assert compared(models).board["a"]["dsr"] > expected
+    assert compare_small(models).leaderboard["a"]["dsr"] > expected
 
 
 def test_more_trials_before_these_lower_the_deflated_sharpe():
-    models = {"a": model(5e-5, seed=1), "b": model(0.0, seed=2)}
-    dsr = [compared(models, earlier_trials=trials).board["a"]["dsr"] for trials in (0, 10, 1000)]
+    models = {"a": simulate_model(5e-5, seed=1), "b": simulate_model(0.0, seed=2)}
+    dsr = [compare_small(models, earlier_trials=trials).leaderboard["a"]["dsr"] for trials in (0, 10, 1000)]
     assert dsr == sorted(dsr, reverse=True)
     assert len(set(dsr)) == 3
 
 
-def test_trials_that_are_alike_count_as_one_and_those_not_known_in_full():
-    """Two models that are one, an idle one, another; one model of another dataset, and seven thrown away."""
-    twin, block = model(1e-4, seed=1), {"blocks": 8, "confidence": 0.95, "resamples": 99, "earlier_trials": 7}
-    larger = returns(3.0 * twin.paths, twin.holdout)
-    models = {"a": twin, "b": larger, "idle": IDLE, "c": model(2e-5, seed=2)}
-    report = compare.compared(models, YEAR, 5, 0, **block)
+def test_equal_trials_count_as_one_and_unknown_ones_in_full():
+    """Two equal models, an idle one, another; one model of another dataset, and seven dropped before."""
+    original, block = (
+        simulate_model(1e-4, seed=1),
+        {"blocks": 8, "confidence": 0.95, "resamples": 99, "earlier_trials": 7},
+    )
+    larger = make_returns(3.0 * original.paths, original.holdout)
+    models = {"a": original, "b": larger, "idle": IDLE, "c": simulate_model(2e-5, seed=2)}
+    report = compare_models(models, YEAR, 5, 0, **block)
     assert report.trials == 12
     assert report.effective_trials == pytest.approx(1 + 1 + 1 + 1 + 7, abs=0.05)
-    assert report.board["a"]["psr"] > report.board["a"]["dsr_effective"] > report.board["a"]["dsr"]
-    headline = compare.headline(report, PROBED)
+    assert report.leaderboard["a"]["psr"] > report.leaderboard["a"]["dsr_effective"] > report.leaderboard["a"]["dsr"]
+    headline = compare.make_headline(report, SENSITIVITY)
     assert headline["effective_trials"] == report.effective_trials
-    assert headline["best_dsr"] == pytest.approx(report.board["a"]["dsr"])  # the conservative one
+    assert headline["best_dsr"] == pytest.approx(report.leaderboard["a"]["dsr"])  # the conservative one
 
 
 def test_the_sharpe_lies_in_its_interval_and_a_longer_record_makes_it_narrower():
     widths = []
     for rows in (1000, 4000, 16_000):
-        figures = compared({"a": model(1e-4, seed=1, rows=rows)}).board["a"]
+        figures = compare_small({"a": simulate_model(1e-4, seed=1, rows=rows)}).leaderboard["a"]
         assert figures["sharpe_low"] < figures["sharpe"] < figures["sharpe_high"]
         widths.append(figures["sharpe_high"] - figures["sharpe_low"])
     assert widths[0] / widths[1] == pytest.approx(2, rel=0.3)
@@ -106,19 +114,23 @@ def test_the_sharpe_lies_in_its_interval_and_a_longer_record_makes_it_narrower()
 def test_a_model_that_trades_twice_has_no_interval_and_says_why():
     paths = np.zeros((4000, 3))
     paths[[10, 3000]] = 1e-3
-    figures = compared({"rare": returns(paths), "usual": model(1e-4, seed=1)}).board["rare"]
+    figures = compare_small({"rare": make_returns(paths), "usual": simulate_model(1e-4, seed=1)}).leaderboard["rare"]
     assert np.isnan([figures["sharpe_low"], figures["sharpe_high"]]).all()
-    assert figures["why"] == "no interval: too few trades, many resamples have none"
+    assert figures["reason"] == "no interval: too few trades, many resamples have none"
 
 
-def test_of_two_models_the_better_is_named_first_whatever_their_order():
+def test_the_better_of_two_models_is_named_first_in_any_order():
     common = np.random.default_rng(3).normal(0, 1e-3, size=(4000, 3))
-    good, poor, own = returns(common + 1e-4), returns(common), np.random.default_rng(4).normal(0, 2e-4, size=(4000, 3))
+    good, poor, own = (
+        make_returns(common + 1e-4),
+        make_returns(common),
+        np.random.default_rng(4).normal(0, 2e-4, size=(4000, 3)),
+    )
     for models in (
-        {"good": good, "poor": returns(poor.paths + own)},
-        {"poor": returns(poor.paths + own), "good": good},
+        {"good": good, "poor": make_returns(poor.paths + own)},
+        {"poor": make_returns(poor.paths + own), "good": good},
     ):
-        (pair,) = compared(models).pairs
+        (pair,) = compare_small(models).pairs
         assert (pair.a, pair.b, pair.verdict) == ("good", "poor", "good better than poor")
         ratios = [np.mean(models[name].sharpes) for name in ("good", "poor")]
         assert pair.difference == pytest.approx((ratios[0] - ratios[1]) * np.sqrt(YEAR))
@@ -126,74 +138,76 @@ def test_of_two_models_the_better_is_named_first_whatever_their_order():
 
 
 def test_one_model_has_a_sharpe_but_no_pbo_and_says_why():
-    report = compared({"a": model(1e-4, seed=1)})
-    headline = compare.headline(report, PROBED)
+    report = compare_small({"a": simulate_model(1e-4, seed=1)})
+    headline = compare.make_headline(report, SENSITIVITY)
     assert np.isnan(headline["pbo"])
-    assert headline["why"] == "no PBO: fewer than two models trade, there is nothing to choose from"
-    assert report.board["a"]["dsr"] == report.board["a"]["psr"]  # a single trial is not deflated
-    assert "nothing to tell apart" in compare.markdown("klines", report, PROBED)
+    assert headline["reason"] == "no PBO: fewer than two models trade, there is nothing to choose from"
+    assert report.leaderboard["a"]["dsr"] == report.leaderboard["a"]["psr"]  # a single trial is not deflated
+    assert "nothing to compare" in compare.render_page("klines", report, SENSITIVITY)
 
 
 def test_the_table_shows_a_sharpe_with_its_interval_and_a_dash_where_a_figure_is_undefined():
-    page = compare.markdown("klines", compared({"idle": IDLE, "good": model(2e-4, seed=2)}), PROBED)
+    page = compare.render_page(
+        "klines", compare_small({"idle": IDLE, "good": simulate_model(2e-4, seed=2)}), SENSITIVITY
+    )
     assert "| idle | – | – | – |" in page
     assert re.search(r"\| good \| [\d.]+ \[[\d.]+, [\d.]+\] \|", page)
 
 
-def test_the_page_says_which_models_are_known_to_differ_and_which_are_not():
-    models = {"good": model(5e-4, seed=1), "a": model(0.0, seed=2), "b": model(0.0, seed=3)}
-    page = compare.markdown("klines", compared(models), PROBED)
+def test_the_page_says_which_models_differ_significantly_and_which_do_not():
+    models = {"good": simulate_model(5e-4, seed=1), "a": simulate_model(0.0, seed=2), "b": simulate_model(0.0, seed=3)}
+    page = compare.render_page("klines", compare_small(models), SENSITIVITY)
     assert "- good better than a by " in page
     assert "- good better than b by " in page
     assert re.search(r"- not distinguishable: (a and b|b and a)\n", page)
 
 
-def test_a_score_that_falls_with_the_embargo_is_named_with_its_fall():
-    report = compared({})
-    page = compare.markdown("klines", report, PROBED)
+def test_a_score_that_falls_with_the_embargo_is_reported_with_its_drop():
+    report = compare_small({})
+    page = compare.render_page("klines", report, SENSITIVITY)
     assert "Embargo: suspected leakage." in page
     assert "| 0.5 | 5 | 0.25 [0.15, 0.35] | 0.2 |" in page
-    assert compare.headline(report, PROBED)["embargo_fall"] == 0.375
-    assert compare.embargo(PROBED).axes[0].get_title(loc="left") == "return_5: SUSPECTED LEAKAGE"
+    assert compare.make_headline(report, SENSITIVITY)["embargo_ic_drop"] == 0.375
+    assert compare.plot_sensitivity(SENSITIVITY).axes[0].get_title(loc="left") == "return_5: SUSPECTED LEAKAGE"
 
 
-def test_where_the_embargo_was_not_probed_the_page_says_why():
-    report = compared({})
-    assert compare.markdown("klines", report, UNPROBED).endswith("Embargo: not probed: no multiples.\n")
-    assert np.isnan(compare.headline(report, UNPROBED)["embargo_fall"])
-    assert compare.headline(report, UNPROBED)["why"].endswith("no multiples")
-    assert compare.embargo(UNPROBED).axes[0].get_title(loc="left") == "not probed: no multiples"
+def test_where_the_sensitivity_was_not_measured_the_page_says_why():
+    report = compare_small({})
+    assert compare.render_page("klines", report, NOT_MEASURED).endswith("Embargo: not measured: no multiples.\n")
+    assert np.isnan(compare.make_headline(report, NOT_MEASURED)["embargo_ic_drop"])
+    assert compare.make_headline(report, NOT_MEASURED)["reason"].endswith("no multiples")
+    assert compare.plot_sensitivity(NOT_MEASURED).axes[0].get_title(loc="left") == "not measured: no multiples"
 
 
 def test_negative_earlier_trials_are_refused():
     with pytest.raises(ValueError, match=r"compare\.earlier_trials is -1"):
-        compared({"a": model(0.0, seed=1)}, earlier_trials=-1)
+        compare_small({"a": simulate_model(0.0, seed=1)}, earlier_trials=-1)
 
 
-def test_a_model_that_never_trades_lends_no_rank_to_those_that_lose():
-    losers = {"a": model(-1e-4, seed=1), "b": model(-1e-4, seed=2)}
-    assert compared(losers | {"idle": IDLE}).overfit.pbo == compared(losers).overfit.pbo
+def test_a_model_that_never_trades_does_not_raise_the_rank_of_those_that_lose():
+    losers = {"a": simulate_model(-1e-4, seed=1), "b": simulate_model(-1e-4, seed=2)}
+    assert compare_small(losers | {"idle": IDLE}).cscv.pbo == compare_small(losers).cscv.pbo
 
 
-def test_a_path_that_never_trades_earned_nothing_and_does_not_rank_above_those_that_won():
+def test_a_path_that_never_trades_has_return_zero_and_ranks_below_those_that_won():
     paths = np.zeros((4000, 5))
     paths[:, :3] = np.random.default_rng(0).normal([-2e-4, -1e-4, 1e-4], 1e-3, size=(4000, 3))
-    found = returns(paths)
-    assert not found.paths[:, found.median].any()
+    found = make_returns(paths)
+    assert not found.paths[:, found.median_path].any()
 
 
 def test_models_are_compared_on_the_bars_that_all_of_them_cover():
-    a, b = model(1e-4, seed=1), model(1e-4, seed=2)
-    late = Returns(b.time + 60_000 * 100, b.paths, b.holdout_time, b.holdout)
-    found = aligned({"a": a, "late": late})
-    assert found["a"].time.tolist() == found["late"].time.tolist() == a.time[100:].tolist()
+    a, b = simulate_model(1e-4, seed=1), simulate_model(1e-4, seed=2)
+    later = Returns(b.time + 60_000 * 100, b.paths, b.holdout_time, b.holdout)
+    found = align_models({"a": a, "later": later})
+    assert found["a"].time.tolist() == found["later"].time.tolist() == a.time[100:].tolist()
     np.testing.assert_array_equal(found["a"].paths, a.paths[100:])
-    np.testing.assert_array_equal(found["late"].paths, b.paths[:-100])
+    np.testing.assert_array_equal(found["later"].paths, b.paths[:-100])
     with pytest.raises(ValueError, match="a, never have no bar in common"):
-        aligned({"a": a, "never": Returns(b.time + 10**9, b.paths, b.holdout_time, b.holdout)})
+        align_models({"a": a, "never": Returns(b.time + 10**9, b.paths, b.holdout_time, b.holdout)})
 
 
-def test_what_evaluate_wrote_is_read_by_path_and_time(tmp_path):
+def test_the_returns_of_evaluate_are_read_by_path_and_time(tmp_path):
     table = pd.DataFrame({"path": [-1, 1, 1, 0, 0], "time": [30, 10, 20, 20, 10], "net": [0.5, 0.1, 0.2, 0.3, 0.4]})
     table.to_parquet(tmp_path / "a.parquet")
     found = Returns.load(tmp_path / "a.parquet")
@@ -201,16 +215,18 @@ def test_what_evaluate_wrote_is_read_by_path_and_time(tmp_path):
     assert (found.holdout_time.tolist(), found.holdout.tolist()) == ([30], [0.5])
 
 
-def test_a_dataset_without_a_model_has_an_empty_board():
-    headline = compare.headline(compared({}), PROBED)
+def test_a_dataset_without_a_model_has_an_empty_leaderboard():
+    headline = compare.make_headline(compare_small({}), SENSITIVITY)
     assert headline["best"] is None
     assert np.isnan(headline["best_dsr"])
 
 
 def test_the_same_params_give_the_same_report():
-    models = {"a": model(1e-4, seed=1), "b": model(2e-5, seed=2)}
-    assert compared(models).pairs == compared(models).pairs
-    assert compare.markdown("klines", compared(models), PROBED) == compare.markdown("klines", compared(models), PROBED)
+    models = {"a": simulate_model(1e-4, seed=1), "b": simulate_model(2e-5, seed=2)}
+    assert compare_small(models).pairs == compare_small(models).pairs
+    assert compare.render_page("klines", compare_small(models), SENSITIVITY) == compare.render_page(
+        "klines", compare_small(models), SENSITIVITY
+    )
 
 
 @pytest.mark.parametrize(
@@ -218,18 +234,19 @@ def test_the_same_params_give_the_same_report():
     [
         {},
         {"idle": IDLE},
-        {"a": model(1e-4, seed=1, paths=1)},
-        {"a": model(1e-4, seed=1), "b": model(0.0, seed=2), "idle": IDLE},
-        {name: model(0.0, seed=seed, rows=400, paths=50) for seed, name in enumerate("abcde")},
+        {"a": simulate_model(1e-4, seed=1, paths=1)},
+        {"a": simulate_model(1e-4, seed=1), "b": simulate_model(0.0, seed=2), "idle": IDLE},
+        {name: simulate_model(0.0, seed=seed, rows=400, paths=50) for seed, name in enumerate("abcde")},
     ],
     ids=["none", "idle", "one of one path", "three", "five of fifty paths"],
 )
-def test_every_comparison_has_its_pictures_the_same_each_time(models, tmp_path, monkeypatch):
+def test_every_comparison_has_its_pictures_the_same_each_time(models, tmp_path):
     drawn = []
-    for folder in ("first", "second"):
-        monkeypatch.setattr(workspace, "PLOTS", tmp_path / folder)
-        compare.draw("klines", models, compared(models), PROBED, bars_per_year=YEAR)
-        drawn.append({file.name: file.read_bytes() for file in (tmp_path / folder / "compare_klines").iterdir()})
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        figures = compare.plot_comparison("klines", models, compare_small(models), SENSITIVITY, bars_per_year=YEAR)
+        for name, figure in figures.items():
+            artifacts.write_figure(folder / f"{name}.png", figure)
+        drawn.append({file.name: file.read_bytes() for file in folder.iterdir()})
     assert sorted(drawn[0]) == [
         "degradation.png",
         "embargo.png",
@@ -242,17 +259,17 @@ def test_every_comparison_has_its_pictures_the_same_each_time(models, tmp_path, 
 
 
 def test_a_fan_ends_where_its_paths_end_and_a_picture_does_not_hold_every_bar():
-    found = model(1e-4, seed=1)
-    fan = compare.fan(found)
+    found = simulate_model(1e-4, seed=1)
+    fan = compare.make_fan(found)
     assert len(fan.time) == plots.MAX_POINTS
     assert (fan.time[0], fan.time[-1]) == (found.time[0], found.time[-1])
     np.testing.assert_allclose(fan.paths[:, -1], np.prod(1.0 + found.paths, axis=0))
     assert fan.holdout[-1] == pytest.approx(np.prod(1.0 + found.holdout))
 
 
-def test_the_red_of_the_logits_is_the_pbo():
+def test_the_red_share_of_the_logits_is_the_pbo():
     result = overfitting.pbo(np.random.default_rng(5).normal(size=(400, 60)), blocks=8)
-    bars = plots.pbo_logits(result.logits, pbo=result.pbo).axes[0].patches
+    bars = plots.plot_pbo_logits(result.logits, pbo=result.pbo).axes[0].patches
     left = sum(bar.get_height() for bar in bars if bar.get_x() + bar.get_width() <= 1e-6)
     assert left == pytest.approx(result.pbo)
     assert sum(bar.get_height() for bar in bars) == pytest.approx(1.0)

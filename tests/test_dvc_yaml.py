@@ -1,6 +1,7 @@
-"""dvc.yaml says what every stage imports: DVC does not follow imports, so a missing dependency is a stale result."""
+"""dvc.yaml lists the code that each stage runs: a missing file is a stale result, a superfluous one a needless fit."""
 
-import ast
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,39 +11,14 @@ import yaml
 from dvc.repo import Repo
 
 ROOT = Path(__file__).parents[1]
-
-
-def imported(module: Path) -> set[Path]:
-    """The modules of `pipeline` that a module imports by name, as files; packages themselves are empty."""
-    tree = ast.parse((ROOT / module).read_text())
-    names = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module}: import from `pipeline`, not relatively"
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    files = {Path(name.replace(".", "/")).with_suffix(".py") for name in names if name.startswith("pipeline")}
-    return {file for file in files if (ROOT / file).is_file()}
-
-
-@cache
-def closure(module: Path) -> frozenset[Path]:
-    """A module and all it imports, however far down."""
-    found, todo = set(), [module]
-    while todo:
-        if (file := todo.pop()) not in found:
-            found.add(file)
-            todo += imported(file)
-    return frozenset(found)
-
-
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+FAMILIES = tuple(PARAMS["models"])
+RUN_MODELS = ("train", "audit", "export", "parity")
 
 
-def stages() -> list:
+def load_stages() -> list:
     """Every stage, those among them that params leave off."""
-    params = PARAMS | {"quantise": PARAMS["quantise"] | {"models": ["lstm"]}}
+    params = PARAMS | {"quantize": PARAMS["quantize"] | {"models": ["nets.lstm"]}}
     with TemporaryDirectory() as folder:
         (Path(folder) / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
         (Path(folder) / "params.yaml").write_text(yaml.safe_dump(params))
@@ -50,74 +26,141 @@ def stages() -> list:
             return list(repo.index.stages)
 
 
-STAGES = stages()
+STAGES = load_stages()
 
 
-def needed(stage) -> set[Path]:
-    """The code that a stage runs: what its module imports, and the plugin that its params name."""
+THIRD_PARTY = "joblib lightgbm matplotlib numba onnx onnxruntime pandas scipy.stats sklearn.linear_model torch xgboost"
+CHILD = """
+import importlib, os, sys
+import pipeline
+for name in sys.argv[1].split(): importlib.import_module(name)
+for line in sys.stdin:  # each line in a fork of its own, in which none of the package's modules is loaded yet
+    reader, writer = os.pipe()
+    if not os.fork():
+        for name in line.split(): importlib.import_module(name)
+        own = (m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "pipeline" and m.__file__)
+        os.write(writer, " ".join(own).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as lines: print(lines.read(), flush=True)
+    os.wait()
+"""
+
+
+@cache
+def start_child() -> subprocess.Popen[str]:
+    """A process that has the third-party libraries loaded, so that each import takes moments."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, THIRD_PARTY], cwd=ROOT, stdin=pipe, stdout=pipe, text=True, bufsize=1
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def end_child():
+    yield
+    child = start_child()
+    child.stdin.close()
+    child.wait()
+    child.stdout.close()
+
+
+@cache
+def import_in_new_process(*modules: str) -> frozenset[str]:
+    """The files of the package that are loaded once these modules have been imported."""
+    child = start_child()
+    child.stdin.write(" ".join(modules) + "\n")
+    files = {Path(file).relative_to(ROOT) for file in child.stdout.readline().split()}
+    return frozenset(file.as_posix() for file in files if (ROOT / file).read_text().strip())
+
+
+def import_stage(stage) -> frozenset[str]:
+    """The files that are loaded when a stage runs: its module, and the plugin that it builds or loads."""
     name, _, key = stage.name.partition("@")
-    code = set(closure(Path(f"pipeline/stages/{name}.py")))
-    if name == "fetch":
-        for source in (ROOT / "pipeline/sources").glob("[!_]*.py"):
-            code |= closure(source.relative_to(ROOT))
-    if name in PLUGGED:
-        code |= plugin(PARAMS["probe"] if name == "probe" else PARAMS["models"][key])
-    return {file.parent if file.parent.name == "engine" else file for file in code}
-
-
-PLUGGED = ("train", "export", "parity", "probe")  # stages that run the plugin of a family
-
-
-def plugin(block) -> set[Path]:
-    """The code of a plugin, and of the whole engine of its family."""
-    family = Path("pipeline/models") / block["family"]
-    code = set(closure(family / f"{block['plugin']}.py"))
-    for file in (ROOT / family / "engine").glob("[!_]*.py"):
-        code |= closure(file.relative_to(ROOT))
-    return code
-
-
-def shared(stage) -> set[Path]:
-    """What plugins of some family import from outside the families: a template lists it for all of them alike."""
-    if stage.name.partition("@")[0] not in PLUGGED:
-        return set()
-    code = set().union(*(plugin(block) for block in PARAMS["models"].values()))
-    families = {block["family"] for block in PARAMS["models"].values()}
-    return {file for file in code if file.parts[1] != "models" or file.parts[2] not in families}
+    verb, _, family = name.partition("_")
+    modules = [f"pipeline.stages.{verb}"]
+    if verb == "fetch":
+        modules += [f"pipeline.market.{source}" for source in ("simulated", "binance", "file")]
+    if verb == "sensitivity":
+        modules.append(f"pipeline.models.trees.{PARAMS['embargo_sensitivity']['plugin']}")
+    if verb in RUN_MODELS:
+        modules.append(f"pipeline.models.{family}.{PARAMS['models'][family][key]['plugin']}")
+        engine = ROOT / "pipeline/models" / family / "engine"
+        modules += [f"pipeline.models.{family}.engine.net"] * (engine / "net.py").exists()
+        modules += [f"pipeline.models.{family}.engine.audit"] * (verb == "parity" and (engine / "audit.py").exists())
+    return import_in_new_process(*modules)
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
-def test_code_deps_are_exactly_what_the_stage_imports(stage):
-    listed = {Path(dep.def_path) for dep in stage.deps if dep.def_path.startswith("pipeline")}
-    folders = {file for file in listed if file.suffix != ".py"}
-    assert {folder.name for folder in folders} <= {"engine"}, (
-        "code deps are files, or the engine of a family as a whole"
-    )
-    assert needed(stage) - listed == set(), f"{stage.name} imports modules that dvc.yaml does not list"
-    assert listed - needed(stage) - shared(stage) == set(), f"{stage.name} lists modules that it does not import"
+def test_code_deps_are_the_modules_that_the_stage_loads(stage):
+    listed = {dep.def_path for dep in stage.deps if dep.def_path.startswith("pipeline")}
+    assert import_stage(stage) - listed == set(), f"{stage.name} loads modules that dvc.yaml lacks: run .ci/update_deps"
+    allowed = import_stage(stage) | code_of_other_plugins(stage)
+    assert listed - allowed == set(), f"{stage.name} lists modules that it does not load: run .ci/update_deps"
+
+
+def code_of_other_plugins(stage) -> frozenset[str]:
+    """The imports of all plugins of the stage's family, which share one template."""
+    verb, _, family = stage.name.partition("@")[0].partition("_")
+    if verb not in RUN_MODELS:
+        return frozenset()
+    plugins = [file.stem for file in (ROOT / "pipeline/models" / family).glob("[!_]*.py")]
+    loaded = import_in_new_process(*(f"pipeline.models.{family}.{plugin}" for plugin in plugins))
+    return loaded - {f"pipeline/models/{family}/{plugin}.py" for plugin in plugins}
+
+
+def test_dvc_yaml_is_what_the_generator_writes():
+    done = subprocess.run([sys.executable, ".ci/update_deps", "--check"], cwd=ROOT, check=False)
+    assert done.returncode == 0
+
+
+def test_no_code_dep_is_a_folder():
+    listed = {dep.def_path for stage in STAGES for dep in stage.deps if dep.def_path.startswith("pipeline")}
+    assert [path for path in listed if not (ROOT / path).is_file()] == []
+
+
+NEVER_FIT = {stage.name for stage in STAGES if stage.name.startswith(("train", "baseline"))}
+TOUCHES = {  # file: the stages that must not run again when it changes
+    "pipeline/reporting/plots.py": {"train", "export", "parity", "audit"},
+    "pipeline/reporting/learning_curves.py": {"train", "export", "parity", "audit"},
+    "pipeline/evaluation/overfitting.py": {"train", "export", "parity", "audit"},
+    "pipeline/evaluation/scoring.py": {"train", "export", "parity", "audit"},
+    "pipeline/leakage/fits.py": {"train", "export", "parity", "baseline"},
+    "pipeline/leakage/findings.py": {"train", "export", "parity", "baseline"},
+    "pipeline/models/torch_runtime/device.py": {"train_trees", "audit_trees", "export_trees", "parity_trees"},
+    "pipeline/models/nets/engine/net.py": {"train_trees", "train_agents", "export_trees", "export_agents"},
+    "pipeline/models/nets/cnn.py": {"train_trees", "train_agents", "train_nets@lstm"},
+    "pipeline/models/agents/marl.py": {"train_trees", "train_nets", "train_agents@d4pg"},
+    "pipeline/trading.py": {"train_trees", "train_nets", "export_trees", "export_nets"},
+    "pipeline/tail_risk.py": {"train_trees", "train_nets", "export_trees", "export_nets"},
+}
+
+
+@pytest.mark.parametrize("file", TOUCHES)
+def test_a_change_makes_nothing_stale_that_does_not_run_it(file):
+    stale = {stage.name for stage in STAGES if file in {dep.def_path for dep in stage.deps}}
+    assert stale, f"no stage depends on {file}"
+    assert [name for name in sorted(stale) if name.startswith(tuple(TOUCHES[file]))] == []
+
+
+def test_costs_of_trading_train_neither_trees_nor_nets():
+    by_params = {stage.name for stage in STAGES for dep in stage.deps if "trading" in getattr(dep, "params", []) or ()}
+    assert {name.partition("_")[0] for name in by_params} == {"evaluate"}
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 def test_every_stage_runs_the_module_of_its_name(stage):
     name, _, key = stage.name.partition("@")
-    assert stage.cmd == f"python -m pipeline.stages.{name} {key}"
+    assert stage.cmd == f"python -m pipeline.stages.{name.partition('_')[0]} {key}"
 
 
-def test_packages_are_empty_so_that_importing_one_runs_no_code():
-    assert [str(file) for file in (ROOT / "pipeline").rglob("__init__.py") if file.read_text().strip()] == []
+def test_subpackages_are_empty_so_that_importing_one_runs_no_code():
+    packages = [file for file in (ROOT / "pipeline").rglob("__init__.py") if file.read_text().strip()]
+    assert packages == [ROOT / "pipeline/__init__.py"]
 
 
-def test_floors_hold_no_stage_imports_another_and_no_noun_imports_upwards():
-    for file in (ROOT / "pipeline").rglob("*.py"):
-        module = file.relative_to(ROOT)
-        rooms = {path.parts[1] for path in imported(module)}
-        assert "stages" not in rooms, f"{module} imports a stage"
-        if "stages" not in module.parts and "models" not in module.parts:
-            assert "models" not in rooms, f"{module} is of the first floor and imports a model"
-
-
-def test_only_workspace_reads_params():
+def test_only_config_reads_params():
     readers = [
         f for f in (ROOT / "pipeline").rglob("*.py") if "params.yaml" in f.read_text() and "open(" in f.read_text()
     ]
-    assert [file.name for file in readers] == ["workspace.py"]
+    assert [file.name for file in readers] == ["config.py"]

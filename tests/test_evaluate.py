@@ -2,20 +2,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import folds, returns, workspace
-from pipeline.predictions import FINAL, record
-from pipeline.samples import keyed
+from pipeline import artifacts
+from pipeline.evaluation import returns, scoring
+from pipeline.models.predictions import FINAL, make_predictions
+from pipeline.samples import make_keys
 from pipeline.stages import evaluate
+from pipeline.validation import folds
 
 MINUTE = 60_000
-COSTS = {"fee_bps": 10.0, "slippage_bps": 0.0, "band": 0.0}
+COSTS = {"fee_bps": 10.0, "slippage_bps": 0.0, "no_trade_band": 0.0}
 
 
-def truth(y, move, *, segment=None, minutes=None, symbols=1):
+def targets(y, move, *, segment=None, minutes=None, symbols=1):
     count = len(y)
-    rows = keyed(np.int32(segment or [0] * count), np.int64(minutes or range(count)) * MINUTE)
+    rows = make_keys(np.int32(segment or [0] * count), np.int64(minutes or range(count)) * MINUTE)
     symbol = np.array(["AAA", "BBB"])[rows["segment"] if symbols > 1 else [0] * count]
-    return evaluate.Truth(
+    return scoring.Targets(
         rows=rows,
         clean=rows.rename(columns={"time": "open_time"}).assign(symbol=symbol, close=100.0 + np.arange(count)),
         y=np.array(y),
@@ -29,63 +31,63 @@ def truth(y, move, *, segment=None, minutes=None, symbols=1):
     )
 
 
-def answered(score, split=0):
+def predict(score, split=0):
     score = np.array(score)
-    return record(split, np.arange(len(score)), answer=score[:, None], outputs=("return",), score=score)
+    return make_predictions(split, np.arange(len(score)), prediction=score[:, None], outputs=("return",), score=score)
 
 
 def test_trading_pays_for_every_change_and_for_closing():
-    time, net, turnover = evaluate.trade(answered([1.0, 1.0, -1.0]), truth([0.0] * 3, [0.01, 0.02, 0.03]))
+    time, net, turnover = scoring.trade_portfolio(predict([1.0, 1.0, -1.0]), targets([0.0] * 3, [0.01, 0.02, 0.03]))
     assert time.tolist() == [0, MINUTE, 2 * MINUTE]
     assert net == pytest.approx([0.01 - 0.001, 0.02, -0.03 - 0.002 - 0.001])
     assert turnover.tolist() == [1.0, 0.0, 3.0]
 
 
 def test_a_position_is_closed_where_a_bar_is_left_out():
-    _, net, turnover = evaluate.trade(answered([1.0] * 3), truth([0.0] * 3, [0.0] * 3, minutes=[0, 1, 3]))
+    _, net, turnover = scoring.trade_portfolio(predict([1.0] * 3), targets([0.0] * 3, [0.0] * 3, minutes=[0, 1, 3]))
     assert turnover.tolist() == [1.0, 1.0, 2.0]
     assert net == pytest.approx([-0.001, -0.001, -0.002])
 
 
 def test_two_symbols_share_the_capital():
-    both = truth([0.0] * 4, [0.01, 0.01, -0.02, 0.0], segment=[0, 0, 1, 1], minutes=[0, 1, 0, 1], symbols=2)
-    time, net, turnover = evaluate.trade(answered([1.0, 1.0, 1.0, 1.0]), both)
+    both = targets([0.0] * 4, [0.01, 0.01, -0.02, 0.0], segment=[0, 0, 1, 1], minutes=[0, 1, 0, 1], symbols=2)
+    time, net, turnover = scoring.trade_portfolio(predict([1.0, 1.0, 1.0, 1.0]), both)
     assert time.tolist() == [0, MINUTE]
     assert net == pytest.approx([(0.01 - 0.02) / 2 - 0.001, 0.01 / 2 - 0.001])
     assert turnover.tolist() == [1.0, 1.0]
 
 
 def test_a_model_that_never_trades_has_figures_that_are_nan_with_their_reason():
-    part = evaluate.part(answered([0.0, 0.0, 0.0]), truth([1.0, -1.0, 2.0], [0.1, 0.2, 0.1]))
-    assert np.isnan(part.trading["sharpe"])
-    assert part.reasons["sharpe"] == "no trade"
-    assert part.reasons["ic"] == "the prediction never varies"
+    path = scoring.score_path(predict([0.0, 0.0, 0.0]), targets([1.0, -1.0, 2.0], [0.1, 0.2, 0.1]))
+    assert np.isnan(path.trading["sharpe"])
+    assert path.reasons["sharpe"] == "no trade"
+    assert path.reasons["ic"] == "the prediction never varies"
 
 
 def test_in_over_out_is_nan_with_its_reason_where_nothing_is_earned_out_of_sample():
     splits = pd.DataFrame({"in_sample": [2.0, 4.0], "out_of_sample": [1.0, 2.0]})
-    assert evaluate.in_over_out(splits) == (2.0, None)
-    ratio, reason = evaluate.in_over_out(splits * [1, -1])
+    assert scoring.divide_in_by_out(splits) == (2.0, None)
+    ratio, reason = scoring.divide_in_by_out(splits * [1, -1])
     assert np.isnan(ratio)
     assert "not positive" in reason
 
 
 def test_bins_hold_equally_many_rows_in_order_of_the_prediction():
-    predicted, true, error = evaluate.binned(np.arange(20.0)[::-1], np.arange(20.0)[::-1] * 2)
+    predicted, actual, error = scoring.bin_calibration(np.arange(20.0)[::-1], np.arange(20.0)[::-1] * 2, bins=10)
     assert predicted.tolist() == [0.5 + 2 * k for k in range(10)]
-    assert true.tolist() == [1.0 + 4 * k for k in range(10)]
+    assert actual.tolist() == [1.0 + 4 * k for k in range(10)]
     assert error == pytest.approx([1 / np.sqrt(2)] * 10)
 
 
 def test_the_holdout_is_written_as_path_minus_one():
-    part = evaluate.part(answered([0.5, -0.5], split=FINAL), truth([1.0, -1.0], [0.1, 0.2]))
-    earned = part.time, part.net
-    table = returns.table([earned, earned], earned)
+    path = scoring.score_path(predict([0.5, -0.5], split=FINAL), targets([1.0, -1.0], [0.1, 0.2]))
+    earned = path.time, path.net
+    table = returns.make_table([earned, earned], earned)
     assert table.groupby("path").size().to_dict() == {-1: 2, 0: 2, 1: 2}
 
 
 def test_bars_without_a_row_earn_nothing_and_count():
-    time, net, turnover = evaluate.every_bar(
+    time, net, turnover = scoring.fill_missing_bars(
         np.array([0, MINUTE, 4 * MINUTE]), np.array([0.1, 0.2, 0.3]), np.array([1.0, 0.0, 1.0]), bar_ms=MINUTE
     )
     assert (time // MINUTE).tolist() == [0, 1, 2, 3, 4]
@@ -94,57 +96,73 @@ def test_bars_without_a_row_earn_nothing_and_count():
 
 
 def test_the_confusion_of_a_number_counts_the_sides_of_neutral():
-    part = evaluate.part(answered([0.5, -0.5, 0.5, -0.5]), truth([1.0, 1.0, -1.0, -2.0], [0.0] * 4))
-    assert part.confusion.tolist() == [[1, 1], [1, 1]]
+    path = scoring.score_path(predict([0.5, -0.5, 0.5, -0.5]), targets([1.0, 1.0, -1.0, -2.0], [0.0] * 4))
+    assert path.confusion.tolist() == [[1, 1], [1, 1]]
 
 
 def test_one_path_alone_has_no_spread_and_the_headline_says_why():
-    part = evaluate.part(answered([0.5, -0.5, 0.2]), truth([1.0, -1.0, 0.5], [0.1, 0.2, 0.1]))
+    path = scoring.score_path(predict([0.5, -0.5, 0.2]), targets([1.0, -1.0, 0.5], [0.1, 0.2, 0.1]))
     splits = pd.DataFrame({"in_sample": [2.0], "out_of_sample": [1.0]})
-    alone, both = (evaluate.Evaluated(paths=[part] * paths, holdout=part) for paths in (1, 2))
-    headline = evaluate.headline(alone, alone, splits)
+    alone, both = (scoring.ModelResult(paths=[path] * count, holdout=path) for count in (1, 2))
+    headline = evaluate.make_model_headline(alone, alone, splits)
     assert np.isnan(headline["sharpe_spread"])
-    assert headline["why"] == "no sharpe_spread, fewer than two paths trade"
-    assert evaluate.headline(both, both, splits)["why"] is None
+    assert headline["reason"] == "no sharpe_spread, fewer than two paths trade"
+    assert evaluate.make_model_headline(both, both, splits)["reason"] is None
 
 
-def test_behaviour_is_that_of_the_backtest_with_nothing_held_where_a_row_is_left_out():
-    scores, left_out = answered([1.0, 0.5, -1.0]), truth([0.0] * 3, [0.01, 0.02, 0.03], minutes=[0, 1, 4])
-    symbol, done = evaluate.behaved(scores, left_out)
+def test_traced_positions_are_those_of_the_backtest_and_flat_where_a_row_is_missing():
+    scores, left_out = predict([1.0, 0.5, -1.0]), targets([0.0] * 3, [0.01, 0.02, 0.03], minutes=[0, 1, 4])
+    symbol, done = evaluate.trace_positions(scores, left_out)
     assert symbol == "AAA"
     assert (done.time // MINUTE).tolist() == [0, 1, 2, 3, 4, 5]
     assert done.position.tolist() == [1.0, 0.5, 0.0, 0.0, -1.0]
     assert done.price.tolist() == [100.0, 101.0, 101.0, 101.0, 102.0, 102.0]
-    _, net, turnover = evaluate.trade(scores, left_out)
+    _, net, turnover = scoring.trade_portfolio(scores, left_out)
     assert np.abs(done.change).sum() == pytest.approx(turnover.sum())
     assert done.equity == pytest.approx(np.cumprod([1.0, 1.0 + net[0], 1.0 + net[1], 1.0, 1.0, 1.0 + net[2]]))
 
 
-def test_behaviour_of_two_symbols_is_that_of_the_first_alone():
-    both = truth([0.0] * 4, [0.01, 0.01, -0.02, 0.0], segment=[0, 0, 1, 1], minutes=[0, 1, 0, 1], symbols=2)
-    symbol, done = evaluate.behaved(answered([1.0, -1.0, 0.3, 0.4]), both)
+def test_of_two_symbols_the_positions_of_the_first_are_traced():
+    both = targets([0.0] * 4, [0.01, 0.01, -0.02, 0.0], segment=[0, 0, 1, 1], minutes=[0, 1, 0, 1], symbols=2)
+    symbol, done = evaluate.trace_positions(predict([1.0, -1.0, 0.3, 0.4]), both)
     assert symbol == "AAA"
     assert done.position.tolist() == [1.0, -1.0]
     assert done.price.tolist() == [100.0, 101.0, 101.0]
 
 
 @pytest.mark.parametrize("size", [0.0, 1.0], ids=["idle", "busy"])
-def test_every_model_has_its_pictures_the_same_each_time(size, tmp_path, monkeypatch):
+def test_pictures_have_the_same_bytes_each_time(size, tmp_path, monkeypatch):
     rng, minutes = np.random.default_rng(3), np.arange(1200)
     cut = folds.cpcv(
         minutes * MINUTE, (minutes + 1) * MINUTE, groups=4, test_groups=2, embargo_pct=0.01, holdout_pct=0.3
     )
     tested = {split: cut.test(split) for split in range(cut.n_splits)} | {FINAL: cut.holdout()}
     oos = pd.concat(
-        record(split, rows, answer=score[:, None], outputs=("return",), score=score)
+        make_predictions(split, rows, prediction=score[:, None], outputs=("return",), score=score)
         for split, rows in tested.items()
         for score in [size * rng.uniform(-1, 1, size=len(rows))]
     )
-    known = truth(rng.normal(size=1200), 1e-3 * rng.normal(size=1200))
+    known = targets(rng.normal(size=1200), 1e-3 * rng.normal(size=1200))
+    development, holdout = evaluate.split_off_holdout(oos)
+    history = {
+        "0": [{"round": 1, "train_loss": 1.0, "valid_loss": 1.0}, {"round": 2, "train_loss": 0.5, "valid_loss": 0.9}]
+    }
     drawn = []
     for folder in ("first", "second"):
-        monkeypatch.setattr(workspace, "PLOTS", tmp_path / folder)
-        evaluate.draw("a", evaluate.evaluate(oos, known, cut), oos=oos, truth=known, folds=cut)
+        monkeypatch.setattr(artifacts, "PLOTS", tmp_path / folder)
+        evaluate.draw_result("a", scoring.score_predictions(development, holdout, known, cut), known)
+        evaluate.draw_calibration("a", scoring.select_path(development, cut, path=0), known)
+        evaluate.draw_positions("a", holdout, known)
+        evaluate.draw_training("a", history, {"gain": {"x": 1.0}})
         drawn.append({file.name: file.read_bytes() for file in (tmp_path / folder / "a").iterdir()})
-    assert sorted(drawn[0]) == ["behaviour.png", "calibration.png", "confusion.png", "equity.png"]
+    names = ["calibration", "confusion", "equity", "importances", "learning_curves", "positions"]
+    assert sorted(drawn[0]) == [f"{name}.png" for name in names]
     assert drawn[0] == drawn[1]
+
+
+def test_a_history_is_read_back_as_the_fits_wrote_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(artifacts, "HISTORY", tmp_path)
+    fits = {"10": [{"round": 1, "valid_loss": 1 / 3}], "final": [{"round": 1, "valid_loss": 0.1, "grad_norm": 1e-17}]}
+    rows = [{"split": split, **entry} for split, entries in fits.items() for entry in entries]
+    pd.DataFrame(rows).to_csv(tmp_path / "a.csv", index=False)
+    assert evaluate.read_history("a") == fits

@@ -1,14 +1,18 @@
-"""The features' block, tables of bars to try it on, and what holds for the catalogue as a whole."""
+"""A features block, tables of bars to test it on, and properties of the whole catalogue."""
 
+import inspect
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.features import engine, tape
+from pipeline import config
+from pipeline.features import chunks, engine
+from tests.params import PARAMS
 
-DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared" / "data"
 MINUTE_MS = 60_000
 BLOCK = {
     "return_windows": [1, 5, 15, 60],
@@ -62,16 +66,16 @@ CATALOGUE = """
 """
 
 
-def real(name: str, *, bars: int) -> pd.DataFrame:
-    """The first `bars` bars of a real slice; skips where the slices are not there."""
+def load_slice(name: str, *, bars: int) -> pd.DataFrame:
+    """Return the first `bars` bars of real market data; skip where the data are not there."""
     file = DATA / f"{name}.parquet"
     if not file.exists():
         pytest.skip(f"no real market data: {file.name} is not in ../shared/data")
     return pd.read_parquet(file)[:bars].assign(symbol=name[:7])
 
 
-def made(close: list[float] | np.ndarray, **fields: object) -> pd.DataFrame:
-    """One segment of flat one-minute bars at `close`, of volume 2 in 1 trade that takers bought half of."""
+def make_bars(close: list[float] | np.ndarray, **fields: object) -> pd.DataFrame:
+    """Return one segment of flat one-minute bars at `close`: volume 2 in 1 trade, half of it bought by takers."""
     close = np.asarray(close, dtype=float)
     table = pd.DataFrame({"segment": 0, "open_time": MINUTE_MS * np.arange(len(close))})
     table = table.assign(open=close, high=close, low=close, close=close, volume=2.0, trades=1, taker_buy_base=1.0)
@@ -79,24 +83,24 @@ def made(close: list[float] | np.ndarray, **fields: object) -> pd.DataFrame:
     return table.assign(quote_volume=table["volume"] * close)
 
 
-def every_bar(bars: pd.DataFrame, block: dict[str, object]) -> pd.DataFrame:
-    """All columns of one segment from each one's own declared warm-up on, nan before."""
+def fill_every_bar(bars: pd.DataFrame, block: dict[str, object]) -> pd.DataFrame:
+    """Return all columns of one segment, NaN during each column's own warm-up."""
     layout = engine.Stream(**block).layout
     out = np.empty((len(layout.columns), len(bars)), dtype=np.float32)
-    matrix = np.stack([bars[name].to_numpy(np.float64) for name in tape.FIELDS])
-    work = tape.blank(len(bars), layout.past)
-    engine.advance(layout.plans, layout.memory.copy(), work, matrix, 0, len(bars), out, 0)
+    matrix = np.stack([bars[name].to_numpy(np.float64) for name in chunks.FIELDS])
+    chunk = chunks.allocate_chunk(len(bars), layout.lookback_bars)
+    engine.advance(layout.plans, layout.memory.copy(), chunk, matrix, 0, len(bars), out, 0)
     for column, values in zip(layout.columns, out, strict=True):
-        values[: column.warm_up] = np.nan
+        values[: column.warm_up_bars] = np.nan
     return pd.DataFrame(out.T.astype(float), columns=[column.name for column in layout.columns])
 
 
-def assert_same(ours: pd.Series, expected: pd.Series | np.ndarray, *, rtol: float = 2e-6, atol: float = 1e-9) -> None:
-    """Equal to float32's precision, and defined from the same bar on."""
+def assert_same(actual: pd.Series, expected: pd.Series | np.ndarray, *, rtol: float = 2e-6, atol: float = 1e-9) -> None:
+    """Assert equality to float32's precision, and the same first defined bar."""
     expected = np.asarray(expected, dtype=float)
     first = np.flatnonzero(~np.isnan(expected))[0]
-    assert np.flatnonzero(~np.isnan(ours))[0] == first
-    np.testing.assert_allclose(ours.to_numpy()[first:], expected[first:], rtol=rtol, atol=atol)
+    assert np.flatnonzero(~np.isnan(actual))[0] == first
+    np.testing.assert_allclose(actual.to_numpy()[first:], expected[first:], rtol=rtol, atol=atol)
 
 
 def test_the_catalogue_has_its_44_names() -> None:
@@ -104,17 +108,41 @@ def test_the_catalogue_has_its_44_names() -> None:
     assert len(CATALOGUE.split()) == 44
 
 
-def test_every_column_says_what_it_is() -> None:
+def test_every_column_has_a_definition() -> None:
     assert all(len(column.meaning) > 10 for column in engine.Stream(**BLOCK).layout.columns)
 
 
-def test_names_follow_the_windows() -> None:
+def test_the_readme_lists_the_columns_of_the_params() -> None:
+    columns = engine.Stream(**PARAMS["datasets"]["klines"]["features"]).layout.columns
+    expected = [f"| `{c.name}` | {c.meaning.replace('|', chr(92) + '|')} | {c.warm_up_bars} |" for c in columns]
+    readme = (ROOT / "pipeline/features/README.md").read_text(encoding="utf-8")
+    lines = readme.split("## The columns")[1].splitlines()
+    assert [line for line in lines if line.startswith("| `")] == expected
+
+
+@pytest.mark.parametrize("function", [engine.compute, engine.Stream])
+def test_the_keyword_only_arguments_are_the_keys_of_the_block(function: object) -> None:
+    parameters = inspect.signature(function).parameters.values()
+    assert [p.name for p in parameters if p.kind is p.KEYWORD_ONLY] == list(PARAMS["datasets"]["klines"]["features"])
+    assert all(p.kind is p.KEYWORD_ONLY or p.name == "bars" for p in parameters)
+
+
+def test_a_wrong_key_of_the_block_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="features: unknown key 'rsi_window'; its keys are return_windows, "):
+        config.call_with(engine.Stream, block=BLOCK | {"rsi_window": 3}, name="features")
+    with pytest.raises(ValueError, match="features: key 'rsi_windows' is missing; its keys are return_windows, "):
+        config.call_with(
+            engine.Stream, block={key: BLOCK[key] for key in BLOCK.keys() - {"rsi_windows"}}, name="features"
+        )
+
+
+def test_column_names_contain_their_windows() -> None:
     names = [column.name for column in engine.Stream(**SHORT).layout.columns]
     assert {"return_3", "realized_vol_3", "parkinson_vol_4", "sma_5", "ema_3", "rsi_3", "volume_sma_3"} <= set(names)
 
 
-def test_all_columns_of_the_real_slice_are_finite_and_bounded() -> None:
-    features = engine.compute(real("BTCUSDT_1m_2024-01-01_90d", bars=20_000), **BLOCK)
+def test_all_columns_of_real_bars_are_finite_and_bounded() -> None:
+    features = engine.compute(load_slice("BTCUSDT_1m_2024-01-01_90d", bars=20_000), **BLOCK)
     x = pd.DataFrame(features.x, columns=list(features.columns))
     assert np.isfinite(features.x).all()
     assert x[["rsi_14", "stoch_k_14", "adx_14", "plus_di", "minus_di"]].min().min() >= 0
@@ -125,7 +153,7 @@ def test_all_columns_of_the_real_slice_are_finite_and_bounded() -> None:
 
 @pytest.mark.parametrize("unit", [1e-8, 1e-3, 1e3])
 def test_no_column_depends_on_the_units_of_price_and_volume(unit: float) -> None:
-    bars = real("BTCUSDT_1m_2024-01-01_90d", bars=1500)
+    bars = load_slice("BTCUSDT_1m_2024-01-01_90d", bars=1500)
     scaled = bars.copy()
     scaled[["open", "high", "low", "close"]] *= unit
     scaled[["volume", "taker_buy_base"]] *= unit

@@ -8,29 +8,30 @@ from pipeline.stages import featurize
 BARS = pd.DataFrame({"symbol": "X", "segment": [0, 0, 1], "open_time": [0, 60_000, 240_000]})
 
 
-def features(x, rows):
+def make_features(x, rows):
+    """Return features of two columns."""
     return Features(
         columns=("a", "b"),
         x=np.float32(x).reshape(-1, 2),
         rows=np.array(rows),
-        warm_up={"a": 0, "b": 7},
-        dropped={0: 2},
+        warm_up_bars={"a": 0, "b": 7},
+        lost_by_segment={0: 2},
     )
 
 
-def test_bars_that_do_not_outlast_the_warm_up_are_refused_with_both_lengths():
+def test_bars_shorter_than_the_warm_up_are_refused_with_both_lengths():
     with pytest.raises(
-        ValueError, match="no segment outlasts the warm-up of 7 bars, the longest has 2; give more bars"
+        ValueError, match="no segment is longer than the warm-up of 7 bars, the longest has 2; give more bars"
     ):
-        featurize.refuse_nothing(features([], []), BARS)
+        featurize.raise_if_empty(make_features([], []), BARS)
 
 
 def test_a_value_that_is_not_finite_is_named_with_its_column_and_bar():
     with pytest.raises(ValueError, match="the first is b of X at open_time 240000"):
-        featurize.refuse_non_finite(features([[1, 2], [3, np.inf]], [1, 2]), BARS)
+        featurize.raise_if_not_finite(make_features([[1, 2], [3, np.inf]], [1, 2]), BARS)
 
 
-def test_the_report_says_where_every_bar_went():
-    report = featurize.report(features([[1, 2]], [2]), BARS)
+def test_the_report_accounts_for_every_bar():
+    report = featurize.summarize_features(make_features([[1, 2]], [2]), BARS)
     assert (report["bars"], report["rows"], report["lost"]) == (3, 1, {"warm_up": 2})
     assert report["lost_by_segment"] == {0: 2}

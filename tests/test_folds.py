@@ -11,44 +11,44 @@ from hypothesis import strategies as st
 from skfolio.model_selection import CombinatorialPurgedCV
 from sklearn.model_selection import KFold, TimeSeriesSplit
 
-from pipeline import cells
-from pipeline.folds import METHODS, Folds, Run, Scheme, cpcv, cut
+from pipeline.validation import row_index
+from pipeline.validation.folds import METHODS, Folds, Scheme, TimeRange, cpcv, make_folds
 
 BAR = 60_000
 
 
-def bars(count: int, *, horizon: int) -> tuple[np.ndarray, np.ndarray]:
-    """`count` consecutive bars whose labels all end `horizon` bars later."""
+def make_spans(count: int, *, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (time, label_end) of `count` consecutive bars whose labels end `horizon` bars later."""
     time = np.arange(count, dtype=np.int64) * BAR
     return time, time + horizon * BAR
 
 
-def twelve(*, horizon: int = 1, **changes: float) -> Folds:
+def make_small_folds(*, horizon: int = 1, **changes: float) -> Folds:
     scheme = {"groups": 4, "test_groups": 2, "embargo_pct": 0.0, "holdout_pct": 0.0}
-    return cpcv(*bars(12, horizon=horizon), **{**scheme, **changes})
+    return cpcv(*make_spans(12, horizon=horizon), **{**scheme, **changes})
 
 
-def listed(rng: np.random.Generator, symbols: int) -> list[np.ndarray]:
-    """The bars, of 80, that each symbol has: some are listed late or die early, all have holes."""
+def draw_listings(rng: np.random.Generator, symbols: int) -> list[np.ndarray]:
+    """Return the bars, of 80, that each symbol has: with different listing and delisting times, all with gaps."""
     first, last = rng.integers(0, 40, symbols), rng.integers(20, 80, symbols)
-    first[0], last[0] = 0, 80  # there is a market all the time
+    first[0], last[0] = 0, 80  # one symbol trades all the time
     return [np.flatnonzero(rng.random(80) < 0.8)[lo : max(hi, lo + 1)] for lo, hi in zip(first, last, strict=True)]
 
 
 @st.composite
-def markets(draw: st.DrawFn, *, methods: tuple[str, ...] = METHODS) -> Folds:
-    """Folds of one to four symbols with ties in time, labels of any length and rows in any order, by any method."""
+def draw_folds(draw: st.DrawFn, *, methods: tuple[str, ...] = METHODS) -> Folds:
+    """Return folds, by any method, of one to four symbols with equal times, labels of any length, rows in any order."""
     bar_ms = draw(st.sampled_from([1, BAR]))  # with bars of 1 ms every edge may be a row's time
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    bar = np.concatenate(listed(rng, draw(st.integers(1, 4)))).astype(np.int64)  # one symbol after the other
+    bar = np.concatenate(draw_listings(rng, draw(st.integers(1, 4)))).astype(np.int64)  # by symbol
     order = draw(st.sampled_from(["by symbol", "by time", "none"]))
     bar = {"by symbol": bar, "by time": np.sort(bar), "none": rng.permutation(bar)}[order]
     longest = draw(st.sampled_from([0, 2, 5, 20, 100]))
     length = rng.integers(0, longest + 1, len(bar)) * (rng.random(len(bar)) < draw(st.sampled_from([0.05, 1.0])))
     groups = draw(st.integers(2, 6))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cells, "MOST_STRETCHES", draw(st.sampled_from([0, cells.MOST_STRETCHES])))
-        return cut(
+        patch.setattr(row_index, "MAX_SORTED_RUNS", draw(st.sampled_from([0, row_index.MAX_SORTED_RUNS])))
+        return make_folds(
             bar * bar_ms,
             (bar + length) * bar_ms,
             method=draw(st.sampled_from(methods)),
@@ -60,8 +60,8 @@ def markets(draw: st.DrawFn, *, methods: tuple[str, ...] = METHODS) -> Folds:
         )
 
 
-def slowly_grouped(folds: Folds) -> np.ndarray:
-    """(N,) the group of each row, -1 after the development part, by looking every distinct time up."""
+def number_groups_slowly(folds: Folds) -> np.ndarray:
+    """Return (N,) the group of each row, -1 after the development part, with a dictionary of the distinct times."""
     distinct = sorted(set(folds.time.tolist()))
     development = distinct[: len(distinct) - math.ceil(round(folds.scheme.holdout_pct * len(distinct), 9))]
     parts = np.array_split(development, folds.scheme.groups)
@@ -69,8 +69,8 @@ def slowly_grouped(folds: Folds) -> np.ndarray:
     return np.array([number.get(time, -1) for time in folds.time.tolist()])
 
 
-def slowly_split(scheme: Scheme) -> list[tuple[set[int], set[int]]]:
-    """The groups that each split tests, and those that it may learn from."""
+def choose_groups_slowly(scheme: Scheme) -> list[tuple[set[int], set[int]]]:
+    """Return the groups that each split tests, and those that it may train on."""
     groups, window = range(scheme.groups), scheme.train_groups
     if scheme.method == "cpcv":
         return [(set(tested), set(groups) - set(tested)) for tested in combinations(groups, scheme.test_groups)]
@@ -80,50 +80,50 @@ def slowly_split(scheme: Scheme) -> list[tuple[set[int], set[int]]]:
     return [({tested}, set(range(oldest[scheme.method](tested), tested))) for tested in groups[window:]]
 
 
-def slowly_purged(folds: Folds) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The train and test rows of every split by comparing the spans of all rows with each other."""
-    group, first, last = slowly_grouped(folds), folds.time, folds.label_end
-    meets = (first[:, None] <= last + folds.embargo_ms) & (last[:, None] >= first)  # (N, N): row, test row
+def purge_slowly(folds: Folds) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the train and test rows of every split, from a comparison of the spans of all pairs of rows."""
+    group, first, last = number_groups_slowly(folds), folds.time, folds.label_end
+    overlaps = (first[:, None] <= last + folds.embargo_ms) & (last[:, None] >= first)  # (N, N): row, test row
     splits = []
-    for tested, learnt in slowly_split(folds.scheme):
+    for tested, trained in choose_groups_slowly(folds.scheme):
         test = np.isin(group, list(tested))
-        train = np.isin(group, list(learnt)) & ~meets[:, test].any(axis=1)
+        train = np.isin(group, list(trained)) & ~overlaps[:, test].any(axis=1)
         splits.append((np.flatnonzero(train), np.flatnonzero(test)))
     return splits
 
 
-def rows_of(folds: Folds, runs: list[Run]) -> list[int]:
-    """The rows that begin in any of the runs and whose label ends in time."""
+def select_rows(folds: Folds, ranges: list[TimeRange]) -> list[int]:
+    """Return the rows that begin in any of the ranges and whose label ends by the end of it."""
     time, label_end = folds.time[:, None], folds.label_end[:, None]
-    first, last, end = np.array(runs).reshape(-1, 3).T
+    first, last, end = np.array(ranges).reshape(-1, 3).T
     return np.flatnonzero(((time >= first) & (time <= last) & (label_end <= end)).any(axis=1)).tolist()
 
 
-def test_purge_drops_the_rows_whose_label_reaches_the_test_and_those_the_test_labels_reach():
-    folds = twelve(horizon=1)  # groups 0-2 3-5 6-8 9-11; the label of row i ends at bar i + 1
+def test_purge_drops_rows_whose_label_reaches_the_test_and_rows_that_test_labels_reach():
+    folds = make_small_folds(horizon=1)  # groups 0-2 3-5 6-8 9-11; the label of row i ends at bar i + 1
     assert folds.splits.tolist() == [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]
     trains = [folds.train(split).tolist() for split in range(6)]
     assert trains == [[7, 8, 9, 10, 11], [4, 10, 11], [4, 5, 6, 7], [0, 1, 10, 11], [0, 1, 7], [0, 1, 2, 3, 4]]
     assert folds.test(1).tolist() == [0, 1, 2, 6, 7, 8]
 
 
-def test_embargo_drops_whole_bars_after_the_last_label_of_every_test_run():
-    folds = twelve(horizon=1, test_groups=1, embargo_pct=0.1)  # 1.2 of 12 bars: 2 whole ones
+def test_embargo_drops_whole_bars_after_the_last_label_of_every_test_range():
+    folds = make_small_folds(horizon=1, test_groups=1, embargo_pct=0.1)  # 1.2 of 12 bars: 2 whole ones
     assert (folds.embargo_bars, folds.embargo_ms) == (2, 2 * BAR)
     trains = [folds.train(split).tolist() for split in range(4)]
     assert trains == [[6, 7, 8, 9, 10, 11], [0, 1, 9, 10, 11], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5, 6, 7]]
 
 
-def test_one_long_label_in_a_test_group_purges_as_far_as_it_reaches():
-    time, label_end = bars(12, horizon=0)
+def test_one_long_label_in_a_test_group_purges_every_row_that_it_reaches():
+    time, label_end = make_spans(12, horizon=0)
     label_end[1] = 7 * BAR
     folds = cpcv(time, label_end, groups=4, test_groups=1, embargo_pct=0.0, holdout_pct=0.0)
     assert folds.train(0).tolist() == [8, 9, 10, 11]
     assert folds.train(2).tolist() == [0, 2, 3, 4, 5, 9, 10, 11]
 
 
-def test_a_label_that_reaches_over_the_next_test_group_purges_behind_it():
-    time, label_end = bars(12, horizon=0)
+def test_a_label_that_outlasts_the_next_test_group_purges_after_it():
+    time, label_end = make_spans(12, horizon=0)
     label_end[1] = 7 * BAR
     folds = cpcv(time, label_end, groups=4, test_groups=2, embargo_pct=0.0, holdout_pct=0.0)
     assert folds.test(0).tolist() == [0, 1, 2, 3, 4, 5]
@@ -131,39 +131,39 @@ def test_a_label_that_reaches_over_the_next_test_group_purges_behind_it():
 
 
 def test_the_holdout_begins_after_the_last_development_label_and_the_embargo():
-    folds = twelve(horizon=2, holdout_pct=0.5, groups=2, test_groups=1, embargo_pct=0.01)
+    folds = make_small_folds(horizon=2, holdout_pct=0.5, groups=2, test_groups=1, embargo_pct=0.01)
     assert folds.development().tolist() == [0, 1, 2, 3, 4, 5]  # the last label ends at bar 7, the embargo at bar 8
-    assert folds.gap().tolist() == [6, 7, 8]
+    assert folds.select_embargoed().tolist() == [6, 7, 8]
     assert folds.holdout().tolist() == [9, 10, 11]
-    assert folds.group().tolist() == [0, 0, 0, 1, 1, 1, -1, -1, -1, -1, -1, -1]
+    assert folds.number_groups().tolist() == [0, 0, 0, 1, 1, 1, -1, -1, -1, -1, -1, -1]
 
 
-def test_the_holdout_waits_for_a_label_of_the_first_group_that_ends_last():
-    time, label_end = bars(12, horizon=0)
+def test_the_holdout_begins_after_a_label_of_the_first_group_that_ends_last():
+    time, label_end = make_spans(12, horizon=0)
     label_end[1] = 8 * BAR
     folds = cpcv(time, label_end, groups=2, test_groups=1, embargo_pct=0.0, holdout_pct=0.5)
-    assert folds.gap().tolist() == [6, 7, 8]
+    assert folds.select_embargoed().tolist() == [6, 7, 8]
     assert folds.holdout().tolist() == [9, 10, 11]
 
 
-def test_no_holdout_share_leaves_neither_holdout_nor_gap():
-    folds = twelve(horizon=50, holdout_pct=0.0)
-    assert [len(rows) for rows in (folds.development(), folds.gap(), folds.holdout())] == [12, 0, 0]
+def test_a_holdout_share_of_zero_leaves_no_holdout_and_no_embargoed_rows():
+    folds = make_small_folds(horizon=50, holdout_pct=0.0)
+    assert [len(rows) for rows in (folds.development(), folds.select_embargoed(), folds.holdout())] == [12, 0, 0]
 
 
-@pytest.mark.parametrize(("pct", "wanted"), [(0.07, 7), (0.29, 29), (0.071, 8), (0.0, 0), (0.0001, 1)])
-def test_a_share_is_rounded_up_as_its_decimal_reads(pct: float, wanted: int):
-    folds = cpcv(*bars(100, horizon=0), groups=2, test_groups=1, embargo_pct=pct, holdout_pct=0.0)
-    assert folds.embargo_bars == wanted
+@pytest.mark.parametrize(("pct", "expected"), [(0.07, 7), (0.29, 29), (0.071, 8), (0.0, 0), (0.0001, 1)])
+def test_a_share_is_rounded_up_in_decimal_arithmetic(pct: float, expected: int):
+    folds = cpcv(*make_spans(100, horizon=0), groups=2, test_groups=1, embargo_pct=pct, holdout_pct=0.0)
+    assert folds.embargo_bars == expected
 
 
-def test_symbols_share_the_cuts_in_time_whatever_the_order_of_rows():
-    time, label_end = bars(12, horizon=1)
-    alone = twelve()
-    late = slice(5, 12)  # the second symbol was listed later
-    both = cut(
-        np.concatenate([time, time[late]]),
-        np.concatenate([label_end, label_end[late]]),
+def test_symbols_share_the_group_boundaries_in_any_order_of_rows():
+    time, label_end = make_spans(12, horizon=1)
+    alone = make_small_folds()
+    listed = slice(5, 12)  # the second symbol was listed later
+    both = make_folds(
+        np.concatenate([time, time[listed]]),
+        np.concatenate([label_end, label_end[listed]]),
         **vars(alone.scheme),
     )
     for split in range(both.n_splits):
@@ -174,37 +174,37 @@ def test_symbols_share_the_cuts_in_time_whatever_the_order_of_rows():
 
 def test_purged_k_fold_is_the_k_fold_of_scikit_learn_where_labels_are_known_at_once():
     scheme = {"groups": 5, "test_groups": 1, "train_groups": 1, "embargo_pct": 0.0, "holdout_pct": 0.0}
-    folds = cut(*bars(23, horizon=0), method="purged_kfold", **scheme)
+    folds = make_folds(*make_spans(23, horizon=0), method="purged_kfold", **scheme)
     for split, (train, test) in enumerate(KFold(5).split(np.zeros(23))):
         assert folds.test(split).tolist() == test.tolist()
         assert folds.train(split).tolist() == train.tolist()
 
 
 def test_paths_are_those_of_the_book():
-    folds = twelve(groups=6)
+    folds = make_small_folds(groups=6)
     assert (folds.n_splits, folds.n_paths) == (15, 5)
     assert (folds.paths[1] + 1).tolist() == [2, 6, 6, 7, 8, 9]  # AFML 12.4.1: path 2, counted from 1
 
 
-def test_walk_forward_tests_each_group_after_what_it_learns_from():
-    time, label_end = bars(12, horizon=1)  # groups 0-2 3-5 6-8 9-11; the label of row i ends at bar i + 1
+def test_walk_forward_tests_each_group_after_its_train_groups():
+    time, label_end = make_spans(12, horizon=1)  # groups 0-2 3-5 6-8 9-11; the label of row i ends at bar i + 1
     scheme = {"groups": 4, "test_groups": 1, "train_groups": 2, "embargo_pct": 0.1, "holdout_pct": 0.0}
     expanding, rolling = (
-        cut(time, label_end, method=f"walk_forward_{way}", **scheme) for way in ("expanding", "rolling")
+        make_folds(time, label_end, method=f"walk_forward_{way}", **scheme) for way in ("expanding", "rolling")
     )
     for folds in (expanding, rolling):
         assert [folds.test(split).tolist() for split in range(2)] == [[6, 7, 8], [9, 10, 11]]
         assert folds.paths.tolist() == [[-1, -1, 0, 1]]
-        assert folds.tested().tolist() == [6, 7, 8, 9, 10, 11]
+        assert folds.select_tested().tolist() == [6, 7, 8, 9, 10, 11]
     assert [expanding.train(split).tolist() for split in range(2)] == [[0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5, 6, 7]]
     assert [rolling.train(split).tolist() for split in range(2)] == [[0, 1, 2, 3, 4], [3, 4, 5, 6, 7]]
 
 
 def test_purged_k_fold_is_cpcv_that_tests_one_group():
-    time, label_end = bars(12, horizon=1)
+    time, label_end = make_spans(12, horizon=1)
     scheme = {"groups": 4, "train_groups": 1, "embargo_pct": 0.1, "holdout_pct": 0.0}
-    folds = cut(time, label_end, method="purged_kfold", test_groups=3, **scheme)
-    single = cut(time, label_end, method="cpcv", test_groups=1, **scheme)
+    folds = make_folds(time, label_end, method="purged_kfold", test_groups=3, **scheme)
+    single = make_folds(time, label_end, method="cpcv", test_groups=1, **scheme)
     assert (folds.n_splits, folds.paths.tolist()) == (4, [[0, 1, 2, 3]])
     for split in range(4):
         assert folds.train(split).tolist() == single.train(split).tolist()
@@ -216,11 +216,11 @@ def test_walk_forward_is_the_series_split_of_scikit_learn(method: str, train_gro
     theirs = TimeSeriesSplit(
         6 - train_groups,
         test_size=20,
-        gap=horizon,  # so many bars before the test have a label that is not over
+        gap=horizon,  # the number of bars before the test whose label has not ended
         max_train_size=20 * train_groups - horizon if method == "rolling" else None,
     )
-    ours = cut(
-        *bars(120, horizon=horizon),
+    ours = make_folds(
+        *make_spans(120, horizon=horizon),
         method=f"walk_forward_{method}",
         groups=6,
         test_groups=1,
@@ -234,37 +234,39 @@ def test_walk_forward_is_the_series_split_of_scikit_learn(method: str, train_gro
         assert ours.test(split).tolist() == test.tolist()
 
 
-def test_thousands_of_splits_of_many_rows_are_counted_while_none_is_held():
+def test_thousands_of_splits_of_many_rows_are_counted_without_listing_their_rows():
     bar = np.repeat(np.arange(25_000), 8)  # of eight symbols
     spans = bar * BAR, (bar + np.random.default_rng(0).integers(1, 240, len(bar))) * BAR
     tracemalloc.start()
     folds = cpcv(*spans, groups=16, test_groups=8, embargo_pct=0.001, holdout_pct=0.15)
-    held = tracemalloc.get_traced_memory()[0]
-    counts = folds.counts()
+    used_bytes = tracemalloc.get_traced_memory()[0]
+    counts = folds.count_rows()
     tracemalloc.stop()
     assert (folds.n_splits, folds.n_paths) == (12_870, 6_435)
-    assert held < 4e6  # splits and paths; the development part alone has 170,000 rows of 8 bytes for each split
+    assert used_bytes < 4e6  # splits and paths; the development part alone has 170,000 rows of 8 bytes for each split
     for split in (0, 4321, 12_869):
         train, test = folds.train(split), folds.test(split)
         assert (len(train), len(test)) == (counts.train[split], counts.test[split])
-        assert train.tolist() == rows_of(folds, folds.train_runs(split))
-        assert test.tolist() == rows_of(folds, folds.test_runs(split))
+        assert train.tolist() == select_rows(folds, folds.find_train_ranges(split))
+        assert test.tolist() == select_rows(folds, folds.find_test_ranges(split))
 
 
 @pytest.mark.parametrize("horizon", [1, 4])
 @pytest.mark.parametrize("embargo_bars", [0, 3])
-def test_folds_equal_skfolio_where_every_label_is_equally_long(horizon: int, embargo_bars: int):
+def test_folds_equal_skfolio_where_all_labels_have_one_length(horizon: int, embargo_bars: int):
     theirs = CombinatorialPurgedCV(n_folds=6, n_test_folds=2, purged_size=horizon, embargo_size=embargo_bars)
-    ours = cpcv(*bars(120, horizon=horizon), groups=6, test_groups=2, embargo_pct=embargo_bars / 120, holdout_pct=0.0)
+    ours = cpcv(
+        *make_spans(120, horizon=horizon), groups=6, test_groups=2, embargo_pct=embargo_bars / 120, holdout_pct=0.0
+    )
     assert ours.embargo_bars == embargo_bars
     for split, (train, tests) in enumerate(theirs.split(np.zeros((120, 1)))):
         assert ours.train(split).tolist() == train.tolist()
         assert ours.test(split).tolist() == np.concatenate(tests).tolist()
-    assert ours.paths.T.tolist() == _skfolio_paths(theirs)
+    assert ours.paths.T.tolist() == _read_skfolio_paths(theirs)
 
 
-def _skfolio_paths(cv: CombinatorialPurgedCV) -> list[list[int]]:
-    """The splits that test each group in the order of skfolio's own path numbers."""
+def _read_skfolio_paths(cv: CombinatorialPurgedCV) -> list[list[int]]:
+    """Return the splits that test each group in the order of skfolio's own path numbers."""
     path_of = {
         (split, int(group)): int(path)
         for split, groups in enumerate(cv.test_set_index)
@@ -274,11 +276,11 @@ def _skfolio_paths(cv: CombinatorialPurgedCV) -> list[list[int]]:
 
 
 @settings(max_examples=1000, deadline=None)
-@given(markets())
-def test_purge_is_safe_and_maximal_and_the_rows_are_counted_right(folds: Folds):
-    counts, wanted = folds.counts(), slowly_purged(folds)
-    assert folds.n_splits == len(wanted)
-    for split, (train, test) in enumerate(wanted):
+@given(draw_folds())
+def test_purge_is_safe_and_maximal_and_the_row_counts_are_right(folds: Folds):
+    counts, expected = folds.count_rows(), purge_slowly(folds)
+    assert folds.n_splits == len(expected)
+    for split, (train, test) in enumerate(expected):
         assert (counts.train[split], counts.test[split]) == (len(train), len(test))
         assert folds.test(split).tolist() == test.tolist()
         if train.size:
@@ -289,62 +291,62 @@ def test_purge_is_safe_and_maximal_and_the_rows_are_counted_right(folds: Folds):
 
 
 @settings(max_examples=100, deadline=None)
-@given(markets())
-def test_long_ranges_of_rows_are_written_like_short_ones(folds: Folds):
+@given(draw_folds())
+def test_long_ranges_of_rows_equal_short_ones(folds: Folds):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cells, "LONG_ROWS", 0)
-        patch.setattr(cells, "BLOCK", np.arange(3))
-        for split, (train, test) in enumerate(slowly_purged(folds)):
+        patch.setattr(row_index, "LONG_RANGE_ROWS", 0)
+        patch.setattr(row_index, "BLOCK", np.arange(3))
+        for split, (train, test) in enumerate(purge_slowly(folds)):
             assert folds.test(split).tolist() == test.tolist()
             if train.size:
                 assert folds.train(split).tolist() == train.tolist()
 
 
 @settings(max_examples=200, deadline=None)
-@given(markets())
-def test_runs_select_the_rows_of_their_split_and_no_others(folds: Folds):
-    for split, (train, test) in enumerate(slowly_purged(folds)):
-        assert rows_of(folds, folds.train_runs(split)) == train.tolist()
-        assert rows_of(folds, folds.test_runs(split)) == test.tolist()
+@given(draw_folds())
+def test_time_ranges_select_exactly_the_rows_of_their_split(folds: Folds):
+    for split, (train, test) in enumerate(purge_slowly(folds)):
+        assert select_rows(folds, folds.find_train_ranges(split)) == train.tolist()
+        assert select_rows(folds, folds.find_test_ranges(split)) == test.tolist()
 
 
 @settings(max_examples=200, deadline=None)
-@given(markets())
-def test_what_is_neither_learnt_nor_tested_is_counted_as_purged_and_embargoed(folds: Folds):
-    group = slowly_grouped(folds)
-    for lost, (train, _), (_, learnt) in zip(
-        folds.counts().purged_and_embargoed, slowly_purged(folds), slowly_split(folds.scheme), strict=True
+@given(draw_folds())
+def test_train_group_rows_that_no_split_trains_on_are_counted_as_purged_and_embargoed(folds: Folds):
+    group = number_groups_slowly(folds)
+    for lost, (train, _), (_, trained) in zip(
+        folds.count_rows().purged_and_embargoed, purge_slowly(folds), choose_groups_slowly(folds.scheme), strict=True
     ):
-        assert lost == np.isin(group, list(learnt)).sum() - len(train)
+        assert lost == np.isin(group, list(trained)).sum() - len(train)
 
 
 @settings(max_examples=200, deadline=None)
-@given(markets())
+@given(draw_folds())
 def test_every_row_has_the_group_of_its_time(folds: Folds):
-    assert folds.group().tolist() == slowly_grouped(folds).tolist()
-    assert folds.development().tolist() == np.flatnonzero(slowly_grouped(folds) >= 0).tolist()
+    assert folds.number_groups().tolist() == number_groups_slowly(folds).tolist()
+    assert folds.development().tolist() == np.flatnonzero(number_groups_slowly(folds) >= 0).tolist()
 
 
 @settings(max_examples=200, deadline=None)
-@given(markets())
-def test_every_tested_row_is_tested_once_on_every_path_and_no_other_ever(folds: Folds):
+@given(draw_folds())
+def test_every_tested_row_is_tested_once_on_every_path_and_others_never(folds: Folds):
     times = np.bincount(np.concatenate([folds.test(s) for s in range(folds.n_splits)]), minlength=len(folds.time))
-    assert folds.tested().tolist() == np.flatnonzero(times).tolist()
-    assert set(times[folds.tested()].tolist()) == {folds.n_paths}
-    skipped = folds.scheme.train_groups if folds.is_walk_forward else 0
-    assert folds.tested().tolist() == np.flatnonzero(slowly_grouped(folds) >= skipped).tolist()
+    assert folds.select_tested().tolist() == np.flatnonzero(times).tolist()
+    assert set(times[folds.select_tested()].tolist()) == {folds.n_paths}
+    first_tested = folds.scheme.train_groups if folds.is_walk_forward else 0
+    assert folds.select_tested().tolist() == np.flatnonzero(number_groups_slowly(folds) >= first_tested).tolist()
 
 
 @settings(max_examples=100, deadline=None)
-@given(markets(methods=("cpcv",)))
-def test_every_row_of_cpcv_is_tested_on_as_many_paths_as_the_book_says(folds: Folds):
+@given(draw_folds(methods=("cpcv",)))
+def test_every_row_of_cpcv_is_tested_once_on_each_of_the_books_number_of_paths(folds: Folds):
     groups, test_groups = folds.scheme.groups, folds.scheme.test_groups
     assert folds.n_splits == math.comb(groups, test_groups)
     assert folds.n_paths == test_groups * folds.n_splits // groups  # AFML 12.3: phi
 
 
 @settings(max_examples=200, deadline=None)
-@given(markets())
+@given(draw_folds())
 def test_every_path_covers_every_tested_group_once_and_every_test_block_lies_on_one_path(folds: Folds):
     used = [(int(split), group) for path in folds.paths for group, split in enumerate(path) if split >= 0]
     assert sorted(used) == [(split, int(group)) for split, tested in enumerate(folds.splits) for group in tested]
@@ -353,67 +355,71 @@ def test_every_path_covers_every_tested_group_once_and_every_test_block_lies_on_
 
 
 @settings(max_examples=200, deadline=None)
-@given(markets(methods=("walk_forward_expanding", "walk_forward_rolling")))
-def test_walk_forward_learns_nothing_that_was_not_over_when_its_test_began(folds: Folds):
-    for split, trained in enumerate(folds.counts().train):
+@given(draw_folds(methods=("walk_forward_expanding", "walk_forward_rolling")))
+def test_walk_forward_trains_on_labels_that_end_before_its_test_begins(folds: Folds):
+    for split, trained in enumerate(folds.count_rows().train):
         if trained:
             assert folds.label_end[folds.train(split)].max() < folds.time[folds.test(split)].min()
 
 
 @settings(max_examples=50, deadline=None)
-@given(markets())
-def test_development_gap_and_holdout_hold_every_row_once_and_in_that_order(folds: Folds):
-    parts = [folds.development(), folds.gap(), folds.holdout()]
+@given(draw_folds())
+def test_development_embargoed_and_holdout_rows_partition_the_rows_in_this_order(folds: Folds):
+    parts = [folds.development(), folds.select_embargoed(), folds.holdout()]
     assert sorted(np.concatenate(parts).tolist()) == list(range(len(folds.time)))
     if parts[2].size:
         assert folds.label_end[parts[0]].max() + folds.embargo_ms < folds.time[parts[2]].min()
 
 
 @settings(max_examples=50, deadline=None)
-@given(markets(), st.sampled_from([0.1, 0.3]))
-def test_the_valid_part_lies_inside_train_and_no_fitted_label_comes_near_it(folds: Folds, valid_pct: float):
-    for rows in (folds.development(), *(train for train, _ in slowly_purged(folds))):
+@given(draw_folds(), st.sampled_from([0.1, 0.3]))
+def test_valid_rows_are_train_rows_and_fit_labels_end_an_embargo_before_them(folds: Folds, valid_pct: float):
+    for rows in (folds.development(), *(train for train, _ in purge_slowly(folds))):
         distinct = sorted(set(folds.time[rows].tolist()))
         first_ms = distinct[-math.ceil(valid_pct * len(distinct))] if distinct else 0
         may_fit = [row for row in rows if folds.label_end[row] + folds.embargo_ms < first_ms]
         if not may_fit:
             continue
-        fit, valid = folds.early_stopping(rows, valid_pct)
+        fit, valid = folds.split_validation(rows, valid_pct)
         assert fit.tolist() == may_fit
         assert valid.tolist() == [row for row in rows if folds.time[row] >= first_ms]
 
 
-def test_early_stopping_purges_and_embargoes_between_fit_and_valid():
-    folds = twelve(horizon=2, embargo_pct=0.01)  # one bar
-    fit, valid = folds.early_stopping(folds.development(), 0.25)
+def test_split_validation_purges_and_embargoes_between_fit_and_valid():
+    folds = make_small_folds(horizon=2, embargo_pct=0.01)  # one bar
+    fit, valid = folds.split_validation(folds.development(), 0.25)
     assert valid.tolist() == [9, 10, 11]
     assert fit.tolist() == [0, 1, 2, 3, 4, 5]  # the label of row 5 ends at bar 7, the embargo covers bar 8
 
 
-def test_early_stopping_without_a_share_fits_every_row():
-    folds = twelve()
-    fit, valid = folds.early_stopping(folds.train(0), 0.0)
+def test_split_validation_with_a_share_of_zero_fits_every_row():
+    folds = make_small_folds()
+    fit, valid = folds.split_validation(folds.train(0), 0.0)
     assert fit.tolist() == folds.train(0).tolist()
     assert valid.tolist() == []
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_saved_folds_are_loaded_equal_with_their_segments_and_the_same_bytes(method: str, tmp_path):
+def test_loaded_folds_equal_the_saved_ones_and_have_their_segments_and_bytes(method: str, tmp_path):
     scheme = {"groups": 6, "test_groups": 2, "train_groups": 3, "embargo_pct": 0.01, "holdout_pct": 0.3}
-    folds = cut(*bars(48, horizon=2), method=method, **scheme)
+    folds = make_folds(*make_spans(48, horizon=2), method=method, **scheme)
     segment = np.repeat([0, 1], 24).astype(np.int32)
     folds.save(tmp_path / "a.parquet", segment)
-    again, loaded_segment = Folds.load(tmp_path / "a.parquet")
-    again.save(tmp_path / "b.parquet", loaded_segment)
+    loaded, loaded_segment = Folds.load(tmp_path / "a.parquet")
+    loaded.save(tmp_path / "b.parquet", loaded_segment)
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
     assert loaded_segment.tolist() == segment.tolist()
-    assert (again.scheme, again.intervals, again.embargo_ms) == (folds.scheme, folds.intervals, folds.embargo_ms)
+    assert (loaded.scheme, loaded.group_ranges, loaded.embargo_ms) == (
+        folds.scheme,
+        folds.group_ranges,
+        folds.embargo_ms,
+    )
     for split in range(folds.n_splits):
-        assert again.train(split).tolist() == folds.train(split).tolist()
+        assert loaded.train(split).tolist() == folds.train(split).tolist()
 
 
-def test_the_saved_table_names_its_columns_and_its_scheme(tmp_path):
-    twelve().save(tmp_path / "folds.parquet", np.zeros(12, dtype=np.int32))
+def test_the_saved_table_has_the_documented_columns_and_scheme(tmp_path):
+    make_small_folds().save(tmp_path / "folds.parquet", np.zeros(12, dtype=np.int32))
     schema = pq.read_schema(tmp_path / "folds.parquet")
     assert {name: str(schema.field(name).type) for name in schema.names} == {
         "segment": "int32",
@@ -424,8 +430,8 @@ def test_the_saved_table_names_its_columns_and_its_scheme(tmp_path):
     assert json.loads(schema.metadata[b"folds"]) == {"method": "cpcv", **scheme}
 
 
-def test_a_table_that_holds_no_folds_is_refused(tmp_path):
-    twelve().save(tmp_path / "folds.parquet", np.zeros(12, dtype=np.int32))
+def test_a_table_without_folds_is_refused(tmp_path):
+    make_small_folds().save(tmp_path / "folds.parquet", np.zeros(12, dtype=np.int32))
     bare = pq.read_table(tmp_path / "folds.parquet").replace_schema_metadata(None)
     pq.write_table(bare, tmp_path / "bare.parquet")
     with pytest.raises(ValueError, match=r"bare\.parquet: has no folds metadata"):
@@ -441,12 +447,12 @@ def test_a_table_that_holds_no_folds_is_refused(tmp_path):
         ({"holdout_pct": -0.1}, r"holdout_pct is -0\.1"),
         ({"groups": 13}, "12 distinct times before the holdout cannot fill 13 groups"),
         ({"groups": 4, "holdout_pct": 0.8}, "2 distinct times before the holdout cannot fill 4 groups"),
-        ({"horizon": 6, "holdout_pct": 0.4}, "reach over the whole holdout"),
+        ({"horizon": 6, "holdout_pct": 0.4}, "cover the whole holdout"),
     ],
 )
-def test_a_scheme_that_cannot_be_cut_is_refused(changes: dict, message: str):
+def test_an_impossible_scheme_is_refused(changes: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        twelve(**changes)
+        make_small_folds(**changes)
 
 
 @pytest.mark.parametrize(
@@ -458,34 +464,34 @@ def test_a_scheme_that_cannot_be_cut_is_refused(changes: dict, message: str):
         (np.arange(12), np.full(12, np.iinfo(np.int64).max), "spans reach from 0 to 9223372036854775807"),
     ],
 )
-def test_spans_that_make_no_sense_are_refused(time: np.ndarray, label_end: np.ndarray, message: str):
+def test_invalid_spans_are_refused(time: np.ndarray, label_end: np.ndarray, message: str):
     with pytest.raises(ValueError, match=message):
         cpcv(time, label_end, groups=4, test_groups=2, embargo_pct=0.0, holdout_pct=0.0)
 
 
-def test_a_split_that_has_nothing_left_to_learn_from_is_refused():
-    folds = twelve(horizon=6)
+def test_a_split_without_train_rows_is_refused():
+    folds = make_small_folds(horizon=6)
     with pytest.raises(ValueError, match=r"split 1: .* beside test groups \[0, 2\]"):
         folds.train(1)
 
 
 @pytest.mark.parametrize(("valid_pct", "message"), [(1.0, r"valid_pct is 1\.0"), (0.95, "lower valid_pct")])
-def test_a_valid_part_that_leaves_nothing_to_fit_is_refused(valid_pct: float, message: str):
-    folds = twelve()
+def test_a_valid_part_that_leaves_no_fit_rows_is_refused(valid_pct: float, message: str):
+    folds = make_small_folds()
     with pytest.raises(ValueError, match=message):
-        folds.early_stopping(folds.development(), valid_pct)
+        folds.split_validation(folds.development(), valid_pct)
 
 
 @pytest.mark.parametrize(
-    ("changes", "complaint"),
+    ("changes", "message"),
     [
-        ({"groups": "6"}, "groups is '6'; it is a whole number"),
-        ({"embargo_pct": "0.01"}, "embargo_pct is '0.01'; it is a"),
+        ({"groups": "6"}, "groups is '6'; give an integer number"),
+        ({"embargo_pct": "0.01"}, "embargo_pct is '0.01'; give a"),
         ({"train_groups": 6}, "train_groups is 6 of 6 groups"),
-        ({"method": "kfold"}, "method is 'kfold'; the methods are cpcv, purged_kfold, walk_forward_expanding, walk"),
+        ({"method": "kfold"}, "method is 'kfold'; allowed are cpcv, purged_kfold, walk_forward_expanding, walk"),
     ],
 )
-def test_a_parameter_that_makes_no_sense_is_named_whether_the_method_uses_it_or_not(changes: dict, complaint: str):
+def test_an_invalid_parameter_is_named_even_where_the_method_does_not_use_it(changes: dict, message: str):
     scheme = {
         "method": "cpcv",
         "groups": 6,
@@ -494,5 +500,5 @@ def test_a_parameter_that_makes_no_sense_is_named_whether_the_method_uses_it_or_
         "embargo_pct": 0.0,
         "holdout_pct": 0.0,
     }
-    with pytest.raises(ValueError, match=complaint):
-        cut(*bars(100, horizon=0), **{**scheme, **changes})
+    with pytest.raises(ValueError, match=message):
+        make_folds(*make_spans(100, horizon=0), **{**scheme, **changes})

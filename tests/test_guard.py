@@ -1,4 +1,4 @@
-"""The guard stage, asked about the files of a small market as the stages before it write them."""
+"""Tests of the guard stage on the files of a small market, as the stages before it write them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from pipeline import workspace
+from pipeline import artifacts
 from pipeline.leakage.findings import LeakageError
 from pipeline.stages import featurize, fetch, guard, ingest, label
 
@@ -18,7 +18,7 @@ FEATURES, RETURN = Path("data/features/klines.parquet"), Path("data/labels/kline
 
 @pytest.fixture
 def market(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder with the bars, features and labels of two simulated days."""
+    """Make a folder with the bars, features and labels of two simulated days."""
     params = yaml.safe_load(PARAMS.read_text())
     params["sources"]["simulated"]["days"] = 2
     monkeypatch.chdir(tmp_path)
@@ -27,22 +27,22 @@ def market(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         stage.main("klines")
 
 
-def edit(file: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+def edit_table(file: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
     change(pd.read_parquet(file)).to_parquet(file)
 
 
-def reported() -> dict[str, list[str]]:
-    """The severities that stand in the report, by guard."""
+def read_severities() -> dict[str, list[str]]:
+    """Return the severities in the report, by guard."""
     severities: dict[str, list[str]] = {}
-    for found in workspace.read_json(workspace.report("guard", "klines"))["guards"]:
+    for found in artifacts.read_json(artifacts.report_path("guard", "klines"))["guards"]:
         severities.setdefault(found["guard"], []).append(found["severity"])
     return severities
 
 
 @pytest.mark.usefixtures("market")
-def test_every_guard_of_columns_labels_and_segments_is_asked_for_every_target():
+def test_every_guard_of_columns_labels_and_segments_runs_for_every_target():
     guard.main("klines")
-    assert reported() == {
+    assert read_severities() == {
         "truncation": ["ok"],
         "look_ahead": ["ok"],
         "feature_target": ["ok"] * len(TARGETS),
@@ -52,17 +52,17 @@ def test_every_guard_of_columns_labels_and_segments_is_asked_for_every_target():
     }
 
 
-def with_one_value_smoothed(table: pd.DataFrame) -> pd.DataFrame:
+def smooth_one_value(table: pd.DataFrame) -> pd.DataFrame:
     values = table["rsi_14"].to_numpy().copy()
     values[500] = (values[499] + values[501]) / 2
     return table.assign(rsi_14=values)
 
 
-def ending_by_their_own_bar(table: pd.DataFrame) -> pd.DataFrame:
+def end_by_own_bar(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(label_end=table["time"])
 
 
-def moving_a_bar_late(table: pd.DataFrame) -> pd.DataFrame:
+def shift_moves_by_a_bar(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(move=table["move"].shift(1, fill_value=0.0))
 
 
@@ -70,15 +70,15 @@ def moving_a_bar_late(table: pd.DataFrame) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("file", "change", "named", "message"),
     [
-        (FEATURES, with_one_value_smoothed, "truncation", "rsi_14 of the bar at .* is not what its bars give"),
-        (RETURN, ending_by_their_own_bar, "known_at", "labels end by the bar they belong to"),
-        (RETURN, moving_a_bar_late, "known_at", "moves are not close"),
+        (FEATURES, smooth_one_value, "truncation", "rsi_14, bar at .* not reproduced from the bars"),
+        (RETURN, end_by_own_bar, "known_at", "labels end by their own bar"),
+        (RETURN, shift_moves_by_a_bar, "known_at", "moves are not close"),
     ],
 )
-def test_a_table_edited_after_it_was_computed_stops_the_line_and_stands_in_the_report(
+def test_a_table_edited_after_it_was_computed_stops_the_pipeline_and_is_in_the_report(
     file: Path, change: Callable[[pd.DataFrame], pd.DataFrame], named: str, message: str
 ):
-    edit(file, change)
+    edit_table(file, change)
     with pytest.raises(LeakageError, match=rf"^{named}: .*{message}"):
         guard.main("klines")
-    assert [name for name, severities in reported().items() if "critical" in severities] == [named]
+    assert [name for name, severities in read_severities().items() if "critical" in severities] == [named]

@@ -1,4 +1,4 @@
-"""Labels on tiny bars by hand, on random bars by a second slow method, and the property that no label sees too far."""
+"""Labels: tiny bars by hand, random bars by a second slow method, and no use of bars after the label's end."""
 
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def make_bars(close: list[float], *, high=None, low=None, segment=None) -> pd.Da
 
 
 def random_bars(*, seed: int, lengths: tuple[int, ...] = (60, 9, 3, 1, 80)) -> pd.DataFrame:
-    """Several segments with steps on a coarse grid, so that ties, flat stretches and double touches happen."""
+    """Return several segments with steps on a coarse grid, so that ties, flat runs and double touches occur."""
     rng = np.random.default_rng(seed)
     n = sum(lengths)
     close = 100 * np.exp(np.cumsum(rng.choice([-0.002, 0.0, 0.002], n) * rng.choice([0, 1, 3], n)))
@@ -43,17 +43,17 @@ def random_bars(*, seed: int, lengths: tuple[int, ...] = (60, 9, 3, 1, 80)) -> p
     return make_bars(close, high=high, low=low, segment=np.repeat(np.arange(len(lengths)), lengths))
 
 
-def slow_volatility(bars: pd.DataFrame, t: int, window: int) -> float | None:
-    """pandas' deviation of the log returns inside the row's own segment; None while there are too few."""
+def estimate_volatility_slowly(bars: pd.DataFrame, t: int, window: int) -> float | None:
+    """Return pandas' std of the log returns in the row's own segment; None while there are too few."""
     own = bars["close"][(bars["segment"] == bars["segment"][t]) & (bars.index <= t)]
     steps = np.log(own).diff().dropna().tail(window)
     return None if len(steps) < window else (0.0 if (steps == steps.iloc[0]).all() else float(steps.std()))
 
 
-def slow_label(bars: pd.DataFrame, t: int, block: dict[str, Any]) -> tuple[int, float, float] | str:
-    """(last bar used, y, raw) of row t, or the cause of its loss: one bar at a time, as the definition reads."""
+def label_slowly(bars: pd.DataFrame, t: int, block: dict[str, Any]) -> tuple[int, float, float] | str:
+    """Return (last bar used, y, raw) of row t or the cause of its loss, one bar at a time as in the definition."""
     close, h = bars["close"].tolist(), block.get("horizon", 1)
-    sigma = slow_volatility(bars, t, block["volatility_window"]) if "volatility_window" in block else 1.0
+    sigma = estimate_volatility_slowly(bars, t, block["volatility_window"]) if "volatility_window" in block else 1.0
     if sigma is None:
         return "warm_up"
     if sigma == 0:
@@ -78,10 +78,10 @@ def slow_label(bars: pd.DataFrame, t: int, block: dict[str, Any]) -> tuple[int, 
 
 @every_kind
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_labels_are_what_the_slow_definition_gives(kind: str, seed: int) -> None:
+def test_labels_equal_the_slow_definition(kind: str, seed: int) -> None:
     bars = random_bars(seed=seed)
-    result = labels.build(bars, BLOCKS[kind])
-    slow = [slow_label(bars, t, BLOCKS[kind]) for t in range(len(bars))]
+    result = labels.make_labels(bars, BLOCKS[kind])
+    slow = [label_slowly(bars, t, BLOCKS[kind]) for t in range(len(bars))]
     rows = [t for t, label in enumerate(slow) if not isinstance(label, str)]
     table = result.table
     assert table["row"].tolist() == rows
@@ -94,31 +94,31 @@ def test_labels_are_what_the_slow_definition_gives(kind: str, seed: int) -> None
 @every_kind
 def test_every_bar_has_a_label_or_one_cause_of_its_loss(kind: str) -> None:
     bars = random_bars(seed=4)
-    result = labels.build(bars, BLOCKS[kind])
+    result = labels.make_labels(bars, BLOCKS[kind])
     assert len(result.table) + sum(result.lost.values()) == len(bars)
 
 
 @every_kind
-def test_bars_after_the_label_ends_change_nothing_but_the_horizon_at_the_end(kind: str) -> None:
+def test_bars_after_the_label_end_do_not_change_the_label(kind: str) -> None:
     bars = random_bars(seed=5, lengths=(90,))
-    whole = labels.build(bars, BLOCKS[kind]).table
+    whole = labels.make_labels(bars, BLOCKS[kind]).table
     for cut in range(30, 90, 7):
-        table = labels.build(bars.head(cut), BLOCKS[kind]).table
+        table = labels.make_labels(bars.head(cut), BLOCKS[kind]).table
         pd.testing.assert_frame_equal(table, whole.head(len(table)))
     for t in [0, 20, 40]:
         at = whole.index[whole["row"] >= t][0]
         after = (bars["open_time"] > whole["label_end"][at]) & (bars["open_time"] > whole["time"][at] + MINUTE)
         changed = bars.copy()
         changed.loc[after, ["high", "low", "close"]] *= 3.0
-        pd.testing.assert_series_equal(labels.build(changed, BLOCKS[kind]).table.loc[at], whole.loc[at])
+        pd.testing.assert_series_equal(labels.make_labels(changed, BLOCKS[kind]).table.loc[at], whole.loc[at])
 
 
 @every_kind
 def test_bars_of_other_segments_change_no_label(kind: str) -> None:
     bars = random_bars(seed=6, lengths=(40, 40, 40))
     middle = bars.iloc[40:80].reset_index(drop=True)
-    alone = labels.build(middle, BLOCKS[kind]).table
-    table = labels.build(bars, BLOCKS[kind]).table
+    alone = labels.make_labels(middle, BLOCKS[kind]).table
+    table = labels.make_labels(bars, BLOCKS[kind]).table
     inside = table[table["segment"] == 1].reset_index(drop=True)
     pd.testing.assert_frame_equal(inside.assign(row=inside["row"] - 40), alone)
 
@@ -126,15 +126,15 @@ def test_bars_of_other_segments_change_no_label(kind: str) -> None:
 @every_kind
 def test_no_label_crosses_a_segment(kind: str) -> None:
     bars = random_bars(seed=7)
-    table = labels.build(bars, BLOCKS[kind]).table
+    table = labels.make_labels(bars, BLOCKS[kind]).table
     segment = bars["segment"].to_numpy()
     assert (segment[table["label_end"] // MINUTE] == table["segment"]).all()
     assert (table["label_end"] > table["time"]).all()
 
 
 @every_kind
-def test_table_has_its_columns_and_types(kind: str) -> None:
-    table = labels.build(random_bars(seed=8), BLOCKS[kind]).table
+def test_the_table_has_the_documented_columns_and_types(kind: str) -> None:
+    table = labels.make_labels(random_bars(seed=8), BLOCKS[kind]).table
     coded = len(labels.OUTPUTS[kind]) > 1
     types = ["int64", "int32", "int64", "int64", "int32" if coded else "float32", "float64", "float64"]
     names = ["row", "segment", "time", "label_end", "y", "raw", "move"]
@@ -146,7 +146,7 @@ def test_table_has_its_columns_and_types(kind: str) -> None:
 
 @every_kind
 def test_segments_shorter_than_the_horizon_give_an_empty_table(kind: str) -> None:
-    result = labels.build(make_bars([1.0, 2.0, 3.0]), BLOCKS[kind])
+    result = labels.make_labels(make_bars([1.0, 2.0, 3.0]), BLOCKS[kind])
     assert len(result.table) == 0
     assert sum(result.lost.values()) == 3
 
@@ -156,7 +156,7 @@ def test_every_kind_has_its_outputs() -> None:
     assert set(labels.NEUTRAL) == {kind for kind, outputs in labels.OUTPUTS.items() if len(outputs) == 1}
 
 
-def test_move_is_what_the_next_bar_earns() -> None:
+def test_move_is_the_simple_return_of_the_next_bar() -> None:
     table = labels.direction(make_bars([100.0, 110.0, 99.0]), horizon=1).table
     np.testing.assert_allclose(table["move"], [0.1, -0.1])
 
@@ -177,8 +177,8 @@ def test_an_equal_close_is_not_up_and_is_counted() -> None:
     assert result.lost == {"label_horizon": 1}
 
 
-def barrier_from(high: list[float], low: list[float], close: list[float]) -> tuple[labels.Labels, float]:
-    """The barrier label of the third bar at 100, whose σ from two steps is known; the bars after it are given."""
+def label_third_bar(high: list[float], low: list[float], close: list[float]) -> tuple[labels.Labels, float]:
+    """Return the barrier label of the third bar, whose close is 100, and its σ; the arguments are the bars after it."""
     past = [100.0, 101.0, 100.0]
     sigma = float(np.std(np.diff(np.log(past)), ddof=1))  # 1.407 %: +2σ is 102.81, -1σ is 98.59
     bars = make_bars(past + close, high=past + high, low=past + low)
@@ -196,7 +196,7 @@ def barrier_from(high: list[float], low: list[float], close: list[float]) -> tup
     ids=["profit first", "stop first", "neither", "both in one bar"],
 )
 def test_barrier_is_the_first_level_touched(high, low, close, code: int, end: int, level: float | None) -> None:
-    result, sigma = barrier_from(high, low, close)
+    result, sigma = label_third_bar(high, low, close)
     assert result.table["row"].tolist() == [2]
     assert result.table["y"].tolist() == [code]
     assert result.table["label_end"].tolist() == [end * MINUTE]
@@ -205,7 +205,7 @@ def test_barrier_is_the_first_level_touched(high, low, close, code: int, end: in
     assert result.ties == int(high[0] == 103.0)
 
 
-def test_an_early_touch_does_not_save_a_row_without_its_whole_horizon() -> None:
+def test_an_early_touch_does_not_label_a_row_without_its_whole_horizon() -> None:
     bars = make_bars([100.0, 101.0, 100.0, 120.0, 120.0])
     result = labels.triple_barrier(bars, horizon=3, profit=1.0, stop=1.0, volatility_window=2)
     assert len(result.table) == 0
@@ -217,12 +217,14 @@ def test_flat_bars_have_no_volatility_and_are_counted() -> None:
     assert result.lost == {"warm_up": 3, "zero_volatility": 3, "label_horizon": 1}
 
 
-def test_equal_steps_have_no_volatility_to_the_last_bit() -> None:
+def test_equal_steps_have_a_volatility_of_exactly_zero() -> None:
     doubling = make_bars([2.0**k for k in range(32)])
-    np.testing.assert_array_equal(labels.bar_volatility(doubling, window=26)[26:], 0.0)  # their mean is off by rounding
+    np.testing.assert_array_equal(
+        labels.estimate_volatility(doubling, window=26)[26:], 0.0
+    )  # their mean has a rounding error
 
 
-def test_trend_is_one_straight_up_zero_straight_down_and_half_without_any() -> None:
+def test_trend_is_one_straight_up_zero_straight_down_and_half_without_a_move() -> None:
     up, down, there_and_back, still = [1.0, 2.0, 4.0], [4.0, 2.0, 1.0], [1.0, 2.0, 1.0], [3.0, 3.0, 3.0]
     bars = make_bars(up + down + there_and_back + still, segment=np.repeat([0, 1, 2, 3], 3))
     result = labels.trend(bars, horizon=2)
@@ -243,28 +245,28 @@ def test_trend_of_three_steps_forward_and_one_back_is_three_quarters() -> None:
         ({"kind": "direction", "horizons": 5}, "unknown key 'horizons', missing key 'horizon'; its keys are horizon"),
         ({"kind": "return", "horizon": 5}, "missing key 'volatility_window'; its keys are horizon, volatility_window"),
         ({"kind": "direction", "horizon": 0}, "horizon: 0; .* at least 1"),
-        ({"kind": "direction", "horizon": 2.5}, "horizon: 2.5; .* whole number"),
+        ({"kind": "direction", "horizon": 2.5}, "horizon: 2.5; .* integer number"),
         ({**BLOCKS["return"], "volatility_window": 1}, "volatility_window: 1; .* at least 2"),
         ({**BLOCKS["barrier"], "profit": 0}, "profit: 0; it must be above 0"),
         ({**BLOCKS["barrier"], "stop": -1.0}, "stop: -1.0; it must be above 0"),
     ],
 )
-def test_a_block_that_is_wrong_is_refused_by_its_key(block: dict[str, Any], message: str) -> None:
+def test_a_wrong_block_is_refused_with_its_key(block: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        labels.build(random_bars(seed=9), block)
+        labels.make_labels(random_bars(seed=9), block)
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="the shared real BTC slice is not beside this repository")
+@pytest.mark.skipif(not REAL.exists(), reason="the shared real BTC file does not exist")
 def test_labels_of_real_bars_are_balanced() -> None:
     bars = pd.read_parquet(REAL).assign(segment=np.int32(0))
-    up = labels.build(bars, {"kind": "direction", "horizon": 5}).table["y"].mean()
+    up = labels.make_labels(bars, {"kind": "direction", "horizon": 5}).table["y"].mean()
     assert 0.45 < up < 0.55
     barrier = {"kind": "barrier", "horizon": 20, "profit": 4.0, "stop": 4.0, "volatility_window": 60}
-    share = labels.build(bars, barrier).table["y"].value_counts(normalize=True)
+    share = labels.make_labels(bars, barrier).table["y"].value_counts(normalize=True)
     assert share.min() > 0.15
-    y = labels.build(bars, {"kind": "return", "horizon": 5, "volatility_window": 60}).table["y"]
+    y = labels.make_labels(bars, {"kind": "return", "horizon": 5, "volatility_window": 60}).table["y"]
     assert 0.7 < y.std() < 1.5
     assert abs(y.mean()) < 0.1
-    trend = labels.build(bars, {"kind": "trend", "horizon": 20}).table["y"]
+    trend = labels.make_labels(bars, {"kind": "trend", "horizon": 20}).table["y"]
     assert 0.45 < trend.mean() < 0.55
     assert trend.between(0, 1).all()

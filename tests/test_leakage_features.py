@@ -14,33 +14,33 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 LIMITS = {"ratio": 0.6, "floor": 0.5}
 
 
-def walk(count: int, *, seed: int) -> pd.DataFrame:
-    """A random walk of one symbol: prices and volumes that tell nothing about what comes."""
+def simulate_walk(count: int, *, seed: int) -> pd.DataFrame:
+    """Simulate a random walk of one symbol: prices and volumes without predictive power."""
     rng = np.random.default_rng(seed)
     close = 100 * np.exp(np.cumsum(rng.standard_t(4, count)) * 1e-3)
     volume = rng.lognormal(size=count) * (rng.random(count) > 0.1)
     return pd.DataFrame({"close": close, "high": close * 1.01, "low": close * 0.99, "volume": volume})
 
 
-def real(file: str) -> pd.DataFrame:
+def load_slice(file: str) -> pd.DataFrame:
     if not DATA.is_dir():
         pytest.skip(f"{DATA.name} of the workplace is not here: real slices are not part of the repository")
     return pd.read_parquet(DATA / file, columns=["close", "high", "low", "volume", "taker_buy_base"]).iloc[:20_000]
 
 
-def moves(bars: pd.DataFrame) -> np.ndarray:
+def take_moves(bars: pd.DataFrame) -> np.ndarray:
     return bars["close"].pct_change().shift(-1).fillna(0.0).to_numpy()
 
 
-def segmented(*lengths: int, hole: int = 10) -> pd.DataFrame:
-    """A clean table of one symbol with a hole after each segment."""
+def make_segments(*lengths: int, gap: int = 10) -> pd.DataFrame:
+    """Make a clean table of one symbol with a gap after each segment."""
     segment = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
-    time = (np.arange(len(segment)) + hole * segment.astype(np.int64)) * BAR
-    return walk(len(segment), seed=3).assign(symbol="A", open_time=time, segment=segment)
+    time = (np.arange(len(segment)) + gap * segment.astype(np.int64)) * BAR
+    return simulate_walk(len(segment), seed=3).assign(symbol="A", open_time=time, segment=segment)
 
 
-def after_three_bars(bars: pd.DataFrame, feature) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of each segment but its first three, and for them `feature` of the segment's bars."""
+def compute_after_three_bars(bars: pd.DataFrame, feature) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of each segment but its first three, and `feature` of the segment's bars for them."""
     known = pd.concat([pd.DataFrame(feature(part)) for _, part in bars.groupby("segment")]).astype(np.float32)
     rows = np.flatnonzero(bars.groupby("segment").cumcount() >= 3)
     return rows, known.to_numpy()[rows]
@@ -54,72 +54,72 @@ CAUSAL = {
     "filled": lambda bars: bars["close"].where(bars["volume"] > 0).ffill(),
     "expanding": lambda bars: bars["close"] / bars["close"].expanding().mean(),
 }
-FORESEEING = {
+LEAKING = {
     "shifted": lambda bars: np.log(bars["close"]).diff().shift(-1),
-    "centred": lambda bars: bars["close"].rolling(3, center=True).mean(),
+    "centered": lambda bars: bars["close"].rolling(3, center=True).mean(),
     "filled": lambda bars: bars["close"].where(bars.index % 4 == 0).bfill(),
-    "standardised": lambda bars: (bars["close"] - bars["close"].mean()) / bars["close"].std(),
+    "standardized": lambda bars: (bars["close"] - bars["close"].mean()) / bars["close"].std(),
     "ranked": lambda bars: bars["close"].rank(pct=True),
 }
 
 
 @pytest.mark.parametrize("name", CAUSAL)
 def test_truncation_finds_nothing_in_a_causal_column(name: str):
-    found = truncated(segmented(60, 5, 40), lambda part: {name: CAUSAL[name](part)}, [name])
+    found = truncate(make_segments(60, 5, 40), lambda part: {name: CAUSAL[name](part)}, [name])
     assert (found.severity, found.figures["changed"]) == ("ok", {})
 
 
-@pytest.mark.parametrize("name", FORESEEING)
-def test_truncation_names_the_column_that_sees_the_future(name: str):
+@pytest.mark.parametrize("name", LEAKING)
+def test_truncation_names_the_column_that_reads_the_future(name: str):
     def feature(part: pd.DataFrame) -> dict[str, pd.Series]:
-        return {"fine": CAUSAL["sma"](part), name: FORESEEING[name](part)}
+        return {"fine": CAUSAL["sma"](part), name: LEAKING[name](part)}
 
-    found = truncated(segmented(60, 5, 40), feature, ["fine", name])
+    found = truncate(make_segments(60, 5, 40), feature, ["fine", name])
     assert found.severity == "critical"
     assert list(found.figures["changed"]) == [name]
-    assert f"{name} of the bar at " in found.message
+    assert f"{name}, bar at " in found.message
 
 
-def truncated(bars: pd.DataFrame, feature, columns: list[str]) -> Finding:
-    return questioned(bars, lambda table: after_three_bars(table, feature), columns, cuts=16)
+def truncate(bars: pd.DataFrame, feature, columns: list[str]) -> Finding:
+    return check_truncation(bars, lambda table: compute_after_three_bars(table, feature), columns, cuts=16)
 
 
-def questioned(bars: pd.DataFrame, recompute, columns: list[str], *, cuts: int) -> Finding:
-    """What the guard says where the table written is what was computed."""
+def check_truncation(bars: pd.DataFrame, recompute, columns: list[str], *, cuts: int) -> Finding:
+    """Return the finding for a table that is stored as it was computed."""
     return truncation(bars, recompute, recompute(bars), columns, cuts=cuts, seed=1)
 
 
 def test_truncation_names_the_first_bar_that_changes():
-    bars = segmented(30)
-    found = truncated(bars, lambda part: {"next": part["close"].shift(-1)}, ["next"])
+    bars = make_segments(30)
+    found = truncate(bars, lambda part: {"next": part["close"].shift(-1)}, ["next"])
     change = found.figures["changed"]["next"]
     assert change["row"] == change["time_ms"] // BAR == change["cut_after_ms"] // BAR  # the last bar before the cut
 
 
-def test_truncation_sees_a_change_of_one_bit():
+def test_truncation_finds_a_change_of_one_bit():
     def recompute(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         x = np.ones((len(bars), 2), dtype=np.float32)
         x[5:6, 1] = np.nextafter(np.float32(1), np.float32(2)) if len(bars) < 30 else 1
         return np.arange(len(bars)), x
 
-    found = questioned(segmented(30), recompute, ["a", "b"], cuts=8)
+    found = check_truncation(make_segments(30), recompute, ["a", "b"], cuts=8)
     assert {name: change["row"] for name, change in found.figures["changed"].items()} == {"b": 5}
 
 
-def test_truncation_sees_rows_that_are_kept_because_of_what_comes():
+def test_truncation_finds_rows_that_are_selected_by_later_bars():
     def recompute(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         rows = np.flatnonzero(bars["close"].shift(-1).notna())
         return rows, bars[["close"]].to_numpy(np.float32)[rows]
 
-    assert list(questioned(segmented(30), recompute, ["a"], cuts=4).figures["changed"]) == ["rows kept"]
+    assert list(check_truncation(make_segments(30), recompute, ["a"], cuts=4).figures["changed"]) == ["row selection"]
 
 
-# Each column lies in one kind of place alone, and nowhere else.
-HIDING = {
+# Each column leaks in one kind of place only.
+HIDDEN = {
     "at the end of a segment": lambda bars: bars["close"].where(bars.index < len(bars) - 1, bars["next"]),
     "in the first bars of a segment": lambda bars: bars["close"].where(bars.index >= 1, bars["next"]),
     "where a day ends": lambda bars: bars["next"].where(bars["open_time"].shift(-1) % DAY == 0, bars["close"]),
-    "where nothing is traded": lambda bars: bars["close"].where(bars["volume"] > 0).bfill(),
+    "in bars without trades": lambda bars: bars["close"].where(bars["volume"] > 0).bfill(),
     "in the buckets of a slow column": lambda bars: (
         bars["close"].groupby(bars["open_time"] // (9 * BAR)).transform("last")
     ),
@@ -127,15 +127,15 @@ HIDING = {
 DAY = 86_400_000
 
 
-@pytest.mark.parametrize("where", HIDING)
-def test_truncation_finds_a_leak_that_hides(where: str):
-    bars = segmented(3_000, 3_000, hole=0)
+@pytest.mark.parametrize("where", HIDDEN)
+def test_truncation_finds_a_hidden_leak(where: str):
+    bars = make_segments(3_000, 3_000, gap=0)
     bars["volume"] = np.where(bars.index % 1_000 < 3, 0.0, 1.0)
     bars["next"] = bars["close"].shift(-1, fill_value=0.0)  # across the border as well
 
     def recompute(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         known = table.assign(next=table["close"].shift(-1, fill_value=0.0))
-        parts = [HIDING[where](part.reset_index(drop=True)) for _, part in known.groupby("segment")]
+        parts = [HIDDEN[where](part.reset_index(drop=True)) for _, part in known.groupby("segment")]
         return np.arange(len(table)), pd.concat(parts).to_numpy(np.float32)[:, None]
 
     found = truncation(bars, recompute, recompute(bars), ["hidden"], cuts=24, seed=1)
@@ -143,11 +143,13 @@ def test_truncation_finds_a_leak_that_hides(where: str):
 
 
 def test_truncation_cuts_at_every_kind_of_place_in_turn():
-    bars = segmented(2_000, 2_000, hole=0)
+    bars = make_segments(2_000, 2_000, gap=0)
     bars["high"] = np.where(bars.index % 50 == 0, bars["low"], bars["high"])
-    found = questioned(
+    found = check_truncation(
         bars,
-        lambda table: after_three_bars(table, lambda part: part["close"].where(part.index % 7 == 0).ffill().to_frame()),
+        lambda table: compute_after_three_bars(
+            table, lambda part: part["close"].where(part.index % 7 == 0).ffill().to_frame()
+        ),
         ["filled"],
         cuts=14,
     )
@@ -161,7 +163,7 @@ def test_truncation_cuts_at_every_kind_of_place_in_turn():
         "idle": 2,
         "warm_up_end": 2,
         "step": 1,  # there is one column
-        "run": 1,
+        "plateau": 1,
     }
 
 
@@ -170,57 +172,57 @@ def test_truncation_cuts_at_every_kind_of_place_in_turn():
     [
         (lambda rows, x: (rows, np.roll(x, -1, axis=0)), "a", 3),
         (lambda rows, x: (rows, np.where(rows[:, None] == 17, np.float32(0), x)), "a", 17),
-        (lambda rows, x: (rows - 1, x), "rows kept", 2),
-        (lambda rows, x: (rows[1:], x[1:]), "rows kept", 3),
-        (lambda rows, x: (rows[:-1], x[:-1]), "rows kept", 29),
-        (lambda rows, x: (np.insert(rows, 5, rows[4]), np.insert(x, 5, x[4], axis=0)), "rows kept", 7),
+        (lambda rows, x: (rows - 1, x), "row selection", 2),
+        (lambda rows, x: (rows[1:], x[1:]), "row selection", 3),
+        (lambda rows, x: (rows[:-1], x[:-1]), "row selection", 29),
+        (lambda rows, x: (np.insert(rows, 5, rows[4]), np.insert(x, 5, x[4], axis=0)), "row selection", 7),
     ],
 )
-def test_truncation_names_the_column_that_was_written_otherwise_than_computed(edit, named: str, row: int):
-    bars = segmented(30)
+def test_truncation_names_the_column_that_is_not_stored_as_computed(edit, named: str, row: int):
+    bars = make_segments(30)
 
     def recompute(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        return after_three_bars(table, lambda part: part[["close"]])
+        return compute_after_three_bars(table, lambda part: part[["close"]])
 
     found = truncation(bars, recompute, edit(*recompute(bars)), ["a"], cuts=4, seed=1)
     assert found.severity == "critical"
-    assert found.figures["unlike_bars"] == {named: {"row": row, "time_ms": row * BAR}}
-    assert f"{named} of the bar at {row * BAR} (row {row}) is not what its bars give" in found.message
+    assert found.figures["not_reproduced"] == {named: {"row": row, "time_ms": row * BAR}}
+    assert f"{named}, bar at {row * BAR} (row {row}): not reproduced from the bars" in found.message
 
 
 def test_truncation_computes_once_more_than_it_cuts_and_never_more_than_all_bars():
-    bars, lengths = segmented(200), []
+    bars, lengths = make_segments(200), []
 
     def recompute(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         lengths.append(len(table))
         return np.arange(len(table)), table[["close"]].to_numpy(np.float32)
 
-    known = recompute(bars)
-    truncation(bars, recompute, known, ["a"], cuts=10, seed=1)
+    stored = recompute(bars)
+    truncation(bars, recompute, stored, ["a"], cuts=10, seed=1)
     assert (len(lengths), max(lengths)) == (12, 200)
 
 
-def test_truncation_cuts_all_symbols_at_the_same_instant():
-    one = segmented(40)
+def test_truncation_cuts_all_symbols_at_the_same_time():
+    one = make_segments(40)
     both = pd.concat([one, one.assign(symbol="B", segment=np.int32(1))], ignore_index=True)
 
     def recompute(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         market = bars.groupby("open_time")["close"].transform("mean")
         return np.arange(len(bars)), market.to_numpy(np.float32)[:, None]
 
-    assert questioned(both, recompute, ["market"], cuts=8).severity == "ok"
+    assert check_truncation(both, recompute, ["market"], cuts=8).severity == "ok"
 
 
-def test_truncation_refuses_features_that_leave_nothing_to_compare():
-    bars = segmented(30)
+def test_truncation_rejects_features_without_rows_to_compare():
+    bars = make_segments(30)
     with pytest.raises(ValueError, match="0 rows of float32"):
-        questioned(bars, lambda table: (np.arange(0), np.zeros((0, 1), np.float32)), ["a"], cuts=4)
+        check_truncation(bars, lambda table: (np.arange(0), np.zeros((0, 1), np.float32)), ["a"], cuts=4)
 
 
 # look_ahead
 
 
-def causal_columns(bars: pd.DataFrame) -> pd.DataFrame:
+def compute_causal_columns(bars: pd.DataFrame) -> pd.DataFrame:
     close, volume = bars["close"], bars["volume"]
     log = np.log(close)
     change = log.diff()
@@ -238,21 +240,21 @@ def causal_columns(bars: pd.DataFrame) -> pd.DataFrame:
     ).fillna(0.0)
 
 
-FORESIGHT = {
+LOOKING_AHEAD = {
     "next": lambda log: log.diff().shift(-1),
     "next_five": lambda log: log.diff(5).shift(-5),
     "next_sixty": lambda log: log.diff(60).shift(-60),
-    "one_late_of_sixty": lambda log: log.diff(60).shift(-1),
+    "one_future_of_sixty": lambda log: log.diff(60).shift(-1),
     "sign": lambda log: np.sign(log.diff().shift(-1)),
-    "centred_3": lambda log: log.diff().rolling(3, center=True).mean(),
-    "centred_21": lambda log: log.diff().rolling(21, center=True).mean(),
-    "centred_median": lambda log: log.diff().rolling(5, center=True).median(),
-    "distance_from_centred_5": lambda log: log - log.rolling(5, center=True).mean(),
-    "distance_from_centred_61": lambda log: log - log.rolling(61, center=True).mean(),
+    "centered_3": lambda log: log.diff().rolling(3, center=True).mean(),
+    "centered_21": lambda log: log.diff().rolling(21, center=True).mean(),
+    "centered_median": lambda log: log.diff().rolling(5, center=True).median(),
+    "distance_from_centered_5": lambda log: log - log.rolling(5, center=True).mean(),
+    "distance_from_centered_61": lambda log: log - log.rolling(61, center=True).mean(),
     "back_filled_2": lambda log: log.diff(2).where(log.index % 2 == 0).bfill(),
     "back_filled_15": lambda log: log.diff(15).where(log.index % 15 == 0).bfill(),
     "noisy": lambda log: log.diff().shift(-1) * np.random.default_rng(0).lognormal(0, 0.5, len(log)),
-    "centred_volatility": lambda log: log.diff().rolling(5, center=True).std(),
+    "centered_volatility": lambda log: log.diff().rolling(5, center=True).std(),
     "back_filled_volatility": lambda log: log.diff().rolling(15).std().where(log.index % 15 == 0).bfill(),
 }
 SLICES = [
@@ -263,55 +265,55 @@ SLICES = [
 ]
 
 
-def looked_ahead(columns: pd.DataFrame, move: np.ndarray) -> Finding:
+def check_look_ahead(columns: pd.DataFrame, move: np.ndarray) -> Finding:
     segment = np.zeros(len(move), dtype=np.int32)
     return look_ahead(columns.to_numpy(np.float32), list(columns), move, segment, **LIMITS)
 
 
 @pytest.mark.parametrize("file", SLICES)
 def test_look_ahead_finds_nothing_in_causal_columns_of_a_real_market(file: str):
-    bars = real(file)
-    assert looked_ahead(causal_columns(bars), moves(bars)).severity == "ok"
+    bars = load_slice(file)
+    assert check_look_ahead(compute_causal_columns(bars), take_moves(bars)).severity == "ok"
 
 
 @pytest.mark.parametrize("file", SLICES[:2])
-def test_look_ahead_finds_every_column_that_foresees_a_real_market(file: str):
-    bars = real(file)
-    assert foreseeing(bars) == list(FORESIGHT)
+def test_look_ahead_finds_every_leaking_column_of_a_real_market(file: str):
+    bars = load_slice(file)
+    assert find_leaking(bars) == list(LOOKING_AHEAD)
 
 
-def test_look_ahead_finds_every_column_that_foresees_a_random_walk_and_no_other():
-    bars = walk(20_000, seed=5)
-    assert foreseeing(bars) == list(FORESIGHT)
-    assert looked_ahead(causal_columns(bars), moves(bars)).severity == "ok"
+def test_look_ahead_finds_every_leaking_column_of_a_random_walk_and_no_other():
+    bars = simulate_walk(20_000, seed=5)
+    assert find_leaking(bars) == list(LOOKING_AHEAD)
+    assert check_look_ahead(compute_causal_columns(bars), take_moves(bars)).severity == "ok"
 
 
-def foreseeing(bars: pd.DataFrame) -> list[str]:
-    """The columns that the guard names when each stands alone."""
-    columns = pd.DataFrame({name: column(np.log(bars["close"])) for name, column in FORESIGHT.items()}).fillna(0.0)
-    named = [looked_ahead(columns[[name]], moves(bars)) for name in columns]
-    return [found.message.split(" goes with")[0] for found in named if found.severity == "critical"]
+def find_leaking(bars: pd.DataFrame) -> list[str]:
+    """Return the columns that the guard names when it checks each by itself."""
+    columns = pd.DataFrame({name: column(np.log(bars["close"])) for name, column in LOOKING_AHEAD.items()}).fillna(0.0)
+    named = [check_look_ahead(columns[[name]], take_moves(bars)) for name in columns]
+    return [found.message.split(" is correlated with")[0] for found in named if found.severity == "critical"]
 
 
 @pytest.mark.parametrize("persistence", [0.0, 0.5, 0.9, 0.99])
-def test_look_ahead_lets_an_honest_signal_pass_that_foresees_a_fifth_of_the_next_move(persistence: float):
+def test_look_ahead_accepts_a_causal_signal_that_predicts_a_fifth_of_the_next_moves_variance(persistence: float):
     rng = np.random.default_rng(4)
     noise = rng.normal(size=20_000) * np.sqrt(1 - persistence**2)
     signal = pd.Series(noise).ewm(alpha=1 - persistence, adjust=False).mean().to_numpy()
     signal = signal / signal.std()
     move = np.sqrt(0.2) * signal + np.sqrt(0.8) * rng.standard_t(4, 20_000) / np.sqrt(2)
     columns = pd.DataFrame({"signal": signal, "slow": pd.Series(signal).rolling(20, min_periods=1).mean()})
-    assert looked_ahead(columns, move).severity == "ok"
-    assert looked_ahead(columns.assign(leak=move), move).message.startswith("leak goes with moves to come")
+    assert check_look_ahead(columns, move).severity == "ok"
+    assert check_look_ahead(columns.assign(leak=move), move).message.startswith("leak is correlated with future moves")
 
 
 def test_look_ahead_compares_no_bar_with_another_segment():
-    bars = walk(1_000, seed=2)
+    bars = simulate_walk(1_000, seed=2)
     segment = np.repeat(np.arange(10, dtype=np.int32), 100)  # none is as long as the comparison
-    x = moves(bars)[:, None].astype(np.float32)
-    found = look_ahead(x, ["next"], moves(bars), segment, **LIMITS)
+    x = take_moves(bars)[:, None].astype(np.float32)
+    found = look_ahead(x, ["next"], take_moves(bars), segment, **LIMITS)
     assert (found.severity, found.figures) == ("warning", {"rows": 0})
-    assert association.surrounded(np.repeat([0, 1], [200, 130])).tolist() == [*range(64, 136), *range(264, 266)]
+    assert association.find_inner_rows(np.repeat([0, 1], [200, 130])).tolist() == [*range(64, 136), *range(264, 266)]
 
 
 def test_look_ahead_is_as_strict_as_its_floor_and_ratio():
@@ -326,62 +328,66 @@ def test_look_ahead_is_as_strict_as_its_floor_and_ratio():
     assert severities == ["critical", "ok", "ok"]
 
 
-def test_look_ahead_reports_the_plain_correlations_where_nothing_is_forced():
+def test_look_ahead_reports_the_plain_correlations_of_independent_moves():
     rng = np.random.default_rng(1)
     move = rng.uniform(-1, 1, 20_000)
     x = (move + rng.uniform(-1, 1, 20_000)).astype(np.float32)[:, None]
-    future, past = association.with_moves(x, move, association.surrounded(np.zeros(20_000)))
+    future, past = association.correlate_with_moves(x, move, rows=association.find_inner_rows(np.zeros(20_000)))
     wanted = [stats.pearsonr(x[:, 0], move)[0], stats.spearmanr(x[:, 0], move)[0]]
     np.testing.assert_allclose(future[[0, 2], 0], wanted, atol=0.01)
     assert past.max() < 0.05
 
 
-def directly(x: np.ndarray, move: np.ndarray, rows: np.ndarray) -> tuple[float, float]:
-    """What `with_moves` says of one column beside the moves themselves, one correlation after the other."""
+def correlate_directly(x: np.ndarray, move: np.ndarray, rows: np.ndarray) -> tuple[float, float]:
+    """Return what `correlate_with_moves` does for one column and signed moves, one correlation at a time."""
 
-    def clipped(values: np.ndarray) -> np.ndarray:
+    def clip(values: np.ndarray) -> np.ndarray:
         return np.clip(values, *np.quantile(values, [0.001, 0.999]))
 
-    def residual(values: np.ndarray, *known: np.ndarray) -> np.ndarray:
+    def take_residual(values: np.ndarray, *known: np.ndarray) -> np.ndarray:
         design = np.column_stack([np.ones(len(values)), *known])
         return values - design @ np.linalg.lstsq(design, values)[0]
 
-    found, tame = [], clipped(move)
+    found, clipped = [], clip(move)
     changed = x[rows] != x[rows - 1]
     for there in [rows] if changed.mean() >= 0.9 else [rows, rows[changed]]:
-        new = residual(x[there], x[there - 1])
-        unforced = clipped(residual(x[there], x[there - 1], move[there - 1]))
-        next_ones = [tame[there + k] for k in range(64)]
-        next_h = [sum(tame[there + k] for k in range(h)) for h in 2 ** np.arange(7)]
-        last_h = [sum(tame[there - k] for k in range(1, h + 1)) for h in 2 ** np.arange(7)]
-        ahead = max(abs(np.corrcoef(unforced, moves)[0, 1]) for moves in next_ones + next_h)
-        found.append((ahead, max(abs(np.corrcoef(clipped(new), moves)[0, 1]) for moves in last_h)))
+        innovation = take_residual(x[there], x[there - 1])
+        residual = clip(take_residual(x[there], x[there - 1], move[there - 1]))
+        next_ones = [clipped[there + k] for k in range(64)]
+        next_h = [sum(clipped[there + k] for k in range(h)) for h in 2 ** np.arange(7)]
+        last_h = [sum(clipped[there - k] for k in range(1, h + 1)) for h in 2 ** np.arange(7)]
+        ahead = max(abs(np.corrcoef(residual, moves)[0, 1]) for moves in next_ones + next_h)
+        found.append((ahead, max(abs(np.corrcoef(clip(innovation), moves)[0, 1]) for moves in last_h)))
     return max(found)
 
 
-@pytest.mark.parametrize("column", ["next_five", "centred_21", "back_filled_15", "noisy", "centred_volatility"])
-def test_look_ahead_measures_as_correlations_one_by_one_do(column: str):
-    bars = walk(6_000, seed=6)
-    x = FORESIGHT[column](np.log(bars["close"])).fillna(0.0).to_numpy(np.float32)
-    rows = association.surrounded(np.repeat([0, 1, 2], [3_500, 500, 2_000]))
-    future, past = association.with_moves(x[:, None], moves(bars), rows)
-    assert (future[0, 0], past[0, 0]) == pytest.approx(directly(x.astype(float), moves(bars), rows), abs=1e-4)
-    ranks = association.with_moves(stats.rankdata(x)[:, None], stats.rankdata(moves(bars)), rows)
+@pytest.mark.parametrize("column", ["next_five", "centered_21", "back_filled_15", "noisy", "centered_volatility"])
+def test_look_ahead_measures_the_same_as_one_correlation_at_a_time(column: str):
+    bars = simulate_walk(6_000, seed=6)
+    x = LOOKING_AHEAD[column](np.log(bars["close"])).fillna(0.0).to_numpy(np.float32)
+    rows = association.find_inner_rows(np.repeat([0, 1, 2], [3_500, 500, 2_000]))
+    future, past = association.correlate_with_moves(x[:, None], take_moves(bars), rows=rows)
+    assert (future[0, 0], past[0, 0]) == pytest.approx(
+        correlate_directly(x.astype(float), take_moves(bars), rows), abs=1e-4
+    )
+    ranks = association.correlate_with_moves(stats.rankdata(x)[:, None], stats.rankdata(take_moves(bars)), rows=rows)
     assert (future[2, 0], past[2, 0]) == pytest.approx((ranks[0][0, 0], ranks[1][0, 0]), abs=1e-4)
 
 
 def test_ranks_are_those_of_scipy():
     values = np.random.default_rng(1).integers(-20, 20, 999).astype(np.float32) * np.float32(-0.0 + 0.5)
-    assert np.array_equal(association.ranked(values), stats.rankdata(values))
+    assert np.array_equal(association.rank_values(values), stats.rankdata(values))
 
 
-def test_a_market_that_never_moves_goes_with_nothing():
+def test_a_market_that_never_moves_is_correlated_with_nothing():
     x = np.random.default_rng(1).normal(size=(1_000, 1)).astype(np.float32)
-    future, past = association.with_moves(x, np.full(1_000, 0.1), association.surrounded(np.zeros(1_000)))
+    future, past = association.correlate_with_moves(
+        x, np.full(1_000, 0.1), rows=association.find_inner_rows(np.zeros(1_000))
+    )
     assert not future.any() and not past.any()
 
 
-def test_a_value_that_is_not_finite_is_refused_by_name():
+def test_a_value_that_is_not_finite_is_rejected_by_name():
     x = np.zeros((300, 2), dtype=np.float32)
     x[7, 1] = np.nan
     segment = np.zeros(300, dtype=np.int32)
@@ -393,7 +399,7 @@ def test_a_value_that_is_not_finite_is_refused_by_name():
 
 # feature_target
 
-DISGUISES = {
+FUNCTIONS = {
     "itself": lambda y: y,
     "negated": lambda y: -3 * y + 7,
     "exponential": lambda y: np.exp(2 * y),
@@ -404,36 +410,37 @@ DISGUISES = {
 }
 
 
-def compared(x: np.ndarray, y: np.ndarray) -> Finding:
+def check_target(x: np.ndarray, y: np.ndarray) -> Finding:
     return feature_target(x.astype(np.float32)[:, None], ["x"], y, "return_5", threshold=0.95)
 
 
-@pytest.mark.parametrize("name", DISGUISES)
+@pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("tails", [3, 30])
-def test_feature_target_sees_through_every_function_of_the_target(name: str, tails: int):
+def test_feature_target_finds_every_function_of_the_target(name: str, tails: int):
     y = np.random.default_rng(1).standard_t(tails, 5_000)
-    found = compared(DISGUISES[name](y), y)
+    found = check_target(FUNCTIONS[name](y), y)
     assert found.severity == "critical"
-    assert found.message.startswith("x is return_5 in disguise")
+    assert found.message.startswith("x contains the target return_5")
 
 
-def test_feature_target_sees_a_column_that_determines_the_target():
+def test_feature_target_finds_a_column_that_determines_the_target():
     x = np.random.default_rng(1).normal(size=5_000)
-    found = compared(x, np.cos(3 * x))
-    assert found.figures["determines"]["x"] > 0.95 > found.figures["determined"]["x"]
+    found = check_target(x, np.cos(3 * x))
+    assert found.figures["column_determines_target"]["x"] > 0.95
+    assert found.figures["target_determines_column"]["x"] < 0.95
 
 
 @pytest.mark.parametrize("of", [lambda y: y, lambda y: y == 1, lambda y: 2 - y, lambda y: (y - 1) ** 2])
-def test_feature_target_sees_classes_in_disguise(of):
+def test_feature_target_finds_functions_of_classes(of):
     y = np.random.default_rng(1).integers(0, 3, 5_000).astype(np.int32)
-    assert compared(of(y), y).severity == "critical"
+    assert check_target(of(y), y).severity == "critical"
 
 
 @pytest.mark.parametrize("noise", [0.5, 1.0, 100.0])
-def test_feature_target_lets_a_forecast_pass(noise: float):
+def test_feature_target_accepts_a_forecast(noise: float):
     rng = np.random.default_rng(1)
     y = rng.normal(size=5_000)
-    found = compared(y + noise * rng.normal(size=5_000), y)
+    found = check_target(y + noise * rng.normal(size=5_000), y)
     assert found.severity == "ok"
     wanted = 1 / np.sqrt(1 + noise**2)
     assert found.figures["pearson"]["x"] == pytest.approx(wanted, abs=0.03)
@@ -443,17 +450,17 @@ def test_feature_target_measures_as_scipy_does():
     rng = np.random.default_rng(1)
     y = rng.normal(size=1_000)
     x = (np.round(y, 1) ** 3 + rng.normal(size=1_000)).astype(np.float32)
-    found = association.with_target(x[:, None], y)
+    found = association.measure_target_association(x[:, None], y)
     assert found["pearson"][0] == pytest.approx(stats.pearsonr(x.astype(float), y)[0])
     assert found["spearman"][0] == pytest.approx(stats.spearmanr(x, y)[0])
 
 
-def test_few_rows_and_many_bins_do_not_pass_for_a_function():
+def test_few_rows_and_many_bins_are_not_taken_for_a_function():
     rng = np.random.default_rng(1)
-    found = association.with_target(rng.normal(size=(300, 50)).astype(np.float32), rng.normal(size=300))
-    assert max(found["determines"].max(), found["determined"].max()) < 0.4
+    found = association.measure_target_association(rng.normal(size=(300, 50)).astype(np.float32), rng.normal(size=300))
+    assert max(found["column_determines_target"].max(), found["target_determines_column"].max()) < 0.4
 
 
-def test_a_constant_column_goes_with_nothing():
-    found = association.with_target(np.ones((100, 1), dtype=np.float32), np.arange(100.0))
+def test_a_constant_column_is_associated_with_nothing():
+    found = association.measure_target_association(np.ones((100, 1), dtype=np.float32), np.arange(100.0))
     assert {name: float(value[0]) for name, value in found.items()} == dict.fromkeys(found, 0.0)

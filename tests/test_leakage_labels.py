@@ -7,7 +7,7 @@ from pipeline.leakage.findings import Finding
 from pipeline.leakage.labels import known_at, label_end
 
 BAR = 60_000
-HONEST = {
+KINDS = {
     "return": {"kind": "return", "horizon": 5, "volatility_window": 20},
     "direction": {"kind": "direction", "horizon": 3},
     "barrier": {"kind": "barrier", "horizon": 10, "profit": 2.0, "stop": 2.0, "volatility_window": 20},
@@ -15,8 +15,8 @@ HONEST = {
 }
 
 
-def market(*lengths: int, seed: int = 1) -> pd.DataFrame:
-    """A clean table of one symbol, a random walk with idle bars, and a hole after each segment."""
+def simulate_market(*lengths: int, seed: int = 1) -> pd.DataFrame:
+    """Simulate a clean table of one symbol, a random walk with idle bars, and a gap after each segment."""
     rng, count = np.random.default_rng(seed), sum(lengths)
     segment = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
     is_traded = rng.random(count) > 0.1
@@ -39,110 +39,110 @@ def market(*lengths: int, seed: int = 1) -> pd.DataFrame:
     )
 
 
-def of_kind(block: dict):
+def make_relabel(block: dict):
     def relabel(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        table = labels.build(bars, block).table
+        table = labels.make_labels(bars, block).table
         return table["row"].to_numpy(), table["y"].to_numpy(), table["label_end"].to_numpy()
 
     return relabel
 
 
-def asked(relabel, *, cuts: int = 24) -> Finding:
-    return label_end(market(400, 30, 300), relabel, "target", cuts=cuts, seed=1)
+def check_labels(relabel, *, cuts: int = 24) -> Finding:
+    return label_end(simulate_market(400, 30, 300), relabel, "target", cuts=cuts, seed=1)
 
 
-@pytest.mark.parametrize("kind", HONEST)
-def test_labels_that_end_where_they_say_keep_every_bit(kind: str):
-    found = asked(of_kind(HONEST[kind]), cuts=60)
-    assert (found.severity, found.figures["changed"], found.figures["cuts"]) == ("ok", [], 60)
+@pytest.mark.parametrize("kind", KINDS)
+def test_correct_labels_keep_every_bit(kind: str):
+    found = check_labels(make_relabel(KINDS[kind]), cuts=60)
+    assert (found.severity, found.figures["changes"], found.figures["cuts"]) == ("ok", [], 60)
 
 
-@pytest.mark.parametrize("kind", HONEST)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bars", [1, 2])
 def test_a_label_end_that_is_understated_by_a_bar_is_found(kind: str, bars: int):
-    honest = of_kind(HONEST[kind])
+    correct = make_relabel(KINDS[kind])
 
     def relabel(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        rows, y, end = honest(table)
+        rows, y, end = correct(table)
         return rows, y, end - bars * BAR
 
-    found = asked(relabel)
+    found = check_labels(relabel)
     assert (found.guard, found.severity) == ("label_end", "critical")
-    assert found.message.startswith("target has another y when the bars after ")
+    assert found.message.startswith("target: y changes when the bars after ")
 
 
-def next_return(bars: pd.DataFrame, *, horizon: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Honest rows, log returns over `horizon` bars of a segment, and ends."""
+def label_next_return(bars: pd.DataFrame, *, horizon: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return correct rows, log returns over `horizon` bars of a segment, and label ends."""
     close = bars.groupby("segment")["close"]
     ahead = np.log(close.shift(-horizon) / bars["close"]).to_numpy()
     rows = np.flatnonzero(~np.isnan(ahead))
     return rows, ahead[rows], bars["open_time"].to_numpy()[rows + horizon]
 
 
-def quantile_of_the_file(bars: pd.DataFrame):
-    rows, ahead, end = next_return(bars)
+def label_by_quantile_of_file(bars: pd.DataFrame):
+    rows, ahead, end = label_next_return(bars)
     return rows, np.digitize(ahead, np.quantile(ahead, [1 / 3, 2 / 3])).astype(np.int32), end
 
 
-def scale_of_the_file(bars: pd.DataFrame):
-    rows, ahead, end = next_return(bars)
+def label_by_scale_of_file(bars: pd.DataFrame):
+    rows, ahead, end = label_next_return(bars)
     return rows, (ahead / ahead.std()).astype(np.float32), end
 
 
-def volatility_to_come(bars: pd.DataFrame):
-    rows, ahead, end = next_return(bars)
+def label_by_future_volatility(bars: pd.DataFrame):
+    rows, ahead, end = label_next_return(bars)
     volatility = np.log(bars["close"]).diff()[::-1].rolling(20, min_periods=1).std(ddof=0)[::-1].to_numpy()
     return rows, (ahead / volatility[rows]).astype(np.float32), end
 
 
-def where_much_is_traded_later(bars: pd.DataFrame):
-    rows, ahead, end = next_return(bars)
+def select_by_later_volume(bars: pd.DataFrame):
+    rows, ahead, end = label_next_return(bars)
     much = bars["volume"].shift(-10, fill_value=0.0).to_numpy()[rows] > 1.0
     return rows[much], ahead[much], end[much]
 
 
 PLANTED = {
-    quantile_of_the_file: "has another y",
-    scale_of_the_file: "has another y",
-    volatility_to_come: "has another y",
-    where_much_is_traded_later: "vanishes",
+    label_by_quantile_of_file: "y changes",
+    label_by_scale_of_file: "y changes",
+    label_by_future_volatility: "y changes",
+    select_by_later_volume: "a label disappears",
 }
 
 
 @pytest.mark.parametrize("relabel", PLANTED)
-def test_a_label_that_knows_more_than_its_own_bars_is_found(relabel):
-    found = asked(relabel)
+def test_a_label_that_reads_more_than_its_own_bars_is_found(relabel):
+    found = check_labels(relabel)
     assert found.severity == "critical"
-    assert PLANTED[relabel] in {change["what"] for change in found.figures["changed"]}
+    assert PLANTED[relabel] in {change["change"] for change in found.figures["changes"]}
 
 
-def test_the_rows_and_the_instant_of_a_change_are_named():
+def test_the_rows_and_the_cut_time_of_a_change_are_named():
     def relabel(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         time, close = (bars[name].to_numpy() for name in ("open_time", "close"))
         return np.arange(4), np.where(np.arange(4) == 2, close[-1], 1.0), time[:4]
 
-    found = label_end(market(30), relabel, "target", cuts=5, seed=1)
-    assert found.figures["changed"][0]["row"] == 2
-    assert f"first row 2 at {2 * BAR}, and so at {len(found.figures['changed'])} instants" in found.message
+    found = label_end(simulate_market(30), relabel, "target", cuts=5, seed=1)
+    assert found.figures["changes"][0]["first_row"] == 2
+    assert f"first row 2 at {2 * BAR}; seen at {len(found.figures['changes'])} cut times" in found.message
 
 
 def test_a_label_end_that_moves_is_found():
     def relabel(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         time = bars["open_time"].to_numpy()
-        late = bars["close"].to_numpy()[-1] > market(30)["close"].to_numpy()[-1]
-        return np.arange(20), np.zeros(20), time[1:21] - BAR * late
+        is_higher = bars["close"].to_numpy()[-1] > simulate_market(30)["close"].to_numpy()[-1]
+        return np.arange(20), np.zeros(20), time[1:21] - BAR * is_higher
 
-    changed = label_end(market(30), relabel, "target", cuts=8, seed=1).figures["changed"]
-    assert {change["what"] for change in changed} == {"has another label_end"}
+    changes = label_end(simulate_market(30), relabel, "target", cuts=8, seed=1).figures["changes"]
+    assert {change["change"] for change in changes} == {"label_end changes"}
 
 
-def test_labels_that_never_end_are_refused():
+def test_labels_that_never_end_are_rejected():
     with pytest.raises(ValueError, match="label_end: of target none of 0 labels ends before the last bar"):
-        asked(lambda bars: (np.arange(0), np.zeros(0), np.arange(0)))
+        check_labels(lambda bars: (np.arange(0), np.zeros(0), np.arange(0)))
 
 
-def test_bars_are_altered_after_the_instant_alone_and_stay_bars():
-    bars, seen = market(300), []
+def test_bars_are_altered_after_the_cut_time_alone_and_stay_valid():
+    bars, seen = simulate_market(300), []
 
     def relabel(other: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         seen.append(other)
@@ -152,9 +152,9 @@ def test_bars_are_altered_after_the_instant_alone_and_stay_bars():
     assert len(seen) == 13
     for other in seen[1:]:
         differs = (other["close"] != bars["close"]).to_numpy()
-        instant = bars["open_time"][np.argmax(differs) - 1]
-        assert instant in found.figures["altered_after_ms"]
-        is_later = bars["open_time"] > instant
+        cut_ms = bars["open_time"][np.argmax(differs) - 1]
+        assert cut_ms in found.figures["altered_after_ms"]
+        is_later = bars["open_time"] > cut_ms
         assert np.array_equal(differs, is_later)
         pd.testing.assert_frame_equal(other[~is_later], bars[~is_later])
         assert (other[["open_time", "segment"]] == bars[["open_time", "segment"]]).all(axis=None)
@@ -167,17 +167,17 @@ def test_bars_are_altered_after_the_instant_alone_and_stay_bars():
 # known_at
 
 
-def placed(bars: pd.DataFrame, rows: np.ndarray, *, horizon: int = 2, **changes: np.ndarray) -> Finding:
+def check_placement(bars: pd.DataFrame, rows: np.ndarray, *, horizon: int = 2, **changes: np.ndarray) -> Finding:
     time, close = bars["open_time"].to_numpy(), bars["close"].to_numpy()
     following = np.minimum(rows + 1, len(bars) - 1)
-    told = {"label_end_ms": time[rows] + horizon * BAR, "move": close[following] / close[rows] - 1} | changes
-    return known_at(bars, rows, told["label_end_ms"], told["move"])
+    spans = {"label_end_ms": time[rows] + horizon * BAR, "move": close[following] / close[rows] - 1} | changes
+    return known_at(bars, rows, spans["label_end_ms"], spans["move"])
 
 
-@pytest.mark.parametrize("kind", HONEST)
-def test_labels_of_every_kind_are_known_after_their_bar_and_move_as_their_bars_do(kind: str):
-    bars = market(400, 30, 300)
-    table = labels.build(bars, HONEST[kind]).table
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_of_every_kind_are_known_after_their_bar_and_have_the_moves_of_their_bars(kind: str):
+    bars = simulate_market(400, 30, 300)
+    table = labels.make_labels(bars, KINDS[kind]).table
     found = known_at(bars, *(table[name].to_numpy() for name in ("row", "label_end", "move")))
     assert (found.guard, found.severity, found.figures["rows"]) == ("known_at", "ok", len(table))
 
@@ -185,23 +185,25 @@ def test_labels_of_every_kind_are_known_after_their_bar_and_move_as_their_bars_d
 @pytest.mark.parametrize(
     ("rows", "horizon", "message"),
     [
-        (np.arange(10), 0, r"^10 labels end by the bar they belong to: .* \(first row 0 at 0\)$"),
-        (np.arange(10), -1, r"^10 labels end by the bar they belong to"),
+        (np.arange(10), 0, r"^10 labels end by their own bar: .* \(first row 0 at 0\)$"),
+        (np.arange(10), -1, r"^10 labels end by their own bar"),
         (np.r_[3:29, 30:40], 2, r"^1 labels end outside their segment: .* \(first row 28 at 1680000\)$"),
         (np.r_[3:30, 30:40], 0, r"; 1 rows have no next bar in their segment: drop them \(first row 29 at"),
     ],
 )
-def test_a_label_that_is_known_too_early_or_never_is_found(rows: np.ndarray, horizon: int, message: str):
-    found = placed(market(30, 30), rows, horizon=horizon)
+def test_a_label_known_too_early_or_never_is_found(rows: np.ndarray, horizon: int, message: str):
+    found = check_placement(simulate_market(30, 30), rows, horizon=horizon)
     assert found.severity == "critical"
     assert pd.Series([found.message]).str.contains(message).all(), found.message
 
 
-def test_a_move_of_another_bar_is_found_however_close_it_is():
-    bars, rows = market(30), np.arange(5, 20)
+def test_a_move_that_differs_by_one_bit_is_found():
+    bars, rows = simulate_market(30), np.arange(5, 20)
     close = bars["close"].to_numpy()
     move = close[rows + 1] / close[rows] - 1
-    assert placed(bars, rows, move=move).severity == "ok"
+    assert check_placement(bars, rows, move=move).severity == "ok"
     nudged = np.where(rows == 9, np.nextafter(move, 1.0), move)
-    assert placed(bars, rows, move=nudged).message.startswith("1 moves are not close[i+1]/close[i] - 1 of the bars")
-    assert placed(bars, rows, move=close[rows] / close[rows - 1] - 1).severity == "critical"
+    assert check_placement(bars, rows, move=nudged).message.startswith(
+        "1 moves are not close[i+1]/close[i] - 1 of the bars"
+    )
+    assert check_placement(bars, rows, move=close[rows] / close[rows - 1] - 1).severity == "critical"

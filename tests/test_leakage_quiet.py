@@ -1,4 +1,4 @@
-"""No guard raises its voice where nothing leaks: real markets, their holes and halts, and simulated ones."""
+"""No guard raises a false alarm on clean data: real markets with their gaps and halts, and simulated ones."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,17 +8,18 @@ import pandas as pd
 import pytest
 import yaml
 
-from pipeline import bars as klines
-from pipeline import folds, labels
+from pipeline import labels
 from pipeline.features import engine
 from pipeline.leakage.features import feature_target, look_ahead, truncation
 from pipeline.leakage.findings import Finding
 from pipeline.leakage.fits import fit_rows
 from pipeline.leakage.folds import duplicates, embargo, label_overlap, temporal_order
 from pipeline.leakage.labels import known_at, label_end
-from pipeline.leakage.segments import segments, windows
-from pipeline.samples import KEY, common_rows, contiguous
-from pipeline.sources import simulated
+from pipeline.leakage.segments import check_window_runs, segments
+from pipeline.market import bars as klines
+from pipeline.market import simulated
+from pipeline.samples import KEY, intersect_rows, number_runs
+from pipeline.validation import folds
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
@@ -41,11 +42,9 @@ def recompute(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return features.rows, features.x
 
 
-def asked_of_features(
-    bars: pd.DataFrame, features: engine.Features, tables: dict[str, pd.DataFrame]
-) -> Iterator[Finding]:
-    known, columns = (features.rows, features.x), features.columns
-    yield truncation(bars, recompute, known, columns, cuts=24, seed=1)
+def check_features(bars: pd.DataFrame, features: engine.Features, tables: dict[str, pd.DataFrame]) -> Iterator[Finding]:
+    stored, columns = (features.rows, features.x), features.columns
+    yield truncation(bars, recompute, stored, columns, cuts=24, seed=1)
     for number, (target, table) in enumerate(tables.items()):
         both, in_x, in_y = np.intersect1d(features.rows, table["row"], return_indices=True)
         x, segment = np.ascontiguousarray(features.x[in_x]), bars["segment"].to_numpy()[both]
@@ -56,62 +55,62 @@ def asked_of_features(
         yield feature_target(x, columns, y, target, threshold=GUARD["correlation_threshold"])
 
 
-def asked_of_labels(bars: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> Iterator[Finding]:
+def check_labels(bars: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> Iterator[Finding]:
     for target, table in tables.items():
 
         def relabel(other: pd.DataFrame, target: str = target) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            again = labels.build(other, TARGETS[target]).table
+            again = labels.make_labels(other, TARGETS[target]).table
             return again["row"].to_numpy(), again["y"].to_numpy(), again["label_end"].to_numpy()
 
         yield label_end(bars, relabel, target, cuts=24, seed=1)
         yield known_at(bars, *(table[name].to_numpy() for name in ("row", "label_end", "move")))
 
 
-def asked_of_folds(bars: pd.DataFrame, features: engine.Features, tables: dict[str, pd.DataFrame]) -> Iterator[Finding]:
-    known = bars.iloc[features.rows][["segment", "open_time"]].set_axis(KEY, axis=1)
-    rows = common_rows([known, *(table[KEY] for table in tables.values())])
+def check_folds(bars: pd.DataFrame, features: engine.Features, tables: dict[str, pd.DataFrame]) -> Iterator[Finding]:
+    keys = bars.iloc[features.rows][["segment", "open_time"]].set_axis(KEY, axis=1)
+    rows = intersect_rows([keys, *(table[KEY] for table in tables.values())])
     merged = [rows.merge(table, on=KEY, how="left") for table in tables.values()]
     end = np.max([table["label_end"] for table in merged], axis=0)
-    time, segment, bar_ms = rows["time"].to_numpy(), rows["segment"].to_numpy(), klines.interval_ms(bars)
-    longest = max(features.warm_up.values())
+    time, segment, bar_ms = rows["time"].to_numpy(), rows["segment"].to_numpy(), klines.find_interval_ms(bars)
+    longest = max(features.warm_up_bars.values())
     yield segments(time, end, segment, bars=bars, bar_ms=bar_ms, warm_up_bars=longest)
-    yield windows(time, segment, contiguous(rows), bar_ms=bar_ms)
-    cut = folds.cpcv(time, end, **SCHEME)
+    yield check_window_runs(time, segment, number_runs(rows), bar_ms=bar_ms)
+    cpcv = folds.cpcv(time, end, **SCHEME)
     x = features.x[np.isin(features.rows, merged[0]["row"])]
-    yield from (temporal_order(cut), label_overlap(cut), duplicates(x, segment, cut), embargo(cut, longest))
-    for split in range(cut.n_splits):
-        train, valid = cut.early_stopping(cut.train(split), PARAMS["train"]["valid_pct"])
-        yield fit_rows(train, valid, cut.test(split), time=time, label_end=end)
+    yield from (temporal_order(cpcv), label_overlap(cpcv), duplicates(x, segment, cpcv), embargo(cpcv, longest))
+    for split in range(cpcv.n_splits):
+        train, valid = cpcv.split_validation(cpcv.train(split), PARAMS["train"]["valid_pct"])
+        yield fit_rows(train, valid, cpcv.test(split), time=time, label_end=end)
 
 
-def raised(bars: pd.DataFrame) -> list[str]:
-    """What every guard of bars, features, labels and folds finds critical."""
+def find_alarms(bars: pd.DataFrame) -> list[str]:
+    """Return the critical findings of every guard of bars, features, labels and folds."""
     features = engine.compute(bars, **FEATURES)
-    tables = {target: labels.build(bars, block).table for target, block in TARGETS.items()}
-    asked = [
-        *asked_of_features(bars, features, tables),
-        *asked_of_labels(bars, tables),
-        *asked_of_folds(bars, features, tables),
+    tables = {target: labels.make_labels(bars, block).table for target, block in TARGETS.items()}
+    findings = [
+        *check_features(bars, features, tables),
+        *check_labels(bars, tables),
+        *check_folds(bars, features, tables),
     ]
-    assert len({finding.guard for finding in asked}) == 11
-    return [f"{finding.guard}: {finding.message}" for finding in asked if finding.severity == "critical"]
+    assert len({finding.guard for finding in findings}) == 11
+    return [f"{finding.guard}: {finding.message}" for finding in findings if finding.severity == "critical"]
 
 
 @pytest.mark.parametrize("file", SLICES)
-def test_nothing_is_raised_on_a_real_market(file: str):
+def test_no_guard_raises_an_alarm_on_a_real_market(file: str):
     if not DATA.is_dir():
         pytest.skip(f"{DATA.name} of the workplace is not here: real slices are not part of the repository")
     table = pd.read_parquet(DATA / file).iloc[:20_000]
     bars, _ = klines.clean(table.assign(symbol=pd.array([file[:7]] * len(table), dtype="str")))
-    assert raised(bars) == []
+    assert find_alarms(bars) == []
 
 
 @pytest.mark.parametrize("signal", [0.0, 0.05])
 @pytest.mark.parametrize("seed", range(20))
-def test_nothing_is_raised_on_a_simulated_market(seed: int, signal: float):
+def test_no_guard_raises_an_alarm_on_a_simulated_market(seed: int, signal: float):
     symbols = ["BTCUSDT", "ETHUSDT"][: 1 + seed % 2]
     table = simulated.load(
         symbols=symbols, interval="1m", start="2024-01-01", days=3, signal=signal, predictor="flow", seed=seed
     )
     bars, _ = klines.clean(table)
-    assert raised(bars) == []
+    assert find_alarms(bars) == []

@@ -1,4 +1,4 @@
-"""The promise, kept by every block under `models:` and `shelf:` in params.yaml. A new model needs no new test."""
+"""The contract of models, for every block under `models:` and `disabled_models:` of params.yaml."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,25 +8,18 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import yaml
 
 from pipeline.labels import OUTPUTS
-from pipeline.models.base import Model, Shape, build, load, score_of
+from pipeline.models.audit import find_audit
+from pipeline.models.base import Model, Shape, build, load, to_score
 from pipeline.samples import Samples
-from tests.data import TEST, TRAIN, VALID, planted, planted_signal, spoilt
-
-PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
-BLOCKS = PARAMS["models"] | PARAMS["shelf"]
-
-
-def kind_of(name: str) -> str:
-    block = BLOCKS[name]
-    return PARAMS["datasets"][block["dataset"]]["targets"][block["target"]]["kind"]
+from tests.data import TEST, TRAIN, VALID, corrupt_unseen, plant_samples, plant_signal
+from tests.params import BLOCKS, PARAMS, build_model, kind_of
 
 
 def unfitted(name: str, samples: Samples) -> Model:
     shape = Shape(columns=samples.columns, outputs=OUTPUTS[kind_of(name)])
-    return build(BLOCKS[name], shape, shared=PARAMS[BLOCKS[name]["family"]], seed=7)
+    return build_model(name, shape, seed=7)
 
 
 def written(model: Model, folder: Path) -> dict[str, bytes]:
@@ -35,7 +28,7 @@ def written(model: Model, folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def answers(file: Path, inputs: np.ndarray, *, batch: int) -> np.ndarray:
+def run_graph(file: Path, inputs: np.ndarray, *, batch: int) -> np.ndarray:
     session = onnxruntime.InferenceSession(file)
     parts = [inputs[i : i + batch] for i in range(0, len(inputs), batch)]
     return np.concatenate([session.run(["answer"], {"inputs": part})[0] for part in parts])
@@ -52,21 +45,21 @@ class Fitted(NamedTuple):
 
 @pytest.fixture(scope="module", params=BLOCKS)
 def fitted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
-    samples = planted(kind_of(request.param), seed=1)
+    samples = plant_samples(kind_of(request.param), seed=1)
     model = unfitted(request.param, samples)
     history = model.fit(samples, TRAIN, VALID)
     folder = tmp_path_factory.mktemp(request.param)
     return Fitted(request.param, samples, model, history, folder, written(model, folder))
 
 
-def test_a_planted_signal_is_learnt(fitted: Fitted) -> None:
+def test_a_planted_signal_is_learned(fitted: Fitted) -> None:
     score = fitted.model.score(fitted.samples, TEST)
-    assert np.corrcoef(score, planted_signal(fitted.samples.x[TEST]))[0, 1] > 0.6
+    assert np.corrcoef(score, plant_signal(fitted.samples.x[TEST]))[0, 1] > 0.6
 
 
-def test_the_history_tells_both_losses_of_every_round(fitted: Fitted) -> None:
-    assert all(np.isfinite([entry["train"], entry["valid"]]).all() for entry in fitted.history)
-    assert min(entry["valid"] for entry in fitted.history) < fitted.history[0]["valid"]
+def test_the_history_has_both_losses_of_every_round(fitted: Fitted) -> None:
+    assert all(np.isfinite([entry["train_loss"], entry["valid_loss"]]).all() for entry in fitted.history)
+    assert min(entry["valid_loss"] for entry in fitted.history) < fitted.history[0]["valid_loss"]
 
 
 def test_the_same_seed_gives_the_same_bytes(fitted: Fitted, tmp_path: Path) -> None:
@@ -77,26 +70,26 @@ def test_the_same_seed_gives_the_same_bytes(fitted: Fitted, tmp_path: Path) -> N
 
 def test_rows_outside_train_and_valid_do_not_matter(fitted: Fitted, tmp_path: Path) -> None:
     other = unfitted(fitted.name, fitted.samples)
-    other.fit(spoilt(fitted.samples), TRAIN, VALID)
+    other.fit(corrupt_unseen(fitted.samples), TRAIN, VALID)
     assert written(other, tmp_path) == fitted.bytes
 
 
-def test_a_saved_model_answers_as_the_one_that_was_saved(fitted: Fitted, tmp_path: Path) -> None:
+def test_a_loaded_model_predicts_what_the_saved_one_does(fitted: Fitted, tmp_path: Path) -> None:
     loaded = load(fitted.folder)
     inputs = fitted.model.inputs(fitted.samples, TEST)
     assert type(loaded) is type(fitted.model)
     assert np.array_equal(loaded.predict(inputs), fitted.model.predict(inputs))
-    assert loaded.importances() == fitted.model.importances()
+    assert loaded.measure_importances() == fitted.model.measure_importances()
     assert written(loaded, tmp_path) == fitted.bytes
 
 
-def test_the_answer_has_one_finite_column_for_each_output_and_classes_sum_to_one(fitted: Fitted) -> None:
-    answer = fitted.model.predict(fitted.model.inputs(fitted.samples, TEST))
-    assert answer.shape == (len(TEST), len(fitted.model.outputs))
-    assert np.isfinite(answer).all()
+def test_a_prediction_has_one_finite_column_for_each_output_and_classes_sum_to_one(fitted: Fitted) -> None:
+    prediction = fitted.model.predict(fitted.model.inputs(fitted.samples, TEST))
+    assert prediction.shape == (len(TEST), len(fitted.model.outputs))
+    assert np.isfinite(prediction).all()
     if len(fitted.model.outputs) > 1:
-        assert (answer >= 0).all()
-        assert answer.sum(axis=1) == pytest.approx(1.0)
+        assert (prediction >= 0).all()
+        assert prediction.sum(axis=1) == pytest.approx(1.0)
 
 
 def test_the_score_lies_within_one_unit(fitted: Fitted) -> None:
@@ -113,14 +106,14 @@ def test_other_columns_are_refused(fitted: Fitted) -> None:
         unfitted(fitted.name, fitted.samples).fit(turned, TRAIN, VALID)
 
 
-def test_a_row_is_answered_alike_alone_and_among_others(fitted: Fitted) -> None:
+def test_a_row_has_the_same_prediction_alone_and_in_a_batch(fitted: Fitted) -> None:
     inputs = fitted.model.inputs(fitted.samples, TEST[:37])
     alone = np.concatenate([fitted.model.predict(inputs[i : i + 1]) for i in range(len(inputs))])
     assert alone == pytest.approx(fitted.model.predict(inputs), abs=PARAMS["parity"]["max_abs"])
 
 
-def test_what_it_standardises_with_comes_from_train_rows(fitted: Fitted) -> None:
-    found = fitted.model.standardisation()
+def test_standardization_comes_from_train_rows(fitted: Fitted) -> None:
+    found = fitted.model.standardization
     if found is not None:
         x = fitted.samples.x[TRAIN].astype(np.float64)
         assert found[0] == pytest.approx(x.mean(axis=0), rel=1e-4, abs=1e-4)
@@ -130,21 +123,21 @@ def test_what_it_standardises_with_comes_from_train_rows(fitted: Fitted) -> None
 def test_the_graph_is_valid_and_leaves_the_batch_free(fitted: Fitted) -> None:
     graph = onnx.load(fitted.folder / "model.onnx")
     onnx.checker.check_model(graph, full_check=True)
-    (given,), (answer,) = graph.graph.input, graph.graph.output
-    assert (given.name, answer.name) == ("inputs", "answer")
-    assert given.type.tensor_type.elem_type == answer.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    (given,), (output,) = graph.graph.input, graph.graph.output
+    assert (given.name, output.name) == ("inputs", "answer")
+    assert given.type.tensor_type.elem_type == output.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     assert given.type.tensor_type.shape.dim[0].dim_param
-    assert answer.type.tensor_type.shape.dim[1].dim_value == len(fitted.model.outputs)
+    assert output.type.tensor_type.shape.dim[1].dim_value == len(fitted.model.outputs)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 37, 100_000])
-def test_the_graph_answers_as_the_model_does(fitted: Fitted, batch: int) -> None:
+def test_the_graph_predicts_what_the_model_does(fitted: Fitted, batch: int) -> None:
     ordinary = fitted.model.inputs(fitted.samples, TEST)
-    hard = fitted.model.hard_inputs(ordinary, rng=np.random.default_rng(2))
+    hard = find_audit(BLOCKS[fitted.name][0]).make_hard_inputs(fitted.model, ordinary, rng=np.random.default_rng(2))
     spread = fitted.model.predict(ordinary).std(axis=0)
     for inputs in (ordinary, hard[:2000] if batch < 37 else hard):
-        answer = answers(fitted.folder / "model.onnx", inputs, batch=batch)
-        apart = np.abs(answer.astype(np.float64) - fitted.model.predict(inputs))
+        prediction = run_graph(fitted.folder / "model.onnx", inputs, batch=batch)
+        apart = np.abs(prediction.astype(np.float64) - fitted.model.predict(inputs))
         for error in (apart, apart / spread):
             assert error.mean() < PARAMS["parity"]["mean_abs"]
             assert error.max() < PARAMS["parity"]["max_abs"]
@@ -153,21 +146,23 @@ def test_the_graph_answers_as_the_model_does(fitted: Fitted, batch: int) -> None
 def test_hard_inputs_are_reproducible_finite_inputs_and_flip_no_decision(fitted: Fitted) -> None:
     ordinary = fitted.model.inputs(fitted.samples, TEST)
     before = ordinary.copy()
-    hard = fitted.model.hard_inputs(ordinary, rng=np.random.default_rng(2))
+    hard = find_audit(BLOCKS[fitted.name][0]).make_hard_inputs(fitted.model, ordinary, rng=np.random.default_rng(2))
     assert hard.dtype == np.float32
     assert np.isfinite(hard).all()
     assert hard.shape[1:] == ordinary.shape[1:]
-    assert np.array_equal(hard, fitted.model.hard_inputs(ordinary, rng=np.random.default_rng(2)))
+    assert np.array_equal(
+        hard, find_audit(BLOCKS[fitted.name][0]).make_hard_inputs(fitted.model, ordinary, rng=np.random.default_rng(2))
+    )
     assert np.array_equal(ordinary, before)
     for inputs in (ordinary, hard):
-        flips = fitted.model.flipped(inputs, fitted.folder / "model.onnx")
+        flips = find_audit(BLOCKS[fitted.name][0]).count_flips(fitted.model, inputs, fitted.folder / "model.onnx")
         assert flips.shape == (len(inputs),)
         assert not flips.any()
 
 
 @pytest.mark.parametrize("name", [name for name in BLOCKS if len(OUTPUTS[kind_of(name)]) > 1])
 def test_a_class_that_train_has_not_seen_keeps_its_column_and_is_the_rarest(name: str) -> None:
-    samples = planted(kind_of(name), seed=1)
+    samples = plant_samples(kind_of(name), seed=1)
     absent = len(OUTPUTS[kind_of(name)]) // 2  # flat among three, up among two
     train = TRAIN[samples.y[TRAIN] != absent]
     model = unfitted(name, samples)
@@ -177,36 +172,36 @@ def test_a_class_that_train_has_not_seen_keeps_its_column_and_is_the_rarest(name
     assert mean.argmin() == absent
 
 
-def block_with(**changes: object) -> dict[str, object]:
-    return {**next(iter(BLOCKS.values())), **changes}
+FAMILY, BLOCK = next(iter(BLOCKS.values()))
+SHAPE = Shape(columns=("a",), outputs=("return",))
 
 
-def test_an_unknown_family_or_plugin_answers_with_those_that_exist() -> None:
-    shape = Shape(columns=("a",), outputs=("return",))
+def test_an_unknown_family_or_plugin_is_refused_with_those_that_exist() -> None:
     with pytest.raises(ValueError, match=r"unknown family 'forests'; there are \[.*'trees'"):
-        build(block_with(family="forests"), shape, shared={}, seed=1)
+        build("forests", BLOCK, SHAPE, shared={}, seed=1)
     with pytest.raises(ValueError, match=r"unknown plugin 'engine' .*\['lightgbm', 'xgboost'\]"):
-        build(block_with(family="trees", plugin="engine"), shape, shared={}, seed=1)
+        build("trees", BLOCK | {"plugin": "engine"}, SHAPE, shared={}, seed=1)
 
 
-def test_a_misspelt_missing_or_doubled_key_dies_by_name() -> None:
-    shape = Shape(columns=("a",), outputs=("return",))
-    block = block_with()
-    shared, given = PARAMS[block["family"]], block["build"]
-    with pytest.raises(ValueError, match=r"unknown \['num_leafs'\]; its keys are \["):
-        build(block_with(build={**given, "num_leafs": 3}), shape, shared=shared, seed=1)
+def test_a_misspelled_missing_or_doubled_key_is_named() -> None:
+    shared, given = PARAMS[FAMILY], BLOCK["hyperparameters"]
     first = sorted(given)[0]
-    with pytest.raises(ValueError, match=rf"missing \['{first}'\]"):
-        build(block_with(build={k: v for k, v in given.items() if k != first}), shape, shared=shared, seed=1)
-    with pytest.raises(ValueError, match=rf"\['{sorted(shared)[0]}'\] stands both"):
-        build(block_with(build={**given, **shared}), shape, shared={sorted(shared)[0]: 1}, seed=1)
-    with pytest.raises(ValueError, match=r"unknown \['bild'\]"):
-        build(block_with(bild={}), shape, shared=shared, seed=1)
+    without = {key: value for key, value in given.items() if key != first}
+    cases = {
+        r"unknown \['num_leafs'\]; its keys are \[": ({**given, "num_leafs": 3}, shared),
+        rf"missing \['{first}'\]": (without, shared),
+        rf"\['{sorted(shared)[0]}'\] stands both": ({**given, **shared}, {sorted(shared)[0]: 1}),
+    }
+    for message, (hyperparameters, of_family) in cases.items():
+        with pytest.raises(ValueError, match=message):
+            build(FAMILY, BLOCK | {"hyperparameters": hyperparameters}, SHAPE, shared=of_family, seed=1)
+    with pytest.raises(ValueError, match=r"unknown \['hyperparams'\]"):
+        build(FAMILY, BLOCK | {"hyperparams": {}}, SHAPE, shared=shared, seed=1)
 
 
 def test_the_score_follows_the_meaning_of_the_outputs() -> None:
-    assert score_of(np.array([[0.25], [-3.0]]), ("return",)).tolist() == [0.25, -1.0]
-    assert score_of(np.array([[0.25], [1.5]]), ("trend",)).tolist() == [-0.5, 1.0]
-    assert score_of(np.array([[0.25, 0.5, 0.25], [0.0, 0.25, 0.75]]), ("down", "flat", "up")).tolist() == [0.0, 0.75]
+    assert to_score(np.array([[0.25], [-3.0]]), ("return",)).tolist() == [0.25, -1.0]
+    assert to_score(np.array([[0.25], [1.5]]), ("trend",)).tolist() == [-0.5, 1.0]
+    assert to_score(np.array([[0.25, 0.5, 0.25], [0.0, 0.25, 0.75]]), ("down", "flat", "up")).tolist() == [0.0, 0.75]
     with pytest.raises(ValueError, match="have no score"):
-        score_of(np.zeros((1, 1)), ("mood",))
+        to_score(np.zeros((1, 1)), ("unknown",))

@@ -5,15 +5,22 @@ import pandas as pd
 import pytest
 from scipy.stats import binom
 
-from benchmarks.null_worlds import any_above, drawn, interval, made_null, rate, summary
-from pipeline import bars as klines
-from pipeline.sources import simulated
+from benchmarks.null_worlds import (
+    bound_probability,
+    draw_bars,
+    flag_worlds_above,
+    make_null_bars,
+    measure_rate,
+    summarize_worlds,
+)
+from pipeline.market import bars as klines
+from pipeline.market import simulated
 
 SLICE = Path(__file__).parents[2] / "shared" / "data" / "BTCUSDT_1m_2024-01-01_90d.parquet"
 BARS = simulated.load(symbols=["A"], interval="1m", start="2024-01-01", days=1, signal=0.2, predictor="flow", seed=3)
 
 
-def two_bars() -> pd.DataFrame:
+def make_two_bars() -> pd.DataFrame:
     """A bar that rises from 100 to 110 (range 95 to 120), then one that falls from 200 to 150 (140 to 210)."""
     return pd.DataFrame(
         {
@@ -32,12 +39,12 @@ def two_bars() -> pd.DataFrame:
     )
 
 
-def moves(table: pd.DataFrame) -> np.ndarray:
+def take_moves(table: pd.DataFrame) -> np.ndarray:
     return (table["close"] / table["open"] - 1).to_numpy()
 
 
 def test_a_bar_that_is_not_mirrored_keeps_its_shape_and_opens_where_the_last_one_closed():
-    world = made_null(two_bars(), np.array([1, 0]), np.array([False, False]))
+    world = make_null_bars(make_two_bars(), np.array([1, 0]), np.array([False, False]))
     assert world["open"].to_numpy() == pytest.approx([200.0, 150.0])
     assert world["close"].to_numpy() == pytest.approx([150.0, 165.0])
     assert world["high"].to_numpy() == pytest.approx([210.0, 180.0])
@@ -48,8 +55,8 @@ def test_a_bar_that_is_not_mirrored_keeps_its_shape_and_opens_where_the_last_one
     assert world["open_time"].tolist() == [0, 60_000]
 
 
-def test_a_mirrored_bar_stands_upside_down_and_what_takers_bought_they_sold():
-    world = made_null(two_bars(), np.array([0]), np.array([True]))
+def test_a_mirrored_bar_is_upside_down_and_takers_sell_as_much_as_they_bought():
+    world = make_null_bars(make_two_bars(), np.array([0]), np.array([True]))
     bar = world.iloc[0]
     assert [bar["open"], bar["high"], bar["low"], bar["close"]] == pytest.approx([100.0, 105.0, 80.0, 90.0])
     assert bar["volume"] == 10.0
@@ -61,7 +68,7 @@ def test_a_mirrored_bar_stands_upside_down_and_what_takers_bought_they_sold():
 @pytest.mark.parametrize("seed", range(3))
 def test_a_null_world_passes_every_check_of_clean_bars(seed):
     rng = np.random.default_rng(seed)
-    world = made_null(BARS, *drawn(len(BARS), length=1200, block_bars=60, rng=rng))
+    world = make_null_bars(BARS, *draw_bars(len(BARS), length=1200, block_bars=60, rng=rng))
     clean, report = klines.clean(world.assign(symbol="NULL").astype({"symbol": "str"}))
     assert len(clean) == 1200
     assert report["segments"] == 1
@@ -70,48 +77,48 @@ def test_a_null_world_passes_every_check_of_clean_bars(seed):
 @pytest.mark.skipif(not SLICE.exists(), reason="the real slice is not in ../shared/data")
 def test_real_bars_made_null_pass_every_check_of_clean_bars():
     bars = pd.read_parquet(SLICE)
-    world = made_null(bars, *drawn(len(bars), length=20_000, block_bars=60, rng=np.random.default_rng(1)))
+    world = make_null_bars(bars, *draw_bars(len(bars), length=20_000, block_bars=60, rng=np.random.default_rng(1)))
     clean, _ = klines.clean(world.assign(symbol="NULL").astype({"symbol": "str"}))
     assert len(clean) == 20_000
 
 
-@pytest.mark.parametrize("turned_bar", [0, 700, 1199])
-def test_the_twin_world_with_one_coin_turned_shares_the_past_to_the_bit_and_moves_the_other_way(turned_bar):
-    # Twins are equally likely, so whatever was chosen from the past earns a move and its opposite alike: 0 on average.
-    rows, mirrored = drawn(len(BARS), length=1200, block_bars=60, rng=np.random.default_rng(0))
-    twin = mirrored.copy()
-    twin[turned_bar] = not twin[turned_bar]
-    world, other = made_null(BARS, rows, mirrored), made_null(BARS, rows, twin)
-    pd.testing.assert_frame_equal(world[:turned_bar], other[:turned_bar], check_exact=True)
-    assert moves(other)[turned_bar] == pytest.approx(-moves(world)[turned_bar], abs=1e-15)
-    assert moves(other)[turned_bar + 1 :] == pytest.approx(moves(world)[turned_bar + 1 :], abs=1e-12)
+@pytest.mark.parametrize("flipped_bar", [0, 700, 1199])
+def test_a_world_with_one_coin_flipped_has_the_same_past_to_the_bit_and_the_opposite_move(flipped_bar):
+    # Both worlds are equally likely, so a position chosen from the past earns a move or its opposite: 0 on average.
+    rows, mirrored = draw_bars(len(BARS), length=1200, block_bars=60, rng=np.random.default_rng(0))
+    flipped = mirrored.copy()
+    flipped[flipped_bar] = not flipped[flipped_bar]
+    world, other = make_null_bars(BARS, rows, mirrored), make_null_bars(BARS, rows, flipped)
+    pd.testing.assert_frame_equal(world[:flipped_bar], other[:flipped_bar], check_exact=True)
+    assert take_moves(other)[flipped_bar] == pytest.approx(-take_moves(world)[flipped_bar], abs=1e-15)
+    assert take_moves(other)[flipped_bar + 1 :] == pytest.approx(take_moves(world)[flipped_bar + 1 :], abs=1e-12)
 
 
-def test_what_could_be_foreseen_of_the_next_bar_no_longer_can_be():
-    # signal 0.2: the flow, which shows in the takers' share, foresees the next move
-    def foresight(table: pd.DataFrame) -> float:
+def test_a_null_world_has_no_predictable_sign_of_the_next_bar():
+    # signal 0.2: the flow, which shows in the takers' share, forecasts the next move
+    def measure_forecast(table: pd.DataFrame) -> float:
         flow = (table["taker_buy_base"] / table["volume"].where(table["volume"] > 0)).fillna(0.5).to_numpy()
-        return float(np.corrcoef(flow[:-1], np.sign(moves(table))[1:])[0, 1])
+        return float(np.corrcoef(flow[:-1], np.sign(take_moves(table))[1:])[0, 1])
 
     many = simulated.load(
         symbols=["A"], interval="1m", start="2024-01-01", days=10, signal=0.2, predictor="flow", seed=3
     )
-    world = made_null(many, *drawn(len(many), length=len(many), block_bars=60, rng=np.random.default_rng(5)))
-    assert foresight(many) > 0.1
-    assert abs(foresight(world)) < 3 / np.sqrt(len(many))
+    world = make_null_bars(many, *draw_bars(len(many), length=len(many), block_bars=60, rng=np.random.default_rng(5)))
+    assert measure_forecast(many) > 0.1
+    assert abs(measure_forecast(world)) < 3 / np.sqrt(len(many))
 
 
 def test_volatility_still_clusters_within_blocks():
     many = simulated.load(
         symbols=["A"], interval="1m", start="2024-01-01", days=10, signal=0.0, predictor="flow", seed=3
     )
-    world = made_null(many, *drawn(len(many), length=len(many), block_bars=60, rng=np.random.default_rng(5)))
-    size = np.abs(moves(world))
+    world = make_null_bars(many, *draw_bars(len(many), length=len(many), block_bars=60, rng=np.random.default_rng(5)))
+    size = np.abs(take_moves(world))
     assert np.corrcoef(size[:-1], size[1:])[0, 1] > 0.2
 
 
-def test_blocks_stay_whole_and_none_comes_twice():
-    rows, mirrored = drawn(100, length=35, block_bars=10, rng=np.random.default_rng(2))
+def test_blocks_stay_whole_and_none_occurs_twice():
+    rows, mirrored = draw_bars(100, length=35, block_bars=10, rng=np.random.default_rng(2))
     assert len(rows) == len(mirrored) == 35
     assert len(set(rows)) == 35
     assert all(np.diff(rows[start : start + 10]).tolist() == [1] * 9 for start in (0, 10, 20))
@@ -119,27 +126,27 @@ def test_blocks_stay_whole_and_none_comes_twice():
 
 
 def test_more_bars_than_there_are_blocks_are_refused():
-    with pytest.raises(ValueError, match="95 bars wanted of 99, in whole blocks of 10"):
-        drawn(99, length=95, block_bars=10, rng=np.random.default_rng(0))
+    with pytest.raises(ValueError, match="95 bars are needed, 99 given, in whole blocks of 10; lower --days"):
+        draw_bars(99, length=95, block_bars=10, rng=np.random.default_rng(0))
 
 
 def test_an_interval_leaves_two_and_a_half_percent_on_either_side():
-    low, high = interval(3, 40)
+    low, high = bound_probability(3, 40)
     assert binom.sf(2, 40, low) == pytest.approx(0.025)
     assert binom.cdf(3, 40, high) == pytest.approx(0.025)
 
 
 def test_of_twenty_worlds_without_an_event_the_interval_reaches_to_seventeen_percent():
-    low, high = interval(0, 20)
+    low, high = bound_probability(0, 20)
     assert low == 0.0
     assert high == pytest.approx(1 - 0.025 ** (1 / 20))  # 0.168
 
 
-def test_a_rate_of_nothing_has_no_interval():
-    assert rate([]) == {"count": 0, "of": 0, "low": None, "high": None}
+def test_a_rate_without_events_to_count_has_no_interval():
+    assert measure_rate([]) == {"count": 0, "of": 0, "low": None, "high": None}
 
 
-def outcome(
+def make_outcome(
     *dsr: float | None, pbo: float | None, alarms: tuple[str, ...] = (), warnings: tuple[str, ...] = ()
 ) -> dict:
     names = ("psr", "dsr", "dsr_effective", "holdout_psr")
@@ -147,15 +154,21 @@ def outcome(
     return {"alarms": list(alarms), "warnings": list(warnings), **({} if alarms else {"pbo": pbo, "models": models})}
 
 
-def test_a_world_counts_once_however_many_of_its_models_pass_and_not_at_all_where_none_trades():
-    ran = [outcome(0.99, 0.97, pbo=0.1), outcome(0.5, None, pbo=None), outcome(None, None, pbo=None)]
-    assert any_above(ran, "dsr") == [True, False]
+def test_a_world_counts_once_for_any_number_of_models_above_95_percent_and_never_where_none_trades():
+    completed = [
+        make_outcome(0.99, 0.97, pbo=0.1),
+        make_outcome(0.5, None, pbo=None),
+        make_outcome(None, None, pbo=None),
+    ]
+    assert flag_worlds_above(completed, "dsr") == [True, False]
 
 
 def test_a_summary_counts_worlds_models_alarms_and_worlds_without_pbo():
-    alarmed = outcome(pbo=None, alarms=("truncation", "embargo"))
-    suspected = outcome(0.2, pbo=0.6, warnings=("embargo_sensitivity",))
-    figures = summary([outcome(0.99, 0.97, pbo=0.02), outcome(0.5, None, pbo=None), suspected, alarmed])
+    alarmed = make_outcome(pbo=None, alarms=("truncation", "embargo"))
+    suspected = make_outcome(0.2, pbo=0.6, warnings=("embargo_sensitivity",))
+    figures = summarize_worlds(
+        [make_outcome(0.99, 0.97, pbo=0.02), make_outcome(0.5, None, pbo=None), suspected, alarmed]
+    )
     assert figures["worlds"] == 4
     assert (figures["alarm"]["count"], figures["alarm"]["of"]) == (1, 4)
     assert figures["named"] == {"embargo": 1, "embargo_sensitivity": 1, "truncation": 1}

@@ -1,4 +1,4 @@
-"""The overfitting statistics against the papers' published examples, scipy, simulation and constructed answers."""
+"""The overfitting statistics against the papers' published examples, scipy, simulation and constructed cases."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from pipeline import overfitting
+from pipeline.evaluation import overfitting
 
 HEDGE_FUND = {"skew": -2.448, "kurtosis": 10.164}  # the example of "The Sharpe Ratio Efficient Frontier"
 NORMAL = {"skew": 0.0, "kurtosis": 3.0}
@@ -47,7 +47,7 @@ def test_deflated_sharpe_is_the_published_example_for_normal_returns() -> None:
 
 
 def test_min_backtest_years_is_the_published_rule_of_thumb() -> None:
-    """With five years of data no more than 45 configurations should be tried, else an annual Sharpe of 1 is luck."""
+    """With five years of data, more than 45 configurations give an annual Sharpe of 1 by luck."""
     assert overfitting.min_backtest_years(1.0, trials=45) == pytest.approx(5.0, abs=5e-3)
     assert overfitting.min_backtest_years(2.0, trials=45) == pytest.approx(1.25, abs=2e-3)
 
@@ -80,14 +80,14 @@ def test_probabilistic_sharpe_at_the_min_track_record_is_the_confidence() -> Non
 def test_probabilistic_sharpe_is_uniform_where_returns_are_luck() -> None:
     rng = np.random.default_rng(5)
     probabilities = [
-        overfitting.probabilistic_sharpe(**overfitting.sharpe_moments(rng.standard_t(6, 400))) for _ in range(400)
+        overfitting.probabilistic_sharpe(**overfitting.estimate_moments(rng.standard_t(6, 400))) for _ in range(400)
     ]
     assert stats.kstest(probabilities, "uniform").pvalue > 0.01
 
 
 @pytest.mark.parametrize("sharpe", [0.1, 0.5])
 def test_the_error_of_the_sharpe_is_that_of_simulated_skewed_returns(sharpe: float) -> None:
-    """Exponential returns, shifted: skew 2, kurtosis 9. PSR against 0 tells the standard error that it takes."""
+    """Exponential returns, shifted: skew 2, kurtosis 9. PSR implies the standard error that it uses."""
     draws = np.random.default_rng(20).exponential(1.0, (4000, 1000)) - 1.0 + sharpe
     simulated = (draws.mean(axis=1) / draws.std(axis=1, ddof=1)).std()
     probability = overfitting.probabilistic_sharpe(0.01, n=1000, skew=2.0, kurtosis=9.0, benchmark=0.01)
@@ -97,7 +97,7 @@ def test_the_error_of_the_sharpe_is_that_of_simulated_skewed_returns(sharpe: flo
 
 
 def test_moments_are_per_observation_with_the_kurtosis_of_a_normal_at_three() -> None:
-    moments = overfitting.sharpe_moments(np.array([1.0, -1.0, 1.0, -1.0, 5.0]))
+    moments = overfitting.estimate_moments(np.array([1.0, -1.0, 1.0, -1.0, 5.0]))
     deviations = np.array([0.0, -2.0, 0.0, -2.0, 4.0])  # from the mean of 1; mean square 24/5
     assert moments["n"] == 5
     assert moments["sharpe"] == pytest.approx(1 / np.sqrt(24 / 4))
@@ -106,12 +106,12 @@ def test_moments_are_per_observation_with_the_kurtosis_of_a_normal_at_three() ->
 
 
 def test_moments_of_returns_that_never_vary_are_nan() -> None:
-    moments = overfitting.sharpe_moments(np.zeros(4))
+    moments = overfitting.estimate_moments(np.zeros(4))
     assert moments["n"] == 4
     assert np.isnan([moments["sharpe"], moments["skew"], moments["kurtosis"]]).all()
 
 
-def test_what_no_length_can_prove_is_nan() -> None:
+def test_a_track_record_that_no_length_can_prove_is_nan() -> None:
     assert np.isnan(overfitting.min_track_record(0.1, benchmark=0.1, confidence=0.95, **NORMAL))
     assert np.isnan(overfitting.min_track_record(0.05, benchmark=0.1, confidence=0.95, **NORMAL))
     assert np.isnan(overfitting.min_backtest_years(0.0, trials=10))
@@ -141,12 +141,12 @@ def test_impossible_input_is_refused(call, message: str) -> None:
         call()
 
 
-def block(correlation: float, trials: int) -> np.ndarray:
+def make_block(correlation: float, trials: int) -> np.ndarray:
     return np.full((trials, trials), correlation) + (1 - correlation) * np.eye(trials)
 
 
-def side_by_side(*blocks: np.ndarray, between: float = 0.0) -> np.ndarray:
-    """Correlations of families, each pair of trials of different ones with the correlation `between`."""
+def join_blocks(*blocks: np.ndarray, between: float = 0.0) -> np.ndarray:
+    """Return the correlations of clusters; each pair of trials of different clusters has the correlation `between`."""
     size = sum(len(one) for one in blocks)
     whole, at = np.full((size, size), between), 0
     for one in blocks:
@@ -159,61 +159,61 @@ def side_by_side(*blocks: np.ndarray, between: float = 0.0) -> np.ndarray:
     ("correlation", "trials"),
     [
         (np.eye(1), 1.0),
-        (block(1.0, 7), 1.0),
+        (make_block(1.0, 7), 1.0),
         (np.eye(40), 40.0),
-        (block(0.5, 11), 1 + 10 * 0.5),  # the interpolation for one family
-        (block(0.9, 2), 1.1),
-        (block(-1.0, 2), 2.0),  # the better of a bet and its opposite: two tries
-        (side_by_side(block(1.0, 5), block(1.0, 5)), 2.0),
-        (side_by_side(block(0.95, 5), block(0.95, 5)), 2 * (1 + 4 * 0.05)),
-        (side_by_side(block(0.9, 4), block(0.8, 3), block(0.99, 6), between=0.1), 1.3 + 1.4 + 1.05),
-        (side_by_side(block(1.0, 2), block(1.0, 1)), 2.0),
+        (make_block(0.5, 11), 1 + 10 * 0.5),  # the interpolation for one cluster
+        (make_block(0.9, 2), 1.1),
+        (make_block(-1.0, 2), 2.0),  # the better of a bet and its opposite: two tries
+        (join_blocks(make_block(1.0, 5), make_block(1.0, 5)), 2.0),
+        (join_blocks(make_block(0.95, 5), make_block(0.95, 5)), 2 * (1 + 4 * 0.05)),
+        (join_blocks(make_block(0.9, 4), make_block(0.8, 3), make_block(0.99, 6), between=0.1), 1.3 + 1.4 + 1.05),
+        (join_blocks(make_block(1.0, 2), make_block(1.0, 1)), 2.0),
     ],
 )
 def test_the_effective_number_of_constructed_trials_is_known(correlation: np.ndarray, trials: float) -> None:
-    assert overfitting.effective_trials(correlation) == pytest.approx(trials)
+    assert overfitting.count_effective_trials(correlation) == pytest.approx(trials)
 
 
-def test_families_are_found_in_simulated_returns_whatever_their_order() -> None:
+def test_clusters_are_found_in_simulated_returns_in_any_order() -> None:
     rng = np.random.default_rng(30)
     common = rng.normal(size=(2000, 4))
-    family = np.array([0, 1, 2, 3, 0, 0, 1, 2, 2, 2, 3, 1])
-    returns = common[:, family] + 0.3 * rng.normal(size=(2000, len(family)))
-    found = overfitting.families(overfitting.correlation(returns))
+    cluster = np.array([0, 1, 2, 3, 0, 0, 1, 2, 2, 2, 3, 1])
+    returns = common[:, cluster] + 0.3 * rng.normal(size=(2000, len(cluster)))
+    found = overfitting.cluster_trials(overfitting.correlate_trials(returns))
     assert {(a, b) for a in range(12) for b in range(12) if found[a] == found[b]} == {
-        (a, b) for a in range(12) for b in range(12) if family[a] == family[b]
+        (a, b) for a in range(12) for b in range(12) if cluster[a] == cluster[b]
     }
     order = rng.permutation(12)
-    trials = overfitting.effective_trials(overfitting.correlation(returns))
-    assert overfitting.effective_trials(overfitting.correlation(returns[:, order])) == pytest.approx(trials)
+    trials = overfitting.count_effective_trials(overfitting.correlate_trials(returns))
+    assert overfitting.count_effective_trials(overfitting.correlate_trials(returns[:, order])) == pytest.approx(trials)
     assert trials == pytest.approx(4 + 8 * (1 - 1 / 1.09), abs=0.1)
 
 
-def test_noise_does_not_tear_one_family_apart() -> None:
+def test_noise_does_not_split_one_cluster() -> None:
     rng = np.random.default_rng(36)
     returns = rng.normal(size=(300, 1)) + rng.normal(size=(300, 10)) / 3  # correlations around 0.9
-    correlation = overfitting.correlation(returns)
-    assert len(np.unique(overfitting.families(correlation))) == 1
+    correlation = overfitting.correlate_trials(returns)
+    assert len(np.unique(overfitting.cluster_trials(correlation))) == 1
     mean = correlation[~np.eye(10, dtype=bool)].mean()
-    assert overfitting.effective_trials(correlation) == pytest.approx(1 + 9 * (1 - mean))
+    assert overfitting.count_effective_trials(correlation) == pytest.approx(1 + 9 * (1 - mean))
 
 
-def test_trials_without_anything_in_common_count_in_full() -> None:
-    correlation = overfitting.correlation(np.random.default_rng(31).normal(size=(5000, 60)))
-    assert overfitting.effective_trials(correlation) == pytest.approx(60, rel=0.02)
+def test_uncorrelated_trials_count_in_full() -> None:
+    correlation = overfitting.correlate_trials(np.random.default_rng(31).normal(size=(5000, 60)))
+    assert overfitting.count_effective_trials(correlation) == pytest.approx(60, rel=0.02)
 
 
 def test_a_trial_that_never_trades_counts_as_one() -> None:
     returns = np.random.default_rng(32).normal(size=(200, 1)) @ np.ones((1, 4))
     returns[:, 2] = 0.0
     returns[:, 3] = 0.1
-    assert overfitting.effective_trials(overfitting.correlation(returns)) == pytest.approx(3.0)
-    assert overfitting.effective_trials(overfitting.correlation(np.zeros((9, 5)))) == 5.0
+    assert overfitting.count_effective_trials(overfitting.correlate_trials(returns)) == pytest.approx(3.0)
+    assert overfitting.count_effective_trials(overfitting.correlate_trials(np.zeros((9, 5)))) == 5.0
 
 
 def test_copies_of_a_trial_at_other_sizes_are_the_same_trial() -> None:
     returns = np.random.default_rng(33).normal(size=(500, 1)) * np.array([1.0, 3.0, 0.1, 1e-6, 7.7])
-    assert overfitting.effective_trials(overfitting.correlation(returns)) == pytest.approx(1.0)
+    assert overfitting.count_effective_trials(overfitting.correlate_trials(returns)) == pytest.approx(1.0)
 
 
 @settings(max_examples=100, deadline=None)
@@ -221,12 +221,12 @@ def test_copies_of_a_trial_at_other_sizes_are_the_same_trial() -> None:
     returns=arrays(np.float64, st.tuples(st.integers(2, 12), st.integers(1, 9)), elements=st.integers(-2, 2).map(float))
 )
 def test_the_effective_number_of_trials_is_between_one_and_the_count(returns: np.ndarray) -> None:
-    assert 1 <= overfitting.effective_trials(overfitting.correlation(returns)) <= returns.shape[1] + 1e-9
+    assert 1 <= overfitting.count_effective_trials(overfitting.correlate_trials(returns)) <= returns.shape[1] + 1e-9
 
 
 def test_correlations_are_those_of_numpy() -> None:
     returns = np.random.default_rng(34).normal(size=(50, 6))
-    np.testing.assert_allclose(overfitting.correlation(returns), np.corrcoef(returns.T), atol=1e-12)
+    np.testing.assert_allclose(overfitting.correlate_trials(returns), np.corrcoef(returns.T), atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -238,31 +238,33 @@ def test_correlations_are_those_of_numpy() -> None:
         (np.array([[1.0, 0.5], [0.2, 1.0]]), "symmetric"),
     ],
 )
-def test_what_are_no_correlations_is_refused(correlation: np.ndarray, message: str) -> None:
+def test_a_matrix_that_holds_no_correlations_is_refused(correlation: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        overfitting.effective_trials(correlation)
+        overfitting.count_effective_trials(correlation)
 
 
-def test_a_standing_has_a_probability_for_each_count_of_trials() -> None:
-    moments = overfitting.sharpe_moments(np.random.default_rng(35).normal(0.1, 1, 500))
-    found = overfitting.standing(moments, variance=0.01, trials={"dsr": 20, "dsr_effective": 4.5}, confidence=0.95)
+def test_an_assessment_has_a_probability_for_each_number_of_trials() -> None:
+    moments = overfitting.estimate_moments(np.random.default_rng(35).normal(0.1, 1, 500))
+    found = overfitting.assess_sharpe(moments, variance=0.01, trials={"dsr": 20, "dsr_effective": 4.5}, confidence=0.95)
     shape = {name: moments[name] for name in ("n", "skew", "kurtosis")}
     assert found["psr"] == overfitting.probabilistic_sharpe(moments["sharpe"], **shape)
     for name, trials in (("dsr", 20), ("dsr_effective", 4.5)):
         assert found[name] == overfitting.deflated_sharpe(moments["sharpe"], **shape, variance=0.01, trials=trials)
     assert found["dsr"] < found["dsr_effective"] < found["psr"]
-    assert found["haircut"] == moments["sharpe"] - overfitting.expected_max_sharpe(variance=0.01, trials=20)
+    assert found["excess_over_expected_max"] == moments["sharpe"] - overfitting.expected_max_sharpe(
+        variance=0.01, trials=20
+    )
 
 
-def test_a_standing_without_a_variance_across_trials_has_no_luck_but_of_a_single_trial() -> None:
-    moments = overfitting.sharpe_moments(np.random.default_rng(35).normal(0.1, 1, 500))
-    found = overfitting.standing(moments, variance=np.nan, trials={"dsr": 3, "alone": 1}, confidence=0.95)
-    assert np.isnan([found["dsr"], found["haircut"]]).all()
+def test_without_a_variance_across_trials_only_a_single_trial_can_be_deflated() -> None:
+    moments = overfitting.estimate_moments(np.random.default_rng(35).normal(0.1, 1, 500))
+    found = overfitting.assess_sharpe(moments, variance=np.nan, trials={"dsr": 3, "alone": 1}, confidence=0.95)
+    assert np.isnan([found["dsr"], found["excess_over_expected_max"]]).all()
     assert found["alone"] == found["psr"]
 
 
-def test_what_never_trades_has_no_standing() -> None:
-    moments = overfitting.sharpe_moments(np.zeros(9))
-    found = overfitting.standing(moments, variance=0.01, trials={"dsr": 3}, confidence=0.95)
-    assert list(found) == ["psr", "dsr", "haircut", "min_track_record_bars"]
+def test_returns_that_never_trade_have_no_assessment() -> None:
+    moments = overfitting.estimate_moments(np.zeros(9))
+    found = overfitting.assess_sharpe(moments, variance=0.01, trials={"dsr": 3}, confidence=0.95)
+    assert list(found) == ["psr", "dsr", "excess_over_expected_max", "min_track_record_bars"]
     assert np.isnan(list(found.values())).all()

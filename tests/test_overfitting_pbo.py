@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from pipeline import metrics, overfitting
+from pipeline.evaluation import overfitting, performance
 
 
-def brute_force_logits(returns: np.ndarray, *, blocks: int) -> list[float]:
-    """CSCV as the paper tells it: lists, loops, scipy's ranks, rows put together again for every choice."""
+def find_logits_by_brute_force(returns: np.ndarray, *, blocks: int) -> list[float]:
+    """Return the logits of CSCV as the paper defines it, with lists, loops and scipy's ranks."""
     size = len(returns) // blocks
     runs = [list(range(b * size, (b + 1) * size)) for b in range(blocks)]
     logits = []
@@ -33,14 +33,14 @@ def brute_force_logits(returns: np.ndarray, *, blocks: int) -> list[float]:
 @pytest.mark.parametrize(("blocks", "rows", "strategies"), [(2, 20, 3), (4, 43, 5), (6, 60, 2), (8, 100, 7)])
 def test_pbo_is_what_brute_force_gives(blocks: int, rows: int, strategies: int) -> None:
     returns = np.random.default_rng(rows).normal(0.01, 1, (rows, strategies))
-    logits = brute_force_logits(returns, blocks=blocks)
+    logits = find_logits_by_brute_force(returns, blocks=blocks)
     result = overfitting.pbo(returns, blocks=blocks)
     np.testing.assert_allclose(result.logits, logits, atol=1e-12)
     assert result.pbo == np.mean(np.array(logits) <= 0)
 
 
-def exact_cscv(grid: np.ndarray, *, blocks: int) -> dict[str, np.ndarray]:
-    """CSCV of whole-numbered returns in fractions: ties are ties, and nothing is rounded before the end."""
+def run_exact_cscv(grid: np.ndarray, *, blocks: int) -> dict[str, np.ndarray]:
+    """Return CSCV of whole-numbered returns in fractions: ties are ties, and nothing is rounded before the end."""
     size, strategies = len(grid) // blocks, grid.shape[1]
     found = {"chosen": [], "in_sample": [], "out_of_sample": [], "logits": []}
     for inside in combinations(range(blocks), blocks // 2):
@@ -48,7 +48,8 @@ def exact_cscv(grid: np.ndarray, *, blocks: int) -> dict[str, np.ndarray]:
         for row in range(size * blocks):
             rows[row // size in inside].append(row)
         keys = {
-            side: [exact_sharpe([int(grid[row, s]) for row in rows[side]]) for s in range(strategies)] for side in rows
+            side: [order_by_sharpe([int(grid[row, s]) for row in rows[side]]) for s in range(strategies)]
+            for side in rows
         }
         known = [(-1, Fraction(0)) if key is None else (0, key) for key in keys[True]]
         best = known.index(max(known))
@@ -63,15 +64,15 @@ def exact_cscv(grid: np.ndarray, *, blocks: int) -> dict[str, np.ndarray]:
     return {name: np.array(values) for name, values in found.items()}
 
 
-def exact_sharpe(returns: list[int]) -> Fraction | None:
-    """The square of the Sharpe ratio with the sign of the mean, which orders as the ratio does; None if constant."""
+def order_by_sharpe(returns: list[int]) -> Fraction | None:
+    """Return the square of the Sharpe ratio with the sign of the mean: it has the same order; None if constant."""
     mean = Fraction(sum(returns), len(returns))
     variance = sum((value - mean) ** 2 for value in returns) / Fraction(max(len(returns) - 1, 1))
     return None if variance == 0 else mean * abs(mean) / variance
 
 
 def assert_exact(grid: np.ndarray, *, blocks: int, scale: float) -> None:
-    result, exact = overfitting.pbo(grid * scale, blocks=blocks), exact_cscv(grid, blocks=blocks)
+    result, exact = overfitting.pbo(grid * scale, blocks=blocks), run_exact_cscv(grid, blocks=blocks)
     decided = ~np.isnan(exact["logits"])
     np.testing.assert_array_equal(result.chosen[decided], exact["chosen"][decided])
     for name in ("logits", "in_sample", "out_of_sample"):
@@ -100,7 +101,7 @@ def test_block_sums_are_the_exact_definition_of_coarse_returns(
     assert_exact(grid + level, blocks=blocks, scale=scale)
 
 
-def test_sharpes_that_rounding_alone_tells_apart_have_no_slope() -> None:
+def test_sharpes_that_differ_by_rounding_alone_have_no_slope() -> None:
     """Two bars of one strategy stand out: ratios near 200 differ in their last digits alone."""
     grid = np.full((20, 3), -3)
     grid[[0, 18], 0] = -1
@@ -110,8 +111,8 @@ def test_sharpes_that_rounding_alone_tells_apart_have_no_slope() -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_block_sums_are_the_exact_definition_with_twins_multiples_and_still_columns(seed: int) -> None:
-    """Twins, columns of which one is three times the other, their mirror, one that trades once, one that never does."""
+def test_block_sums_are_the_exact_definition_with_duplicates_multiples_and_constant_columns(seed: int) -> None:
+    """Duplicates, a multiple, a mirror image, a column that trades once, and one that never does."""
     rng = np.random.default_rng(seed)
     grid = rng.integers(-50, 51, (30, 8))
     grid[:, 1], grid[:, 2], grid[:, 3] = grid[:, 0], 3 * grid[:, 0], -grid[:, 0]
@@ -122,7 +123,7 @@ def test_block_sums_are_the_exact_definition_with_twins_multiples_and_still_colu
 
 
 def test_ties_are_ties_where_every_sharpe_is_next_to_nothing() -> None:
-    """Means of 1e-9 deviations: what rounding leaves of equal ratios is then more than 1e-12 of the largest."""
+    """Means of 1e-9 deviations: the rounding error of equal ratios is then more than 1e-12 of the largest."""
     rng = np.random.default_rng(3)
     half = rng.normal(0, 1, (500, 1))
     base = np.concatenate([half, -half]) + 1e-9
@@ -132,31 +133,31 @@ def test_ties_are_ties_where_every_sharpe_is_next_to_nothing() -> None:
     np.testing.assert_array_equal(result.logits, 0.0)  # all five share the middle rank
 
 
-def test_another_metric_takes_the_rows_in_time_order() -> None:
+def test_another_metric_gets_the_rows_in_time_order() -> None:
     """The largest rise from a low of the running sum depends on the order of the rows, as no block sum does."""
 
-    def largest_rise(rows: np.ndarray) -> np.ndarray:
+    def find_largest_rise(rows: np.ndarray) -> np.ndarray:
         total = rows.cumsum(axis=0)
         return (total - np.minimum.accumulate(total, axis=0)).max(axis=0)
 
     returns, blocks = np.random.default_rng(12).normal(0, 1, (36, 4)), 6
-    result = overfitting.pbo(returns, blocks=blocks, metric=largest_rise)
+    result = overfitting.pbo(returns, blocks=blocks, metric=find_largest_rise)
     for choice, inside in enumerate(combinations(range(blocks), blocks // 2)):
         rows = [row for row in range(36) if row // 6 in inside]
-        figures = [
+        values = [
             max(sum(returns[row, s] for row in rows[i:j]) for i in range(1, 18) for j in range(i, 19)) for s in range(4)
         ]
-        assert result.chosen[choice] == np.argmax(figures)
-        assert result.in_sample[choice] == pytest.approx(max(figures))
+        assert result.chosen[choice] == np.argmax(values)
+        assert result.in_sample[choice] == pytest.approx(max(values))
 
 
-def test_sortino_takes_the_slow_path_and_ranks_as_its_definition_does() -> None:
+def test_sortino_is_measured_on_the_rows_and_ranks_as_its_definition_does() -> None:
     returns = np.random.default_rng(13).normal(0.1, 1, (40, 5))
 
-    def sortinos(rows: np.ndarray) -> np.ndarray:
-        return np.array([metrics.sortino(column) for column in rows.T])
+    def measure_sortinos(rows: np.ndarray) -> np.ndarray:
+        return np.array([performance.sortino(column) for column in rows.T])
 
-    result = overfitting.pbo(returns, blocks=4, metric=sortinos)
+    result = overfitting.pbo(returns, blocks=4, metric=measure_sortinos)
     for choice, inside in enumerate(combinations(range(4), 2)):
         is_in = np.isin(np.arange(40) // 10, inside)
         ratio_in, ratio_out = (
@@ -180,7 +181,7 @@ def test_pbo_by_hand_on_two_blocks() -> None:
     assert np.isnan(result.slope)  # both were 4 in sample
 
 
-def test_twins_share_their_rank() -> None:
+def test_duplicates_share_their_rank() -> None:
     best = np.random.default_rng(2).normal(1.0, 0.1, 40)
     result = overfitting.pbo(np.column_stack([best, best, -best]), blocks=4)
     np.testing.assert_allclose(result.logits, np.log((2.5 / 4) / (1.5 / 4)))
@@ -203,7 +204,7 @@ def test_rows_of_a_choice_are_in_time_order() -> None:
     assert all(rows == sorted(rows) for rows in seen)
 
 
-def test_a_strategy_that_stands_still_is_behind_all_others() -> None:
+def test_a_strategy_that_never_varies_ranks_last() -> None:
     returns = np.random.default_rng(6).normal(-1, 1, (40, 3))
     returns[:, 0] = 0.0
     result = overfitting.pbo(returns, blocks=4)
@@ -218,7 +219,7 @@ def test_a_constant_return_has_no_sharpe_from_block_sums_either() -> None:
     assert (overfitting.pbo(returns, blocks=4).chosen != 0).all()
 
 
-def test_strategies_that_all_stand_still_have_no_pbo() -> None:
+def test_strategies_that_never_vary_have_no_pbo() -> None:
     result = overfitting.pbo(np.zeros((8, 2)), blocks=4)
     assert np.isnan([result.pbo, result.slope, result.loss_probability]).all()
     assert np.isnan(result.logits).all()
@@ -253,8 +254,8 @@ def test_slope_is_the_regression_of_out_of_sample_on_in_sample() -> None:
         (lambda: overfitting.pbo(np.zeros((8, 1)), blocks=2), "at least 2 strategies"),
         (lambda: overfitting.pbo(np.zeros(8), blocks=2), "at least 2 strategies"),
         (lambda: overfitting.pbo(np.array([[0.0, 1.0], [np.nan, 1.0]]), blocks=2), "index \\(1, 0\\)"),
-        (lambda: overfitting.pbo(np.zeros((8, 2)), blocks=2, metric=lambda r: r.mean()), "one finite or nan"),
-        (lambda: overfitting.pbo(np.zeros((8, 2)), blocks=2, metric=lambda r: np.full(2, np.inf)), "one finite or nan"),
+        (lambda: overfitting.pbo(np.zeros((8, 2)), blocks=2, metric=lambda r: r.mean()), "one finite or NaN"),
+        (lambda: overfitting.pbo(np.zeros((8, 2)), blocks=2, metric=lambda r: np.full(2, np.inf)), "one finite or NaN"),
     ],
 )
 def test_impossible_input_is_refused(call, message: str) -> None:

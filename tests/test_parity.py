@@ -3,6 +3,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from pipeline.models.audit import count_flips
 from pipeline.models.base import Model, Shape
 from pipeline.stages import parity
 
@@ -10,7 +11,7 @@ LIMITS = {"mean_abs": 1e-6, "max_abs": 1e-5}
 
 
 class Doubled(Model):
-    """Answers twice the first column."""
+    """Predicts twice the first column."""
 
     def fit(self, samples, train, valid):
         return []
@@ -18,7 +19,8 @@ class Doubled(Model):
     def predict(self, inputs):
         return 2 * inputs[:, :1]
 
-    def standardisation(self):
+    @property
+    def standardization(self):
         return None
 
     def save_fitted(self, folder): ...
@@ -49,52 +51,52 @@ def inputs():
 
 def test_an_equal_graph_passes(model, inputs, tmp_path):
     model.to_onnx(tmp_path / "model.onnx")
-    found = parity.compare(model, tmp_path / "model.onnx", [inputs], scale=np.array([2.0]))
+    found = parity.compare(model, tmp_path / "model.onnx", [inputs], scale=np.array([2.0]), count_flips=count_flips)
     assert found["max_abs"] == 0
-    parity.refuse(found, "holdout", **LIMITS)
+    parity.check_limits(found, "holdout", **LIMITS)
 
 
-def test_a_graph_that_answers_otherwise_stops_the_line_naming_the_row(model, inputs, tmp_path):
+def test_a_graph_that_predicts_something_else_is_refused_naming_the_row(model, inputs, tmp_path):
     model.to_onnx(tmp_path / "model.onnx", factor=2.001)
-    found = parity.compare(model, tmp_path / "model.onnx", [inputs], scale=np.array([2.0]))
+    found = parity.compare(model, tmp_path / "model.onnx", [inputs], scale=np.array([2.0]), count_flips=count_flips)
     worst = int(np.argmax(np.abs(inputs[:, 0])))
     assert found["max_abs"] == pytest.approx(0.001 * abs(inputs[worst, 0]), rel=1e-3)
     with pytest.raises(
         parity.ParityError, match=f"mean_abs .* on the holdout rows, above 1e-06; the worst is row {worst}"
     ):
-        parity.refuse(found, "holdout", **LIMITS)
+        parity.check_limits(found, "holdout", **LIMITS)
 
 
-def test_a_difference_that_is_small_in_itself_counts_over_the_spread_of_the_answers(model, inputs, tmp_path):
+def test_a_small_difference_is_refused_where_it_is_large_relative_to_the_spread_of_predictions(model, inputs, tmp_path):
     model.to_onnx(tmp_path / "model.onnx", factor=2.0 + 2e-6)
     small = inputs * np.float32(0.01)
-    found = parity.compare(model, tmp_path / "model.onnx", [small], scale=np.array([1e-4]))
+    found = parity.compare(model, tmp_path / "model.onnx", [small], scale=np.array([1e-4]), count_flips=count_flips)
     assert found["max_abs"] < 1e-5 < found["max_over_std"]
     with pytest.raises(parity.ParityError, match="over_std"):
-        parity.refuse(found, "holdout", **LIMITS)
+        parity.check_limits(found, "holdout", **LIMITS)
 
 
-def test_answers_that_never_vary_have_no_relative_difference(model, inputs, tmp_path):
+def test_constant_predictions_have_no_relative_difference(model, inputs, tmp_path):
     model.to_onnx(tmp_path / "model.onnx")
-    found = parity.compare(model, tmp_path / "model.onnx", [inputs], scale=np.array([0.0]))
+    found = parity.compare(model, tmp_path / "model.onnx", [inputs], scale=np.array([0.0]), count_flips=count_flips)
     assert np.isnan(found["max_over_std"])
-    parity.refuse(found, "holdout", **LIMITS)
+    parity.check_limits(found, "holdout", **LIMITS)
 
 
-def test_a_graph_that_answers_nan_stops_the_line(model, inputs, tmp_path):
+def test_a_graph_that_predicts_nan_is_refused(model, inputs, tmp_path):
     model.to_onnx(tmp_path / "model.onnx", factor=np.nan)
-    found = parity.compare(model, tmp_path / "model.onnx", [inputs], scale=np.array([2.0]))
-    with pytest.raises(parity.ParityError, match="100 answers to the holdout rows differ by no finite number"):
-        parity.refuse(found, "holdout", **LIMITS)
+    found = parity.compare(model, tmp_path / "model.onnx", [inputs], scale=np.array([2.0]), count_flips=count_flips)
+    with pytest.raises(parity.ParityError, match="100 predictions of the holdout rows differ by NaN or infinity"):
+        parity.check_limits(found, "holdout", **LIMITS)
 
 
-def test_a_graph_of_another_shape_stops_the_line():
-    with pytest.raises(parity.ParityError, match=r"the graph answers \(3,\), the model \(3, 1\)"):
-        parity.distance(np.zeros(3), np.zeros((3, 1)))
+def test_a_graph_of_another_shape_is_refused():
+    with pytest.raises(parity.ParityError, match=r"the graph predicts \(3,\), the model \(3, 1\)"):
+        parity.subtract(np.zeros(3), np.zeros((3, 1)))
 
 
-def test_one_flipped_leaf_stops_the_line():
+def test_one_flipped_leaf_is_refused():
     found = dict.fromkeys(("mean_abs", "max_abs", "mean_over_std", "max_over_std"), 0.0)
     found |= {"worst_row": 0, "flipped_leaves": 1, "flipped_row": 7, "not_finite": 0}
-    with pytest.raises(parity.ParityError, match="1 leaves are taken otherwise on the hard rows, the most at row 7"):
-        parity.refuse(found, "hard", **LIMITS)
+    with pytest.raises(parity.ParityError, match="1 leaves are flipped on the hard rows, the most at row 7"):
+        parity.check_limits(found, "hard", **LIMITS)

@@ -1,66 +1,68 @@
-"""What pictures show, asked of the figures themselves."""
+"""The contents of the pictures, read from the figures."""
 
 import pytest
 
-from pipeline import curves
+from pipeline.reporting import learning_curves
 
-TREE = {"train": 0.5, "valid": 0.6}
-NET = TREE | {"gradient_norm": 0.2, "gradient_norm_max": 1.0}
+TREE = {"train_loss": 0.5, "valid_loss": 0.6}
+NET = TREE | {"grad_norm": 0.2, "grad_norm_max": 1.0}
 AGENT = TREE | {
     "episode_return": 0.01,
-    "noise": 0.3,
+    "exploration_noise": 0.3,
     "value": 1.0,
-    "value_deviation": 0.2,
+    "value_std": 0.2,
     "critic_loss": 0.4,
-    "shortfall": 2.0,
-    "violations": 0.05,
+    "expected_shortfall": 2.0,
+    "var_violation_rate": 0.05,
     "turnover": 0.1,
 }
-UNITS = [unit for unit, _ in curves.PANELS]
+LABELS = [label for label, _ in learning_curves.PANELS]
 
 
-def told(entry, *, rounds=3):
+def make_history(entry, *, rounds=3):
     return [{"round": at + 1, **entry} for at in range(rounds)]
 
 
-def panels(histories):
-    return [axes for axes in curves.learning_curves(histories, title="a").axes if axes.get_visible()]
+def find_panels(histories):
+    return [axes for axes in learning_curves.plot_learning_curves(histories, title="a").axes if axes.get_visible()]
 
 
 @pytest.mark.parametrize(
-    ("entry", "units"),
-    [(TREE, UNITS[:1]), (NET, UNITS[:2]), (AGENT, [UNITS[0], *UNITS[2:]]), (AGENT | NET, UNITS)],
+    ("entry", "labels"),
+    [(TREE, LABELS[:1]), (NET, LABELS[:2]), (AGENT, [LABELS[0], *LABELS[2:]]), (AGENT | NET, LABELS)],
     ids=["tree", "net", "agent", "all"],
 )
-def test_learning_curves_have_a_panel_for_what_is_told_and_no_other(entry, units):
-    shown = panels([told(entry)] * 2)
-    assert [axes.get_ylabel() for axes in shown] == units
+def test_learning_curves_have_a_panel_for_recorded_fields_and_no_other(entry, labels):
+    shown = find_panels([make_history(entry)] * 2)
+    assert [axes.get_ylabel() for axes in shown] == labels
     assert sum(len(axes.lines) for axes in shown) == 2 * len(entry)
 
 
-def test_a_panel_appears_where_a_single_fit_tells_of_it():
-    shown = panels([told(TREE), told({"critic_loss": 0.4}), told(TREE)])
-    assert [axes.get_ylabel() for axes in shown] == ["loss", "loss of the critic"]
+def test_a_panel_appears_where_a_single_fit_records_it():
+    shown = find_panels([make_history(TREE), make_history({"critic_loss": 0.4}), make_history(TREE)])
+    assert [axes.get_ylabel() for axes in shown] == ["loss", "critic loss"]
     assert [len(line.get_xdata()) for line in shown[1].lines] == [0, 3, 0]
 
 
-def test_the_final_fit_is_drawn_thicker_and_alone_is_named():
-    (loss,) = panels([told({"valid": 0.6}), told({"valid": 0.5}), told({"valid": 0.4})])
+def test_the_final_fit_is_drawn_thicker_and_is_the_only_one_in_the_legend():
+    (loss,) = find_panels(
+        [make_history({"valid_loss": 0.6}), make_history({"valid_loss": 0.5}), make_history({"valid_loss": 0.4})]
+    )
     assert [line.get_linewidth() for line in loss.lines] == [0.7, 0.7, 1.8]
-    assert [text.get_text() for text in loss.get_legend().get_texts()] == ["valid, final fit"]
+    assert [text.get_text() for text in loss.get_legend().get_texts()] == ["valid loss, final fit"]
     assert set(loss.lines[-1].get_ydata()) == {0.4}
 
 
-def test_two_panels_stand_one_under_another_and_more_in_two_columns():
+def test_two_panels_share_a_column_and_more_fill_two_columns():
     columns = {
         len(shown): {axes.get_subplotspec().colspan.start for axes in shown}
-        for shown in (panels([told(entry)]) for entry in (TREE, NET, AGENT, AGENT | NET))
+        for shown in (find_panels([make_history(entry)]) for entry in (TREE, NET, AGENT, AGENT | NET))
     }
     assert columns == {1: {0}, 2: {0}, 6: {0, 1}, 7: {0, 1}}
 
 
 @pytest.mark.parametrize("entry", [NET, AGENT, AGENT | NET], ids=["net", "agent", "all"])
-def test_rounds_are_told_below_each_column_and_nowhere_else(entry):
-    shown = panels([told(entry)])
+def test_rounds_are_labeled_below_each_column_and_nowhere_else(entry):
+    shown = find_panels([make_history(entry)])
     columns = 1 if len(shown) == 2 else 2
     assert [axes.get_xlabel() for axes in shown] == [""] * (len(shown) - columns) + ["round"] * columns

@@ -15,25 +15,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import bars
-from pipeline.sources import binance
+from pipeline.market import bars, binance
 
 DAY_MS = 86_400_000
 HEADER = (
     "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,taker_buy_quote_volume,ignore"
 )
-BROKEN, GARBLED = 206, 203  # answers that look well and whose body breaks off, or is another
+BROKEN, GARBLED = 206, 203  # successful statuses whose body is cut short, or is wrong
 
 
 class Server(ThreadingHTTPServer):
-    """An archive on loopback: files by path, faults to answer with first, and the paths that were asked for."""
+    """An archive on loopback: files by path, the faults of the first responses, and the requested paths."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
         self.faults: dict[str, list[tuple[int, dict[str, str]]]] = {}
-        self.asked: list[str] = []
-        self.at_once = self.most_at_once = 0
+        self.requests: list[str] = []
+        self.active = self.max_active = 0
         self.pause_s = 0.0
         self.lock = threading.Lock()
 
@@ -42,17 +41,17 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/"
 
     def add(self, symbol: str, period: str, days: list[date], **how: Any) -> str:
-        """The path of a zip of those days' hourly bars that now stands there with its CHECKSUM."""
+        """Add a zip of these days' hourly bars with its CHECKSUM; return its path."""
         name = f"{symbol}-1h-{period}.zip"
         kind = "monthly" if len(period) == 7 else "daily"
         path = f"/data/spot/{kind}/klines/{symbol}/1h/{name}"
-        self.files[path] = zipped(name, days, **how)
+        self.files[path] = make_zip(name, days, **how)
         digest = hashlib.sha256(self.files[path]).hexdigest()
         self.files[f"{path}.CHECKSUM"] = f"{digest}  {name}\n".encode()
         return path
 
-    def zips(self) -> list[str]:
-        return [path for path in self.asked if path.endswith(".zip")]
+    def list_zips(self) -> list[str]:
+        return [path for path in self.requests if path.endswith(".zip")]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -61,15 +60,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         with self.server.lock:
-            self.server.asked.append(self.path)
-            self.server.at_once += 1
-            self.server.most_at_once = max(self.server.most_at_once, self.server.at_once)
+            self.server.requests.append(self.path)
+            self.server.active += 1
+            self.server.max_active = max(self.server.max_active, self.server.active)
         time.sleep(self.server.pause_s)
-        self.answer()
+        self.respond()
         with self.server.lock:
-            self.server.at_once -= 1
+            self.server.active -= 1
 
-    def answer(self) -> None:
+    def respond(self) -> None:
         body = self.server.files.get(self.path, b"")
         faults = self.server.faults.get(self.path, [])
         status, headers = faults.pop(0) if faults else (200 if self.path in self.server.files else 404, {})
@@ -83,34 +82,34 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body[::-1] if status == GARBLED else body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Write no log."""
 
 
-def zipped(name: str, days: list[date], *, header: bool = False, unit: int = 1) -> bytes:
+def make_zip(name: str, days: list[date], *, header: bool = False, unit: int = 1) -> bytes:
     rows = [HEADER] if header else []
     for day, hour in itertools.product(days, range(24)):
         opened = (day - date(1970, 1, 1)).days * DAY_MS + hour * 3_600_000
         closed = (opened + 3_600_000) * unit - 1
-        rows.append(f"{opened * unit},{price(opened)},99999,0.01,42000.5,1.5,{closed},63000.1,7,0.5,21000.3,0")
+        rows.append(f"{opened * unit},{encode_price(opened)},99999,0.01,42000.5,1.5,{closed},63000.1,7,0.5,21000.3,0")
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(name.replace(".zip", ".csv"), "\n".join(rows) + "\n")
     return target.getvalue()
 
 
-def price(time_ms: int) -> float:
-    """A price that tells which bar it belongs to."""
+def encode_price(time_ms: int) -> float:
+    """Return a price that identifies its bar."""
     return time_ms // 3_600_000 % 10_000 + 0.25
 
 
-def span(first: str, days: int) -> list[date]:
+def list_days(first: str, days: int) -> list[date]:
     return [date.fromisoformat(first) + timedelta(days=n) for n in range(days)]
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr(binance, "FIRST_WAIT_S", 0.001)
-    monkeypatch.setattr(binance, "LONGEST_WAIT_S", 0.01)
+    monkeypatch.setattr(binance, "MAX_WAIT_S", 0.01)
     with Server() as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -121,7 +120,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def block(server: Server, tmp_path: Path) -> dict[str, Any]:
-    """Two days of hourly bars in the middle of a month."""
+    """Return a block of two days of hourly bars in the middle of a month."""
     return {
         "symbols": ["BTCUSDT"],
         "interval": "1h",
@@ -135,72 +134,72 @@ def block(server: Server, tmp_path: Path) -> dict[str, Any]:
     }
 
 
-def assert_holds(table: pd.DataFrame, days: list[date], *, symbols: tuple[str, ...] = ("BTCUSDT",)) -> None:
-    """The table is clean, in the order asked for, and holds each hour of the days with that hour's own price."""
+def check_table(table: pd.DataFrame, days: list[date], *, symbols: tuple[str, ...] = ("BTCUSDT",)) -> None:
+    """Assert that the table is clean, in order, and has each hour of the days with that hour's own price."""
     opened = [(day - date(1970, 1, 1)).days * DAY_MS + hour * 3_600_000 for day in days for hour in range(24)]
-    assert bars.findings(table) == []
+    assert bars.find_failed_checks(table) == []
     assert tuple(table.columns) == bars.COLUMNS
     assert table["symbol"].tolist() == list(np.repeat(symbols, len(opened)))
     assert table["open_time"].tolist() == opened * len(symbols)
-    assert table["open"].tolist() == [price(t) for t in opened] * len(symbols)
+    assert table["open"].tolist() == [encode_price(t) for t in opened] * len(symbols)
     assert (table["close_time"] - table["open_time"] == 3_599_999).all()
 
 
-def test_a_month_is_one_file_and_its_rows_are_cut_to_the_range(server, block):
-    path = server.add("BTCUSDT", "2024-02", span("2024-02-01", 29))
-    assert_holds(binance.load(**block), span("2024-02-10", 2))
-    assert server.asked == [f"{path}.CHECKSUM", path]
+def test_a_month_is_one_file_and_its_rows_are_limited_to_the_range(server, block):
+    path = server.add("BTCUSDT", "2024-02", list_days("2024-02-01", 29))
+    check_table(binance.load(**block), list_days("2024-02-10", 2))
+    assert server.requests == [f"{path}.CHECKSUM", path]
 
 
-def test_days_stand_in_where_no_month_is_there_yet(server, block):
-    server.add("BTCUSDT", "2024-01", span("2024-01-01", 31))
-    for day in span("2024-02-01", 3):
+def test_daily_files_replace_a_month_that_is_not_published(server, block):
+    server.add("BTCUSDT", "2024-01", list_days("2024-01-01", 31))
+    for day in list_days("2024-02-01", 3):
         server.add("BTCUSDT", f"{day}", [day])
     table = binance.load(**{**block, "start": "2024-01-30", "days": 5})
-    assert_holds(table, span("2024-01-30", 5))
-    assert len(server.zips()) == 4
+    check_table(table, list_days("2024-01-30", 5))
+    assert len(server.list_zips()) == 4
 
 
-def test_several_symbols_stand_one_after_another(server, block):
+def test_several_symbols_are_concatenated(server, block):
     for symbol in ("BTCUSDT", "ARBUSDT"):
-        server.add(symbol, "2024-02", span("2024-02-01", 29))
+        server.add(symbol, "2024-02", list_days("2024-02-01", 29))
     table = binance.load(**{**block, "symbols": ["BTCUSDT", "ARBUSDT"]})
-    assert_holds(table, span("2024-02-10", 2), symbols=("BTCUSDT", "ARBUSDT"))
+    check_table(table, list_days("2024-02-10", 2), symbols=("BTCUSDT", "ARBUSDT"))
 
 
 def test_microseconds_and_a_header_row_make_no_difference(server, block):
-    server.add("BTCUSDT", "2024-12", span("2024-12-01", 31), header=True)
-    server.add("BTCUSDT", "2025-01", span("2025-01-01", 31), unit=1000)
-    assert_holds(binance.load(**{**block, "start": "2024-12-31"}), span("2024-12-31", 2))
+    server.add("BTCUSDT", "2024-12", list_days("2024-12-01", 31), header=True)
+    server.add("BTCUSDT", "2025-01", list_days("2025-01-01", 31), unit=1000)
+    check_table(binance.load(**{**block, "start": "2024-12-31"}), list_days("2024-12-31", 2))
 
 
-def test_what_is_verified_is_not_asked_for_again(server, block):
-    server.add("BTCUSDT", "2024-02", span("2024-02-01", 29))
+def test_verified_files_are_not_downloaded_again(server, block):
+    server.add("BTCUSDT", "2024-02", list_days("2024-02-01", 29))
     first = binance.load(**block)
-    server.asked.clear()
+    server.requests.clear()
     pd.testing.assert_frame_equal(binance.load(**block), first)
-    assert server.asked == []
+    assert server.requests == []
 
 
-def test_an_interrupted_run_goes_on_where_it_stopped(server, block):
-    for day in span("2024-02-10", 4):
+def test_an_interrupted_run_resumes(server, block):
+    for day in list_days("2024-02-10", 4):
         server.add("BTCUSDT", f"{day}", [day])
     last = "/data/spot/daily/klines/BTCUSDT/1h/BTCUSDT-1h-2024-02-13.zip"
     server.faults[last] = [(403, {})]
-    with pytest.raises(ConnectionError, match=r"2024-02-13\.zip could not be had in 1 attempt"):
+    with pytest.raises(ConnectionError, match=r"2024-02-13\.zip could not be downloaded in 1 attempt"):
         binance.load(**{**block, "days": 4, "connections": 1})
-    server.asked.clear()
-    assert_holds(binance.load(**{**block, "days": 4}), span("2024-02-10", 4))
-    assert server.zips() == [last]
+    server.requests.clear()
+    check_table(binance.load(**{**block, "days": 4}), list_days("2024-02-10", 4))
+    assert server.list_zips() == [last]
 
 
-def test_a_file_damaged_on_disk_is_downloaded_anew(server, block):
-    path = server.add("BTCUSDT", "2024-02", span("2024-02-01", 29))
+def test_a_file_damaged_on_disk_is_downloaded_again(server, block):
+    path = server.add("BTCUSDT", "2024-02", list_days("2024-02-01", 29))
     binance.load(**block)
-    (kept,) = Path(block["archive"]).rglob("*.zip")
-    kept.write_bytes(kept.read_bytes()[:-1])
-    assert_holds(binance.load(**block), span("2024-02-10", 2))
-    assert server.zips() == [path, path]
+    (local,) = Path(block["archive"]).rglob("*.zip")
+    local.write_bytes(local.read_bytes()[:-1])
+    check_table(binance.load(**block), list_days("2024-02-10", 2))
+    assert server.list_zips() == [path, path]
 
 
 @pytest.mark.parametrize(
@@ -209,15 +208,15 @@ def test_a_file_damaged_on_disk_is_downloaded_anew(server, block):
     ids=["too many requests", "server error", "unavailable", "broken transfer", "garbled"],
 )
 @pytest.mark.parametrize("suffix", ["", ".CHECKSUM"])
-def test_a_passing_fault_is_survived(server, block, fault, suffix):
-    path = server.add("BTCUSDT", "2024-02", span("2024-02-01", 29))
+def test_a_transient_fault_is_retried(server, block, fault, suffix):
+    path = server.add("BTCUSDT", "2024-02", list_days("2024-02-01", 29))
     server.faults[path + suffix] = [fault, fault]
-    assert_holds(binance.load(**block), span("2024-02-10", 2))
-    assert server.asked.count(path + suffix) == 3
+    check_table(binance.load(**block), list_days("2024-02-10", 2))
+    assert server.requests.count(path + suffix) == 3
 
 
-def test_retry_after_is_waited_for(server, block):
-    path = server.add("BTCUSDT", "2024-02", span("2024-02-01", 29))
+def test_retry_after_is_respected(server, block):
+    path = server.add("BTCUSDT", "2024-02", list_days("2024-02-01", 29))
     server.faults[path] = [(429, {"Retry-After": "1"})]
     started = time.monotonic()
     binance.load(**block)
@@ -225,7 +224,7 @@ def test_retry_after_is_waited_for(server, block):
 
 
 def test_retry_after_may_be_a_date(server, block):
-    path = server.add("BTCUSDT", "2024-02", span("2024-02-01", 29))
+    path = server.add("BTCUSDT", "2024-02", list_days("2024-02-01", 29))
     # HTTP dates have whole seconds: two seconds ahead leave at least one to wait.
     server.faults[path] = [
         (503, {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)})
@@ -235,46 +234,46 @@ def test_retry_after_may_be_a_date(server, block):
     assert time.monotonic() - started >= 0.9
 
 
-def test_a_lasting_fault_stops_after_the_retries_and_names_the_file(server, block):
-    path = server.add("BTCUSDT", "2024-02", span("2024-02-01", 29))
+def test_a_permanent_fault_stops_after_the_retries_and_names_the_file(server, block):
+    path = server.add("BTCUSDT", "2024-02", list_days("2024-02-01", 29))
     server.faults[path] = [(500, {})] * 9
-    with pytest.raises(ConnectionError, match=r"BTCUSDT-1h-2024-02\.zip could not be had in 4 attempt"):
+    with pytest.raises(ConnectionError, match=r"BTCUSDT-1h-2024-02\.zip could not be downloaded in 4 attempt"):
         binance.load(**block)
-    assert server.zips() == [path] * 4
+    assert server.list_zips() == [path] * 4
 
 
-def test_a_wrong_checksum_stops_with_both_digests(server, block):
-    path = server.add("BTCUSDT", "2024-02", span("2024-02-01", 29))
+def test_a_wrong_checksum_is_refused_with_both_digests(server, block):
+    path = server.add("BTCUSDT", "2024-02", list_days("2024-02-01", 29))
     server.files[f"{path}.CHECKSUM"] = b"0" * 64 + b"  BTCUSDT-1h-2024-02.zip\n"
     actual = hashlib.sha256(server.files[path]).hexdigest()
-    with pytest.raises(ValueError, match=f"has sha256 {actual}, and its CHECKSUM says '0000"):
+    with pytest.raises(ValueError, match=f"has sha256 {actual}, and its CHECKSUM is '0000"):
         binance.load(**block)
     assert not list(Path(block["archive"]).rglob("*.zip"))
 
 
-def test_a_day_that_the_server_does_not_have_is_named(server, block):
-    server.add("BTCUSDT", "2024-02-10", span("2024-02-10", 1))
+def test_a_day_without_a_file_is_named(server, block):
+    server.add("BTCUSDT", "2024-02-10", list_days("2024-02-10", 1))
     with pytest.raises(ValueError, match="BTCUSDT 2024-02-11"):
         binance.load(**block)
 
 
 def test_a_range_that_begins_before_the_first_bar_is_refused(server, block):
-    server.add("BTCUSDT", "2024-02", span("2024-02-11", 19))
+    server.add("BTCUSDT", "2024-02", list_days("2024-02-11", 19))
     with pytest.raises(ValueError, match="no bar of BTCUSDT on 2024-02-10"):
         binance.load(**block)
 
 
-def test_a_server_that_is_not_there_is_named(block):
+def test_an_unreachable_server_is_named(block):
     with pytest.raises(ConnectionError, match=r"http://127\.0\.0\.1:1/"):
         binance.load(**{**block, "base_url": "http://127.0.0.1:1"})
 
 
-def test_no_more_than_so_many_downloads_run_at_once(server, block):
+def test_the_number_of_parallel_downloads_is_limited(server, block):
     server.pause_s = 0.02
-    for day in span("2024-02-10", 8):
+    for day in list_days("2024-02-10", 8):
         server.add("BTCUSDT", f"{day}", [day])
     binance.load(**{**block, "days": 8, "connections": 4})
-    assert 2 <= server.most_at_once <= 4
+    assert 2 <= server.max_active <= 4
 
 
 @pytest.mark.parametrize(

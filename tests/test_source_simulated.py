@@ -5,61 +5,60 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import bars
-from pipeline.sources import simulated
+from pipeline.market import bars, simulated
 
 BLOCK = {"symbols": ["BTCUSDT"], "interval": "1m", "start": "2024-01-01", "days": 20, "signal": 0.05}
 BLOCK |= {"predictor": "flow", "seed": 42}
 SEEDS = range(20)
 
 
-def market(**changes: object) -> pd.DataFrame:
+def simulate_market(**changes: object) -> pd.DataFrame:
     return simulated.load(**{**BLOCK, **changes})
 
 
 @pytest.fixture(scope="module")
 def ninety_days() -> pd.DataFrame:
-    return market(days=90)
+    return simulate_market(days=90)
 
 
-def returns(table: pd.DataFrame) -> np.ndarray:
-    """(N-1,) simple returns of one symbol."""
+def take_returns(table: pd.DataFrame) -> np.ndarray:
+    """Return (N-1,) simple returns of one symbol."""
     return table["close"].pct_change().to_numpy()[1:]
 
 
-def imbalance(table: pd.DataFrame) -> np.ndarray:
+def measure_imbalance(table: pd.DataFrame) -> np.ndarray:
     share = (table["taker_buy_base"] / table["volume"]).fillna(0.5)
     return 2 * share.to_numpy() - 1
 
 
-def correlation(first: np.ndarray, second: np.ndarray) -> float:
+def correlate(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.corrcoef(first, second)[0, 1])
 
 
-def z_score(known: np.ndarray, after: np.ndarray) -> float:
-    """Standard normal for a martingale difference `after`, whatever its volatility does (White 1980)."""
+def score_prediction(known: np.ndarray, after: np.ndarray) -> float:
+    """Return a z-score, standard normal if `after` is a martingale difference of any volatility (White 1980)."""
     product = known * after
     return float(product.sum() / np.sqrt((product**2).sum()))
 
 
-def test_the_table_is_clean_and_covers_the_days_without_a_hole():
-    table, report = bars.clean(market(symbols=["BTCUSDT", "ARBUSDT", "XYZ"]))
+def test_the_table_is_clean_and_covers_the_days_without_a_gap():
+    table, report = bars.clean(simulate_market(symbols=["BTCUSDT", "ARBUSDT", "XYZ"]))
     assert (report["rows"], report["segments"]) == (3 * 20 * 1440, 3)
-    assert report["odd_close_time"]["count"] == report["missing_bars"] == 0
+    assert report["irregular_close_time"]["count"] == report["missing_bars"] == 0
     assert table["open_time"].iloc[0] == pd.Timestamp("2024-01-01", tz="UTC").timestamp() * 1000
     assert tuple(table.columns[:-1]) == bars.COLUMNS
 
 
 @pytest.mark.parametrize(("interval", "rows"), [("1s", 86_400), ("15m", 96), ("4h", 6), ("1d", 1)])
-def test_any_whole_part_of_a_day_is_an_interval(interval, rows):
-    table = market(interval=interval, days=2)
+def test_any_whole_fraction_of_a_day_is_an_interval(interval, rows):
+    table = simulate_market(interval=interval, days=2)
     assert len(table) == 2 * rows
-    assert bars.findings(table) == []
+    assert bars.find_failed_checks(table) == []
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_every_bar_is_possible(seed):
-    table = market(symbols=["BTCUSDT", "ARBUSDT"], days=5, seed=seed)
+    table = simulate_market(symbols=["BTCUSDT", "ARBUSDT"], days=5, seed=seed)
     assert (table["quote_volume"] >= table["volume"] * table["low"]).all()
     assert (table["quote_volume"] <= table["volume"] * table["high"]).all()
     same_symbol = table["symbol"].eq(table["symbol"].shift())
@@ -72,7 +71,7 @@ def test_every_bar_is_possible(seed):
 
 @pytest.mark.parametrize(("symbol", "tick"), [("BTCUSDT", 0.01), ("ETHUSDT", 0.01)])
 def test_prices_lie_on_the_tick_grid(symbol, tick):
-    table = market(symbols=[symbol], days=2)
+    table = simulate_market(symbols=[symbol], days=2)
     prices = table[["open", "high", "low", "close"]].to_numpy()
     assert np.array_equal(prices, np.round(np.round(prices / tick) * tick, 2))
 
@@ -80,92 +79,97 @@ def test_prices_lie_on_the_tick_grid(symbol, tick):
 def test_the_same_block_writes_the_same_bytes(tmp_path: Path):
     digests = set()
     for name in ("first.parquet", "second.parquet"):
-        market(symbols=["BTCUSDT", "ARBUSDT"], days=3).to_parquet(tmp_path / name)
+        simulate_market(symbols=["BTCUSDT", "ARBUSDT"], days=3).to_parquet(tmp_path / name)
         digests.add(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())
     assert len(digests) == 1
 
 
 def test_another_seed_is_another_market():
-    assert not np.array_equal(returns(market(days=1)), returns(market(days=1, seed=43)))
+    assert not np.array_equal(take_returns(simulate_market(days=1)), take_returns(simulate_market(days=1, seed=43)))
 
 
 def test_a_longer_market_begins_with_the_shorter_one():
-    short, long = market(days=2), market(days=5)
+    short, long = simulate_market(days=2), simulate_market(days=5)
     pd.testing.assert_frame_equal(short, long.iloc[: len(short)], check_exact=True)
 
 
-def test_a_symbol_does_not_depend_on_which_others_are_asked_for():
-    alone, among = market(days=2), market(days=2, symbols=["ARBUSDT", "BTCUSDT"])
+def test_a_symbol_does_not_depend_on_the_other_symbols():
+    alone, among = simulate_market(days=2), simulate_market(days=2, symbols=["ARBUSDT", "BTCUSDT"])
     pd.testing.assert_frame_equal(alone, among[among["symbol"] == "BTCUSDT"].reset_index(drop=True), check_exact=True)
 
 
-def test_symbols_move_together_but_not_alike():
-    table = market(symbols=["BTCUSDT", "ARBUSDT"])
-    first, second = (returns(part) for _, part in table.groupby("symbol"))
-    assert 0.3 < correlation(first, second) < 0.7
+def test_symbols_are_correlated_but_not_equal():
+    table = simulate_market(symbols=["BTCUSDT", "ARBUSDT"])
+    first, second = (take_returns(part) for _, part in table.groupby("symbol"))
+    assert 0.3 < correlate(first, second) < 0.7
 
 
-def test_returns_are_as_large_and_as_wild_as_real_ones(ninety_days):
-    r = returns(ninety_days)
+def test_returns_have_the_volatility_tails_and_clustering_of_real_ones(ninety_days):
+    r = take_returns(ninety_days)
     assert 0.02 < r.std() * np.sqrt(1440) < 0.04
     assert (r**4).mean() / (r**2).mean() ** 2 > 8
-    by_lag = [correlation(np.abs(r[lag:]), np.abs(r[:-lag])) for lag in (1, 60, 1440)]
+    by_lag = [correlate(np.abs(r[lag:]), np.abs(r[:-lag])) for lag in (1, 60, 1440)]
     assert by_lag[0] > 0.2 and by_lag[1] > 0.1 and by_lag[2] > 0.03
 
 
-def test_high_and_low_say_what_the_closes_say_about_volatility(ninety_days):
+def test_the_range_gives_the_same_volatility_as_the_closes(ninety_days):
     log_range = np.log(ninety_days["high"] / ninety_days["low"])
     parkinson = np.sqrt((log_range**2).mean() / (4 * np.log(2)))
-    assert parkinson == pytest.approx(returns(ninety_days).std(), rel=0.05)
+    assert parkinson == pytest.approx(take_returns(ninety_days).std(), rel=0.05)
 
 
-def test_volume_is_a_u_over_the_day_and_follows_the_size_of_moves(ninety_days):
+def test_volume_is_u_shaped_over_the_day_and_correlated_with_the_size_of_moves(ninety_days):
     hour = (ninety_days["open_time"] // 3_600_000) % 24
     by_hour = ninety_days["volume"].groupby(hour).median()
     assert by_hour[[0, 23]].min() > 1.5 * by_hour[[11, 12]].max()
-    assert correlation(ninety_days["volume"].to_numpy()[1:], np.abs(returns(ninety_days))) > 0.3
+    assert correlate(ninety_days["volume"].to_numpy()[1:], np.abs(take_returns(ninety_days))) > 0.3
 
 
-@pytest.mark.parametrize("predictor", list(simulated.FLOW_SHARE))
+@pytest.mark.parametrize("predictor", list(simulated.FLOW_CORRELATION))
 @pytest.mark.parametrize("signal", [0.02, 0.05, 0.3])
-def test_the_truth_explains_as_much_of_the_next_return_as_signal_says(signal, predictor):
+def test_the_true_mean_explains_the_share_signal_of_the_next_return(signal, predictor):
     block = {**BLOCK, "signal": signal, "predictor": predictor, "days": 90}
     shares = []
     for seed in range(3):
         table, truth = simulated.simulate(**{**block, "seed": seed})
-        shares.append(correlation(truth["expected_return"].to_numpy()[:-1], returns(table)) ** 2)
+        shares.append(correlate(truth["expected_return"].to_numpy()[:-1], take_returns(table)) ** 2)
     assert np.mean(shares) == pytest.approx(signal, rel=0.15)
 
 
-def test_the_truth_knows_the_volatility_of_the_next_bar(ninety_days):
+def test_the_true_volatility_is_that_of_the_next_bar(ninety_days):
     _, truth = simulated.simulate(**{**BLOCK, "days": 90})
-    shock = (returns(ninety_days) - truth["expected_return"].to_numpy()[:-1]) / truth["volatility"].to_numpy()[:-1]
+    shock = (take_returns(ninety_days) - truth["expected_return"].to_numpy()[:-1]) / truth["volatility"].to_numpy()[:-1]
     assert (shock**2).mean() == pytest.approx(0.95, rel=0.05)  # signal 0.05 leaves 95 %
-    assert abs(correlation(np.abs(shock[1:]), np.abs(shock[:-1]))) < 0.01
+    assert abs(correlate(np.abs(shock[1:]), np.abs(shock[:-1]))) < 0.01
 
 
-def test_imbalance_leads_returns_where_there_is_a_signal(ninety_days):
-    assert correlation(imbalance(ninety_days)[:-1], returns(ninety_days)) > 0.08
+def test_imbalance_predicts_returns_where_there_is_a_signal(ninety_days):
+    assert correlate(measure_imbalance(ninety_days)[:-1], take_returns(ninety_days)) > 0.08
 
 
-def test_only_the_order_of_the_last_bars_leads_returns_where_order_is_the_predictor():
-    table = market(days=90, predictor="order")
-    flow, r = np.arctanh(0.999 * imbalance(table)), returns(table)
+def test_only_the_order_of_the_last_bars_predicts_returns_where_order_is_the_predictor():
+    table = simulate_market(days=90, predictor="order")
+    flow, r = np.arctanh(0.999 * measure_imbalance(table)), take_returns(table)
     last = np.lib.stride_tricks.sliding_window_view(flow, 20)[:-1]  # (bars, 20), the latest last
     ordered = last[:, 15:].sum(axis=1) - last[:, 5:15].sum(axis=1) + last[:, :5].sum(axis=1)
-    assert correlation(ordered, r[19:]) > 0.1
-    assert abs(correlation(last.sum(axis=1), r[19:])) < 0.03
+    assert correlate(ordered, r[19:]) > 0.1
+    assert abs(correlate(last.sum(axis=1), r[19:])) < 0.03
 
 
-@pytest.mark.parametrize("predictor", list(simulated.FLOW_SHARE))
-def test_nothing_leads_returns_in_the_null_world(predictor):
+@pytest.mark.parametrize("predictor", list(simulated.FLOW_CORRELATION))
+def test_nothing_predicts_returns_without_a_signal(predictor):
     scores = []
     for seed in SEEDS:
-        table = market(signal=0.0, predictor=predictor, seed=seed)
-        r, flow, volume = returns(table), imbalance(table), np.log1p(table["volume"].to_numpy())
-        lagged = [z_score(r[:-lag], r[lag:]) for lag in (1, 2, 5, 15, 60)]
+        table = simulate_market(signal=0.0, predictor=predictor, seed=seed)
+        r, flow, volume = take_returns(table), measure_imbalance(table), np.log1p(table["volume"].to_numpy())
+        lagged = [score_prediction(r[:-lag], r[lag:]) for lag in (1, 2, 5, 15, 60)]
         scores.append(
-            [*lagged, z_score(flow[:-1], r), z_score(volume[:-1] - volume.mean(), r), z_score(flow[:-1], np.sign(r))]
+            [
+                *lagged,
+                score_prediction(flow[:-1], r),
+                score_prediction(volume[:-1] - volume.mean(), r),
+                score_prediction(flow[:-1], np.sign(r)),
+            ]
         )
     scores = np.array(scores)  # (seeds, statistics), each standard normal if nothing is predictable
     assert (np.abs(scores.mean(axis=0)) < 4 / np.sqrt(len(SEEDS))).all()
@@ -173,7 +177,7 @@ def test_nothing_leads_returns_in_the_null_world(predictor):
     assert 0.8 < (scores**2).mean() < 1.25
 
 
-def test_the_truth_of_the_null_world_expects_nothing():
+def test_the_true_mean_is_zero_without_a_signal():
     _, truth = simulated.simulate(**{**BLOCK, "signal": 0.0})
     assert (truth["expected_return"] == 0).all()
 
@@ -185,7 +189,7 @@ def test_the_truth_of_the_null_world_expects_nothing():
         ({"days": 0}, "days is 0"),
         ({"predictor": "news"}, "predictor is 'news'"),
         ({"symbols": []}, "at least one name"),
-        ({"symbols": ["A", "A"]}, "each once"),
+        ({"symbols": ["A", "A"]}, "without repeats"),
         ({"interval": "7m"}, "interval is '7m'"),
         ({"interval": "m"}, "interval is 'm'"),
         ({"start": "yesterday"}, "yesterday"),
@@ -193,4 +197,4 @@ def test_the_truth_of_the_null_world_expects_nothing():
 )
 def test_an_impossible_block_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        market(**change)
+        simulate_market(**change)

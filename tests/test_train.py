@@ -1,71 +1,80 @@
-"""The fits of a model, and what the guards are asked about them."""
+"""The fits of a model, what is kept of them, and what the audit finds in them."""
 
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-import yaml
 
-from pipeline.folds import Folds, cpcv
+from pipeline.config import ModelBlock
 from pipeline.labels import OUTPUTS
 from pipeline.models import base
+from pipeline.models.cross_fit import FitTask, Recipe, fit_fold, plan_fits, predict
+from pipeline.models.predictions import FINAL
 from pipeline.models.trees.lightgbm import LightGBM
-from pipeline.predictions import FINAL
 from pipeline.samples import Samples
-from pipeline.stages import train
-from tests.data import planted
+from pipeline.stages import audit, train
+from pipeline.validation.folds import Folds, cpcv
+from tests.data import plant_samples
+from tests.params import BLOCKS, PARAMS
 
-PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
-BLOCK, SHARED = PARAMS["models"]["lightgbm"], PARAMS["trees"] | {"rounds": 10}
-SAMPLES = planted("return", seed=1)
+SAMPLES = plant_samples("return", seed=1)
 SHAPE = base.Shape(columns=SAMPLES.columns, outputs=OUTPUTS["return"])
+RECIPE = Recipe(ModelBlock(*BLOCKS["lightgbm"]), SHAPE, PARAMS["trees"] | {"num_boost_round": 10})
 
 
-def folds() -> Folds:
+def make_folds() -> Folds:
     return cpcv(SAMPLES.time, SAMPLES.label_end, groups=4, test_groups=2, embargo_pct=0.01, holdout_pct=0.15)
 
 
-def planned() -> list[train.Task]:
-    return list(train.tasks(folds(), "lightgbm", 42, valid_pct=0.15))
+def plan() -> list[FitTask]:
+    return list(plan_fits(make_folds(), "lightgbm", 42, valid_pct=0.15))
 
 
-def fitted(task: train.Task, folder: Path) -> train.Fit:
-    return train.fit(task, BLOCK, SHAPE, samples=SAMPLES, shared=SHARED, folder=folder)
+def cheapest() -> FitTask:
+    return next(task for task in plan() if task.is_cheapest)
 
 
-def test_the_split_with_the_fewest_train_rows_is_the_one_that_is_probed():
-    cut, tasks = folds(), planned()
-    (probed,) = [task for task in tasks if task.is_probed]
+def test_the_split_with_the_fewest_train_rows_is_the_one_that_the_audit_refits():
+    folds, tasks = make_folds(), plan()
+    (chosen,) = [task for task in tasks if task.is_cheapest]
     assert [task.split for task in tasks] == [*range(6), FINAL]
-    assert len(cut.train(probed.split)) == min(len(cut.train(split)) for split in range(6))
+    assert len(folds.train(chosen.split)) == min(len(folds.train(split)) for split in range(6))
 
 
-def test_a_fit_is_asked_about_its_rows_and_the_probed_one_about_its_model(tmp_path: Path):
-    tasks = planned()
-    probed = next(task for task in tasks if task.is_probed)
-    plain = next(task for task in tasks if not task.is_probed)
-    asked = {task.split: fitted(task, tmp_path) for task in (plain, probed)}
-    for fit in asked.values():
-        assert [(found.guard, found.severity) for found in fit.guards] == [("normalization", "ok"), ("fit_rows", "ok")]
-    assert [(found.guard, found.severity) for found in asked[probed.split].probes] == [
+def test_an_honest_fit_passes_the_audit(tmp_path: Path):
+    task = cheapest()
+    fit = fit_fold(task, RECIPE, SAMPLES, folder=tmp_path)
+    of_fit = audit.check_fit(task, SAMPLES, fit.standardization)
+    of_model = list(audit.check_model(RECIPE, task, SAMPLES, fit.out_of_sample))
+    assert [(found.guard, found.severity) for found in (*of_fit, *of_model)] == [
+        ("normalization", "ok"),
+        ("fit_rows", "ok"),
         ("unseen_rows", "ok"),
         ("row_order", "ok"),
     ]
-    assert asked[plain.split].probes == []
+
+
+def test_a_fit_standardized_by_other_rows_than_its_own_is_found():
+    task = cheapest()
+    mean, scale = SAMPLES.x.mean(axis=0, dtype=np.float64), SAMPLES.x.std(axis=0, dtype=np.float64)
+    of_all_rows = pd.DataFrame({"split": task.split, "column": SAMPLES.columns, "mean": mean, "scale": scale})
+    normalization, _ = audit.check_fit(task, SAMPLES, of_all_rows)
+    assert normalization.severity == "critical"
 
 
 class LearnsFromTheTable(LightGBM):
     """A model that adds rows of the whole table to the train rows it is given."""
 
     def fit(
-        self, samples: Samples, train: np.ndarray, valid: np.ndarray, *, bench: base.Bench | None = None
+        self, samples: Samples, train: np.ndarray, valid: np.ndarray, *, files: base.FitFiles | None = None
     ) -> list[dict[str, float]]:
         everywhere = np.union1d(train, np.arange(0, len(samples.time), 3))
         return super().fit(samples, everywhere, valid)
 
 
 class RemembersPlaces(LightGBM):
-    """A model whose answer has something of the number of a row."""
+    """A model whose prediction depends on the number of a row."""
 
     def inputs(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
         x = super().inputs(samples, rows).copy()
@@ -73,29 +82,27 @@ class RemembersPlaces(LightGBM):
         return x
 
 
-@pytest.mark.parametrize(("plugin", "guilty"), [(LearnsFromTheTable, "unseen_rows"), (RemembersPlaces, "row_order")])
-def test_a_model_that_cheats_is_named_by_the_guard_of_it(
-    plugin: type[LightGBM], guilty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    def built(block: dict, shape: base.Shape, *, shared: dict, seed: int) -> base.Model:
-        return plugin(shape=shape, seed=seed, **block["build"], **shared)
+@pytest.mark.parametrize(("plugin", "guard"), [(LearnsFromTheTable, "unseen_rows"), (RemembersPlaces, "row_order")])
+def test_a_model_that_cheats_is_found_by_its_guard(plugin: type[LightGBM], guard: str, monkeypatch: pytest.MonkeyPatch):
+    def build_cheat(family: str, block: dict, shape: base.Shape, *, shared: dict, seed: int) -> base.Model:
+        return plugin(shape=shape, seed=seed, **block["hyperparameters"], **shared)
 
-    monkeypatch.setattr(train.base, "build", built)
-    fit = fitted(next(task for task in planned() if task.is_probed), tmp_path)
-    assert [found.guard for found in fit.probes if found.severity == "critical"] == [guilty]
-
-
-def test_the_report_holds_what_was_said_of_every_fit_and_of_the_model(tmp_path: Path):
-    fits = [fitted(task, tmp_path) for task in planned()]
-    report = train.report(fits, importances=None)
-    assert [found["guard"] for found in report["guards"]] == ["unseen_rows", "row_order"]
-    assert {tuple(found["guard"] for found in fit["guards"]) for fit in report["fits"]} == {
-        ("normalization", "fit_rows")
-    }
-    assert [fit["split"] for fit in report["fits"]] == [*map(str, range(6)), "final"]
+    monkeypatch.setattr(base, "build", build_cheat)
+    task = cheapest()
+    model = RECIPE.build(task.seed)
+    model.fit(SAMPLES, task.train, task.valid)
+    predictions = predict(model, task.split, SAMPLES, rows=task.test)
+    found = list(audit.check_model(RECIPE, task, SAMPLES, predictions))
+    assert [finding.guard for finding in found if finding.severity == "critical"] == [guard]
 
 
-def test_of_what_models_say_of_their_forecasts_the_median_is_told_and_of_what_is_true_how_often_it_is():
-    told = [{"rate": 0.1, "is_wrong": True, "table": {"a": 1}}, {"rate": 0.4}, {"rate": 0.2, "is_wrong": False}]
-    assert train.medians(told) == {"is_wrong": 0.5, "rate": 0.2}
-    assert train.medians([{}, {}]) == {}
+def test_the_report_summarizes_every_fit(tmp_path: Path):
+    fits = [fit_fold(task, RECIPE, SAMPLES, folder=tmp_path) for task in plan()]
+    assert [train.summarize_fit(fit)["split"] for fit in fits] == [*map(str, range(6)), "final"]
+    assert set(train.summarize_fits(fits)) == {"best_round", "best_valid_loss"}
+
+
+def test_numbers_of_evaluations_become_medians_and_facts_become_shares():
+    evaluations = [{"rate": 0.1, "is_wrong": True, "table": {"a": 1}}, {"rate": 0.4}, {"rate": 0.2, "is_wrong": False}]
+    assert train.take_medians(evaluations) == {"is_wrong": 0.5, "rate": 0.2}
+    assert train.take_medians([{}, {}]) == {}

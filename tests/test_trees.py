@@ -1,4 +1,4 @@
-"""What trees add to the promise: exact splits, the best round everywhere, classes, and flips that are noticed."""
+"""Boosted trees beyond the contract of all models: exact splits, the best round, class columns, and leaf flips."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +16,23 @@ from scipy.special import expit, softmax
 from sklearn.metrics import log_loss, mean_squared_error
 
 from pipeline.labels import OUTPUTS
-from pipeline.models.base import Model, Shape, build
-from pipeline.models.trees.engine.graph import LEAF, Tree, leaf_ranks, leaves_taken, read_trees, split_points
-from pipeline.models.trees.lightgbm import with_float32_leaves, with_float32_thresholds
+from pipeline.models.base import Shape, build
+from pipeline.models.trees.engine.audit import count_flips, make_hard_inputs
+from pipeline.models.trees.engine.forest import BoostedTrees
+from pipeline.models.trees.engine.forest_graph import (
+    LEAF,
+    Tree,
+    list_split_points,
+    rank_leaves,
+    read_onnx_trees,
+    traverse_trees,
+)
+from pipeline.models.trees.lightgbm import round_leaves_to_float32, round_thresholds_to_float32
 from pipeline.samples import Samples
-from tests.data import TEST, TRAIN, VALID, planted
+from tests.data import TEST, TRAIN, VALID, plant_samples
 
 BTCUSDT = Path(__file__).parents[1].parent / "shared" / "data" / "BTCUSDT_1m_2024-01-01_90d.parquet"
-BUILD: dict[str, dict[str, Any]] = {
+HYPERPARAMETERS: dict[str, dict[str, Any]] = {
     "lightgbm": {
         "learning_rate": 0.2,
         "num_leaves": 15,
@@ -43,110 +52,116 @@ BUILD: dict[str, dict[str, Any]] = {
         "max_bin": 255,
     },
 }
-PLUGINS = pytest.mark.parametrize("plugin", BUILD)
+PLUGINS = pytest.mark.parametrize("plugin", HYPERPARAMETERS)
 KINDS = pytest.mark.parametrize("kind", OUTPUTS)
 
 
-def unfitted(plugin: str, kind: str, columns: tuple[str, ...], **changes: object) -> Model:
+def build_unfitted(plugin: str, kind: str, columns: tuple[str, ...], **changes: object) -> BoostedTrees:
     loss = "log" if len(OUTPUTS[kind]) > 1 else "l2"
-    block = {"dataset": "planted", "target": kind, "family": "trees", "plugin": plugin}
+    hyperparameters = {"loss": loss, **HYPERPARAMETERS[plugin], **changes}
+    block = {"dataset": "planted", "target": kind, "plugin": plugin, "hyperparameters": hyperparameters}
     shape = Shape(columns=columns, outputs=OUTPUTS[kind])
-    given = {"loss": loss, **BUILD[plugin], **changes}
-    return build({**block, "build": given}, shape, shared={"rounds": 60, "patience": 10}, seed=3)
+    model = build("trees", block, shape, shared={"num_boost_round": 60, "early_stopping_rounds": 10}, seed=3)
+    assert isinstance(model, BoostedTrees)
+    return model
 
 
-def fitted(plugin: str, samples: Samples, kind: str, train: np.ndarray = TRAIN, valid: np.ndarray = VALID) -> Model:
-    model = unfitted(plugin, kind, samples.columns)
+def fit_model(
+    plugin: str, samples: Samples, kind: str, train: np.ndarray = TRAIN, valid: np.ndarray = VALID
+) -> BoostedTrees:
+    model = build_unfitted(plugin, kind, samples.columns)
     model.fit(samples, train, valid)
     return model
 
 
-def answers(file: Path, inputs: np.ndarray) -> np.ndarray:
+def run_graph(file: Path, inputs: np.ndarray) -> np.ndarray:
     return onnxruntime.InferenceSession(file).run(["answer"], {"inputs": inputs})[0]
 
 
-def assert_the_graph_agrees(model: Model, inputs: np.ndarray, file: Path) -> None:
+def assert_graph_agrees(model: BoostedTrees, inputs: np.ndarray, file: Path) -> None:
     model.to_onnx(file)
-    hard = model.hard_inputs(inputs, rng=np.random.default_rng(5))
+    hard = make_hard_inputs(model, inputs, rng=np.random.default_rng(5))
     spread = model.predict(inputs).std(axis=0)
     for rows in (inputs, hard):
-        apart = np.abs(answers(file, rows).astype(np.float64) - model.predict(rows))
-        assert (apart < 1e-5 * np.minimum(spread, 1.0)).all()
-        assert not model.flipped(rows, file).any()
+        difference = np.abs(run_graph(file, rows).astype(np.float64) - model.predict(rows))
+        assert (difference < 1e-5 * np.minimum(spread, 1.0)).all()
+        assert not count_flips(model, rows, file).any()
 
 
 @PLUGINS
 @KINDS
-def test_the_best_round_is_what_predicts_is_saved_and_is_exported(plugin: str, kind: str, tmp_path: Path) -> None:
-    samples = planted(kind, seed=2)
-    model = unfitted(plugin, kind, samples.columns)
+def test_the_best_round_is_the_one_that_predicts_and_is_exported(plugin: str, kind: str, tmp_path: Path) -> None:
+    samples = plant_samples(kind, seed=2)
+    model = build_unfitted(plugin, kind, samples.columns)
     history = model.fit(samples, TRAIN, VALID)
     model.to_onnx(tmp_path / "model.onnx")
-    best = min(history, key=lambda entry: entry["valid"])
+    best = min(history, key=lambda entry: entry["valid_loss"])
     assert best["round"] < len(history)  # otherwise nothing is shown
-    exported, _ = read_trees(tmp_path / "model.onnx")
+    exported, _ = read_onnx_trees(tmp_path / "model.onnx")
     assert len(exported) == best["round"] * (3 if kind == "barrier" else 1)
     inputs, truth = model.inputs(samples, VALID), samples.y[VALID]
-    for answer in (model.predict(inputs), answers(tmp_path / "model.onnx", inputs)):
-        answer = answer.astype(np.float64)
+    for prediction in (model.predict(inputs), run_graph(tmp_path / "model.onnx", inputs)):
+        exact = prediction.astype(np.float64)
         if len(model.outputs) > 1:
-            loss = log_loss(truth, answer / answer.sum(axis=1, keepdims=True), labels=range(len(model.outputs)))
+            loss = log_loss(truth, exact / exact.sum(axis=1, keepdims=True), labels=range(len(model.outputs)))
         else:
-            loss = mean_squared_error(truth, answer[:, 0])
-        assert loss == pytest.approx(best["valid"], rel=1e-5)
+            loss = mean_squared_error(truth, exact[:, 0])
+        assert loss == pytest.approx(best["valid_loss"], rel=1e-5)
 
 
 @PLUGINS
 @KINDS
 def test_the_graph_agrees_for_every_kind_of_target(plugin: str, kind: str, tmp_path: Path) -> None:
-    samples = planted(kind, seed=4)
-    model = fitted(plugin, samples, kind)
-    assert_the_graph_agrees(model, model.inputs(samples, TEST), tmp_path / "model.onnx")
+    samples = plant_samples(kind, seed=4)
+    model = fit_model(plugin, samples, kind)
+    assert_graph_agrees(model, model.inputs(samples, TEST), tmp_path / "model.onnx")
 
 
 @PLUGINS
 @pytest.mark.parametrize("loss", ["l1", "huber"])
 def test_robust_losses_learn_and_export(plugin: str, loss: str, tmp_path: Path) -> None:
-    samples = planted("return", seed=4)
-    model = unfitted(plugin, "return", samples.columns, loss=loss)
+    samples = plant_samples("return", seed=4)
+    model = build_unfitted(plugin, "return", samples.columns, loss=loss)
     history = model.fit(samples, TRAIN, VALID)
-    assert history[-1]["train"] < 0.9 * history[0]["train"]
-    assert_the_graph_agrees(model, model.inputs(samples, TEST), tmp_path / "model.onnx")
+    assert history[-1]["train_loss"] < 0.9 * history[0]["train_loss"]
+    assert_graph_agrees(model, model.inputs(samples, TEST), tmp_path / "model.onnx")
 
 
 @PLUGINS
-def test_a_loss_of_the_other_task_is_refused_with_those_allowed(plugin: str) -> None:
+def test_a_loss_of_the_other_task_is_refused_with_the_allowed_ones(plugin: str) -> None:
     with pytest.raises(ValueError, match=r"loss 'l2' .*allowed are \('log',\)"):
-        unfitted(plugin, "barrier", ("a",), loss="l2")
+        build_unfitted(plugin, "barrier", ("a",), loss="l2")
 
 
 @PLUGINS
 def test_a_target_far_from_zero_that_hardly_varies_costs_no_digits(plugin: str, tmp_path: Path) -> None:
-    samples = planted("return", seed=6)
+    samples = plant_samples("return", seed=6)
     shifted = replace(samples, y=(1 + samples.y / 20).astype(np.float32))
-    model = fitted(plugin, shifted, "return")
-    assert_the_graph_agrees(model, model.inputs(shifted, TEST), tmp_path / "model.onnx")
+    model = fit_model(plugin, shifted, "return")
+    assert_graph_agrees(model, model.inputs(shifted, TEST), tmp_path / "model.onnx")
 
 
 @PLUGINS
 @KINDS
-def test_a_constant_target_gives_a_constant_answer_that_still_exports(plugin: str, kind: str, tmp_path: Path) -> None:
-    samples = planted(kind, seed=6)
-    model = fitted(plugin, replace(samples, y=np.ones_like(samples.y)), kind)
+def test_a_constant_target_gives_a_constant_prediction_that_still_exports(
+    plugin: str, kind: str, tmp_path: Path
+) -> None:
+    samples = plant_samples(kind, seed=6)
+    model = fit_model(plugin, replace(samples, y=np.ones_like(samples.y)), kind)
     inputs = model.inputs(samples, TEST)
     model.to_onnx(tmp_path / "model.onnx")
     predicted = model.predict(inputs)
     assert predicted[:, min(1, predicted.shape[1] - 1)] == pytest.approx(1.0, abs=2e-3)
-    assert answers(tmp_path / "model.onnx", inputs) == pytest.approx(predicted, abs=1e-6)
-    hard = model.hard_inputs(inputs, rng=np.random.default_rng(5))
-    assert not model.flipped(hard, tmp_path / "model.onnx").any()
+    assert run_graph(tmp_path / "model.onnx", inputs) == pytest.approx(predicted, abs=1e-6)
+    hard = make_hard_inputs(model, inputs, rng=np.random.default_rng(5))
+    assert not count_flips(model, hard, tmp_path / "model.onnx").any()
 
 
 @PLUGINS
 @KINDS
-def test_answers_are_those_of_the_library_alone(plugin: str, kind: str, tmp_path: Path) -> None:
-    samples = planted(kind, seed=6)
-    model = fitted(plugin, samples, kind)
+def test_predictions_equal_those_of_the_library_alone(plugin: str, kind: str, tmp_path: Path) -> None:
+    samples = plant_samples(kind, seed=6)
+    model = fit_model(plugin, samples, kind)
     model.save(tmp_path)
     inputs = model.inputs(samples, TEST)
     if plugin == "lightgbm":
@@ -165,36 +180,36 @@ def test_answers_are_those_of_the_library_alone(plugin: str, kind: str, tmp_path
 
 @PLUGINS
 def test_a_threshold_moved_by_one_float32_step_is_a_flip(plugin: str, tmp_path: Path) -> None:
-    samples = planted("return", seed=8)
-    model = fitted(plugin, samples, "return")
+    samples = plant_samples("return", seed=8)
+    model = fit_model(plugin, samples, "return")
     model.to_onnx(tmp_path / "model.onnx")
     graph = onnx.load(tmp_path / "model.onnx")
     (node,) = (node for node in graph.graph.node if node.op_type.startswith("TreeEnsemble"))
-    (held,) = (a for a in node.attribute if a.name == "nodes_values_as_tensor")
-    thresholds = numpy_helper.to_array(held.t).copy()
+    (values,) = (a for a in node.attribute if a.name == "nodes_values_as_tensor")
+    thresholds = numpy_helper.to_array(values.t).copy()
     on_root = model.inputs(samples, TEST[:1]).copy()
     (column,) = (a.ints[0] for a in node.attribute if a.name == "nodes_featureids")
     on_root[0, column] = thresholds[0]
-    assert model.flipped(on_root, tmp_path / "model.onnx").tolist() == [0]
+    assert count_flips(model, on_root, tmp_path / "model.onnx").tolist() == [0]
     direction = -np.inf if plugin == "lightgbm" else np.inf  # x <= t turns false below t, x < t turns true above it
     thresholds[0] = np.nextafter(np.float32(thresholds[0]), np.float32(direction))
-    held.t.CopyFrom(numpy_helper.from_array(thresholds))
+    values.t.CopyFrom(numpy_helper.from_array(thresholds))
     onnx.save(graph, tmp_path / "moved.onnx")
-    assert model.flipped(on_root, tmp_path / "moved.onnx").tolist() == [1]
+    assert count_flips(model, on_root, tmp_path / "moved.onnx").tolist() == [1]
 
 
 def test_a_graph_of_another_fit_is_refused(tmp_path: Path) -> None:
-    samples = planted("return", seed=8)
-    fitted("lightgbm", samples, "return").to_onnx(tmp_path / "model.onnx")
+    samples = plant_samples("return", seed=8)
+    fit_model("lightgbm", samples, "return").to_onnx(tmp_path / "model.onnx")
     with pytest.raises(ValueError, match="export it again"):
-        fitted("xgboost", samples, "return").flipped(samples.x[:1], tmp_path / "model.onnx")
+        count_flips(fit_model("xgboost", samples, "return"), samples.x[:1], tmp_path / "model.onnx")
 
 
 @PLUGINS
-def test_importances_count_every_split_and_favour_what_matters(plugin: str) -> None:
-    samples = planted("return", seed=8)
-    model = fitted(plugin, samples, "return")
-    importances = model.importances()
+def test_importances_count_every_split_and_are_largest_for_informative_columns(plugin: str) -> None:
+    samples = plant_samples("return", seed=8)
+    model = fit_model(plugin, samples, "return")
+    importances = model.measure_importances()
     assert importances is not None
     assert list(importances["gain"]) == list(importances["split"]) == list(samples.columns)
     assert sum(importances["split"].values()) == sum((tree.feature != LEAF).sum() for tree in model.trees)
@@ -202,21 +217,21 @@ def test_importances_count_every_split_and_favour_what_matters(plugin: str) -> N
 
 
 @PLUGINS
-def test_what_is_not_finite_or_not_a_class_is_refused(plugin: str) -> None:
-    samples = planted("barrier", seed=8)
+def test_inputs_that_are_not_finite_and_labels_that_are_no_class_are_refused(plugin: str) -> None:
+    samples = plant_samples("barrier", seed=8)
     x = samples.x.copy()
     x[TRAIN[3], 2] = np.nan
     with pytest.raises(ValueError, match="train holds values that are not finite"):
-        fitted(plugin, replace(samples, x=x), "barrier")
+        fit_model(plugin, replace(samples, x=x), "barrier")
     with pytest.raises(ValueError, match=r"valid: y is int32 in \[1, 3\]; classes .*'flat'"):
         y = samples.y.copy()
         y[VALID] += 1
-        fitted(plugin, replace(samples, y=y), "barrier")
+        fit_model(plugin, replace(samples, y=y), "barrier")
     with pytest.raises(ValueError, match="valid has no rows"):
-        fitted(plugin, samples, "barrier", TRAIN, TRAIN[:0])
+        fit_model(plugin, samples, "barrier", TRAIN, TRAIN[:0])
 
 
-def test_float32_thresholds_leave_every_native_answer_bit_identical() -> None:
+def test_float32_thresholds_leave_every_native_prediction_bit_identical() -> None:
     rng = np.random.default_rng(9)
     x = rng.normal(size=(4000, 3)).astype(np.float32)
     x[rng.random((4000, 3)) < 0.3] = 0.0  # so that some splits lie at plus and minus 1e-35, where LightGBM's zero ends
@@ -225,7 +240,7 @@ def test_float32_thresholds_leave_every_native_answer_bit_identical() -> None:
     text = lgb.train(options, lgb.Dataset(x, y), num_boost_round=50).model_to_string()
     assert "=1.0000000180025095e-35" in text or " 1.0000000180025095e-35" in text
     assert "-1.0000000180025095e-35" in text
-    before, after = lgb.Booster(model_str=text), lgb.Booster(model_str=with_float32_thresholds(text))
+    before, after = lgb.Booster(model_str=text), lgb.Booster(model_str=round_thresholds_to_float32(text))
     lines = [line.split("=")[1].split() for line in text.splitlines() if line.startswith("threshold=")]
     near = np.unique(np.concatenate(lines).astype(np.float64)).astype(np.float32)
     near = np.concatenate([near, np.nextafter(near, np.float32(-9)), np.nextafter(near, np.float32(9)), [0.0, -0.0]])
@@ -234,23 +249,23 @@ def test_float32_thresholds_leave_every_native_answer_bit_identical() -> None:
     assert np.array_equal(before.predict(rows), after.predict(rows))
 
 
-def test_float32_leaves_move_an_answer_by_no_more_than_their_rounding() -> None:
+def test_float32_leaves_change_a_prediction_by_no_more_than_their_rounding() -> None:
     rng = np.random.default_rng(9)
     x = rng.normal(size=(2000, 3)).astype(np.float32)
     grown = lgb.train({"num_threads": 1, "verbosity": -1}, lgb.Dataset(x, x[:, 0] * x[:, 1]), num_boost_round=50)
-    rounded = lgb.Booster(model_str=with_float32_leaves(grown.model_to_string()))
-    apart = np.abs(rounded.predict(x) - grown.predict(x)).max()
-    assert 0 < apart < 50 * 2.0**-25  # 50 leaves, each below 1
+    rounded = lgb.Booster(model_str=round_leaves_to_float32(grown.model_to_string()))
+    difference = np.abs(rounded.predict(x) - grown.predict(x)).max()
+    assert 0 < difference < 50 * 2.0**-25  # 50 leaves, each below 1
 
 
 @PLUGINS
 def test_predictions_that_hardly_vary_are_exported_as_exactly(plugin: str, tmp_path: Path) -> None:
-    samples = planted("barrier", seed=6)
-    model = unfitted(plugin, "barrier", samples.columns, learning_rate=0.0001)
+    samples = plant_samples("barrier", seed=6)
+    model = build_unfitted(plugin, "barrier", samples.columns, learning_rate=0.0001)
     model.fit(samples, TRAIN, VALID)
     inputs = model.inputs(samples, TEST)
     assert model.predict(inputs).std(axis=0).max() < 0.002  # a float32 step at 0.33 is 1.5e-5 of it
-    assert_the_graph_agrees(model, inputs, tmp_path / "model.onnx")
+    assert_graph_agrees(model, inputs, tmp_path / "model.onnx")
 
 
 #      0: x0 ? 1.0
@@ -268,22 +283,22 @@ STUMP = Tree(*(np.array([value]) for value in (LEAF, 0.0, 0, 0)))
 
 
 def test_leaves_are_ranked_from_left_to_right() -> None:
-    assert leaf_ranks(TREE).tolist() == [-1, 0, -1, 2, 1]
-    assert leaf_ranks(STUMP).tolist() == [0]
+    assert rank_leaves(TREE).tolist() == [-1, 0, -1, 2, 1]
+    assert rank_leaves(STUMP).tolist() == [0]
 
 
 def test_rows_on_a_threshold_go_left_only_where_the_split_is_not_strict() -> None:
     x = np.array([[1.0, 9.0], [1.5, 0.5], [1.5, 0.6]], dtype=np.float32)
-    assert leaves_taken([TREE, STUMP], x, is_strict=False).tolist() == [[0, 0], [1, 0], [2, 0]]
-    assert leaves_taken([STUMP, TREE], x, is_strict=True).tolist() == [[0, 2], [0, 2], [0, 2]]
+    assert traverse_trees([TREE, STUMP], x, is_strict=False).tolist() == [[0, 0], [1, 0], [2, 0]]
+    assert traverse_trees([STUMP, TREE], x, is_strict=True).tolist() == [[0, 2], [0, 2], [0, 2]]
 
 
-def test_split_points_name_each_threshold_once() -> None:
-    feature, threshold = split_points([TREE, STUMP, TREE])
+def test_split_points_list_each_threshold_once() -> None:
+    feature, threshold = list_split_points([TREE, STUMP, TREE])
     assert list(zip(feature.tolist(), threshold.tolist(), strict=True)) == [(0, 1.0), (1, 0.5)]
 
 
-@pytest.mark.skipif(not BTCUSDT.exists(), reason=f"real bars are not there: {BTCUSDT}")
+@pytest.mark.skipif(not BTCUSDT.exists(), reason=f"real bars are missing: {BTCUSDT}")
 @PLUGINS
 @pytest.mark.parametrize("kind", ["return", "barrier"])
 def test_the_graph_agrees_on_real_bars(plugin: str, kind: str, tmp_path: Path) -> None:
@@ -291,23 +306,23 @@ def test_the_graph_agrees_on_real_bars(plugin: str, kind: str, tmp_path: Path) -
     table = pd.DataFrame({f"return_{n}": close.diff(n) for n in (1, 5, 15, 60)})
     table["volatility"] = table["return_1"].rolling(60).std()
     ahead = (close.shift(-5) - close) / table["volatility"]
-    kept = table.notna().all(axis=1) & np.isfinite(ahead)
-    y = ahead[kept].to_numpy(np.float32)
-    nothing = np.zeros(len(y), dtype=np.int64)
+    is_complete = table.notna().all(axis=1) & np.isfinite(ahead)
+    y = ahead[is_complete].to_numpy(np.float32)
+    zeros = np.zeros(len(y), dtype=np.int64)
     samples = Samples(
-        time=nothing,
-        label_end=nothing,
-        segment=nothing.astype(np.int32),
-        x=table[kept].to_numpy(np.float32),
+        time=zeros,
+        label_end=zeros,
+        segment=zeros.astype(np.int32),
+        x=table[is_complete].to_numpy(np.float32),
         columns=tuple(table.columns),
         y=np.digitize(y, [-1.0, 1.0]).astype(np.int32) if kind == "barrier" else y,
-        move=nothing.astype(np.float64),
+        move=zeros.astype(np.float64),
     )
-    model = fitted(plugin, samples, kind)
-    assert_the_graph_agrees(model, model.inputs(samples, np.arange(len(y) - 2000, len(y))), tmp_path / "model.onnx")
+    model = fit_model(plugin, samples, kind)
+    assert_graph_agrees(model, model.inputs(samples, np.arange(len(y) - 2000, len(y))), tmp_path / "model.onnx")
 
 
-def test_what_lightgbm_refuses_is_told_as_its_own_words():
-    with pytest.raises(ValueError, match=r"(?s)lightgbm: .*num_leaves.*; mend the model's build"):
-        samples = planted("return", seed=0)
-        unfitted("lightgbm", "return", samples.columns, num_leaves=1).fit(samples, TRAIN, VALID)
+def test_an_error_of_lightgbm_is_reported_in_its_own_words():
+    with pytest.raises(ValueError, match=r"(?s)lightgbm: .*num_leaves.*; correct the model's hyperparameters"):
+        samples = plant_samples("return", seed=0)
+        build_unfitted("lightgbm", "return", samples.columns, num_leaves=1).fit(samples, TRAIN, VALID)

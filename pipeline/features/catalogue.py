@@ -1,29 +1,29 @@
-"""The catalogue's entries, how they lie in memory, and the checks on windows."""
+"""The entries of the feature catalogue, and the layout of their memory and columns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.features.rolling import STRIDE, Floats, Integers
+from pipeline.features.rolling import CHAINS, Floats, Integers
 
-WINDOWS = 3  # at most, for one family
+MAX_WINDOWS = 3  # of one indicator
 
 
 @dataclass(frozen=True)
 class Column:
-    """One feature: its name, what it is and from whom, and the bars of a segment that pass before it is defined."""
+    """One feature: name, definition with source, and number of bars at a segment's start without a value."""
 
     name: str
     meaning: str
-    warm_up: int
+    warm_up_bars: int
 
 
 @dataclass(frozen=True)
-class Family:
-    """Columns that one kernel computes together, with the windows and constants it takes and the cells it remembers.
+class Indicator:
+    """The columns that one kernel fills together, with its windows, constants and number of memory cells.
 
-    The first cells hold `constants`, the others start at 0.
+    The first cells hold `constants`, the others start at 0. `kernel` is the number that the module's `update` knows.
     """
 
     kernel: int
@@ -35,43 +35,29 @@ class Family:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each family finds its memory and its columns. A segment starts with a copy of `memory`."""
+    """The position of every indicator in memory and among the columns. Each segment starts with a copy of `memory`."""
 
     columns: tuple[Column, ...]
-    plans: tuple[Integers, ...]  # one a module; a row is kernel, first cell, first column, three windows
+    plans: tuple[Integers, ...]  # one per module: (indicators, 6): kernel, first cell, first column, three windows
     memory: Floats
-    past: int  # bars before a stretch that a kernel looks back on
+    lookback_bars: int  # bars before a chunk that a kernel reads
 
     @property
-    def warm_up(self) -> int:
-        """The bars of a segment that pass before every column is defined."""
-        return max(column.warm_up for column in self.columns)
+    def warm_up_bars(self) -> int:
+        """Number of bars at a segment's start that lack a value in some column."""
+        return max(column.warm_up_bars for column in self.columns)
 
 
-def lay_out(modules: Sequence[Sequence[Family]], *, head_cells: int) -> Layout:
-    """The families of each module, one after the other in memory after `head_cells`, and in the columns."""
+def make_layout(modules: Sequence[Sequence[Indicator]], *, head_cells: int) -> Layout:
+    """Return the layout of the modules' indicators in their order, after `head_cells` cells of the caller's."""
     memory, columns, plans = [0.0] * head_cells, list[Column](), list[Integers]()
-    for families in modules:
-        plan = np.zeros((len(families), 3 + WINDOWS), dtype=np.int64)
-        for row, family in zip(plan, families, strict=True):
-            row[:3] = family.kernel, len(memory), len(columns)
-            row[3 : 3 + len(family.windows)] = family.windows
-            memory += [*family.constants, *[0.0] * (family.cells - len(family.constants))]
-            columns += family.columns
+    for indicators in modules:
+        plan = np.zeros((len(indicators), 3 + MAX_WINDOWS), dtype=np.int64)
+        for row, indicator in zip(plan, indicators, strict=True):
+            row[:3] = indicator.kernel, len(memory), len(columns)
+            row[3 : 3 + len(indicator.windows)] = indicator.windows
+            memory += [*indicator.constants, *[0.0] * (indicator.cells - len(indicator.constants))]
+            columns += indicator.columns
         plans.append(plan)
-    past = max(STRIDE, *(n for families in modules for family in families for n in family.windows))
-    return Layout(tuple(columns), tuple(plans), np.array(memory), past)
-
-
-def window(name: str, value: object, *, least: int = 1) -> int:
-    """`value`, which is a whole number of bars, `least` or more; else ValueError naming the parameter."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"features.{name}: got {value!r}; allowed is a whole number, {least} or more")
-    return value
-
-
-def windows(name: str, values: object, *, least: int = 1) -> tuple[int, ...]:
-    """`values`, which are one or more different whole numbers of bars, `least` or more; else ValueError."""
-    if not isinstance(values, list | tuple) or not values or len(set(map(repr, values))) != len(values):
-        raise ValueError(f"features.{name}: got {values!r}; allowed is a list of different whole numbers")
-    return tuple(window(name, value, least=least) for value in values)
+    lookback_bars = max(CHAINS, *(n for indicators in modules for one in indicators for n in one.windows))
+    return Layout(tuple(columns), tuple(plans), np.array(memory), lookback_bars)

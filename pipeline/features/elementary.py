@@ -1,24 +1,26 @@
-"""Logarithm and exponential of a stretch of values, from IEEE additions, multiplications and divisions alone.
+"""Logarithm and exponential of an array, from IEEE additions, multiplications and divisions alone.
 
-Unlike the C library's they take several values at once, several times as fast, and give the same bits on every machine.
+Unlike the C library's they process several values at once, are several times as fast, and give the same bits on every
+machine.
 """
 
 import math
 
 import numpy as np
 
-from pipeline.features.rolling import Floats, kernel
+from pipeline.features.rolling import Floats, compile_kernel
 
 LN2_HIGH, LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # ln 2 in two parts
 LN2 = 6.93147180559945286227e-01
 SQRT_HALF_BITS, ONE_EXPONENT, MANTISSA_BITS = 0x3FE6A09E667F3BCD, 1023, 52
 
 
-@kernel
-def ln(values: Floats, result: Floats) -> None:
-    """`result` is the logarithm of `values` (normal and above 0) to the last place (Sun's fdlibm, e_log.c).
+@compile_kernel
+def fill_log(values: Floats, result: Floats) -> None:
+    """Fill `result` with the logarithm of `values` (normal, above 0), within one unit in the last place.
 
     With x = 2^k (1 + f), √½ <= 1 + f < √2, and s = f / (2 + f): ln(1 + f) = 2 artanh s, a polynomial in s².
+    Source: Sun's fdlibm, e_log.c.
     """
     bits, reduced = values.view(np.int64), result.view(np.int64)
     for i in range(len(values)):
@@ -35,11 +37,12 @@ def ln(values: Floats, result: Floats) -> None:
         result[i] = power * LN2_HIGH - ((half - (s * (half + odd + even) + power * LN2_LOW)) - f)
 
 
-@kernel
-def exp(values: Floats, result: Floats) -> None:
-    """`result` is e to the power of `values` (within ±700) to the last place (Sun's fdlibm, e_exp.c).
+@compile_kernel
+def fill_exp(values: Floats, result: Floats) -> None:
+    """Fill `result` with e to the power of `values` (within ±700), within one unit in the last place.
 
     With x = k ln 2 + r, |r| <= ½ ln 2, and c = r minus a polynomial in r²: e^r = 1 + r + r c / (2 - c).
+    Source: Sun's fdlibm, e_exp.c.
     """
     scale = result.view(np.int64)
     for i in range(len(values)):

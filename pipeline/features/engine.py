@@ -1,12 +1,12 @@
-"""Features of bars, in bulk or bar by bar: one compiled update, over a long stretch of bars or over a single one.
+"""Features of bars, in bulk or bar by bar: one compiled update for a long chunk of bars or for a single one.
 
-`compute` takes a table of bars, `Stream` one bar after the other; both hand them to `advance`, so that streamed and
-bulk values agree in every bit, over segment borders and restarts too. Compiled callers use `advance` themselves.
+`compute` takes a table of bars, `Stream` one bar after the other. Both pass them to `advance`, so that streamed and
+bulk values agree in every bit, across segments and restarts too. Compiled callers use `advance` themselves.
 """
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,23 +16,24 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipeline import bars as klines
-from pipeline.features import flow, liquidity, momentum, price, tape
-from pipeline.features.catalogue import Layout, lay_out
-from pipeline.features.rolling import Floats, Floats32, Integers, borrowed
-from pipeline.features.tape import PRICES
+from pipeline.features import chunks, flow, liquidity, momentum, price
+from pipeline.features.catalogue import Layout, make_layout
+from pipeline.features.chunks import N_PRICES
+from pipeline.features.params import FeatureParams, expand_params
+from pipeline.features.rolling import Floats, Floats32, Integers, borrow
+from pipeline.market import bars as klines
 
 UNKNOWN = np.iinfo(np.int64).min  # a time, step or segment not seen yet
-STRETCH_BARS = 512  # so that a stretch's tape stays in the processor's cache; no value depends on it
+CHUNK_BARS = 512  # so that a chunk stays in the processor's cache; no value depends on it
 
 Advance = Callable[[tuple[Integers, ...], Floats, Floats, Floats, int, int, Floats32, int], int]
 
 
-def _compiled() -> Advance:
-    """The compiled update, cached on disk under a key that every file of this folder is part of.
+def _compile_advance() -> Advance:
+    """Return the compiled update, cached on disk under a key that includes every file of this folder.
 
-    numba itself looks at this file alone, and would go on using what it compiled from an older `price.py`; it does
-    include the values that a function closes over, hence `sources`.
+    numba itself looks at this file alone, and would reuse what it compiled from an older `price.py`. It does include
+    the values that a function closes over, hence `sources`.
     """
     files = sorted(Path(__file__).parent.glob("*.py"))
     sources = int(hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12], 16)
@@ -41,31 +42,34 @@ def _compiled() -> Advance:
     def advance(
         plans: tuple[Integers, ...],
         memory: Floats,
-        work: Floats,
+        chunk: Floats,
         bars: Floats,
         start: int,
         count: int,
         out: Floats32,
-        to: int,
+        out_start: int,
     ) -> int:
         _ = sources
-        memory, work, bars, out = borrowed(memory), borrowed(work), borrowed(bars), borrowed(out)
-        tape.observe(memory, work, bars, start, count)
-        price.update(plans[0], memory, work, out, to, count)
-        momentum.update(plans[1], memory, work, out, to, count)
-        flow.update(plans[2], memory, work, out, to, count)
-        liquidity.update(plans[3], memory, work, out, to, count)
-        tape.remember(memory, work, count)
-        return int(memory[tape.AGE])
+        memory, chunk, bars, out = borrow(memory), borrow(chunk), borrow(bars), borrow(out)
+        chunks.fill_chunk(memory, chunk, bars, start, count)
+        price.update(plans[0], memory, chunk, out, out_start, count)
+        momentum.update(plans[1], memory, chunk, out, out_start, count)
+        flow.update(plans[2], memory, chunk, out, out_start, count)
+        liquidity.update(plans[3], memory, chunk, out, out_start, count)
+        chunks.store_last_bar(memory, chunk, count)
+        return int(memory[chunks.BARS_SEEN])
 
     return cast(Advance, advance)
 
 
-advance = _compiled()
-"""advance(plans, memory, work, bars, start, count, out, to): `out[:, to:to + count]` (F × ...) holds the columns of
-bars `start` to `start + count` of `bars` (tape.FIELDS × N, checked by the caller); the segment's number of bars so far
-is returned, and columns are defined once it is above `Layout.warm_up`. `memory` is a copy of `Layout.memory` where a
-segment starts, `work` a `tape.blank(at least count, Layout.past)`. May be called from compiled code."""
+advance = _compile_advance()
+"""advance(plans, memory, chunk, bars, start, count, out, out_start) fills `out[:, out_start:out_start + count]`.
+
+Its columns are those of bars `start` to `start + count` of `bars` (chunks.FIELDS, N), which the caller has checked. It
+returns the segment's number of bars so far; all columns are defined once that is above `Layout.warm_up_bars`. `memory`
+is a copy of `Layout.memory` where a segment starts, `chunk` is `allocate_chunk(at least count, Layout.lookback_bars)`.
+It may be called from compiled code.
+"""
 
 
 @dataclass(frozen=True)
@@ -75,231 +79,159 @@ class Features:
     columns: tuple[str, ...]
     x: Floats32  # (N, F)
     rows: Integers  # (N,) positions in the table of bars
-    warm_up: dict[str, int]  # column: bars of a segment that pass before it is defined
-    dropped: dict[int, int]  # segment: rows lost to the longest warm-up
+    warm_up_bars: dict[str, int]  # column: number of bars at a segment's start without a value
+    lost_by_segment: dict[int, int]  # segment: number of rows lost to the longest warm-up
 
 
-def compute(
-    bars: pd.DataFrame,
-    *,
-    return_windows: Sequence[int],
-    volatility_windows: Sequence[int],
-    range_window: int,
-    sma_windows: Sequence[int],
-    ema_windows: Sequence[int],
-    bollinger_window: int,
-    bollinger_deviations: float,
-    rsi_windows: Sequence[int],
-    macd_windows: Sequence[int],
-    momentum_windows: Sequence[int],
-    stochastic_window: int,
-    trend_window: int,
-    volume_window: int,
-    baseline_window: int,
-    flow_window: int,
-    liquidity_window: int,
-    vpin_buckets: int,
-    vpin_bucket_bars: int,
-) -> Features:
-    """Every column of every bar of `bars` whose segment has warmed up; segments are `bars.segment`, or else found.
+@expand_params(FeatureParams)
+def compute(bars: pd.DataFrame, params: FeatureParams) -> Features:
+    """Return every column of every bar after its segment's warm-up; segments are `bars.segment`, or else found.
 
-    Raises ValueError on a parameter that is not allowed, a missing column, a value that is no price or amount, and
-    bars out of order.
+    The keyword-only arguments are the fields of FeatureParams. Raises ValueError on a parameter that is not allowed, a
+    missing column, an invalid price or amount, and bars out of order.
     """
-    layout = Stream(
-        return_windows=return_windows,
-        volatility_windows=volatility_windows,
-        range_window=range_window,
-        sma_windows=sma_windows,
-        ema_windows=ema_windows,
-        bollinger_window=bollinger_window,
-        bollinger_deviations=bollinger_deviations,
-        rsi_windows=rsi_windows,
-        macd_windows=macd_windows,
-        momentum_windows=momentum_windows,
-        stochastic_window=stochastic_window,
-        trend_window=trend_window,
-        volume_window=volume_window,
-        baseline_window=baseline_window,
-        flow_window=flow_window,
-        liquidity_window=liquidity_window,
-        vpin_buckets=vpin_buckets,
-        vpin_bucket_bars=vpin_bucket_bars,
-    ).layout
-    matrix, (segment, starts, stops) = _matrix(bars), _runs(bars)
-    lengths = stops - starts
-    rows = _after(starts + np.minimum(lengths, layout.warm_up), stops)
+    layout = _make_layout(params)
+    matrix, (segment, starts, stops) = _read_matrix(bars), _find_segments(bars)
+    lost = np.minimum(stops - starts, layout.warm_up_bars)
+    rows = _join_ranges(starts + lost, stops)
     out = np.empty((len(layout.columns), len(rows)), dtype=np.float32)
-    to = 0
+    out_start = 0
     for start, stop in zip(starts, stops, strict=True):
-        if stop - start > layout.warm_up:
-            _run(layout, matrix, start=start, stop=stop, out=out, to=to)
-            to += stop - start - layout.warm_up
+        if stop - start > layout.warm_up_bars:
+            _fill_segment(layout, matrix, start=start, stop=stop, out=out, out_start=out_start)
+            out_start += stop - start - layout.warm_up_bars
     return Features(
         columns=tuple(column.name for column in layout.columns),
         x=out.T,
         rows=rows,
-        warm_up={column.name: column.warm_up for column in layout.columns},
-        dropped=dict(zip(segment.tolist(), np.minimum(lengths, layout.warm_up).tolist(), strict=True)),
+        warm_up_bars={column.name: column.warm_up_bars for column in layout.columns},
+        lost_by_segment=dict(zip(segment.tolist(), lost.tolist(), strict=True)),
     )
 
 
-def _after(firsts: Integers, stops: Integers) -> Integers:
-    """Each run's positions, one run after the other."""
-    runs = [np.arange(first, stop) for first, stop in zip(firsts, stops, strict=True)]
-    return np.concatenate([np.arange(0), *runs])
+def _make_layout(params: FeatureParams) -> Layout:
+    """Return the layout of all indicators, one plan per module in the order in which `advance` takes them."""
+    modules = [module.list_indicators(params) for module in (price, momentum, flow, liquidity)]
+    return make_layout(modules, head_cells=chunks.HEAD_CELLS)
 
 
-def _run(layout: Layout, matrix: Floats, *, start: int, stop: int, out: Floats32, to: int) -> None:
-    """One segment's bars after warm-up stand in `out` from `to` on."""
-    memory, work = layout.memory.copy(), tape.blank(STRETCH_BARS, layout.past)
-    warming = np.empty((len(layout.columns), STRETCH_BARS), dtype=np.float32)
-    warm = start + layout.warm_up
-    for first in range(start, warm, STRETCH_BARS):
-        advance(layout.plans, memory, work, matrix, first, min(STRETCH_BARS, warm - first), warming, 0)
-    for first in range(warm, stop, STRETCH_BARS):
-        advance(layout.plans, memory, work, matrix, first, min(STRETCH_BARS, stop - first), out, to + first - warm)
+def _join_ranges(starts: Integers, stops: Integers) -> Integers:
+    """Return the positions from each start to its stop, one range after the other."""
+    ranges = [np.arange(start, stop) for start, stop in zip(starts, stops, strict=True)]
+    return np.concatenate([np.arange(0), *ranges])
 
 
-def _matrix(bars: pd.DataFrame) -> Floats:
-    """(fields, N) of valid prices and amounts."""
-    missing = [name for name in tape.FIELDS if name not in bars.columns]
+def _fill_segment(layout: Layout, matrix: Floats, *, start: int, stop: int, out: Floats32, out_start: int) -> None:
+    """Fill `out` from `out_start` on with the columns of one segment's bars after warm-up."""
+    memory, chunk = layout.memory.copy(), chunks.allocate_chunk(CHUNK_BARS, layout.lookback_bars)
+    unused = np.empty((len(layout.columns), CHUNK_BARS), dtype=np.float32)
+    warm = start + layout.warm_up_bars
+    for first in range(start, warm, CHUNK_BARS):
+        advance(layout.plans, memory, chunk, matrix, first, min(CHUNK_BARS, warm - first), unused, 0)
+    for first in range(warm, stop, CHUNK_BARS):
+        count = min(CHUNK_BARS, stop - first)
+        advance(layout.plans, memory, chunk, matrix, first, count, out, out_start + first - warm)
+
+
+def _read_matrix(bars: pd.DataFrame) -> Floats:
+    """Return valid prices and amounts (fields, N) of a table of bars."""
+    missing = [name for name in chunks.FIELDS if name not in bars.columns]
     if missing:
         raise ValueError(f"bars: columns {missing} are missing; there are {list(bars.columns)}")
-    matrix, lows, highs = np.empty((len(tape.FIELDS), len(bars))), list[float](), list[float]()
-    for row, name in zip(matrix, tape.FIELDS, strict=True):
+    matrix, lows, highs = np.empty((len(chunks.FIELDS), len(bars))), list[float](), list[float]()
+    for row, name in zip(matrix, chunks.FIELDS, strict=True):
         row[:] = bars[name].to_numpy(dtype=np.float64)
-        lows.append(row.min(initial=math.inf))  # at once, while the row is in the processor's cache
+        lows.append(row.min(initial=math.inf))  # now, while the row is in the processor's cache
         highs.append(row.max(initial=-math.inf))
     if not (
-        all(low > 0.0 for low in lows[:PRICES])
+        all(low > 0.0 for low in lows[:N_PRICES])
         and all(low >= 0.0 for low in lows)
         and all(high < math.inf for high in highs)
     ):
         bad = int(np.flatnonzero(~_is_valid(matrix).all(axis=0))[0])
-        raise ValueError(f"bars: row {bad}: {_invalid(matrix[:, bad])}")
+        raise ValueError(f"bars: row {bad}: {_describe_fault(matrix[:, bad])}")
     return matrix
 
 
 def _is_valid(values: Floats) -> npt.NDArray[np.bool_]:
-    """Of the fields on the first axis, prices are finite and above 0, amounts are finite and not negative."""
+    """Return a mask: prices (first axis) are finite and above 0, amounts are finite and not negative."""
     valid = np.isfinite(values)
-    valid[:PRICES] &= values[:PRICES] > 0.0
-    valid[PRICES:] &= values[PRICES:] >= 0.0
+    valid[:N_PRICES] &= values[:N_PRICES] > 0.0
+    valid[N_PRICES:] &= values[N_PRICES:] >= 0.0
     return valid
 
 
-def _invalid(values: Floats) -> str:
-    """What is wrong with one bar's fields."""
+def _describe_fault(values: Floats) -> str:
+    """Return what is wrong with one bar's fields."""
     field = int(np.flatnonzero(~_is_valid(values))[0])
-    allowed = "above 0" if field < PRICES else "0 or more"
-    return f"{tape.FIELDS[field]} is {values[field]}; allowed is a finite number, {allowed}"
+    allowed = "above 0" if field < N_PRICES else "0 or more"
+    return f"{chunks.FIELDS[field]} is {values[field]}; allowed is a finite number, {allowed}"
 
 
-def _runs(bars: pd.DataFrame) -> tuple[Integers, Integers, Integers]:
-    """Each segment's number, first row and end row. Raises ValueError where a segment is torn or goes back in time."""
-    segment = (bars["segment"] if "segment" in bars.columns else pd.Series(klines.segments(bars))).to_numpy(np.int64)
-    time_ms = bars["open_time"].to_numpy(np.int64)
+def _find_segments(bars: pd.DataFrame) -> tuple[Integers, Integers, Integers]:
+    """Return each segment's number, first row and end row.
+
+    Raises ValueError where a segment's rows are apart or not in time order.
+    """
+    numbers = bars["segment"] if "segment" in bars.columns else pd.Series(klines.number_segments(bars))
+    segment, time_ms = numbers.to_numpy(np.int64), bars["open_time"].to_numpy(np.int64)
     is_border = segment[1:] != segment[:-1]
     starts = np.flatnonzero(np.concatenate([np.ones(min(len(bars), 1), dtype=np.bool_), is_border]))
     back = np.flatnonzero((time_ms[1:] <= time_ms[:-1]) & ~is_border)
     if back.size:
         raise ValueError(f"bars: row {back[0] + 1} does not follow row {back[0]} in time within its segment; sort them")
-    numbers, places = np.unique(segment[starts], return_counts=True)
-    if (places > 1).any():
-        torn = numbers[places > 1][0]
+    unique, runs = np.unique(segment[starts], return_counts=True)
+    if (runs > 1).any():
         raise ValueError(
-            f"bars: the rows of segment {torn} do not stand together; sort them by segment, then open_time"
+            f"bars: the rows of segment {unique[runs > 1][0]} are not adjacent; sort them by segment, then open_time"
         )
     return segment[starts], starts, np.append(starts[1:], len(bars)) if len(bars) else starts
 
 
 class Stream:
-    """Features bar by bar: what `compute` gives for the same bars, bit for bit, as soon as each bar has closed."""
+    """Features bar by bar: the values of `compute` for the same bars, bit for bit, as soon as each bar has closed."""
 
-    def __init__(
-        self,
-        *,
-        return_windows: Sequence[int],
-        volatility_windows: Sequence[int],
-        range_window: int,
-        sma_windows: Sequence[int],
-        ema_windows: Sequence[int],
-        bollinger_window: int,
-        bollinger_deviations: float,
-        rsi_windows: Sequence[int],
-        macd_windows: Sequence[int],
-        momentum_windows: Sequence[int],
-        stochastic_window: int,
-        trend_window: int,
-        volume_window: int,
-        baseline_window: int,
-        flow_window: int,
-        liquidity_window: int,
-        vpin_buckets: int,
-        vpin_bucket_bars: int,
-    ) -> None:
-        """The columns of a features block, before the first bar. Raises ValueError on a parameter not allowed."""
-        levels = price.families(
-            return_windows=return_windows,
-            volatility_windows=volatility_windows,
-            range_window=range_window,
-            sma_windows=sma_windows,
-            ema_windows=ema_windows,
-            bollinger_window=bollinger_window,
-            bollinger_deviations=bollinger_deviations,
-        )
-        moves = momentum.families(
-            rsi_windows=rsi_windows,
-            macd_windows=macd_windows,
-            momentum_windows=momentum_windows,
-            stochastic_window=stochastic_window,
-            trend_window=trend_window,
-        )
-        flows = flow.families(
-            volume_window=volume_window,
-            baseline_window=baseline_window,
-            flow_window=flow_window,
-            vpin_buckets=vpin_buckets,
-            vpin_bucket_bars=vpin_bucket_bars,
-        )
-        self.layout = lay_out(
-            [levels, moves, flows, liquidity.families(liquidity_window=liquidity_window)], head_cells=tape.HEAD_CELLS
-        )
-        self._warm_up = self.layout.warm_up
-        self._memory, self._work = self.layout.memory.copy(), tape.blank(1, self.layout.past)
-        self._bar = np.zeros((len(tape.FIELDS), 1))
+    @expand_params(FeatureParams)
+    def __init__(self, params: FeatureParams) -> None:
+        """Lay out the columns; the keyword-only arguments are those of `compute`.
+
+        Raises ValueError on a parameter that is not allowed.
+        """
+        self.layout = _make_layout(params)
+        self._warm_up_bars = self.layout.warm_up_bars
+        self._memory, self._chunk = self.layout.memory.copy(), chunks.allocate_chunk(1, self.layout.lookback_bars)
+        self._bar = np.zeros((len(chunks.FIELDS), 1))
         self._out = np.zeros((len(self.layout.columns), 1), dtype=np.float32)
         self._time_ms, self._step_ms, self._segment = UNKNOWN, UNKNOWN, UNKNOWN
 
     def update(self, bar: Mapping[str, Any]) -> Floats32 | None:
-        """The columns (F,) now that `bar` has closed; None while its segment warms up.
+        """Return the columns (F,) now that `bar` has closed; None while its segment warms up.
 
         A segment ends where `bar["segment"]` changes; where bars have none, it ends where more than a bar's length
-        passes. The length is the shortest step so far: a shorter one shows that what lay before it were holes.
+        passes. The length is the shortest step so far: a shorter one shows that the steps before it were gaps.
 
         Raises ValueError, with nothing changed, on a field that is missing or invalid and on a bar that is not later
         than the last of its segment.
         """
-        values, time_ms = _fields(bar)
+        values, time_ms = _read_fields(bar)
         segment = int(bar["segment"]) if "segment" in bar else UNKNOWN
         if self._time_ms == UNKNOWN or segment != self._segment:
-            self._restart()
+            self._start_segment()
         elif time_ms <= self._time_ms:
             raise ValueError(f"bar: open_time is {time_ms}; allowed is one after the last bar's, {self._time_ms}")
         elif segment == UNKNOWN:
-            self._look_for_hole(time_ms - self._time_ms)
+            self._check_gap(time_ms - self._time_ms)
         self._time_ms, self._segment = time_ms, segment
         self._bar[:, 0] = values
-        return self._out[:, 0].copy() if self._advance() > self._warm_up else None
+        return self._out[:, 0].copy() if self._advance() > self._warm_up_bars else None
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """All that the next bar's columns depend on; `restore` of a Stream with the same block goes on from it."""
+        """Return a copy of all that the next bar's columns depend on; `restore` resumes from it."""
         clock = np.array([self._time_ms, self._step_ms, self._segment])
         return {"memory": self._memory.copy(), "bar": self._bar.copy(), "clock": clock}
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """The stream goes on where the one that gave `state` was. Raises ValueError if that had other windows."""
+        """Resume from the `state` of a Stream with the same parameters. Raises ValueError if it had other windows."""
         if state["memory"].shape != self._memory.shape:
             raise ValueError(
                 f"state: memory has {state['memory'].size} cells; this stream's has {self._memory.size}; "
@@ -308,27 +240,28 @@ class Stream:
         self._memory[:], self._bar[:] = state["memory"], state["bar"]
         self._time_ms, self._step_ms, self._segment = map(int, state["clock"])
 
-    def _look_for_hole(self, step_ms: int) -> None:
+    def _check_gap(self, step_ms: int) -> None:
+        """Start a segment where the step is longer than a bar, or shows that the steps before it were."""
         if self._step_ms == UNKNOWN or step_ms < self._step_ms:
             self._step_ms = step_ms
-            self._restart()
+            self._start_segment()
             self._advance()  # the last bar once more, as the first of its segment
         elif step_ms > self._step_ms:
-            self._restart()
+            self._start_segment()
 
-    def _restart(self) -> None:
+    def _start_segment(self) -> None:
         self._memory[:] = self.layout.memory
 
     def _advance(self) -> int:
-        return advance(self.layout.plans, self._memory, self._work, self._bar, 0, 1, self._out, 0)
+        return advance(self.layout.plans, self._memory, self._chunk, self._bar, 0, 1, self._out, 0)
 
 
-def _fields(bar: Mapping[str, Any]) -> tuple[list[float], int]:
-    """The bar's valid prices and amounts, and its open_time."""
+def _read_fields(bar: Mapping[str, Any]) -> tuple[list[float], int]:
+    """Return the bar's valid prices and amounts, and its open_time."""
     try:
-        values, time_ms = [float(bar[name]) for name in tape.FIELDS], int(bar["open_time"])
+        values, time_ms = [float(bar[name]) for name in chunks.FIELDS], int(bar["open_time"])
     except KeyError as missing:
-        raise ValueError(f"bar: {missing} is missing; needed are {tape.FIELDS}") from missing
-    if not (math.isfinite(sum(values)) and min(values[:PRICES]) > 0.0 and min(values[PRICES:]) >= 0.0):
-        raise ValueError(f"bar at open_time {time_ms}: {_invalid(np.array(values))}")
+        raise ValueError(f"bar: {missing} is missing; needed are {chunks.FIELDS}") from missing
+    if not (math.isfinite(sum(values)) and min(values[:N_PRICES]) > 0.0 and min(values[N_PRICES:]) >= 0.0):
+        raise ValueError(f"bar at open_time {time_ms}: {_describe_fault(np.array(values))}")
     return values, time_ms

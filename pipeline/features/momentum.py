@@ -1,237 +1,243 @@
-"""Columns on momentum and trend: RSI, MACD, momentum, stochastic, true range, directional movement.
+"""Columns of momentum and trend: RSI, MACD, momentum, stochastic, average true range, directional movement.
 
-Each kernel reads a stretch of the tape and writes its columns for it. Where TA-Lib has the indicator, definition and
-seed are TA-Lib's (Wilder's and exponential averages start as simple ones), made free of the price's unit.
+Each kernel reads a chunk of bars and fills its columns. Where TA-Lib has the indicator, definition and seed are
+TA-Lib's (Wilder's and exponential averages start as simple ones), divided by the price so that no column has a unit.
 """
 
 from collections.abc import Sequence
 
-from pipeline.features import tape as on
-from pipeline.features.catalogue import Column, Family, window, windows
+from pipeline.features.catalogue import Column, Indicator
+from pipeline.features.chunks import (
+    CLOSE,
+    HIGH,
+    INVERSE_CLOSE,
+    LOW,
+    SCRATCH,
+    view_current,
+    view_previous,
+)
+from pipeline.features.params import FeatureParams
 from pipeline.features.rolling import (
     EXPONENTIAL_CELLS,
     Floats,
     Floats32,
     Integers,
-    exponential,
-    kernel,
-    lag_cells,
-    lagged,
+    compile_kernel,
+    count_lag_cells,
+    count_window_cells,
+    lag_values,
     rolling_max,
-    seeded,
-    window_cells,
+    smooth_exponentially,
+    smooth_from_seed,
 )
-from pipeline.features.tape import before, now
 
-STRENGTH, CONVERGENCE, MOMENTUM, STOCHASTIC, TRUE_RANGE, DIRECTION = range(6)
+RSI, MACD, MOMENTUM, STOCHASTIC, ATR, ADX = range(6)
 
 
-@kernel
-def relative_strength(memory: Floats, at: int, tape: Floats, out: Floats32, n: int) -> None:
-    """100 · gains / (gains + losses), both Wilder-averaged; 50 where nothing has moved."""
+@compile_kernel
+def rsi(memory: Floats, cell: int, chunk: Floats, out: Floats32, n: int) -> None:
+    """Fill `out` with 100 · gains / (gains + losses), both Wilder-averaged; 50 where the price has not changed."""
     count = len(out)
-    close, last = now(tape, on.CLOSE, count), before(tape, on.CLOSE, count)
-    gains, losses = now(tape, on.WORK, count), now(tape, on.WORK + 1, count)
+    close, last = view_current(chunk, CLOSE, count), view_previous(chunk, CLOSE, count)
+    gains, losses = view_current(chunk, SCRATCH, count), view_current(chunk, SCRATCH + 1, count)
     for i in range(count):
         change = close[i] - last[i]
         gains[i] = change if change > 0.0 else 0.0
     for i in range(count):
         change = last[i] - close[i]
         losses[i] = change if change > 0.0 else 0.0
-    gain = exponential(memory, at, n, 1.0 / n, gains, 1.0, tape[on.WORK + 2 :])
-    loss = exponential(memory, at + EXPONENTIAL_CELLS, n, 1.0 / n, losses, 1.0, tape[on.WORK + 4 :])
+    gain = smooth_exponentially(memory, cell, n, 1.0 / n, gains, 1.0, chunk[SCRATCH + 2 :])
+    loss = smooth_exponentially(memory, cell + EXPONENTIAL_CELLS, n, 1.0 / n, losses, 1.0, chunk[SCRATCH + 4 :])
     for i in range(count):
         moved = gain[i] + loss[i]
         out[i] = 100.0 * gain[i] / moved if moved > 0.0 else 50.0
 
 
-@kernel
-def convergence(
+@compile_kernel
+def macd(
     memory: Floats,
-    at: int,
-    tape: Floats,
-    line_over_close: Floats32,
-    signal_over_close: Floats32,
-    gap_over_close: Floats32,
+    cell: int,
+    chunk: Floats,
+    macd_out: Floats32,
+    signal_out: Floats32,
+    histogram_out: Floats32,
     fast: int,
     slow: int,
     smooth: int,
 ) -> None:
-    """(EMA fast - EMA slow) / close, its EMA / close, and their difference; the fast EMA starts as late as the slow."""
-    count = len(line_over_close)
-    close, per_close = now(tape, on.CLOSE, count), now(tape, on.PER_CLOSE, count)
-    line = now(tape, on.WORK, count)
-    spare, more = tape[on.WORK + 2 :], tape[on.WORK + 4 :]
-    quick = exponential(memory, at, fast, 2.0 / (fast + 1.0), close, float(slow - fast), spare)
-    steady = exponential(memory, at + EXPONENTIAL_CELLS, slow, 2.0 / (slow + 1.0), close, 0.0, more)
+    """Fill the columns with (EMA fast - EMA slow) / close, its EMA / close, and their difference.
+
+    The fast EMA starts at the same bar as the slow one.
+    """
+    count = len(macd_out)
+    close, inverse_close = view_current(chunk, CLOSE, count), view_current(chunk, INVERSE_CLOSE, count)
+    line, cell_2, cell_3 = view_current(chunk, SCRATCH, count), cell + EXPONENTIAL_CELLS, cell + 2 * EXPONENTIAL_CELLS
+    scratch, scratch_2 = chunk[SCRATCH + 2 :], chunk[SCRATCH + 4 :]
+    fast_ema = smooth_exponentially(memory, cell, fast, 2.0 / (fast + 1.0), close, float(slow - fast), scratch)
+    slow_ema = smooth_exponentially(memory, cell_2, slow, 2.0 / (slow + 1.0), close, 0.0, scratch_2)
     for i in range(count):
-        line[i] = quick[i] - steady[i]
-    signal = exponential(memory, at + 2 * EXPONENTIAL_CELLS, smooth, 2.0 / (smooth + 1.0), line, slow - 1.0, spare)
+        line[i] = fast_ema[i] - slow_ema[i]
+    signal = smooth_exponentially(memory, cell_3, smooth, 2.0 / (smooth + 1.0), line, slow - 1.0, scratch)
     for i in range(count):
-        line_over_close[i] = line[i] * per_close[i]
+        macd_out[i] = line[i] * inverse_close[i]
     for i in range(count):
-        signal_over_close[i] = signal[i] * per_close[i]
+        signal_out[i] = signal[i] * inverse_close[i]
     for i in range(count):
-        gap_over_close[i] = (line[i] - signal[i]) * per_close[i]
+        histogram_out[i] = (line[i] - signal[i]) * inverse_close[i]
 
 
-@kernel
-def momentum(memory: Floats, at: int, tape: Floats, out: Floats32, n: int) -> None:
-    """(close - close n bars ago) / close."""
+@compile_kernel
+def momentum(memory: Floats, cell: int, chunk: Floats, out: Floats32, n: int) -> None:
+    """Fill `out` with (close - close n bars ago) / close."""
     count = len(out)
-    close, per_close = now(tape, on.CLOSE, count), now(tape, on.PER_CLOSE, count)
-    past = lagged(memory, at, n, close, tape[on.WORK])
+    close, inverse_close = view_current(chunk, CLOSE, count), view_current(chunk, INVERSE_CLOSE, count)
+    past = lag_values(memory, cell, n, close, chunk[SCRATCH])
     for i in range(count):
-        out[i] = (close[i] - past[i]) * per_close[i]
+        out[i] = (close[i] - past[i]) * inverse_close[i]
 
 
-@kernel
-def stochastic(memory: Floats, at: int, tape: Floats, out: Floats32, n: int) -> None:
-    """100 · (close - lowest low) / (highest high - lowest low) of n bars; 50 where they are equal."""
+@compile_kernel
+def stochastic(memory: Floats, cell: int, chunk: Floats, out: Floats32, n: int) -> None:
+    """Fill `out` with 100 · (close - lowest low) / (highest high - lowest low) of n bars; 50 where they are equal."""
     count = len(out)
-    close, low, fall = now(tape, on.CLOSE, count), now(tape, on.LOW, count), now(tape, on.WORK, count)
+    close, high = view_current(chunk, CLOSE, count), view_current(chunk, HIGH, count)
+    low, minus_low = view_current(chunk, LOW, count), view_current(chunk, SCRATCH, count)
     for i in range(count):
-        fall[i] = -low[i]
-    top = rolling_max(memory, at, n, now(tape, on.HIGH, count), tape[on.WORK + 1 :])
-    bottom = rolling_max(memory, at + window_cells(n), n, fall, tape[on.WORK + 3 :])
+        minus_low[i] = -low[i]
+    top = rolling_max(memory, cell, n, high, chunk[SCRATCH + 1 :])
+    minus_bottom = rolling_max(memory, cell + count_window_cells(n), n, minus_low, chunk[SCRATCH + 3 :])
     for i in range(count):
-        width = top[i] + bottom[i]
-        out[i] = 100.0 * (close[i] + bottom[i]) / width if width > 0.0 else 50.0
+        width = top[i] + minus_bottom[i]
+        out[i] = 100.0 * (close[i] + minus_bottom[i]) / width if width > 0.0 else 50.0
 
 
-@kernel
-def true_range(tape: Floats, count: int, result: Floats) -> None:
-    """The bar's range, stretched to the close before it."""
-    high, low, last = now(tape, on.HIGH, count), now(tape, on.LOW, count), before(tape, on.CLOSE, count)
+@compile_kernel
+def fill_true_range(chunk: Floats, count: int, result: Floats) -> None:
+    """Fill `result` with the bar's range, extended to the previous close."""
+    high, low = view_current(chunk, HIGH, count), view_current(chunk, LOW, count)
+    last = view_previous(chunk, CLOSE, count)
     for i in range(count):
         result[i] = max(high[i], last[i]) - min(low[i], last[i])
 
 
-@kernel
-def average_range(memory: Floats, at: int, tape: Floats, out: Floats32, n: int) -> None:
-    """Wilder's average of the true range, over the close."""
-    count = len(out)
-    per_close, ranges = now(tape, on.PER_CLOSE, count), now(tape, on.WORK, count)
-    true_range(tape, count, ranges)
-    average = exponential(memory, at, n, 1.0 / n, ranges, 1.0, tape[on.WORK + 1 :])
-    for i in range(count):
-        out[i] = average[i] * per_close[i]
-
-
-@kernel
-def direction(memory: Floats, at: int, tape: Floats, adx: Floats32, plus: Floats32, minus: Floats32, n: int) -> None:
-    """Wilder's ADX, +DI and -DI in 0..100; 0 where nothing has moved."""
-    count = len(adx)
-    high, low = now(tape, on.HIGH, count), now(tape, on.LOW, count)
-    last_high, last_low = before(tape, on.HIGH, count), before(tape, on.LOW, count)
-    ranges, rises, falls = now(tape, on.WORK, count), now(tape, on.WORK + 1, count), now(tape, on.WORK + 2, count)
-    index, spare = now(tape, on.WORK, count), tape[on.WORK + 3 :]
-    true_range(tape, count, ranges)
+@compile_kernel
+def fill_directional_movements(chunk: Floats, count: int, rises: Floats, falls: Floats) -> None:
+    """Fill Wilder's +DM and -DM: the rise of the high, the fall of the low, whichever is larger; the other is 0."""
+    high, low = view_current(chunk, HIGH, count), view_current(chunk, LOW, count)
+    last_high, last_low = view_previous(chunk, HIGH, count), view_previous(chunk, LOW, count)
     for i in range(count):
         up, down = high[i] - last_high[i], last_low[i] - low[i]
         rises[i] = up if up > down and up > 0.0 else 0.0
     for i in range(count):
         up, down = high[i] - last_high[i], last_low[i] - low[i]
         falls[i] = down if down > up and down > 0.0 else 0.0
-    kept = 1.0 - 1.0 / n
-    rise = seeded(memory, at, n - 1.0, 1.0, 1.0, kept, rises, 1.0, spare)
-    fall = seeded(memory, at + EXPONENTIAL_CELLS, n - 1.0, 1.0, 1.0, kept, falls, 1.0, tape[on.WORK + 5 :])
-    span = seeded(memory, at + 2 * EXPONENTIAL_CELLS, n - 1.0, 1.0, 1.0, kept, ranges, 1.0, tape[on.WORK + 7 :])
+
+
+@compile_kernel
+def atr(memory: Floats, cell: int, chunk: Floats, out: Floats32, n: int) -> None:
+    """Fill `out` with Wilder's average of the true range, over the close."""
+    count = len(out)
+    inverse_close, ranges = view_current(chunk, INVERSE_CLOSE, count), view_current(chunk, SCRATCH, count)
+    fill_true_range(chunk, count, ranges)
+    average = smooth_exponentially(memory, cell, n, 1.0 / n, ranges, 1.0, chunk[SCRATCH + 1 :])
+    for i in range(count):
+        out[i] = average[i] * inverse_close[i]
+
+
+@compile_kernel
+def adx(
+    memory: Floats, cell: int, chunk: Floats, adx_out: Floats32, plus_di: Floats32, minus_di: Floats32, n: int
+) -> None:
+    """Fill the columns with Wilder's ADX, +DI and -DI in 0..100; 0 where the price has not moved."""
+    count, decay = len(adx_out), 1.0 - 1.0 / n
+    ranges, index = view_current(chunk, SCRATCH, count), view_current(chunk, SCRATCH, count)
+    rises, falls = view_current(chunk, SCRATCH + 1, count), view_current(chunk, SCRATCH + 2, count)
+    cell_2, cell_3, cell_4 = cell + EXPONENTIAL_CELLS, cell + 2 * EXPONENTIAL_CELLS, cell + 3 * EXPONENTIAL_CELLS
+    fill_true_range(chunk, count, ranges)
+    fill_directional_movements(chunk, count, rises, falls)
+    rise = smooth_from_seed(memory, cell, n - 1.0, 1.0, 1.0, decay, rises, 1.0, chunk[SCRATCH + 3 :])
+    fall = smooth_from_seed(memory, cell_2, n - 1.0, 1.0, 1.0, decay, falls, 1.0, chunk[SCRATCH + 5 :])
+    span = smooth_from_seed(memory, cell_3, n - 1.0, 1.0, 1.0, decay, ranges, 1.0, chunk[SCRATCH + 7 :])
     for i in range(count):
         both = rise[i] + fall[i]
         index[i] = 100.0 * abs(rise[i] - fall[i]) / both if both > 0.0 else 0.0
     for i in range(count):
-        plus[i] = 100.0 * rise[i] / span[i] if span[i] > 0.0 else 0.0
+        plus_di[i] = 100.0 * rise[i] / span[i] if span[i] > 0.0 else 0.0
     for i in range(count):
-        minus[i] = 100.0 * fall[i] / span[i] if span[i] > 0.0 else 0.0
-    average = exponential(memory, at + 3 * EXPONENTIAL_CELLS, n, 1.0 / n, index, float(n), spare)
+        minus_di[i] = 100.0 * fall[i] / span[i] if span[i] > 0.0 else 0.0
+    average = smooth_exponentially(memory, cell_4, n, 1.0 / n, index, float(n), chunk[SCRATCH + 3 :])
     for i in range(count):
-        adx[i] = average[i]
+        adx_out[i] = average[i]
 
 
-@kernel
-def update(plan: Integers, memory: Floats, tape: Floats, out: Floats32, start: int, count: int) -> None:
-    """`out[:, start:start + count]` (F, N) holds the columns of every family of `plan`, whose rows Layout describes."""
+@compile_kernel
+def update(plan: Integers, memory: Floats, chunk: Floats, out: Floats32, start: int, count: int) -> None:
+    """Fill `out[:, start:start + count]` (F, N) with the columns of every row of `plan`, as Layout describes them."""
     for row in range(len(plan)):
-        family, at, column, n = plan[row, 0], plan[row, 1], plan[row, 2], plan[row, 3]
+        kernel, cell, column, n = plan[row, 0], plan[row, 1], plan[row, 2], plan[row, 3]
         first = out[column, start : start + count]
-        if family == STRENGTH:
-            relative_strength(memory, at, tape, first, n)
-        elif family == CONVERGENCE:
+        if kernel == RSI:
+            rsi(memory, cell, chunk, first, n)
+        elif kernel == MACD:
             second = out[column + 1, start : start + count]
             third = out[column + 2, start : start + count]
-            convergence(memory, at, tape, first, second, third, n, plan[row, 4], plan[row, 5])
-        elif family == MOMENTUM:
-            momentum(memory, at, tape, first, n)
-        elif family == STOCHASTIC:
-            stochastic(memory, at, tape, first, n)
-        elif family == TRUE_RANGE:
-            average_range(memory, at, tape, first, n)
-        elif family == DIRECTION:
+            macd(memory, cell, chunk, first, second, third, n, plan[row, 4], plan[row, 5])
+        elif kernel == MOMENTUM:
+            momentum(memory, cell, chunk, first, n)
+        elif kernel == STOCHASTIC:
+            stochastic(memory, cell, chunk, first, n)
+        elif kernel == ATR:
+            atr(memory, cell, chunk, first, n)
+        elif kernel == ADX:
             second = out[column + 1, start : start + count]
             third = out[column + 2, start : start + count]
-            direction(memory, at, tape, first, second, third, n)
+            adx(memory, cell, chunk, first, second, third, n)
 
 
-def families(
-    *,
-    rsi_windows: Sequence[int],
-    macd_windows: Sequence[int],
-    momentum_windows: Sequence[int],
-    stochastic_window: int,
-    trend_window: int,
-) -> tuple[Family, ...]:
-    """The catalogue's entries on momentum and trend. Raises ValueError on a parameter that is not allowed."""
+def list_indicators(params: FeatureParams) -> tuple[Indicator, ...]:
+    """Return the catalogue's entries on momentum and trend."""
     return (
-        *_strength(windows("rsi_windows", rsi_windows)),
-        _convergence(windows("macd_windows", macd_windows)),
-        *_momentum(windows("momentum_windows", momentum_windows)),
-        _stochastic(window("stochastic_window", stochastic_window)),
-        *_trend(window("trend_window", trend_window)),
+        *(_make_rsi(n) for n in params.rsi_windows),
+        _make_macd(params.macd_windows),
+        *(_make_momentum(n) for n in params.momentum_windows),
+        _make_stochastic(params.stochastic_window),
+        *_make_trend(params.trend_window),
     )
 
 
-def _strength(lengths: tuple[int, ...]) -> tuple[Family, ...]:
-    meaning = "TA-Lib's RSI of {} bars, 0..100; 50 where nothing has moved (Wilder 1978)"
-    return tuple(
-        Family(STRENGTH, (n,), (Column(f"rsi_{n}", meaning.format(n), n),), 2 * EXPONENTIAL_CELLS) for n in lengths
-    )
+def _make_rsi(n: int) -> Indicator:
+    meaning = f"TA-Lib's RSI of {n} bars, 0..100; 50 where the price has not changed (Wilder 1978)"
+    return Indicator(RSI, (n,), (Column(f"rsi_{n}", meaning, n),), 2 * EXPONENTIAL_CELLS)
 
 
-def _convergence(lengths: tuple[int, ...]) -> Family:
-    if len(lengths) != 3 or lengths[0] >= lengths[1]:
-        raise ValueError(
-            f"features.macd_windows: got {list(lengths)}; allowed is [fast, slow, signal], fast below slow"
-        )
-    fast, slow, signal = lengths
-    defined = slow + signal - 2
+def _make_macd(windows: Sequence[int]) -> Indicator:
+    fast, slow, signal = windows
+    warm_up_bars = slow + signal - 2
     columns = (
-        Column("macd", f"(EMA {fast} - EMA {slow}) / close, TA-Lib's seeds", slow - 1),
-        Column("macd_signal", f"EMA {signal} of the undivided macd, / close", defined),
-        Column("macd_hist", "macd - macd_signal", defined),
+        Column("macd", f"(EMA {fast} - EMA {slow}) / close, seeded as in TA-Lib", slow - 1),
+        Column("macd_signal", f"EMA {signal} of (EMA {fast} - EMA {slow}), / close", warm_up_bars),
+        Column("macd_hist", "macd - macd_signal", warm_up_bars),
     )
-    return Family(CONVERGENCE, lengths, columns, 3 * EXPONENTIAL_CELLS)
+    return Indicator(MACD, (fast, slow, signal), columns, 3 * EXPONENTIAL_CELLS)
 
 
-def _momentum(lengths: tuple[int, ...]) -> tuple[Family, ...]:
-    meaning = "TA-Lib's MOM, close - close {} bars ago, / close"
-    return tuple(
-        Family(MOMENTUM, (n,), (Column(f"momentum_{n}", meaning.format(n), n),), lag_cells(n)) for n in lengths
-    )
+def _make_momentum(n: int) -> Indicator:
+    column = Column(f"momentum_{n}", f"TA-Lib's MOM of {n} bars / close: (close - close {n} bars ago) / close", n)
+    return Indicator(MOMENTUM, (n,), (column,), count_lag_cells(n))
 
 
-def _stochastic(n: int) -> Family:
+def _make_stochastic(n: int) -> Indicator:
     meaning = f"TA-Lib's STOCHF %K of {n} bars, 0..100; 50 where highest high = lowest low (Lane)"
-    return Family(STOCHASTIC, (n,), (Column(f"stoch_k_{n}", meaning, n - 1),), 2 * window_cells(n))
+    return Indicator(STOCHASTIC, (n,), (Column(f"stoch_k_{n}", meaning, n - 1),), 2 * count_window_cells(n))
 
 
-def _trend(n: int) -> tuple[Family, ...]:
+def _make_trend(n: int) -> tuple[Indicator, ...]:
     columns = (
-        Column(f"adx_{n}", f"TA-Lib's ADX of {n} bars, 0..100; 0 while nothing has moved (Wilder 1978)", 2 * n - 1),
-        Column("plus_di", f"TA-Lib's PLUS_DI of {n} bars, 0..100; 0 while nothing has moved", n),
-        Column("minus_di", f"TA-Lib's MINUS_DI of {n} bars, 0..100; 0 while nothing has moved", n),
+        Column(f"adx_{n}", f"TA-Lib's ADX of {n} bars, 0..100; 0 until the price moves (Wilder 1978)", 2 * n - 1),
+        Column("plus_di", f"TA-Lib's PLUS_DI of {n} bars, 0..100; 0 until the price moves", n),
+        Column("minus_di", f"TA-Lib's MINUS_DI of {n} bars, 0..100; 0 until the price moves", n),
     )
     return (
-        Family(TRUE_RANGE, (n,), (Column(f"atr_{n}", f"TA-Lib's ATR of {n} bars / close", n),), EXPONENTIAL_CELLS),
-        Family(DIRECTION, (n,), columns, 4 * EXPONENTIAL_CELLS),
+        Indicator(ATR, (n,), (Column(f"atr_{n}", f"TA-Lib's ATR of {n} bars / close", n),), EXPONENTIAL_CELLS),
+        Indicator(ADX, (n,), columns, 4 * EXPONENTIAL_CELLS),
     )

@@ -1,6 +1,6 @@
-"""How strongly columns go with moves to come and gone by, and with a target: correlations, ranks, exact functions.
+"""Association of columns with moves (next-bar returns) and with a target: correlations, ranks, correlation ratios.
 
-One column is looked at after the other: besides its arguments no function holds more than twenty vectors of N numbers.
+Columns are measured one after the other: beside its arguments no function holds more than twenty vectors of N numbers.
 """
 
 from typing import NamedTuple
@@ -9,212 +9,232 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from threadpoolctl import threadpool_limits
 
-BARS_AHEAD = 64  # how far a column is compared with the moves to come, bar by bar
-HORIZONS = 2 ** np.arange(7)  # bars, up to BARS_AHEAD, that are also taken together as one move
-WINSOR = [0.001, 0.999]  # quantiles
-FILLED_SHARE = 0.9  # a column that changes in fewer rows than these is judged on the rows where it changes, too
-FEWEST_ROWS = 200  # with fewer, a correlation of 0.3 among the hundreds that are tried is chance
-ROUNDING = 1e-4  # a residual below this share of its column is what float32 rounding left
-BINS, FEWEST_IN_BIN = 100, 20
-TILES_AT_ONCE = 1024  # of BARS_AHEAD rows each: float32 sums no longer than that are added up in float64
+MAX_LAG_BARS = 64  # a column is correlated with the moves of so many bars, one by one
+HORIZONS = 2 ** np.arange(7)  # bars, up to MAX_LAG_BARS, whose moves are also summed to one
+WINSOR_QUANTILES = [0.001, 0.999]
+FILLED_FRACTION = 0.9  # a column that changes in a smaller fraction of rows is also judged on the rows where it changes
+MIN_ROWS = 200  # with fewer, chance alone reaches a correlation of 0.3 among the hundreds that are tried
+ROUNDING = 1e-4  # a residual below this fraction of its column is float32 rounding
+BINS, MIN_ROWS_PER_BIN = 100, 20
+CHUNK_TILES = 1024  # of MAX_LAG_BARS rows each: float32 sums no longer than that are added up in float64
 
 
-class Moves(NamedTuple):
-    """The moves of all bars in one view: as they are or ranked, with their sign or their size alone."""
+class MoveView(NamedTuple):
+    """The moves of all bars in one view: raw or ranked, signed or absolute."""
 
-    own: np.ndarray  # (n,) float64, of each row's bar itself, the last one known
-    plain: np.ndarray  # (N,) float32, winsorised and centred
-    total: np.ndarray  # (N + 1,) float64, the sum of `plain` before each bar
-    spread: "Spread"  # over all rows
-
-
-class Spread(NamedTuple):
-    """The norms of the moves around some rows, less their means."""
-
-    ahead: np.ndarray  # (BARS_AHEAD + horizons,) of each next move, and of the next h together
-    behind: np.ndarray  # (horizons,) of the last h together
+    last: np.ndarray  # (n,) float64, of each row's own bar: the last move that is known at the row
+    centered: np.ndarray  # (N,) float32, winsorized and centered
+    cumulative: np.ndarray  # (N + 1,) float64, the sum of `centered` before each bar
+    norms: "MoveNorms"  # over all rows
 
 
-def surrounded(segment: np.ndarray) -> np.ndarray:
-    """The rows whose segment goes on for BARS_AHEAD bars on both sides."""
-    width = 2 * BARS_AHEAD
+class MoveNorms(NamedTuple):
+    """Norms of the centered moves around some rows."""
+
+    future: np.ndarray  # (MAX_LAG_BARS + horizons,) of each next move, and of the sum of the next h
+    past: np.ndarray  # (horizons,) of the sum of the last h
+
+
+def find_inner_rows(segment: np.ndarray) -> np.ndarray:
+    """Return the rows that have MAX_LAG_BARS bars of their own segment on both sides."""
+    width = 2 * MAX_LAG_BARS
     inside = segment[:-width] == segment[width:] if len(segment) > width else np.zeros(0, dtype=bool)
-    return np.flatnonzero(inside) + BARS_AHEAD
+    return np.flatnonzero(inside) + MAX_LAG_BARS
 
 
-def with_moves(x: np.ndarray, move: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each (4, F): the strongest |correlation| of what is new in a column with moves to come, and with moves gone by.
+def correlate_with_moves(x: np.ndarray, move: np.ndarray, *, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the strongest |correlation| of each column's innovation with future and with past moves, each (4, F).
 
-    The four: Pearson and Spearman, each with the move and with its size. What is new is the residual of x_i on x_{i-1}:
-    a slow signal that is honestly predictive then does not look like a leak, and a centred window shows the one bar
-    that has just entered it. Against moves to come the bar's own move is taken out as well. Compared are each of the
-    next BARS_AHEAD moves, and the next and last 1, 2, 4 … 64 together; over all `rows` and, for a column that seldom
-    changes because something filled it, over those where it does.
+    The four are Pearson and Spearman, each with the move and with its absolute value. The innovation is the residual of
+    x_i on x_{i-1}. A slow signal with real predictive power then does not look like a leak, and a centered window
+    shows the one bar that has just entered it. Before the correlation with future moves, the bar's own move is
+    regressed out as well.
+
+    Compared are each of the next MAX_LAG_BARS moves, and the sums of the next and last 1, 2, 4 … 64. This is done over
+    all `rows`. For a column that seldom changes, because something filled it, also over the rows where it changes.
     """
     future, past = np.zeros((2, 4, x.shape[1]))
     with threadpool_limits(limits=1):  # sums in one order, whatever the machine
-        for v, view in enumerate((_plain, ranked)):
-            sizes = [_seen(view(size), rows) for size in (move, np.abs(move))]
+        for v, view in enumerate((_to_float64, rank_values)):
+            moves = [_make_move_view(view(each), rows) for each in (move, np.abs(move))]
             for column in range(x.shape[1]):
-                pairs = _strongest(view(x[:, column]), sizes, rows)
+                pairs = _find_strongest(view(x[:, column]), moves, rows=rows)
                 future[2 * v : 2 * v + 2, column], past[2 * v : 2 * v + 2, column] = zip(*pairs, strict=True)
     return future, past
 
 
-def with_target(x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
-    """Each (F,), in [0, 1]: |Pearson|, |Spearman|, how far a column determines y, and how far y determines it.
+def measure_target_association(x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+    """Return four measures of association of each column with `y`, each (F,) in [0, 1].
 
-    The last two are correlation ratios of ranks over bins of ranks, corrected for the number of bins: 1 for any exact
-    function (square, sign, class), monotone or not, whatever the tails.
+    They are |Pearson|, |Spearman| and the correlation ratio in both directions: how far the column determines the
+    target, and how far the target determines the column. The ratios are of ranks over bins of ranks, corrected for the
+    number of bins. They are 1 for any exact function (square, sign, class), monotone or not, whatever the tails.
     """
-    target, target_rank = _plain(y), ranked(y)
-    target_unit, target_rank_unit = _unit(target), _unit(target_rank)
-    found = np.zeros((4, x.shape[1]))
+    target, target_rank = _to_float64(y), rank_values(y)
+    target_unit, target_rank_unit = _scale_to_unit(target), _scale_to_unit(target_rank)
+    measured = np.zeros((4, x.shape[1]))
     for column in range(x.shape[1]):
-        values = _plain(x[:, column])
-        rank = ranked(values)
-        found[0, column] = abs(_dot(_unit(values), target_unit))
-        found[1, column] = abs(_dot(_unit(rank), target_rank_unit))
-        found[2, column] = _correlation_ratio(target_rank, rank)
-        found[3, column] = _correlation_ratio(rank, target_rank)
-    return dict(zip(("pearson", "spearman", "determines", "determined"), found, strict=True))
+        values = _to_float64(x[:, column])
+        rank = rank_values(values)
+        measured[0, column] = abs(_dot(_scale_to_unit(values), target_unit))
+        measured[1, column] = abs(_dot(_scale_to_unit(rank), target_rank_unit))
+        measured[2, column] = _correlation_ratio(target_rank, rank)
+        measured[3, column] = _correlation_ratio(rank, target_rank)
+    names = ("pearson", "spearman", "column_determines_target", "target_determines_column")
+    return dict(zip(names, measured, strict=True))
 
 
-def ranked(values: np.ndarray) -> np.ndarray:
-    """(N,) float64 ranks from 1 on; equals share the mean of theirs."""
+def rank_values(values: np.ndarray) -> np.ndarray:
+    """Return (N,) float64 ranks from 1 on; ties share their mean rank.
+
+    >>> rank_values(np.array([3.0, 1.0, 3.0])).tolist()
+    [2.5, 1.0, 2.5]
+    """
     order = np.argsort(values)
     ordered = values[order]
-    first = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))  # of each run of equals
+    first = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))  # of each group of ties
     count = np.diff(first, append=len(values))
     ranks = np.empty(len(values))
     ranks[order] = np.repeat(first + (count + 1) / 2, count)
     return ranks
 
 
-def _plain(values: np.ndarray) -> np.ndarray:
+def _to_float64(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float64)
 
 
-def _seen(moves: np.ndarray, rows: np.ndarray) -> Moves:
-    clipped = _winsorised(moves)
-    plain = (clipped - clipped.mean()).astype(np.float32)
-    total = np.append(0.0, np.cumsum(plain, dtype=np.float64))
-    return Moves(moves[rows - 1], plain, total, _spread(plain, total, rows))
+def _make_move_view(moves: np.ndarray, rows: np.ndarray) -> MoveView:
+    clipped = _winsorize(moves)
+    centered = (clipped - clipped.mean()).astype(np.float32)
+    cumulative = np.append(0.0, np.cumsum(centered, dtype=np.float64))
+    return MoveView(moves[rows - 1], centered, cumulative, _measure_norms(centered, cumulative, rows=rows))
 
 
-def _strongest(values: np.ndarray, sizes: list[Moves], rows: np.ndarray) -> list[tuple[float, float]]:
-    """(future, past) for each size: over all rows or, where the future is stronger there, those where it changes."""
-    found = _correlations(values, sizes, rows)
+def _find_strongest(values: np.ndarray, moves: list[MoveView], *, rows: np.ndarray) -> list[tuple[float, float]]:
+    """Return (future, past) for each view of the moves, from the set of rows with the stronger future correlation.
+
+    The sets are all rows and, for a column that seldom changes, the rows where it changes.
+    """
+    strongest = _correlate(values, moves, rows=rows)
     changed = np.flatnonzero(values[rows] != values[rows - 1])
-    if FEWEST_ROWS <= len(changed) < FILLED_SHARE * len(rows):
-        there = rows[changed]
+    if MIN_ROWS <= len(changed) < FILLED_FRACTION * len(rows):
+        some = rows[changed]
         parts = [
-            Moves(moves.own[changed], moves.plain, moves.total, _spread(moves.plain, moves.total, there))
-            for moves in sizes
+            MoveView(
+                view.last[changed],
+                view.centered,
+                view.cumulative,
+                _measure_norms(view.centered, view.cumulative, rows=some),
+            )
+            for view in moves
         ]
-        found = [max(pair) for pair in zip(found, _correlations(values, parts, there), strict=True)]
-    return found
+        strongest = [max(pair) for pair in zip(strongest, _correlate(values, parts, rows=some), strict=True)]
+    return strongest
 
 
-def _correlations(values: np.ndarray, sizes: list[Moves], rows: np.ndarray) -> list[tuple[float, float]]:
-    """For each size the largest |correlation| of what is new with any move to come, and with any gone by."""
-    now, before = _centred(values[rows]), _centred(values[rows - 1])
-    new = _without(now, before)
-    least = ROUNDING * _dot(now, now) ** 0.5
+def _correlate(values: np.ndarray, moves: list[MoveView], *, rows: np.ndarray) -> list[tuple[float, float]]:
+    """Return for each view the largest |correlation| of the innovation with any future and with any past move."""
+    now, before = _center(values[rows]), _center(values[rows - 1])
+    innovation = _regress_out(now, before)
+    min_norm = ROUNDING * _dot(now, now) ** 0.5
     del now
-    beside_past, found = _at(rows, new, sizes[0].plain, least=least), []
-    for moves in sizes:
-        unforced = _without(new, _without(_centred(moves.own), before))
-        each = _lagged(_at(rows, unforced, moves.plain, least=least), moves.plain, first=0)
-        ahead = np.append(each, _together(each)) / moves.spread.ahead
-        behind = _together(_lagged(beside_past, moves.plain, first=-BARS_AHEAD)[::-1]) / moves.spread.behind
-        found.append((float(np.abs(ahead).max()), float(np.abs(behind).max())))
-    return found
+    for_past, strongest = _scatter_unit(innovation, moves[0].centered, rows=rows, min_norm=min_norm), []
+    for view in moves:
+        residual = _regress_out(innovation, _regress_out(_center(view.last), before))
+        for_future = _scatter_unit(residual, view.centered, rows=rows, min_norm=min_norm)
+        each = _sum_lagged_products(for_future, view.centered, first_lag=0)
+        future = np.append(each, _sum_over_horizons(each)) / view.norms.future
+        lagged = _sum_lagged_products(for_past, view.centered, first_lag=-MAX_LAG_BARS)
+        past = _sum_over_horizons(lagged[::-1]) / view.norms.past
+        strongest.append((float(np.abs(future).max()), float(np.abs(past).max())))
+    return strongest
 
 
-def _at(rows: np.ndarray, residual: np.ndarray, moves: np.ndarray, *, least: float) -> np.ndarray:
-    """(N,) float32: the residual, winsorised, as a unit vector at its rows; 0 elsewhere, and for a norm <= `least`."""
+def _scatter_unit(residual: np.ndarray, moves: np.ndarray, *, rows: np.ndarray, min_norm: float) -> np.ndarray:
+    """Return (N,) float32: the winsorized residual as a unit vector at `rows`, 0 elsewhere and below `min_norm`."""
     everywhere = np.zeros(len(moves), dtype=np.float32)
-    if _dot(residual, residual) ** 0.5 > least:
-        everywhere[rows] = _unit(_winsorised(residual))
+    if _dot(residual, residual) ** 0.5 > min_norm:
+        everywhere[rows] = _scale_to_unit(_winsorize(residual))
     return everywhere
 
 
-def _spread(plain: np.ndarray, total: np.ndarray, rows: np.ndarray) -> Spread:
-    """What products of unit vectors with moves around `rows` are divided by; infinite where all moves are the same."""
-    counts = np.zeros(len(plain), dtype=np.float32)
+def _measure_norms(centered: np.ndarray, cumulative: np.ndarray, *, rows: np.ndarray) -> MoveNorms:
+    """Return the divisors of products of unit vectors with moves around `rows`; infinite where moves are constant."""
+    counts = np.zeros(len(centered), dtype=np.float32)
     counts[rows] = 1.0
-    squares = [[np.square(total[rows + h] - total[rows]).sum() for h in side] for side in (HORIZONS, -HORIZONS)]
-    each = _lagged(counts, np.square(plain), first=0)
-    ahead, behind = (_lagged(counts, plain, first=first) for first in (0, -BARS_AHEAD))
-    return Spread(
-        _norms(np.append(each, squares[0]), np.append(ahead, _together(ahead)), len(rows)),
-        _norms(np.array(squares[1]), _together(behind[::-1]), len(rows)),
+    squares = [
+        [np.square(cumulative[rows + h] - cumulative[rows]).sum() for h in side] for side in (HORIZONS, -HORIZONS)
+    ]
+    each = _sum_lagged_products(counts, np.square(centered), first_lag=0)
+    future, past = (_sum_lagged_products(counts, centered, first_lag=lag) for lag in (0, -MAX_LAG_BARS))
+    return MoveNorms(
+        _take_norms(np.append(each, squares[0]), np.append(future, _sum_over_horizons(future)), count=len(rows)),
+        _take_norms(np.array(squares[1]), _sum_over_horizons(past[::-1]), count=len(rows)),
     )
 
 
-def _norms(square: np.ndarray, total: np.ndarray, count: int) -> np.ndarray:
-    centred = square - total**2 / count
-    return np.where(centred > ROUNDING**2 * square, np.sqrt(np.maximum(centred, 0.0)), np.inf)
+def _take_norms(square: np.ndarray, total: np.ndarray, *, count: int) -> np.ndarray:
+    centered = square - total**2 / count
+    return np.where(centered > ROUNDING**2 * square, np.sqrt(np.maximum(centered, 0.0)), np.inf)
 
 
-def _together(each: np.ndarray) -> np.ndarray:
-    """Sums over the nearest 1, 2, 4 … 64 of what is given for each bar away."""
+def _sum_over_horizons(each: np.ndarray) -> np.ndarray:
+    """Return the sums over the nearest 1, 2, 4 … 64 of the values at each lag."""
     return np.asarray(np.cumsum(each)[HORIZONS - 1])
 
 
-def _lagged(values: np.ndarray, moves: np.ndarray, *, first: int) -> np.ndarray:
-    """(BARS_AHEAD,) float64: Σ_i values_i · moves_{i + first + k} for k = 0, 1 …; both (N,) float32.
+def _sum_lagged_products(values: np.ndarray, moves: np.ndarray, *, first_lag: int) -> np.ndarray:
+    """Return (MAX_LAG_BARS,) float64 Σ_i values_i · moves_{i + first_lag + k} for k = 0, 1 …; both are (N,) float32.
 
-    As matrix products: tile the values (tiles, 64) beside the moves that any of a tile's rows meets (tiles, 128); the
-    products summed over tiles are G, and the sum at distance k is the k-th diagonal of G.
+    This is done by matrix products. The values are tiled, (tiles, 64), beside the moves that any row of a tile needs,
+    (tiles, 128). The products summed over tiles are G, and the sum at lag k is the k-th diagonal of G.
     """
-    tile = BARS_AHEAD
+    tile = MAX_LAG_BARS
     count = -(-len(values) // tile)
-    tiles, met = np.zeros(count * tile, dtype=np.float32), np.zeros((count + 1) * tile, dtype=np.float32)
+    tiles, needed = np.zeros(count * tile, dtype=np.float32), np.zeros((count + 1) * tile, dtype=np.float32)
     tiles[: len(values)] = values
-    shifted = moves[max(first, 0) :]
-    met[max(-first, 0) :][: len(shifted)] = shifted[: len(met) - max(-first, 0)]
-    left, right = tiles.reshape(count, tile), sliding_window_view(met, 2 * tile)[::tile]
+    shifted = moves[max(first_lag, 0) :]
+    needed[max(-first_lag, 0) :][: len(shifted)] = shifted[: len(needed) - max(-first_lag, 0)]
+    left, right = tiles.reshape(count, tile), sliding_window_view(needed, 2 * tile)[::tile]
     products = np.zeros((tile, 2 * tile))
-    for start in range(0, count, TILES_AT_ONCE):
-        block = slice(start, start + TILES_AT_ONCE)
-        products += left[block].T @ np.ascontiguousarray(right[block])
+    for start in range(0, count, CHUNK_TILES):
+        chunk = slice(start, start + CHUNK_TILES)
+        products += left[chunk].T @ np.ascontiguousarray(right[chunk])
     return np.array([np.trace(products, offset=k) for k in range(tile)])
 
 
-def _centred(values: np.ndarray) -> np.ndarray:
+def _center(values: np.ndarray) -> np.ndarray:
     return np.asarray(values - values.mean())
 
 
-def _without(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """`values` less what `known` explains of them linearly; both are centred."""
+def _regress_out(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return the residual of the linear regression of `values` on `known`; both are centered."""
     square = _dot(known, known)
     return values - known * (_dot(known, values) / square) if square > 0 else values
 
 
 def _dot(left: np.ndarray, right: np.ndarray) -> float:
-    """Not `@`, whose threads add in another order on another machine, and wait for each other on a busy one."""
+    """Return the dot product. Not by `@`, whose threads add in another order on another machine."""
     return float(np.einsum("i,i->", left, right))
 
 
-def _winsorised(values: np.ndarray) -> np.ndarray:
-    """`values` without the extremes, so that one crash does not speak for the whole market."""
-    return np.asarray(np.clip(values, *np.quantile(values, WINSOR)))
+def _winsorize(values: np.ndarray) -> np.ndarray:
+    """Return `values` clipped at extreme quantiles, so that one crash does not dominate the correlation."""
+    return np.asarray(np.clip(values, *np.quantile(values, WINSOR_QUANTILES)))
 
 
-def _unit(values: np.ndarray) -> np.ndarray:
-    """The values centred, with norm 1; 0 where all are the same."""
-    centred = _centred(values)
-    norm = _dot(centred, centred) ** 0.5
-    centred /= norm if norm > 0 else 1.0
-    return centred
+def _scale_to_unit(values: np.ndarray) -> np.ndarray:
+    """Return the values centered, with norm 1; 0 where all are the same."""
+    centered = _center(values)
+    norm = _dot(centered, centered) ** 0.5
+    centered /= norm if norm > 0 else 1.0
+    return centered
 
 
 def _correlation_ratio(ranks: np.ndarray, given: np.ndarray) -> float:
-    """√ of the share of the variance of `ranks` that bins of the ranks `given` explain (ε², Kelley 1935)."""
+    """Return √ of the share of the variance of `ranks` that bins of the ranks `given` explain (ε², Kelley 1935)."""
     count = len(ranks)
-    bins = int(np.clip(count // FEWEST_IN_BIN, 1, BINS))
+    bins = int(np.clip(count // MIN_ROWS_PER_BIN, 1, BINS))
     number = ((given - 0.5) * bins / count).astype(np.int64)
     size = np.bincount(number, minlength=bins)
     mean = np.bincount(number, weights=ranks, minlength=bins) / np.maximum(size, 1)

@@ -1,4 +1,4 @@
-"""Guards of features: no column knows what comes after its bar."""
+"""Guards of features: no column depends on bars after its own."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -6,107 +6,121 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.leakage import association
-from pipeline.leakage import cuts as places
-from pipeline.leakage.findings import ROWS_AT_ONCE, Finding, by_column, check_finite, verdict
+from pipeline.leakage import association, cut_times
+from pipeline.leakage.findings import CHUNK_ROWS, Finding, check_finite, make_finding, round_by_column
 
 Recompute = Callable[[pd.DataFrame], tuple[np.ndarray, np.ndarray]]
+
+ROW_SELECTION = "row selection"  # stands for a column's name where the rows themselves differ
 
 
 def truncation(
     bars: pd.DataFrame,
     recompute: Recompute,
-    known: tuple[np.ndarray, np.ndarray],
+    stored: tuple[np.ndarray, np.ndarray],
     columns: Sequence[str],
     *,
     cuts: int,
     seed: int,
 ) -> Finding:
-    """Critical where a feature changes, by a single bit, when the bars after an instant are cut off.
+    """Return a critical finding where a feature changes, by a single bit, when the bars after a cut time are removed.
 
-    `bars` is the clean table; `recompute` answers with the positions of the rows it keeps and their float32 features;
-    `known` are the positions and features that were written, which must be what `bars` give. The instants are random
-    and adversarial, of every kind in `cuts` in turn. The features are computed `cuts` + 1 times: the cost is linear in
-    rows, and never more than one table of features is held beside the known one.
+    `bars` is the clean table. `recompute` returns the positions of the rows that it selects and their float32 features.
+    `stored` are the positions and features on disk, which must equal those recomputed from `bars`. The cut times are
+    random and adversarial, of every kind in `cut_times` in turn. The features are computed `cuts` + 1 times: the cost
+    is linear in rows, and at most one table of features is held beside the stored one.
+
+    Raises:
+        ValueError: the stored features are not float32, or no row ends before the last bar.
     """
     time = bars["open_time"].to_numpy()
-    rows, x = known
+    rows, x = stored
     if x.dtype != np.float32 or not (time[rows] < time.max()).any():
-        raise ValueError(f"truncation: {len(rows)} rows of {x.dtype}; float32 rows that end before the bars are wanted")
-    unlike = {name: _at(row, time) for name, row in _after_cut(bars, recompute, known, time.max(), columns=columns)}
-    instants = _instants(bars, rows, x, cuts=cuts, rng=np.random.default_rng(seed))
+        raise ValueError(
+            f"truncation: got {len(rows)} rows of {x.dtype}; give float32 features, with a row before the last bar"
+        )
     changed: dict[str, dict[str, Any]] = {}
-    for instant in instants:
-        for name, row in _after_cut(bars, recompute, known, instant, columns=columns):
-            if name not in unlike:
-                changed.setdefault(name, {"cut_after_ms": instant, **_at(row, time)})
-    problems = [
-        f"{name} of {_place(at)} is not what its bars give: write it as computed" for name, at in unlike.items()
-    ]
-    problems += [
-        f"{name} of {_place(at)} changes when the bars after {at['cut_after_ms']} are cut off: compute it from bars up "
-        "to its own"
-        for name, at in changed.items()
-    ]
-    fine = f"{len(columns)} columns are what their bars give and stay the same to the bit at {len(instants)} cuts"
-    at_cuts = {"cuts": len(instants), "cut_after_ms": dict(sorted(instants.items()))}
-    return verdict("truncation", problems, fine, {**at_cuts, "changed": changed, "unlike_bars": unlike})
+    differs = _find_differences(bars, recompute, stored, columns=columns, cut_ms=time.max())
+    not_reproduced = {name: _locate_row(row, time) for name, row in differs}
+    drawn = _draw_cut_times(bars, rows, x, cuts=cuts, rng=np.random.default_rng(seed))
+    for cut_ms in drawn:
+        for name, row in _find_differences(bars, recompute, stored, columns=columns, cut_ms=cut_ms):
+            if name not in not_reproduced:
+                changed.setdefault(name, {"cut_after_ms": cut_ms, **_locate_row(row, time)})
+    ok_message = f"{len(columns)} columns are reproduced to the bit from their bars, also at {len(drawn)} cut times"
+    figures = {
+        "cuts": len(drawn),
+        "cut_after_ms": dict(sorted(drawn.items())),
+        "changed": changed,
+        "not_reproduced": not_reproduced,
+    }
+    problems = _describe_differences(not_reproduced, changed)
+    return make_finding("truncation", problems, ok_message=ok_message, figures=figures)
 
 
-def _at(row: int, time: np.ndarray) -> dict[str, int]:
+def _locate_row(row: int, time: np.ndarray) -> dict[str, int]:
     return {"row": row, "time_ms": int(time[row])}
 
 
-def _place(at: dict[str, int]) -> str:
-    return f"the bar at {at['time_ms']} (row {at['row']})"
+def _describe_differences(not_reproduced: dict[str, dict[str, int]], changed: dict[str, dict[str, int]]) -> list[str]:
+    return [
+        f"{name}, bar at {at['time_ms']} (row {at['row']}): not reproduced from the bars; store it as computed"
+        for name, at in not_reproduced.items()
+    ] + [
+        f"{name}, bar at {at['time_ms']} (row {at['row']}): changes when the bars after {at['cut_after_ms']} are "
+        "removed; compute it from bars up to its own"
+        for name, at in changed.items()
+    ]
 
 
-def _instants(
+def _draw_cut_times(
     bars: pd.DataFrame, rows: np.ndarray, x: np.ndarray, *, cuts: int, rng: np.random.Generator
 ) -> dict[int, str]:
-    """Times to cut after, with their kinds, that leave a feature before and a bar after."""
+    """Return times to cut after, with their kinds, that leave a feature before and a bar after."""
     time, segment = bars["open_time"].to_numpy(), bars["segment"].to_numpy()
-    kinds = {**places.of_bars(bars), **places.of_columns(rows, x, segment[rows], columns=cuts, rng=rng)}
-    return places.choose(places.instants(kinds, time, first_ms=int(time[rows].min())), cuts=cuts, rng=rng)
+    of_columns = cut_times.find_column_candidates(rows, x, segment[rows], columns=cuts, rng=rng)
+    candidates = cut_times.find_bar_candidates(bars) | of_columns
+    times = cut_times.select_times(candidates, time, first_ms=int(time[rows].min()))
+    return cut_times.draw_cut_times(times, cuts=cuts, rng=rng)
 
 
-def _after_cut(
+def _find_differences(
     bars: pd.DataFrame,
     recompute: Recompute,
-    known: tuple[np.ndarray, np.ndarray],
-    instant: int,
+    stored: tuple[np.ndarray, np.ndarray],
     *,
     columns: Sequence[str],
+    cut_ms: int,
 ) -> Iterator[tuple[str, int]]:
-    """The columns that differ from the known ones when the bars after `instant` are cut off, each with its first row.
+    """Yield the columns that differ from the stored ones without the bars after `cut_ms`, each with its first row.
 
-    Where the rows themselves differ, only "rows kept".
+    Where the rows themselves differ, yield only ROW_SELECTION.
     """
-    rows, x = known
+    rows, x = stored
     time = bars["open_time"].to_numpy()
-    position, before = np.flatnonzero(time <= instant), np.flatnonzero(time[rows] <= instant)
-    is_first = position[-1] + 1 == len(position)  # then no bar need be copied
-    cut_rows, cut_x = recompute(bars.iloc[: len(position)] if is_first else bars.iloc[position].reset_index(drop=True))
-    wanted, kept = rows[before], position[cut_rows]
-    if not np.array_equal(wanted, kept):
-        yield "rows kept", _first_unlike(wanted, kept)
+    position, before = np.flatnonzero(time <= cut_ms), np.flatnonzero(time[rows] <= cut_ms)
+    is_head = position[-1] + 1 == len(position)  # then no bar need be copied
+    cut_rows, cut_x = recompute(bars.iloc[: len(position)] if is_head else bars.iloc[position].reset_index(drop=True))
+    expected, selected = rows[before], position[cut_rows]
+    if not np.array_equal(expected, selected):
+        yield ROW_SELECTION, _find_first_difference(expected, selected)
         return
-    unlike = np.zeros(len(columns), dtype=bool)
-    for start in range(0, len(before), ROWS_AT_ONCE):
-        block = slice(start, start + ROWS_AT_ONCE)
-        differs = _lines(x, before[block]).view(np.uint32) != cut_x[block].view(np.uint32)
-        for column in np.flatnonzero(differs.any(axis=0) & ~unlike).tolist():
-            unlike[column] = True
-            yield columns[column], int(wanted[start + np.argmax(differs[:, column])])
+    is_reported = np.zeros(len(columns), dtype=bool)
+    for start in range(0, len(before), CHUNK_ROWS):
+        chunk = slice(start, start + CHUNK_ROWS)
+        differs = _take_rows(x, before[chunk]).view(np.uint32) != cut_x[chunk].view(np.uint32)
+        for column in np.flatnonzero(differs.any(axis=0) & ~is_reported).tolist():
+            is_reported[column] = True
+            yield columns[column], int(expected[start + np.argmax(differs[:, column])])
 
 
-def _lines(x: np.ndarray, lines: np.ndarray) -> np.ndarray:
-    """These ascending lines of `x`; not a copy where they stand together."""
-    return x[lines[0] : lines[-1] + 1] if lines[-1] - lines[0] + 1 == len(lines) else x[lines]
+def _take_rows(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return these ascending rows of `x`, without a copy where they are consecutive."""
+    return x[rows[0] : rows[-1] + 1] if rows[-1] - rows[0] + 1 == len(rows) else x[rows]
 
 
-def _first_unlike(left: np.ndarray, right: np.ndarray) -> int:
-    """The first row of either that the other does not have in its place."""
+def _find_first_difference(left: np.ndarray, right: np.ndarray) -> int:
+    """Return the first row of either that the other does not have at the same place."""
     shared = min(len(left), len(right))
     place = int(np.argmax(np.append(left[:shared] != right[:shared], True)))
     return int(min([*left[place : place + 1], *right[place : place + 1]]))
@@ -115,43 +129,55 @@ def _first_unlike(left: np.ndarray, right: np.ndarray) -> int:
 def look_ahead(
     x: np.ndarray, columns: Sequence[str], move: np.ndarray, segment: np.ndarray, *, ratio: float, floor: float
 ) -> Finding:
-    """Critical where what is new in a column goes with moves still to come, nearly as it does with moves gone by.
+    """Return a critical finding where a column's innovation is correlated with future moves as with past ones.
 
-    That is: a correlation with the future (see `association.with_moves`) above `floor` and above `ratio` times the one
-    with the past. A column known in time stays below √R² of the best forecast of one bar, 0.45 where a fifth of the
-    next move's variance can be foreseen. Leaks of a few rows are for `truncation` to find.
+    That is a correlation with the future (see `association.correlate_with_moves`) above `floor`, and above `ratio`
+    times that with the past. A column known in time stays below √R² of the best forecast of one bar: 0.45 where a fifth
+    of the next move's variance is predictable. A leak in few rows is left to `truncation`.
     """
     check_finite(x, columns)
     check_finite(move[:, None], ["move"])
-    rows = association.surrounded(segment)
-    if len(rows) < association.FEWEST_ROWS:
-        message = f"{len(rows)} rows have {association.BARS_AHEAD} bars on both sides, too few to judge: give more bars"
+    rows = association.find_inner_rows(segment)
+    if len(rows) < association.MIN_ROWS:
+        message = (
+            f"{len(rows)} rows have {association.MAX_LAG_BARS} bars on both sides; {association.MIN_ROWS} are needed: "
+            "give more bars"
+        )
         return Finding("look_ahead", "warning", message, {"rows": len(rows)})
-    future, past = association.with_moves(x, move, rows)  # (views, F)
-    strongest = np.argmax(future, axis=0), np.arange(len(columns))
-    ahead, behind = future[strongest], past[strongest]  # (F,)
+    of_future, of_past = association.correlate_with_moves(x, move, rows=rows)  # (views, F)
+    strongest = np.argmax(of_future, axis=0), np.arange(len(columns))
+    future, past = of_future[strongest], of_past[strongest]  # (F,)
     problems = [
-        f"{columns[j]} goes with moves to come (correlation {ahead[j]:.2f}; {behind[j]:.2f} with those gone by): "
+        f"{columns[j]} is correlated with future moves ({future[j]:.2f}; {past[j]:.2f} with past ones): "
         f"compute it from bars up to its own"
-        for j in np.flatnonzero((ahead > floor) & (ahead > ratio * behind)).tolist()
+        for j in np.flatnonzero((future > floor) & (future > ratio * past)).tolist()
     ]
-    figures = {"rows": len(rows), "future": by_column(columns, ahead), "past": by_column(columns, behind)}
-    fine = f"no column goes with moves to come; nearest is {columns[int(ahead.argmax())]}, {ahead.max():.2f} of {floor}"
-    return verdict("look_ahead", problems, fine, figures)
+    figures = {
+        "rows": len(rows),
+        "future_correlation": round_by_column(columns, future),
+        "past_correlation": round_by_column(columns, past),
+    }
+    nearest = columns[int(future.argmax())]
+    ok_message = f"no column is correlated with future moves; the highest is {nearest}, {future.max():.2f} of {floor}"
+    return make_finding("look_ahead", problems, ok_message=ok_message, figures=figures)
 
 
 def feature_target(x: np.ndarray, columns: Sequence[str], y: np.ndarray, target: str, *, threshold: float) -> Finding:
-    """Critical where a column is the `target` in disguise: an association (`association.with_target`) > `threshold`."""
+    """Return a critical finding where a column is nearly a function of the target.
+
+    That is where a measure of `association.measure_target_association` is above `threshold`.
+    """
     check_finite(x, columns)
     check_finite(y[:, None], [target])
-    found = association.with_target(x, y)
-    measures, values = list(found), np.array(list(found.values()))  # (measures, F)
+    measured = association.measure_target_association(x, y)
+    measures, values = list(measured), np.array(list(measured.values()))  # (measures, F)
     strongest, largest = values.argmax(axis=0).tolist(), values.max(axis=0)
     problems = [
-        f"{columns[j]} is {target} in disguise ({measures[strongest[j]]} {largest[j]:.3f}): drop it"
+        f"{columns[j]} contains the target {target} ({measures[strongest[j]]} {largest[j]:.3f}): drop it"
         for j in np.flatnonzero(largest > threshold).tolist()
     ]
-    figures = {"target": target, "rows": len(y), **{name: by_column(columns, found[name]) for name in measures}}
+    figures = {"target": target, "rows": len(y)}
+    figures |= {name: round_by_column(columns, measured[name]) for name in measures}
     nearest = columns[int(largest.argmax())]
-    fine = f"no column is {target} in disguise; nearest is {nearest}, {largest.max():.2f} of {threshold}"
-    return verdict("feature_target", problems, fine, figures)
+    ok_message = f"no column contains the target {target}; the nearest is {nearest}, {largest.max():.2f} of {threshold}"
+    return make_finding("feature_target", problems, ok_message=ok_message, figures=figures)

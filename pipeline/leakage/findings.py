@@ -1,4 +1,4 @@
-"""What a guard has to say, and the error that stops the line. A guard is a function that answers with one `Finding`."""
+"""Findings of guards, and the error that stops the pipeline. A guard is a function that returns one `Finding`."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,17 +6,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-SHOWN = 5  # of many problems
-ROWS_AT_ONCE = 65_536  # bounds the memory that looking at a table of features takes besides it
+MAX_SHOWN = 5  # of many problems
+CHUNK_ROWS = 65_536  # bounds the memory that reading a table of features takes beside it
 
 
 class LeakageError(ValueError):
-    """A guard has found something critical."""
+    """The error of a critical finding."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a guard has to say: what, where, how much and what to do, and the figures behind it (JSON-able)."""
+    """The result of a guard: where the leak is, how large, how to fix it, and the figures behind it (JSON-able)."""
 
     guard: str
     severity: Literal["ok", "warning", "critical"]
@@ -25,29 +25,29 @@ class Finding:
 
 
 def raise_if_critical(findings: Iterable[Finding]) -> None:
-    """Raises LeakageError, naming every critical guard and what it found, if there is any."""
+    """Raise LeakageError, with the name and the message of every critical finding, if there is one."""
     critical = [finding for finding in findings if finding.severity == "critical"]
     if critical:
         raise LeakageError("\n".join(f"{finding.guard}: {finding.message}" for finding in critical))
 
 
-def verdict(guard: str, problems: Sequence[str], fine: str, figures: dict[str, Any]) -> Finding:
-    """Critical if there are problems, with the first of them."""
-    more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-    message = "; ".join([*problems[:SHOWN], *more]) or fine
+def make_finding(guard: str, problems: Sequence[str], *, ok_message: str, figures: dict[str, Any]) -> Finding:
+    """Return a critical finding with the first of the problems; without any, an ok one with `ok_message`."""
+    more = [f"and {len(problems) - MAX_SHOWN} more"] if len(problems) > MAX_SHOWN else []
+    message = "; ".join([*problems[:MAX_SHOWN], *more]) or ok_message
     return Finding(guard, "critical" if problems else "ok", message, figures)
 
 
-def by_column(columns: Sequence[str], values: np.ndarray) -> dict[str, float]:
-    """One rounded figure for each column."""
+def round_by_column(columns: Sequence[str], values: np.ndarray) -> dict[str, float]:
+    """Return one rounded figure for each column."""
     return {name: round(float(value), 4) for name, value in zip(columns, values, strict=True)}
 
 
 def check_finite(values: np.ndarray, columns: Sequence[str]) -> None:
-    """Raises ValueError naming the column and the first row of a value that is not finite; `values` is (N, columns)."""
+    """Raise ValueError, with the column and row of the first, where (N, columns) `values` are not finite."""
     count, first = 0, None  # first: its row and column
-    for start in range(0, len(values), ROWS_AT_ONCE):
-        bad = ~np.isfinite(values[start : start + ROWS_AT_ONCE])
+    for start in range(0, len(values), CHUNK_ROWS):
+        bad = ~np.isfinite(values[start : start + CHUNK_ROWS])
         count += int(np.count_nonzero(bad))
         if first is None and bad.any():
             row, column = np.argwhere(bad)[0].tolist()

@@ -1,4 +1,4 @@
-"""Guards of labels: nothing after `label_end` has a say in a label, and nothing up to its own bar is what came true."""
+"""Guards of labels: a label reads no bar after its `label_end`, and is known only after its own bar."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -6,128 +6,141 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.leakage import cuts as places
-from pipeline.leakage.findings import Finding, verdict
+from pipeline.leakage import cut_times
+from pipeline.leakage.findings import Finding, make_finding
 
 Relabel = Callable[[pd.DataFrame], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 PRICES = ["open", "high", "low", "close"]
 AMOUNTS = ["volume", "quote_volume", "trades", "taker_buy_base", "taker_buy_quote"]
-JOLT = 0.3  # standard deviation of the log factor that an altered bar's prices are scaled by
+PRICE_LOG_SD = 0.3  # standard deviation of the log factor that scales the prices of an altered bar
 
 
 def label_end(bars: pd.DataFrame, relabel: Relabel, target: str, *, cuts: int, seed: int) -> Finding:
-    """Critical where a label changes, by a single bit, when bars after its `label_end` are altered.
+    """Return a critical finding where a label changes, by a single bit, when bars after its `label_end` are altered.
 
-    `bars` is the clean table; `relabel` answers with the ascending positions of the rows that have a label, their y,
-    and their label_end in ms. Rows whose label_end is not after an instant must keep both, and none may vanish or
+    `bars` is the clean table. `relabel` returns the ascending positions of the rows that have a label, their y, and
+    their label_end in ms. Rows whose label_end is not after a cut time must keep both, and none may disappear or
     appear. The labels are computed `cuts` times more, on as many bars of the same times: the cost is linear in rows.
+
+    Raises:
+        ValueError: no label ends before the last bar.
     """
     time, rng = bars["open_time"].to_numpy(), np.random.default_rng(seed)
-    known = relabel(bars)  # positions, y, label_end
-    ends = known[2][known[2] < time.max()]
+    original = relabel(bars)  # positions, y, label_end
+    ends = original[2][original[2] < time.max()]
     if not len(ends):
         raise ValueError(
-            f"label_end: of {target} none of {len(known[0])} labels ends before the last bar: give more bars"
+            f"label_end: of {target} none of {len(original[0])} labels ends before the last bar: give more bars"
         )
-    kinds = places.instants(places.of_bars(bars), time, first_ms=int(ends.min()))
-    instants = places.choose({"label_end": ends, **kinds}, cuts=cuts, rng=rng)
-    jolt, changes = jolted(bars, rng=rng), list[dict[str, Any]]()
-    for instant in instants:
-        altered = relabel(_spliced(bars, jolt, time > instant))
+    times = cut_times.select_times(cut_times.find_bar_candidates(bars), time, first_ms=int(ends.min()))
+    drawn = cut_times.draw_cut_times({"label_end": ends, **times}, cuts=cuts, rng=rng)
+    others, changes = perturb_bars(bars, rng=rng), list[dict[str, Any]]()
+    for cut_ms in drawn:
+        altered = relabel(_replace_later_bars(bars, others, time > cut_ms))
         changes += [
-            {"altered_after_ms": instant, "what": what, "rows": len(rows), "row": int(rows[0])}
-            for what, rows in _changes(known, altered, instant=instant, bars=len(bars))
+            {"altered_after_ms": cut_ms, "change": change, "rows": len(rows), "first_row": int(rows[0])}
+            for change, rows in _find_changes(original, altered, cut_ms=cut_ms, bars=len(bars))
         ]
     figures = {
         "target": target,
-        "rows": len(known[0]),
-        "cuts": len(instants),
-        "altered_after_ms": dict(sorted(instants.items())),
-        "changed": changes,
+        "rows": len(original[0]),
+        "cuts": len(drawn),
+        "altered_after_ms": dict(sorted(drawn.items())),
+        "changes": changes,
     }
-    fine = f"{target}: no label changes at {len(instants)} instants when the bars after its label_end are altered"
-    return verdict("label_end", list(_problems(target, changes, time)), fine, figures)
+    ok_message = f"{target}: no label changes at {len(drawn)} cut times when the bars after its label_end are altered"
+    problems = list(_describe_changes(target, changes, time=time))
+    return make_finding("label_end", problems, ok_message=ok_message, figures=figures)
 
 
-def _problems(target: str, changes: list[dict[str, Any]], time: np.ndarray) -> Iterator[str]:
-    """One for each kind of change, with the first place where it was seen."""
-    for what in dict.fromkeys(change["what"] for change in changes):
-        alike = [change for change in changes if change["what"] == what]
-        first, row = alike[0], alike[0]["row"]
+def _describe_changes(target: str, changes: list[dict[str, Any]], *, time: np.ndarray) -> Iterator[str]:
+    """Yield one message for each kind of change, with the first place where it was seen."""
+    for change in dict.fromkeys(each["change"] for each in changes):
+        alike = [each for each in changes if each["change"] == change]
+        first, row = alike[0], alike[0]["first_row"]
         yield (
-            f"{target} {what} when the bars after {first['altered_after_ms']} are altered, in {first['rows']} rows "
-            f"whose label_end is not after it, first row {row} at {time[row]}, and so at {len(alike)} instants: "
-            "let label_end be the last bar that the label reads"
+            f"{target}: {change} when the bars after {first['altered_after_ms']} are altered, in {first['rows']} rows "
+            f"whose label_end is not later, first row {row} at {time[row]}; seen at {len(alike)} cut times: "
+            "set label_end to the last bar that the label reads"
         )
 
 
-def jolted(bars: pd.DataFrame, *, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Other prices and amounts for every bar: its prices scaled by one factor, and amounts by it and exchanged.
+def perturb_bars(bars: pd.DataFrame, *, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Return other prices and amounts, each (N,): prices scaled by one factor a bar, amounts by it and permuted.
 
-    High and low go on bounding open and close, and parts stay below their totals.
+    High and low still bound open and close, and parts stay below their totals.
     """
-    factor, exchanged = np.exp(rng.normal(0.0, JOLT, len(bars))), rng.permutation(len(bars))
+    factor, permutation = np.exp(rng.normal(0.0, PRICE_LOG_SD, len(bars))), rng.permutation(len(bars))
     prices = {name: bars[name].to_numpy() * factor for name in PRICES if name in bars}
-    return prices | {name: bars[name].to_numpy()[exchanged] * factor for name in AMOUNTS if name in bars}
+    return prices | {name: bars[name].to_numpy()[permutation] * factor for name in AMOUNTS if name in bars}
 
 
-def _spliced(bars: pd.DataFrame, jolt: dict[str, np.ndarray], is_later: np.ndarray) -> pd.DataFrame:
-    """The bars, and other ones of the same times where `is_later`."""
-    columns = {name: np.where(is_later, values, bars[name].to_numpy()) for name, values in jolt.items()}
+def _replace_later_bars(bars: pd.DataFrame, others: dict[str, np.ndarray], is_later: np.ndarray) -> pd.DataFrame:
+    """Return the bars, with the values of `others` where `is_later`."""
+    columns = {name: np.where(is_later, values, bars[name].to_numpy()) for name, values in others.items()}
     return bars.assign(**{name: values.astype(bars[name].to_numpy().dtype) for name, values in columns.items()})
 
 
-def _changes(
-    known: tuple[np.ndarray, ...], altered: tuple[np.ndarray, ...], *, instant: int, bars: int
+def _find_changes(
+    original: tuple[np.ndarray, ...], altered: tuple[np.ndarray, ...], *, cut_ms: int, bars: int
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """What differs among the labels that end by `instant`, and the rows that do."""
-    before, after = (positions[end <= instant] for positions, _, end in (known, altered))
-    in_known, in_altered = _marked(known[0], bars), _marked(altered[0], bars)
+    """Yield each kind of difference among the labels that end by `cut_ms`, with its rows."""
+    before, after = (positions[end <= cut_ms] for positions, _, end in (original, altered))
+    in_original, in_altered = _mark_positions(original[0], bars), _mark_positions(altered[0], bars)
     if not in_altered[before].all():
-        yield "vanishes", before[~in_altered[before]]
-    if not in_known[after].all():
-        yield "appears", after[~in_known[after]]
-    kept = before[in_altered[before]]
-    is_kept = _marked(kept, bars)
-    for what, part in (("has another y", 1), ("has another label_end", 2)):
-        was, now = (_bits(table[part][is_kept[table[0]]]) for table in (known, altered))
+        yield "a label disappears", before[~in_altered[before]]
+    if not in_original[after].all():
+        yield "a label appears", after[~in_original[after]]
+    common = before[in_altered[before]]
+    is_common = _mark_positions(common, bars)
+    for change, part in (("y changes", 1), ("label_end changes", 2)):
+        was, now = (_view_bits(table[part][is_common[table[0]]]) for table in (original, altered))
         if (was != now).any():
-            yield what, kept[was != now]
+            yield change, common[was != now]
 
 
-def _marked(positions: np.ndarray, bars: int) -> np.ndarray:
-    """(bars,) whether each is one of the positions."""
+def _mark_positions(positions: np.ndarray, bars: int) -> np.ndarray:
+    """Return (bars,) whether each is one of the positions."""
     marked = np.zeros(bars, dtype=bool)
     marked[positions] = True
     return marked
 
 
-def _bits(values: np.ndarray) -> np.ndarray:
+def _view_bits(values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")
 
 
 def known_at(bars: pd.DataFrame, positions: np.ndarray, label_end_ms: np.ndarray, move: np.ndarray) -> Finding:
-    """Critical where a label ends by its row's own bar or outside its segment, or a move is not that of the next bar.
+    """Return a critical finding where a label ends by its own bar or outside its segment, or a move is wrong.
 
-    `positions` are the rows of the clean table `bars` that have the (n,) labels; a move is close[i+1]/close[i] - 1,
-    to the bit.
+    `positions` are the rows of the clean table `bars` that have the (n,) labels. A move must equal
+    close[i+1]/close[i] - 1 to the bit.
     """
     time, segment, close = (bars[name].to_numpy() for name in ("open_time", "segment", "close"))
-    last = np.append(np.flatnonzero(np.diff(segment)), len(bars) - 1)  # of each run of bars
+    last = np.append(np.flatnonzero(np.diff(segment)), len(bars) - 1)  # of each segment
     end = last[np.searchsorted(last, positions)]
     following = np.minimum(positions + 1, len(bars) - 1)
     wrong = {
-        "labels end by the bar they belong to: a label is known after its row": label_end_ms <= time[positions],
-        "labels end outside their segment: drop such rows": label_end_ms > time[end],
-        "rows have no next bar in their segment: drop them": positions >= end,
-        "moves are not close[i+1]/close[i] - 1 of the bars": (close[following] / close[positions] - 1 != move)
-        & (positions < end),
+        "labels_ended_by_own_bar": (
+            "labels end by their own bar: a label is known after its row",
+            label_end_ms <= time[positions],
+        ),
+        "labels_outside_segment": ("labels end outside their segment: drop such rows", label_end_ms > time[end]),
+        "rows_without_next_bar": ("rows have no next bar in their segment: drop them", positions >= end),
+        "wrong_moves": (
+            "moves are not close[i+1]/close[i] - 1 of the bars",
+            (close[following] / close[positions] - 1 != move) & (positions < end),
+        ),
     }
     problems = [
         f"{np.count_nonzero(is_wrong)} {what} (first row {positions[is_wrong][0]} at {time[positions[is_wrong][0]]})"
-        for what, is_wrong in wrong.items()
+        for what, is_wrong in wrong.values()
         if is_wrong.any()
     ]
-    figures = {"rows": len(positions), **{what.split(":")[0]: int(bad.sum()) for what, bad in wrong.items()}}
-    return verdict("known_at", problems, f"{len(positions)} labels end after their bar, within its segment", figures)
+    return make_finding(
+        "known_at",
+        problems,
+        ok_message=f"{len(positions)} labels end after their bar, within its segment",
+        figures={"rows": len(positions), **{name: int(is_wrong.sum()) for name, (_, is_wrong) in wrong.items()}},
+    )

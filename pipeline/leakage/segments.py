@@ -1,44 +1,72 @@
-"""Guards of segments: nothing reaches over a hole or into another symbol."""
+"""Guards of segments: nothing crosses a gap in time or the border of a symbol."""
 
 import numpy as np
 import pandas as pd
 
-from pipeline.leakage.findings import SHOWN, Finding, verdict
+from pipeline.leakage.findings import MAX_SHOWN, Finding, make_finding
 
 
 def segments(
     time: np.ndarray, label_end: np.ndarray, segment: np.ndarray, *, bars: pd.DataFrame, bar_ms: int, warm_up_bars: int
 ) -> Finding:
-    """Critical where a bar, a row, a label or a warm-up reaches over a hole or into another symbol.
+    """Return a critical finding where a bar, a row, a label or a warm-up crosses a gap or the border of a symbol.
 
-    `bars` is the clean table (open_time, segment); the other arrays are the rows that have features and a label, which
-    need not be all: a flat market has no volatility to scale a label by.
+    `bars` is the clean table (open_time, segment). The other arrays are the rows that have features and a label. These
+    may skip bars: a market without volatility has no scale for a label.
+
+    Raises:
+        ValueError: rows belong to segments that the bars do not have.
     """
     extent = bars.groupby("segment")["open_time"].agg(["min", "max"])
     if missing := sorted(set(segment.tolist()) - set(extent.index)):
-        raise ValueError(f"segments: rows stand in segments {missing[:SHOWN]} that the bars do not have; relabel them")
+        raise ValueError(
+            f"segments: rows belong to segments {missing[:MAX_SHOWN]} that the bars do not have; rerun the stage label"
+        )
     first, last = (extent.loc[segment, side].to_numpy() for side in ("min", "max"))
     step, bar_step = np.diff(time), np.diff(bars["open_time"])
     wrong = {
-        "bars do not follow the one before": _misplaced(bars["segment"].to_numpy(), bar_step == bar_ms),
-        "rows are out of order or off the grid": _misplaced(segment, (step > 0) & (step % bar_ms == 0)),
-        "labels end outside their segment": np.flatnonzero((label_end > last) | (label_end < time)),
-        "rows use bars before their segment": np.flatnonzero(time < first + warm_up_bars * bar_ms),
+        "gaps_within_segments": (
+            "bars do not follow the bar before them",
+            _find_breaks(bars["segment"].to_numpy(), bar_step == bar_ms),
+        ),
+        "misplaced_rows": (
+            "rows are out of order or off the grid of bars",
+            _find_breaks(segment, (step > 0) & (step % bar_ms == 0)),
+        ),
+        "labels_outside_segment": (
+            "labels end outside their segment",
+            np.flatnonzero((label_end > last) | (label_end < time)),
+        ),
+        "warm_ups_outside_segment": (
+            "rows use bars before their segment",
+            np.flatnonzero(time < first + warm_up_bars * bar_ms),
+        ),
     }
-    problems = [f"{len(rows)} {what}, first row {rows[0]}: cut at holes" for what, rows in wrong.items() if rows.size]
-    figures = {"segments": len(extent), "rows": len(time), **{what: len(rows) for what, rows in wrong.items()}}
-    return verdict("segments", problems, f"nothing crosses a border of {len(extent)} segments", figures)
+    problems = [f"{len(rows)} {what}, first row {rows[0]}: split at gaps" for what, rows in wrong.values() if rows.size]
+    counts = {name: len(rows) for name, (_, rows) in wrong.items()}
+    return make_finding(
+        "segments",
+        problems,
+        ok_message=f"nothing crosses a border of {len(extent)} segments",
+        figures={"segments": len(extent), "rows": len(time), **counts},
+    )
 
 
-def windows(time: np.ndarray, segment: np.ndarray, run: np.ndarray, *, bar_ms: int) -> Finding:
-    """Critical where a run, within which any window may be cut, is not of consecutive bars of one segment."""
-    broken = _misplaced(run, (np.diff(time) == bar_ms) & (np.diff(segment) == 0))
-    problems = [f"windows cross a hole or a border at row {row}: begin a run there" for row in broken]
-    figures = {"runs": len(np.unique(run)), "rows": len(time), "broken": len(broken)}
-    return verdict("segments", problems, "every run is of consecutive bars of one segment", figures)
+def check_window_runs(time: np.ndarray, segment: np.ndarray, run: np.ndarray, *, bar_ms: int) -> Finding:
+    """Return a critical finding where a run, from which windows are taken, is not of consecutive bars of one segment.
+
+    `time`, `segment` and `run`, the number of each row's run, are (N,).
+    """
+    broken = _find_breaks(run, (np.diff(time) == bar_ms) & (np.diff(segment) == 0))
+    return make_finding(
+        "segments",
+        [f"windows cross a gap or a border at row {row}: begin a new run there" for row in broken],
+        ok_message="every run is of consecutive bars of one segment",
+        figures={"runs": len(np.unique(run)), "rows": len(time), "broken_runs": len(broken)},
+    )
 
 
-def _misplaced(part: np.ndarray, is_next: np.ndarray) -> np.ndarray:
-    """The rows that neither are next to the row before them, in its part, nor begin a part never seen before."""
+def _find_breaks(part: np.ndarray, is_next: np.ndarray) -> np.ndarray:
+    """Return the rows that neither follow the row before them, in its part, nor begin a part that is new."""
     begins = ~pd.Series(part).duplicated().to_numpy()
     return np.flatnonzero(~begins[1:] & ~((np.diff(part) == 0) & is_next)) + 1

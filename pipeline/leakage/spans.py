@@ -1,14 +1,18 @@
-"""Spans of time [time, label_end] of rows, and which of them meet others."""
+"""Spans [time, label_end] of rows, and which of them overlap."""
 
 import numpy as np
 
 
-def meets(
-    time: np.ndarray, label_end: np.ndarray, *, rows: np.ndarray, others: np.ndarray, reach_ms: int
+def overlaps(
+    time: np.ndarray, label_end: np.ndarray, *, rows: np.ndarray, others: np.ndarray, extension_ms: int
 ) -> np.ndarray:
-    """(rows,) whether a row's span meets the span of any of `others`, prolonged by `reach_ms`.
+    """Return (rows,) whether a row's span overlaps that of any of `others`, whose ends are moved by `extension_ms`.
 
-    Spans are compared with each other and not with groups, so this owes nothing to the way that folds were cut.
+    Spans are compared with each other and not with groups: the check does not depend on how the folds were made.
+
+    >>> time, label_end = np.array([0, 5, 9]), np.array([2, 7, 11])
+    >>> overlaps(time, label_end, rows=np.array([0, 2]), others=np.array([1]), extension_ms=2).tolist()
+    [False, True]
     """
     starts, ends = time[others], label_end[others]
     if (starts[1:] < starts[:-1]).any():
@@ -16,4 +20,4 @@ def meets(
         starts, ends = starts[order], ends[order]
     latest = np.maximum.accumulate(ends)  # of all spans that begin no later
     begun = np.searchsorted(starts, label_end[rows], side="right")
-    return np.asarray((begun > 0) & (latest[begun - 1] + reach_ms >= time[rows]))
+    return np.asarray((begun > 0) & (latest[begun - 1] + extension_ms >= time[rows]))

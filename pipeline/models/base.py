@@ -1,4 +1,4 @@
-"""The promise that every model keeps, whatever its family, and how a block of params becomes one."""
+"""The interface that every model keeps, whatever its family, and how a block of params becomes a model."""
 
 import importlib
 import inspect
@@ -14,14 +14,14 @@ import numpy as np
 from pipeline.samples import Samples
 
 MODELS = Path(__file__).parent
-HISTORY = ("round", "train", "valid")  # what every entry of a fit's history tells
-ROWS_AT_ONCE = 4096  # that are answered together; it bounds memory, and the last bits of an answer depend on it
-BLOCK_KEYS = ("dataset", "target", "family", "plugin", "build")
+HISTORY = ("round", "train_loss", "valid_loss")  # the fields of every entry of a fit's history
+BATCH_ROWS = 4096  # rows predicted at once; it bounds memory, and the last bits of a prediction depend on it
+BLOCK_KEYS = ("dataset", "target", "plugin", "hyperparameters")
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What goes in and what comes out: the columns of `x` in order, and the names of what is answered."""
+    """The columns of `x` in order, and the names of the outputs."""
 
     columns: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -32,19 +32,19 @@ class Shape:
         return len(self.outputs) > 1
 
 
-def score_of(answer: np.ndarray, outputs: tuple[str, ...]) -> np.ndarray:
-    """What trading uses, (B,) in [-1, 1], from the answer (B, len(outputs)) of a model or of its ONNX graph.
+def to_score(prediction: np.ndarray, outputs: tuple[str, ...]) -> np.ndarray:
+    """Return the score that is traded, (B,) in [-1, 1], of a prediction (B, len(outputs)).
 
-    A return, in units of volatility, and a position stand for themselves, a trend in [0, 1] is centred, and classes,
-    which are named from the lowest to the highest, count P(highest) - P(lowest).
+    A return, in units of volatility, and a position are scores themselves; a trend in [0, 1] is centered; classes,
+    which are ordered from the lowest to the highest, give P(highest) - P(lowest).
     """
     score: np.ndarray
     if len(outputs) > 1:
-        score = answer[:, -1] - answer[:, 0]
+        score = prediction[:, -1] - prediction[:, 0]
     elif outputs in (("return",), ("position",)):
-        score = answer[:, 0]
+        score = prediction[:, 0]
     elif outputs == ("trend",):
-        score = 2 * answer[:, 0] - 1
+        score = 2 * prediction[:, 0] - 1
     else:
         raise ValueError(
             f"outputs {outputs} have no score; known: ('return',), ('position',), ('trend',) or two and more classes"
@@ -53,71 +53,83 @@ def score_of(answer: np.ndarray, outputs: tuple[str, ...]) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Bench:
-    """Where a long fit may leave what it needs to go on after an interruption, and tell how it goes."""
+class FitFiles:
+    """The files of one long fit: its checkpoints, and the live metrics that it shares with the model's other fits."""
 
-    folder: Path  # of checkpoints, shared by the fits of a model
-    metrics: Path  # a CSV that every fit adds its epochs to
+    checkpoints: Path  # a folder, shared by the fits of a model
+    metrics: Path  # a CSV to which every fit appends its epochs
     name: str  # of the fit, as a file name
     labels: Mapping[str, object]  # of the fit, the first columns of its lines in the CSV
 
 
 @dataclass(kw_only=True, eq=False)
 class Model(ABC):
-    """What every model promises. One fitted model = one ONNX graph with the same answers.
+    """The interface of all models. One fitted model = one ONNX graph with the same predictions.
 
-    A plugin is a dataclass: its init fields are its tunables, none with a default, so that params give them all.
+    A plugin is a dataclass: its init fields are its hyperparameters, none with a default: params give all of them.
     """
 
-    tells: ClassVar[tuple[str, ...]] = HISTORY  # what an entry of the history may tell; a family adds its own
+    history_fields: ClassVar[tuple[str, ...]] = HISTORY  # of a history's entries; a family may add some
 
     shape: Shape
     seed: int
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The names of the answer's columns, such as ("return",) or ("down", "flat", "up")."""
+        """The names of a prediction's columns, such as ("return",) or ("down", "flat", "up")."""
         return self.shape.outputs
 
     @property
     def input_columns(self) -> tuple[str, ...]:
-        """The names of what an input holds, in order: the columns, and what a family adds of its own."""
+        """The names of an input's columns, in order: those of `x`, and those that a family adds."""
         return self.shape.columns
 
     @property
-    def reach_bars(self) -> int:
-        """How many bars before its own row an input reads: none, but where a family sees windows."""
+    def lookback_bars(self) -> int:
+        """The number of bars before its own row that an input reads; 0 unless a family sees windows."""
         return 0
 
     @property
-    def fits_alone(self) -> bool:
-        """Whether one fit must follow another, as on a GPU that they would share."""
+    def needs_sequential_fits(self) -> bool:
+        """Whether fits must run one after another, as on a GPU that they would share."""
         return False
+
+    @property
+    @abstractmethod
+    def standardization(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The (mean, scale), each (F,), that inputs are standardized by; None where nothing is standardized.
+
+        Abstract on purpose: a family that forgot it would pass the guard `normalization` unchecked.
+        """
+
+    @property
+    def fit_report(self) -> dict[str, Any]:
+        """Facts about the last fit beside its history, JSON-able; empty by default."""
+        return {}
 
     @abstractmethod
     def fit(
-        self, samples: Samples, train: np.ndarray, valid: np.ndarray, *, bench: Bench | None = None
+        self, samples: Samples, train: np.ndarray, valid: np.ndarray, *, files: FitFiles | None = None
     ) -> list[dict[str, float]]:
-        """The model has learnt from `train` and stopped by `valid`, both row indices; no other row matters.
+        """Fit on the rows `train`, stop early by the rows `valid`, and return the history; no other row matters.
 
-        With a `bench`, a fit that takes long goes on from where it was interrupted; what it learns is the same.
-        Returns the history, one entry a round or epoch, of what `tells` names, with the loss on both parts:
-        {"round": 1, "train": 0.7, "valid": 0.8}.
+        With `files`, a long fit resumes where it was interrupted, with the same result. The history has one entry for
+        each round or epoch, of `history_fields`: {"round": 1, "train_loss": 0.7, "valid_loss": 0.8}.
         """
 
     def inputs(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
-        """What the model is fed for these rows, float32: (B, F) here, (B, T, F) where a family sees windows."""
+        """Return the inputs of these rows, float32: (B, F) here, (B, T, F) where a family sees windows."""
         self.check_columns(samples)
         x: np.ndarray = samples.x[rows]
         return x
 
     def check_columns(self, samples: Samples) -> None:
-        """Raises ValueError where `samples` have other columns than the model, or in another order."""
+        """Raise ValueError where `samples` have other columns than the model, or another order."""
         if samples.columns != self.shape.columns:
             raise ValueError(f"model of columns {self.shape.columns} got samples of columns {samples.columns}")
 
     def check_fit(self, samples: Samples, train: np.ndarray, valid: np.ndarray) -> None:
-        """Raises ValueError where `train` are no rows to learn from, or `valid` none to stop by."""
+        """Raise ValueError where nothing can be learned from `train`, or `valid` cannot stop a fit."""
         self.check_columns(samples)
         for name, rows in (("train", train), ("valid", valid)):
             self._check_rows(samples, rows, name=name)
@@ -125,9 +137,9 @@ class Model(ABC):
     def _check_rows(self, samples: Samples, rows: np.ndarray, *, name: str) -> None:
         y = samples.y[rows]
         if not len(rows):
-            raise ValueError(f"{name} has no rows; a fit needs some to learn from and some to stop by")
+            raise ValueError(f"{name} has no rows; a fit needs train rows to learn from and valid rows to stop by")
         if not np.isfinite(samples.x[rows]).all() or not np.isfinite(y).all():
-            raise ValueError(f"{name} holds values that are not finite; drop such rows where they are born")
+            raise ValueError(f"{name} holds values that are not finite; drop such rows where they arise")
         if self.shape.is_classification and not (
             np.issubdtype(y.dtype, np.integer) and y.min() >= 0 and y.max() < len(self.outputs)
         ):
@@ -137,62 +149,35 @@ class Model(ABC):
 
     @abstractmethod
     def predict(self, inputs: np.ndarray) -> np.ndarray:
-        """The answer (B, len(outputs)): a value, or one probability for each class, which sum to one."""
+        """Return the prediction (B, len(outputs)): a value, or one probability for each class, with sum 1."""
 
-    def answer(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
-        """The answer (B, len(outputs)) for these rows, however many."""
+    def predict_rows(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
+        """Return the prediction (B, len(outputs)) for these rows, however many."""
         return self.predict(self.inputs(samples, rows))
 
     def score(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
-        """What trading uses, (B,) in [-1, 1]."""
-        return score_of(self.answer(samples, rows), self.outputs)
+        """Return the score of these rows that is traded, (B,) in [-1, 1]."""
+        return to_score(self.predict_rows(samples, rows), self.outputs)
 
-    @abstractmethod
-    def standardisation(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """The (mean, scale), each (F,), that the model standardises with; None where it standardises nothing.
-
-        Every family says so itself: one that forgot would else pass the guard `normalization` unseen.
-        """
-
-    def importances(self) -> dict[str, dict[str, float]] | None:
-        """How much each column counts, by kind of importance: {"gain": {"rsi_14": 3.2}}; None where undefined."""
+    def measure_importances(self) -> dict[str, dict[str, float]] | None:
+        """Return the importance of each column, by kind: {"gain": {"rsi_14": 3.2}}; None where it is undefined."""
         return None
 
-    def diagnosis(self) -> dict[str, Any]:
-        """What the last fit says of itself, JSON-able; nothing where there is nothing to say."""
-        return {}
+    def evaluate(self, samples: Samples, rows: np.ndarray) -> dict[str, Any]:
+        """Return how well the model's own forecasts, such as a value at risk, hold on unseen rows; JSON-able.
 
-    def examined(self, samples: Samples, rows: np.ndarray) -> dict[str, Any]:
-        """What a fitted model's own forecasts are worth on rows that it has not seen; nothing where it makes none.
-
-        JSON-able; its numbers are told among the metrics, medians over the fits.
+        Numbers among them become metrics, as medians over the fits; empty where a model makes no such forecast.
         """
         return {}
-
-    def hard_inputs(self, inputs: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
-        """Inputs, made from ordinary ones, on which deployments go wrong: zeros of both signs and tiny numbers.
-
-        A family adds its own: the places where it decides, and the extremes that it defines.
-        """
-        tiny = np.finfo(np.float32)
-        odd = np.array([0.0, -0.0, tiny.tiny, -tiny.tiny, tiny.smallest_subnormal], dtype=np.float32)
-        constant = np.broadcast_to(odd.reshape(-1, *[1] * (inputs.ndim - 1)), (len(odd), *inputs.shape[1:]))
-        some = inputs[rng.integers(len(inputs), size=min(len(inputs), 256))]
-        sprinkled = np.where(rng.random(some.shape) < 0.2, rng.choice(odd, size=some.shape), some)
-        return np.concatenate([constant, sprinkled])
-
-    def flipped(self, inputs: np.ndarray, file: Path) -> np.ndarray:
-        """How many discrete decisions the ONNX graph in `file` takes otherwise, (B,) int64; none where none exist."""
-        return np.zeros(len(inputs), dtype=np.int64)
 
     def save(self, folder: Path) -> None:
-        """`folder` holds all that `load` needs; the same fit gives the same bytes."""
+        """Write to `folder` all that `load` needs; the same fit gives the same bytes."""
         folder.mkdir(parents=True, exist_ok=True)
         family, plugin = type(self).__module__.rsplit(".", 2)[-2:]
         described = {
             "family": family,
             "plugin": plugin,
-            "arguments": {name: getattr(self, name) for name in arguments_of(type(self))},
+            "arguments": {name: getattr(self, name) for name in list_arguments(type(self))},
             "seed": self.seed,
             "columns": self.shape.columns,
             "outputs": self.shape.outputs,
@@ -202,8 +187,8 @@ class Model(ABC):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """The model that `save` wrote into `folder`, with the same answers."""
-        described = _described(folder)
+        """Return the model that `save` wrote to `folder`, with the same predictions."""
+        described = _read_description(folder)
         shape = Shape(columns=tuple(described["columns"]), outputs=tuple(described["outputs"]))
         model = cls(shape=shape, seed=described["seed"], **described["arguments"])
         model.load_fitted(folder)
@@ -211,50 +196,50 @@ class Model(ABC):
 
     @abstractmethod
     def save_fitted(self, folder: Path) -> None:
-        """`folder` holds what `fit` learnt; never a pickle."""
+        """Write what `fit` learned to `folder`; never a pickle."""
 
     @abstractmethod
     def load_fitted(self, folder: Path) -> None:
-        """This model has learnt what `save_fitted` wrote into `folder`."""
+        """Read what `save_fitted` wrote to `folder`."""
 
     @abstractmethod
     def to_onnx(self, file: Path) -> None:
-        """`file` holds the graph "inputs" -> "answer", both float32, batch axis free; the same fit, the same bytes."""
+        """Write the graph "inputs" -> "answer", both float32, batch axis free; the same fit gives the same bytes."""
 
 
-def in_parts(rows: np.ndarray) -> Iterator[np.ndarray]:
-    """ROWS_AT_ONCE of them at a time: the windows of many rows would fill the memory."""
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        yield rows[start : start + ROWS_AT_ONCE]
+def split_into_batches(rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield BATCH_ROWS rows at a time: the windows of many rows would fill the memory."""
+    for start in range(0, len(rows), BATCH_ROWS):
+        yield rows[start : start + BATCH_ROWS]
 
 
-def build(block: Mapping[str, Any], shape: Shape, *, shared: Mapping[str, Any], seed: int) -> Model:
-    """The model that one entry of params' `models` describes; `shared` is the block of its family.
+def build(family: str, block: Mapping[str, Any], shape: Shape, *, shared: Mapping[str, Any], seed: int) -> Model:
+    """Return the unfitted model of one block of params' `models.<family>`; `shared` is the family's own block.
 
-    Raises ValueError, naming the key and the keys that exist, where a key of either is unknown, missing or doubled.
+    Raises ValueError, naming the key and the keys that exist, where a key is unknown, missing or in both blocks.
     """
-    _check_keys("a block of models", given=tuple(block), known=BLOCK_KEYS)
-    name = f"{block['family']}.{block['plugin']}"
-    plugin = _plugin(block["family"], block["plugin"])
-    doubled = sorted(set(block["build"]) & set(shared))
+    _check_keys(f"a block of models.{family}", given=tuple(block), known=BLOCK_KEYS)
+    name = f"{family}.{block['plugin']}"
+    plugin = _find_plugin(family, block["plugin"])
+    doubled = sorted(set(block["hyperparameters"]) & set(shared))
     if doubled:
-        raise ValueError(f"{name}: {doubled} stands both under build and under {block['family']}; give it once")
-    _check_keys(name, given=(*block["build"], *shared), known=arguments_of(plugin))
-    return plugin(shape=shape, seed=seed, **block["build"], **shared)
+        raise ValueError(f"{name}: {doubled} stands both under hyperparameters and under {family}; give it once")
+    _check_keys(name, given=(*block["hyperparameters"], *shared), known=list_arguments(plugin))
+    return plugin(shape=shape, seed=seed, **block["hyperparameters"], **shared)
 
 
 def load(folder: Path) -> Model:
-    """The model saved in `folder`, of whatever family."""
-    described = _described(folder)
-    return _plugin(described["family"], described["plugin"]).load(folder)
+    """Return the model saved in `folder`, of whatever family."""
+    described = _read_description(folder)
+    return _find_plugin(described["family"], described["plugin"]).load(folder)
 
 
-def arguments_of(plugin: type[Model]) -> tuple[str, ...]:
-    """What params must give: every constructor argument but the two that follow from data and from `seed`."""
+def list_arguments(plugin: type[Model]) -> tuple[str, ...]:
+    """Return the names that params must give: every constructor argument but `shape` and `seed`."""
     return tuple(name for name in inspect.signature(plugin).parameters if name not in {f.name for f in fields(Model)})
 
 
-def _described(folder: Path) -> dict[str, Any]:
+def _read_description(folder: Path) -> dict[str, Any]:
     described: dict[str, Any] = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     return described
 
@@ -265,10 +250,10 @@ def _check_keys(name: str, *, given: tuple[str, ...], known: tuple[str, ...]) ->
             raise ValueError(f"{name}: {fault} {sorted(keys)}; its keys are {sorted(known)}")
 
 
-def _plugin(family: str, plugin: str) -> type[Model]:
-    """The one public class in `pipeline/models/<family>/<plugin>.py`: the file name is the registry.
+def _find_plugin(family: str, plugin: str) -> type[Model]:
+    """Return the one public class in `pipeline/models/<family>/<plugin>.py`: the file name is the registry.
 
-    Where it is not a model itself, such as the module of a net, the family's `engine/promise.py` makes it one.
+    Where it is no Model, such as the module of a net, `make_model_class` of the family's `engine/net.py` makes it one.
     """
     families = sorted(folder.parents[1].name for folder in MODELS.glob("*/engine/__init__.py"))
     if family not in families:
@@ -284,6 +269,6 @@ def _plugin(family: str, plugin: str) -> type[Model]:
     )
     if issubclass(found, Model):
         return found
-    promise = importlib.import_module(f"pipeline.models.{family}.engine.promise")
-    promised: type[Model] = promise.promised(found)
-    return promised
+    engine = importlib.import_module(f"pipeline.models.{family}.engine.net")
+    made: type[Model] = engine.make_model_class(found)
+    return made

@@ -1,86 +1,91 @@
-"""canary <dataset>: leaks planted in a dataset's own bars are caught, each by the guard that is named for it."""
+"""canary <dataset>: plant known leaks in a dataset's own bars, and check that the named guard catches each."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
 
 import pandas as pd
 
-from pipeline import pages, workspace
-from pipeline.canaries import catalogue
-from pipeline.canaries.canary import Outcome, critical
-from pipeline.canaries.ground import first_bars, prepared
+from pipeline import artifacts, cli, config
 from pipeline.features import engine
+from pipeline.leakage.canaries import runner
+from pipeline.leakage.canaries.canary import Outcome, list_critical_guards
+from pipeline.leakage.canaries.canary_market import GuardSettings, make_market, take_first_bars
 from pipeline.leakage.findings import LeakageError
+from pipeline.reporting import markdown
 
-CAUGHT, MISSED, ALSO, QUIET = "●", "✗", "○", "·"
+CAUGHT, MISSED, ALSO_CRITICAL, NOT_CRITICAL = "●", "✗", "○", "·"
 
 
 def main(dataset: str) -> None:
-    """Plant every canary in the bars of a dataset, and stop where a guard misses one or accuses its clean twin."""
-    blocks = workspace.params()
-    clean = pd.read_parquet(workspace.CLEAN / f"{dataset}.parquet")
-    bars = workspace.feed(first_bars, clean, block=workspace.entry(blocks, "canary"), named="canary")
-    block, named = workspace.entry(blocks, f"datasets.{dataset}.features"), "features"
+    """Run every canary on the bars of a dataset; stop at a missed leak or at a false alarm."""
+    blocks = config.load_params()
+    clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet")
+    bars = config.call_with(take_first_bars, clean, block=config.look_up(blocks, "canary"), name="canary")
+    settings = config.call_with(GuardSettings, block=config.look_up(blocks, "guard"), name="guard")
+    block = config.look_up(blocks, f"datasets.{dataset}.features")
 
     def compute(table: pd.DataFrame) -> engine.Features:
-        return workspace.feed(engine.compute, table, block=block, named=named)
+        return config.call_with(engine.compute, table, block=block, name="features")
 
-    guard = workspace.entry(blocks, "guard")
-    ground = workspace.feed(prepared, bars, compute, blocks["seed"], block=guard, named="guard")
-    outcomes = list(catalogue.questioned(ground))
-    folder = workspace.REPORTS / "canary"
-    workspace.write_json(folder / f"{dataset}.json", report(outcomes))
-    workspace.write_text(folder / f"{dataset}.md", markdown(dataset, outcomes))
-    raise_if_wrong(outcomes)
+    outcomes = list(runner.run_canaries(make_market(bars, compute, settings=settings, seed=blocks["seed"])))
+    folder = artifacts.REPORTS / "canary"
+    artifacts.write_json(folder / f"{dataset}.json", make_report(outcomes))
+    artifacts.write_text(folder / f"{dataset}.md", render_markdown(dataset, outcomes))
+    raise_if_failed(outcomes)
 
 
-def raise_if_wrong(outcomes: Sequence[Outcome]) -> None:
-    """Raises LeakageError that names each canary which its guard misses, and each twin that a guard accuses."""
-    complaints = [complaint for outcome in outcomes for complaint in outcome.complaints()]
-    if complaints:
-        raise LeakageError("\n".join(complaints))
+def raise_if_failed(outcomes: Sequence[Outcome]) -> None:
+    """Raise LeakageError with one line for each missed leak and for each false alarm, if there are any."""
+    failures = [failure for outcome in outcomes for failure in outcome.list_failures()]
+    if failures:
+        raise LeakageError("\n".join(failures))
 
 
-def report(outcomes: Sequence[Outcome]) -> dict[str, object]:
-    """Every finding of every leak and twin."""
+def make_report(outcomes: Sequence[Outcome]) -> dict[str, object]:
+    """Return the counts, and every finding about every leak and clean counterpart."""
     return {
         "canaries": len(outcomes),
-        "caught": sum(outcome.caught for outcome in outcomes),
-        "twins_accused": sum(bool(critical(outcome.twin)) for outcome in outcomes),
-        "outcomes": {outcome.name: {"caught": outcome.caught, **asdict(outcome)} for outcome in outcomes},
+        "caught": sum(outcome.is_caught for outcome in outcomes),
+        "false_alarms": sum(outcome.is_false_alarm for outcome in outcomes),
+        "outcomes": {outcome.name: {"caught": outcome.is_caught, **asdict(outcome)} for outcome in outcomes},
     }
 
 
-def markdown(dataset: str, outcomes: Sequence[Outcome]) -> str:
-    """One table, canary by guard, and a sentence for each canary, as a code host renders them."""
-    guards = [guard for asked in catalogue.GUARDS.values() for guard in asked]
-    caught = sum(outcome.caught for outcome in outcomes)
-    title = f"# {dataset}: {caught} of {len(outcomes)} canaries caught by the guard that is named for them"
+def render_markdown(dataset: str, outcomes: Sequence[Outcome]) -> str:
+    """Return a page with one table, canary by guard, and one sentence for each canary."""
+    caught = sum(outcome.is_caught for outcome in outcomes)
+    title = f"# {dataset}: {caught} of {len(outcomes)} canaries caught by their named guard"
     legend = (
-        f"{CAUGHT} named, and caught it; {MISSED} named, and missed it; {ALSO} speaks as well, which does not count; "
-        f"{QUIET} asked, and quiet. The clean twin is the same thing without the leak."
+        f"{CAUGHT} the named guard catches the leak; {MISSED} the named guard misses it; {ALSO_CRITICAL} another guard "
+        f"calls it critical too, which does not count; {NOT_CRITICAL} another guard does not. "
+        "The clean counterpart is the same thing without the leak."
     )
-    rows = ([f"`{o.name}`", *(mark(o, guard) for guard in guards), twin(o)] for o in outcomes)
-    table = pages.table(["canary", *guards, "clean twin"], rows, centred=guards)
-    sentences = [f"- `{o.name}`: {o.mistake}. Clean: {o.instead}." for o in outcomes]
+    rows = (
+        [f"`{outcome.name}`", *(mark_leak(outcome, guard) for guard in runner.GUARDS), describe_counterpart(outcome)]
+        for outcome in outcomes
+    )
+    head = ["canary", *runner.GUARDS, "clean counterpart"]
+    table = markdown.render_table(head, rows, centered=runner.GUARDS)
+    sentences = [f"- `{outcome.name}`: {outcome.mistake}. Clean: {outcome.correction}." for outcome in outcomes]
     return "\n".join([title, "", legend, "", table, "", *sentences, ""])
 
 
-def mark(outcome: Outcome, guard: str) -> str:
-    """What a guard said of a leak."""
-    spoke = guard in critical(outcome.leak)
+def mark_leak(outcome: Outcome, guard: str) -> str:
+    """Return the mark of a guard's finding about a leak; empty where the guard does not check that kind."""
+    is_critical = guard in list_critical_guards(outcome.leak)
     if guard == outcome.guard:
-        return CAUGHT if spoke else MISSED
-    asked = any(finding.guard == guard for finding in outcome.leak)
-    return ALSO if spoke else QUIET if asked else ""
+        return CAUGHT if is_critical else MISSED
+    if is_critical:
+        return ALSO_CRITICAL
+    return NOT_CRITICAL if any(finding.guard == guard for finding in outcome.leak) else ""
 
 
-def twin(outcome: Outcome) -> str:
-    """The guards that accuse a twin, or warn of it."""
-    warning = [finding.guard for finding in outcome.twin if finding.severity == "warning"]
-    said = [f"{guard} accuses it" for guard in critical(outcome.twin)] + [f"{guard} warns" for guard in warning]
-    return ", ".join(said) or "quiet"
+def describe_counterpart(outcome: Outcome) -> str:
+    """Return the guards with false alarms and with warnings about the clean counterpart, or "ok"."""
+    alarms = [f"{guard}: false alarm" for guard in list_critical_guards(outcome.clean)]
+    warnings = [f"{finding.guard}: warning" for finding in outcome.clean if finding.severity == "warning"]
+    return ", ".join(alarms + warnings) or "ok"
 
 
 if __name__ == "__main__":
-    workspace.run(main)
+    cli.run(main)

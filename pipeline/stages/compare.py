@@ -1,319 +1,228 @@
-"""compare <dataset>: all models side by side, how sure their order is, and what luck alone would have shown."""
+"""compare <dataset>: rank all models of a dataset, with intervals, pairwise tests and the statistics of overfitting."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pipeline import bars, bootstrap, metrics, overfitting, pages, plots, returns, workspace
+from pipeline import artifacts, cli, config
+from pipeline.evaluation import bootstrap, performance, returns
+from pipeline.evaluation.comparison import Comparison, compare_models
+from pipeline.evaluation.overfitting import CscvResult
+from pipeline.evaluation.returns import Returns
 from pipeline.leakage.fits import data_snooping
-from pipeline.pages import between, shown
-from pipeline.returns import Returns
+from pipeline.market import bars
+from pipeline.reporting import markdown, plots
+from pipeline.reporting.markdown import format_interval, format_number
 
 NAN = float("nan")
-CURVES = ("edge_ic", "edge_ic_low", "edge_ic_high", "ic")  # of the report of the stage probe
+CURVES = ("boundary_ic", "boundary_ic_low", "boundary_ic_high", "ic")  # of the report of the stage sensitivity
 NO_PBO = "no PBO: fewer than two models trade, there is nothing to choose from"
+COLUMNS = {  # of the leaderboard's table: header by key
+    "psr": "PSR",
+    "dsr": "DSR",
+    "dsr_effective": "DSR, effective trials",
+    "excess_over_expected_max": "SR − SR₀",
+    "min_track_record_bars": "MinTRL, bars",
+    "holdout_sharpe": "holdout Sharpe",
+    "holdout_psr": "holdout PSR",
+}
 
-
-@dataclass(frozen=True)
-class Comparison:
-    """The leaderboard, best first, and how much of its order is luck."""
-
-    board: dict[str, dict[str, object]]
-    overfit: overfitting.Overfitting | None  # of the choice among the models that trade; None with fewer than two
-    intervals: dict[str, tuple[float, float]]  # of the annualised Sharpe of the median path, of the models that trade
-    pairs: list[bootstrap.Pair]  # of the models that trade, annualised, the better first
-    block_bars: float
-    trials: int
-    effective_trials: float
+Report = Mapping[str, Any]
 
 
 def main(dataset: str) -> None:
-    """Rank the models of a dataset and say how much of the ranking is overfitting."""
-    blocks = workspace.params()
-    names = [name for name, block in blocks["models"].items() if block["dataset"] == dataset]
-    forget_others(list(blocks["models"]))
-    models = returns.aligned({name: Returns.load(workspace.RETURNS / f"{name}.parquet") for name in names})
-    clean = pd.read_parquet(workspace.CLEAN / f"{dataset}.parquet", columns=["symbol", "open_time"])
-    bars_per_year = bars.bars_per_year(clean)
-    tried, block = len(blocks["models"]), workspace.entry(blocks, "compare")
-    report = workspace.feed(compared, models, bars_per_year, tried, blocks["seed"], block=block, named="compare")
-    folder = workspace.REPORTS / "compare"
-    probed = workspace.read_json(workspace.report("probe", dataset))
-    snooping = data_snooping(names, sorted({blocks["models"][name]["target"] for name in names}), trials=report.trials)
-    workspace.write_json(folder / f"{dataset}.json", headline(report, probed))
-    guards = [asdict(snooping), probed["guard"]]
-    workspace.write_json(folder / "details" / f"{dataset}.json", details(report) | {"guards": guards})
-    workspace.write_text(folder / f"{dataset}.md", markdown(dataset, report, probed))
-    draw(dataset, models, report, probed, bars_per_year=bars_per_year)
+    """Rank the models of a dataset and estimate how much of the ranking is overfitting."""
+    params = config.load_params()
+    blocks = {name: block for family in params["models"].values() for name, block in (family or {}).items()}
+    names = [name for name, block in blocks.items() if block["dataset"] == dataset]
+    remove_other_returns(blocks)
+    models = returns.align_models({name: Returns.load(artifacts.RETURNS / f"{name}.parquet") for name in names})
+    clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet", columns=["symbol", "open_time"])
+    bars_per_year = bars.count_bars_per_year(clean)
+    block = config.look_up(params, "compare")
+    comparison = config.call_with(
+        compare_models, models, bars_per_year, len(blocks), params["seed"], block=block, name="compare"
+    )
+    folder = artifacts.REPORTS / "compare"
+    sensitivity = artifacts.read_json(artifacts.report_path("sensitivity", dataset))
+    snooping = data_snooping(names, sorted({blocks[name]["target"] for name in names}), trials=comparison.trials)
+    artifacts.write_json(folder / f"{dataset}.json", make_headline(comparison, sensitivity))
+    guards = [asdict(snooping), sensitivity["guard"]]
+    artifacts.write_json(folder / "details" / f"{dataset}.json", collect_details(comparison) | {"guards": guards})
+    artifacts.write_text(folder / f"{dataset}.md", render_page(dataset, comparison, sensitivity))
+    figures = plot_comparison(dataset, models, comparison, sensitivity, bars_per_year=bars_per_year)
+    for name, figure in figures.items():
+        artifacts.write_figure(artifacts.PLOTS / f"compare_{dataset}" / f"{name}.png", figure)
 
 
-def forget_others(names: list[str]) -> None:
-    """The returns of models that params no longer name are gone.
+def remove_other_returns(names: Sequence[str] | Mapping[str, Any]) -> None:
+    """Remove the returns of models that params do not name.
 
-    The folder is a dependency, which DVC hashes when the stage is over: what else lay there would change dvc.lock.
+    The folder is a dependency, which DVC hashes when the stage has ended: other files in it would change dvc.lock.
     """
-    for file in workspace.RETURNS.glob("*.parquet"):
+    for file in artifacts.RETURNS.glob("*.parquet"):
         if file.stem not in names:
             file.unlink()
 
 
-def compared(
-    models: Mapping[str, Returns],
-    bars_per_year: float,
-    tried: int,
-    seed: int,
-    *,
-    blocks: int,
-    confidence: float,
-    resamples: int,
-    earlier_trials: int,
-) -> Comparison:
-    """The models ranked, each two compared, and PBO over the mean of each model's paths, so that every bar counts once.
-
-    A model that never trades is left out of PBO: it would rank last and lend a rank to all that lose. Among the trials
-    it counts in full, as do those whose returns are not known: `tried` is how many models params name, of whatever
-    dataset; `earlier_trials` how many were thrown away before them.
-    """
-    if earlier_trials < 0:
-        raise ValueError(f"compare.earlier_trials is {earlier_trials}; it counts trials: give 0 or more")
-    trades = [name for name, model in models.items() if model.paths.any()]
-    sure = bootstrap.certainty(
-        {name: models[name].paths for name in trades},
-        {name: models[name].median for name in trades},
-        confidence=confidence,
-        resamples=resamples,
-        seed=seed,
-    )
-    year = float(np.sqrt(bars_per_year))
-    intervals = {name: (low * year, high * year) for name, (low, high) in sure.intervals.items()}
-    means = np.array([models[name].paths.mean(axis=1) for name in trades]).T  # (T, models)
-    known = overfitting.effective_trials(overfitting.correlation(means)) if trades else 0.0
-    trials = {"dsr": float(tried + earlier_trials), "dsr_effective": tried + earlier_trials - len(trades) + known}
-    return Comparison(
-        board=leaderboard(models, intervals, bars_per_year=bars_per_year, trials=trials, confidence=confidence),
-        overfit=overfitting.pbo(means, blocks=blocks) if len(trades) > 1 else None,
-        intervals=intervals,
-        pairs=[better_first(pair, year=year) for pair in sure.pairs],
-        block_bars=sure.block_bars,
-        trials=tried + earlier_trials,
-        effective_trials=trials["dsr_effective"],
-    )
-
-
-def better_first(pair: bootstrap.Pair, *, year: float) -> bootstrap.Pair:
-    """The pair the other way round if its difference is negative, and annualised."""
-    difference, low, high = pair.difference * year, pair.low * year, pair.high * year
-    if difference < 0:
-        return replace(pair, a=pair.b, b=pair.a, difference=-difference, low=-high, high=-low)
-    return replace(pair, difference=difference, low=low, high=high)
-
-
-def leaderboard(
-    models: Mapping[str, Returns],
-    intervals: Mapping[str, tuple[float, float]],
-    *,
-    bars_per_year: float,
-    trials: Mapping[str, float],
-    confidence: float,
-) -> dict[str, dict[str, object]]:
-    """Every model's figures, the best median Sharpe first, models that never trade last.
-
-    `trials` says for each deflated figure by how many trials.
-    """
-    moments = {name: overfitting.sharpe_moments(model.paths[:, model.median]) for name, model in models.items()}
-    ratios = np.array([moment["sharpe"] for moment in moments.values()])
-    variance = float(np.nanvar(ratios, ddof=1)) if np.isfinite(ratios).sum() > 1 else NAN
-    year = np.sqrt(bars_per_year)
-    rows: dict[str, dict[str, object]] = {}
-    for at in np.argsort(-ratios, kind="stable"):  # nan stands last
-        name = list(models)[at]
-        low, high = intervals.get(name, (NAN, NAN))  # annualised
-        worth = overfitting.standing(moments[name], variance=variance, trials=trials, confidence=confidence)
-        rows[name] = {
-            **{("sharpe_per_bar" if key == "sharpe" else key): value for key, value in moments[name].items()},
-            **worth,
-            "why": undefined(ratios[at], is_deflated=not np.isnan(worth["dsr"]), is_sure=not np.isnan(low)),
-            "sharpe": ratios[at] * year,
-            "sharpe_low": low,
-            "sharpe_high": high,
-            "min_backtest_years": backtest_years(ratios[at] * year, trials=trials["dsr"]),
-            "sharpe_of_paths": models[name].sharpes * year,
-            **holdout_standing(models[name].holdout, bars_per_year=bars_per_year, confidence=confidence),
-        }
-    return rows
-
-
-def undefined(ratio: float, *, is_deflated: bool, is_sure: bool) -> str | None:
-    """Why a model's figures are null; None where none is."""
-    if np.isnan(ratio):
-        return "no trade"
-    whys = [
-        None if ratio > 0 else "no track record proves a Sharpe that is not positive",
-        None if is_deflated else "one trading model tells no variance across trials",
-        None if is_sure else "no interval: too few trades, many resamples have none",
-    ]
-    return "; ".join(why for why in whys if why) or None
-
-
-def backtest_years(sharpe: float, *, trials: float) -> float:
-    """MinBTL of an annual Sharpe; nan where it is undefined or not positive."""
-    return NAN if np.isnan(sharpe) else overfitting.min_backtest_years(sharpe, trials=trials)
-
-
-def holdout_standing(net: np.ndarray, *, bars_per_year: float, confidence: float) -> dict[str, float]:
-    """The holdout's annualised Sharpe and the probability that the true one is positive; nan where it never trades."""
-    moments = overfitting.sharpe_moments(net)
-    worth = overfitting.standing(moments, variance=NAN, trials={}, confidence=confidence)
-    return {"holdout_sharpe": moments["sharpe"] * np.sqrt(bars_per_year), "holdout_psr": worth["psr"]}
-
-
-def headline(report: Comparison, probed: Mapping[str, Any]) -> dict[str, object]:
-    """The few figures that `dvc metrics` shows; `probed` is the report of the stage probe."""
-    overfit = report.overfit
-    best, figures = next(iter(report.board.items()), (None, {}))
-    why = [figures.get("why"), None if overfit else NO_PBO, probed["why"]]
+def make_headline(comparison: Comparison, sensitivity: Report) -> dict[str, object]:
+    """Return the few metrics that `dvc metrics` shows."""
+    cscv = comparison.cscv
+    best, row = next(iter(comparison.leaderboard.items()), (None, {}))
+    reasons = [row.get("reason"), None if cscv else NO_PBO, sensitivity["reason"]]
+    boundary_ic = [NAN] if sensitivity["reason"] else sensitivity["boundary_ic"]
     return {
-        "trials": report.trials,
-        "effective_trials": report.effective_trials,
+        "trials": comparison.trials,
+        "effective_trials": comparison.effective_trials,
         "best": best,
-        **{f"best_{name}": figures.get(name, NAN) for name in ("sharpe", "psr", "dsr")},
-        "pbo": overfit.pbo if overfit else NAN,
-        "degradation_slope": overfit.slope if overfit else NAN,
-        "loss_probability": overfit.loss_probability if overfit else NAN,
-        "embargo_fall": NAN if probed["why"] else probed["edge_ic"][0] - probed["edge_ic"][-1],
-        "why": "; ".join(str(reason) for reason in why if reason) or None,
+        **{f"best_{name}": row.get(name, NAN) for name in ("sharpe", "psr", "dsr")},
+        "pbo": cscv.pbo if cscv else NAN,
+        "degradation_slope": cscv.slope if cscv else NAN,
+        "loss_probability": cscv.loss_probability if cscv else NAN,
+        "embargo_ic_drop": boundary_ic[0] - boundary_ic[-1],
+        "reason": "; ".join(str(reason) for reason in reasons if reason) or None,
     }
 
 
-def details(report: Comparison) -> dict[str, object]:
-    """Every figure of the comparison."""
+def collect_details(comparison: Comparison) -> dict[str, object]:
+    """Return every metric of the comparison."""
     return {
-        "leaderboard": report.board,
-        "effective_trials": report.effective_trials,
-        "pairs": [asdict(pair) for pair in report.pairs],
-        "block_bars": report.block_bars,
+        "leaderboard": comparison.leaderboard,
+        "effective_trials": comparison.effective_trials,
+        "pairs": [asdict(pair) for pair in comparison.pairs],
+        "block_bars": comparison.block_bars,
     }
 
 
-def markdown(dataset: str, report: Comparison, probed: Mapping[str, Any]) -> str:
-    """The comparison as a page that a code host renders."""
-    pbo = shown(report.overfit.pbo if report.overfit else NAN)
-    title = f"# {dataset}: {report.trials} trials ({shown(report.effective_trials)} effective), PBO {pbo}"
-    return "\n\n".join([title, table(report), verdicts(report), sensitivity(probed)]) + "\n"
+def render_page(dataset: str, comparison: Comparison, sensitivity: Report) -> str:
+    """Return the comparison as a page of markdown."""
+    pbo = format_number(comparison.cscv.pbo if comparison.cscv else NAN)
+    effective = format_number(comparison.effective_trials)
+    title = f"# {dataset}: {comparison.trials} trials ({effective} effective), PBO {pbo}"
+    sections = [title, render_leaderboard(comparison), render_pairs(comparison.pairs), render_sensitivity(sensitivity)]
+    return "\n\n".join(sections) + "\n"
 
 
-def table(report: Comparison) -> str:
-    """The leaderboard."""
-    figures = ("psr", "dsr", "dsr_effective", "haircut", "min_track_record_bars", "holdout_sharpe", "holdout_psr")
+def render_leaderboard(comparison: Comparison) -> str:
+    """Return the leaderboard as a table of markdown."""
     rows = (
-        [name, between(row["sharpe"], row["sharpe_low"], row["sharpe_high"]), *(shown(row[key]) for key in figures)]
-        for name, row in report.board.items()
+        [
+            name,
+            format_interval(row["sharpe"], row["sharpe_low"], row["sharpe_high"]),
+            *(format_number(row[key]) for key in COLUMNS),
+        ]
+        for name, row in comparison.leaderboard.items()
     )
-    blocks = f"block bootstrap, blocks of {shown(report.block_bars)} bars in the mean"
-    note = f"Sharpe: annualised, net of costs, of the median path, with its interval ({blocks}); haircut: per bar."
-    return f"{pages.table(['model', 'sharpe', *figures], rows)}\n\n{note}"
+    bootstrapped = f"block bootstrap, mean block length {format_number(comparison.block_bars)} bars"
+    note = (
+        f"Sharpe: annualized, net of costs, of the median path, with its interval ({bootstrapped}). SR − SR₀: per bar, "
+        "above the maximum expected of as many trials without skill."
+    )
+    return f"{markdown.render_table(['model', 'Sharpe', *COLUMNS.values()], rows)}\n\n{note}"
 
 
-def verdicts(report: Comparison) -> str:
-    """Of which two models it is known which is better, and of which it is not."""
-    if not report.pairs:
-        return "Fewer than two models trade: there is nothing to tell apart."
-    known = [
-        f"- {pair.verdict} by {between(pair.difference, pair.low, pair.high)}, p {shown(pair.p_adjusted)}"
-        for pair in report.pairs
+def render_pairs(pairs: Sequence[bootstrap.PairComparison]) -> str:
+    """Return a list of the pairs: those with a significant difference first, then the others."""
+    if not pairs:
+        return "Fewer than two models trade: there is nothing to compare."
+    significant = [
+        f"- {pair.verdict} by {format_interval(pair.difference, pair.low, pair.high)}, "
+        f"p {format_number(pair.p_adjusted)}"
+        for pair in pairs
         if pair.verdict != bootstrap.UNDECIDED
     ]
-    unknown = [
-        f"- {bootstrap.UNDECIDED}: {pair.a} and {pair.b}" + (f" ({pair.why})" if pair.why else "")
-        for pair in report.pairs
+    undecided = [
+        f"- {bootstrap.UNDECIDED}: {pair.a} and {pair.b}" + (f" ({pair.reason})" if pair.reason else "")
+        for pair in pairs
         if pair.verdict == bootstrap.UNDECIDED
     ]
-    note = "By: in mean annualised Sharpe of the paths, each interval by itself; p: two-sided, among all pairs (Holm)."
-    return "\n".join([*known, *unknown, "", note])
+    note = "Differences: mean annualized Sharpe of the paths, with the interval of each alone; p: two-sided, adjusted "
+    return "\n".join([*significant, *undecided, "", f"{note}for all pairs (Holm)."])
 
 
-def sensitivity(probed: Mapping[str, Any]) -> str:
-    """The score against the embargo, and what its guard makes of it."""
-    message = f"Embargo: {probed['guard']['message']}."
-    if probed["why"]:
+def render_sensitivity(sensitivity: Report) -> str:
+    """Return the finding about the embargo, and the ICs against the embargo as a table of markdown."""
+    message = f"Embargo: {sensitivity['guard']['message']}."
+    if sensitivity["reason"]:
         return message
-    figures = zip(probed["factors"], probed["embargo_bars"], *(probed[name] for name in CURVES), strict=True)
+    curves = (sensitivity[name] for name in ("embargo_factors", "embargo_bars", *CURVES))
     rows = (
-        [f"{factor:g}", str(bars), between(near, low, high), shown(every)]
-        for factor, bars, near, low, high, every in figures
+        [f"{factor:g}", str(bars), format_interval(boundary_ic, low, high), format_number(ic)]
+        for factor, bars, boundary_ic, low, high, ic in zip(*curves, strict=True)
     )
     head = ["embargo, × default", "bars", "IC before a test's end", "IC of all rows"]
-    return f"{message}\n\n{pages.table(head, rows)}"
+    return f"{message}\n\n{markdown.render_table(head, rows)}"
 
 
-def draw(
-    dataset: str, models: Mapping[str, Returns], report: Comparison, probed: Mapping[str, Any], *, bars_per_year: float
-) -> None:
-    """The plots of the comparison are in their places."""
-    year, ranked = np.sqrt(bars_per_year), {name: models[name] for name in report.board}
+def plot_comparison(
+    dataset: str, models: Mapping[str, Returns], comparison: Comparison, sensitivity: Report, *, bars_per_year: float
+) -> dict[str, Figure]:
+    """Return the pictures of the comparison by file name."""
+    year, ranked = np.sqrt(bars_per_year), {name: models[name] for name in comparison.leaderboard}
     sharpes = {name: model.sharpes * year for name, model in ranked.items()}
-    held = {name: float(metrics.sharpe(model.holdout)) * year for name, model in ranked.items()}
+    holdout = {name: float(performance.sharpe(model.holdout)) * year for name, model in ranked.items()}
     differences = {
         (pair.a, pair.b): (pair.difference, pair.verdict != bootstrap.UNDECIDED)
-        for pair in report.pairs
+        for pair in comparison.pairs
         if not np.isnan(pair.difference)
     }
-    figures = {
-        "equity": plots.equity_fans(
-            {name: fan(model) for name, model in ranked.items()}, title=f"{dataset}: equity net of costs"
-        ),
-        "sharpes": plots.path_sharpes(sharpes, held, report.intervals, title=f"{dataset}: models"),
-        "pairs": plots.pairs(
-            list(ranked), differences, title=f"{dataset}: Sharpe of row over column, grey where not distinguishable"
-        ),
-        **choice(report.overfit, year=year),
-        "embargo": embargo(probed),
-    }
-    for name, figure in figures.items():
-        workspace.write_figure(workspace.PLOTS / f"compare_{dataset}" / f"{name}.png", figure)
-
-
-def choice(overfit: overfitting.Overfitting | None, *, year: float) -> dict[str, Figure]:
-    """The pictures of how the model chosen in sample did out of it."""
-    if overfit is None:
-        absent = plots.nothing(NO_PBO)
-        return {"pbo_logits": absent, "degradation": absent}
+    fans = {name: make_fan(model) for name, model in ranked.items()}
     return {
-        "pbo_logits": plots.pbo_logits(overfit.logits, pbo=overfit.pbo),
-        "degradation": plots.degradation(
-            overfit.in_sample * year,
-            overfit.out_of_sample * year,
-            slope=overfit.slope,
-            loss_probability=overfit.loss_probability,
+        "equity": plots.plot_equity_fans(fans, title=f"{dataset}: equity, net of costs"),
+        "sharpes": plots.plot_path_sharpes(
+            sharpes, holdout, comparison.intervals, title=f"{dataset}: Sharpe ratios of the paths"
+        ),
+        "pairs": plots.plot_pairs(
+            list(ranked), differences, title=f"{dataset}: Sharpe of row minus column, gray where not distinguishable"
+        ),
+        **plot_overfitting(comparison.cscv, year=year),
+        "embargo": plot_sensitivity(sensitivity),
+    }
+
+
+def plot_overfitting(cscv: CscvResult | None, *, year: float) -> dict[str, Figure]:
+    """Return the pictures of the choice in sample and its result out of sample."""
+    if cscv is None:
+        message = plots.plot_message(NO_PBO)
+        return {"pbo_logits": message, "degradation": message}
+    return {
+        "pbo_logits": plots.plot_pbo_logits(cscv.logits, pbo=cscv.pbo),
+        "degradation": plots.plot_degradation(
+            cscv.in_sample * year,
+            cscv.out_of_sample * year,
+            slope=cscv.slope,
+            loss_probability=cscv.loss_probability,
         ),
     }
 
 
-def embargo(probed: Mapping[str, Any]) -> Figure:
-    """The picture of the score against the embargo; a fall that is no chance is named in its title."""
-    guard = probed["guard"]
-    if probed["why"]:
-        return plots.nothing(guard["message"])
+def plot_sensitivity(sensitivity: Report) -> Figure:
+    """Return the picture of the IC against the embargo; its title names a significant drop."""
+    guard = sensitivity["guard"]
+    if sensitivity["reason"]:
+        return plots.plot_message(guard["message"])
     verdict = "the score does not fall with the embargo" if guard["severity"] == "ok" else "SUSPECTED LEAKAGE"
-    near, low, high, every = (probed[name] for name in CURVES)
-    return plots.embargo(probed["embargo_bars"], near, (low, high), every, title=f"{probed['target']}: {verdict}")
+    boundary_ic, low, high, ic = (sensitivity[name] for name in CURVES)
+    return plots.plot_embargo_sensitivity(
+        sensitivity["embargo_bars"], boundary_ic, (low, high), ic, title=f"{sensitivity['target']}: {verdict}"
+    )
 
 
-def fan(model: Returns) -> plots.Fan:
-    """A model's equity, as many bars of it as a picture shows."""
-    shown, later = plots.places(len(model.time)), plots.places(len(model.holdout))
-    return plots.Fan(
+def make_fan(model: Returns) -> plots.EquityFan:
+    """Return a model's equity at as many bars as a picture shows."""
+    shown, holdout_shown = plots.pick_points(len(model.time)), plots.pick_points(len(model.holdout))
+    return plots.EquityFan(
         time=model.time[shown],
-        paths=np.stack([metrics.equity(path)[shown] for path in model.paths.T]),
-        median=model.median,
-        holdout_time=model.holdout_time[later],
-        holdout=metrics.equity(model.holdout)[later],
+        paths=np.stack([performance.compound_equity(path)[shown] for path in model.paths.T]),
+        median_path=model.median_path,
+        holdout_time=model.holdout_time[holdout_shown],
+        holdout=performance.compound_equity(model.holdout)[holdout_shown],
     )
 
 
 if __name__ == "__main__":
-    workspace.run(main)
+    cli.run(main)

@@ -1,62 +1,63 @@
-"""featurize <dataset>: every feature column of every bar past its warm-up, as float32."""
+"""featurize <dataset>: every feature column of every bar after its warm-up, as float32."""
 
 import numpy as np
 import pandas as pd
 
-from pipeline import workspace
+from pipeline import artifacts, cli, config
 from pipeline.features import engine
 
 
 def main(dataset: str) -> None:
     """Compute the features of a dataset's clean bars."""
-    named = f"datasets.{dataset}.features"
-    block = workspace.entry(workspace.params(), named)
-    bars = pd.read_parquet(workspace.CLEAN / f"{dataset}.parquet")
-    features = workspace.feed(engine.compute, bars, block=block, named=named)
-    refuse_nothing(features, bars)
-    refuse_non_finite(features, bars)
-    kept = bars.iloc[features.rows]
-    keys = pd.DataFrame({"segment": kept["segment"].to_numpy(), "time": kept["open_time"].to_numpy()})
+    name = f"datasets.{dataset}.features"
+    block = config.look_up(config.load_params(), name)
+    bars = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet")
+    features = config.call_with(engine.compute, bars, block=block, name=name)
+    raise_if_empty(features, bars)
+    raise_if_not_finite(features, bars)
+    rows = bars.iloc[features.rows]
+    keys = pd.DataFrame({"segment": rows["segment"].to_numpy(), "time": rows["open_time"].to_numpy()})
     columns = pd.DataFrame(features.x, columns=list(features.columns))
-    workspace.write_table(workspace.FEATURES / f"{dataset}.parquet", pd.concat([keys, columns], axis=1))
-    workspace.write_json(workspace.report("featurize", dataset), report(features, bars))
+    artifacts.write_table(artifacts.FEATURES / f"{dataset}.parquet", pd.concat([keys, columns], axis=1))
+    artifacts.write_json(artifacts.report_path("featurize", dataset), summarize_features(features, bars))
 
 
-def refuse_nothing(features: engine.Features, bars: pd.DataFrame) -> None:
-    """Raises ValueError where no segment outlasts the warm-up."""
+def raise_if_empty(features: engine.Features, bars: pd.DataFrame) -> None:
+    """Raise ValueError where no segment is longer than the warm-up."""
     if not len(features.rows):
         raise ValueError(
-            f"no segment outlasts the warm-up of {max(features.warm_up.values())} bars, the longest has "
+            f"no segment is longer than the warm-up of {max(features.warm_up_bars.values())} bars, the longest has "
             f"{bars['segment'].value_counts().max()}; give more bars or shorter windows"
         )
 
 
-def refuse_non_finite(features: engine.Features, bars: pd.DataFrame) -> None:
-    """Raises ValueError, naming the first column and bar, where a value outside warm-up is not finite."""
+def raise_if_not_finite(features: engine.Features, bars: pd.DataFrame) -> None:
+    """Raise ValueError, naming the first column and bar, where a value after warm-up is not finite."""
     bad = np.argwhere(~np.isfinite(features.x))
     if len(bad):
         row, column = bad[0]
         bar = bars.iloc[features.rows[row]]
         raise ValueError(
-            f"{len(bad)} values outside warm-up are not finite; the first is {features.columns[column]} of "
-            f"{bar['symbol']} at open_time {bar['open_time']}; finite values are wanted: mend the column's update"
+            f"{len(bad)} values after warm-up are not finite; the first is {features.columns[column]} of "
+            f"{bar['symbol']} at open_time {bar['open_time']}; allowed are finite values: fix the column's kernel in "
+            "pipeline/features/"
         )
 
 
-def report(features: engine.Features, bars: pd.DataFrame) -> dict[str, object]:
-    """What stands in the table: rows kept and lost to warm-up, and each column's warm-up and spread."""
+def summarize_features(features: engine.Features, bars: pd.DataFrame) -> dict[str, object]:
+    """Return the counts of rows written and lost to warm-up, and each column's warm-up and distribution."""
     x = features.x.astype(np.float64)
     quantiles = np.quantile(x, [0.01, 0.5, 0.99], axis=0)
     return {
         "bars": len(bars),
         "rows": len(features.rows),
         "lost": {"warm_up": len(bars) - len(features.rows)},
-        "lost_by_segment": features.dropped,
-        "warm_up_bars": max(features.warm_up.values()),
+        "lost_by_segment": features.lost_by_segment,
+        "warm_up_bars": max(features.warm_up_bars.values()),
         "columns": {
             name: {
-                "lost_by_segment": features.dropped,
-                "warm_up_bars": features.warm_up[name],
+                "lost_by_segment": features.lost_by_segment,
+                "warm_up_bars": features.warm_up_bars[name],
                 "std": float(x[:, i].std()),
                 "q01": quantiles[0, i],
                 "median": quantiles[1, i],
@@ -68,4 +69,4 @@ def report(features: engine.Features, bars: pd.DataFrame) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    workspace.run(main)
+    cli.run(main)

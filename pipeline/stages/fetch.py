@@ -1,33 +1,36 @@
-"""fetch <dataset>: the raw bars stand at data/raw/<dataset>.parquet, whole, from the source that the dataset names."""
+"""fetch <dataset>: download or read the raw bars of a dataset into data/raw/<dataset>.parquet."""
 
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from pipeline import workspace
+from pipeline import artifacts, cli, config
+
+SOURCES = Path(__file__).parents[1] / "market"  # each file is a source, but for the schema that all share
+SCHEMA_FILE = SOURCES / "bars.py"
 
 
 def main(dataset: str) -> None:
     """Fetch the raw bars of a dataset."""
-    blocks = workspace.params()
-    workspace.feed(_dataset, block=workspace.entry(blocks, f"datasets.{dataset}"), named=f"datasets.{dataset}")
-    name = workspace.entry(blocks, f"datasets.{dataset}.source")
-    load = _source(workspace.entry(blocks, f"sources.{name}.kind"), named=f"sources.{name}.kind").load
-    block = {key: value for key, value in blocks["sources"][name].items() if key != "kind"}
-    table = workspace.feed(load, block=block, named=f"sources.{name}")
-    workspace.write_table(workspace.RAW / f"{dataset}.parquet", table)
+    params = config.load_params()
+    config.call_with(_check_dataset, block=config.look_up(params, f"datasets.{dataset}"), name=f"datasets.{dataset}")
+    source = config.look_up(params, f"datasets.{dataset}.source")
+    load = _import_source(config.look_up(params, f"sources.{source}.kind"), name=f"sources.{source}.kind").load
+    block = {key: value for key, value in params["sources"][source].items() if key != "kind"}
+    table = config.call_with(load, block=block, name=f"sources.{source}")
+    artifacts.write_table(artifacts.RAW / f"{dataset}.parquet", table)
 
 
-def _dataset(*, source: str, features: workspace.Block, targets: workspace.Block) -> None:
-    """A dataset's keys: the others are used by later stages, and a misspelt one shall not wait for them."""
+def _check_dataset(*, source: str, features: config.Block, targets: config.Block) -> None:
+    """Accept the keys of a dataset: later stages use the others, but a misspelled one is reported at once."""
 
 
-def _source(kind: str, *, named: str) -> ModuleType:
-    known = sorted(file.stem for file in Path(__file__).parents[1].glob("sources/[!_]*.py"))
+def _import_source(kind: str, *, name: str) -> ModuleType:
+    known = sorted(file.stem for file in SOURCES.glob("[!_]*.py") if file != SCHEMA_FILE)
     if kind not in known:
-        raise ValueError(f"{named}: there is no source {kind!r}; pipeline/sources has {', '.join(known)}")
-    return import_module(f"pipeline.sources.{kind}")
+        raise ValueError(f"{name}: there is no source {kind!r}; pipeline/market has {', '.join(known)}")
+    return import_module(f"pipeline.market.{kind}")
 
 
 if __name__ == "__main__":
-    workspace.run(main)
+    cli.run(main)

@@ -1,4 +1,4 @@
-"""guard <dataset>: features and labels of a dataset leak nothing, as far as each guard can tell, or the line stops."""
+"""guard <dataset>: stop the pipeline where features or labels of a dataset leak."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -7,36 +7,37 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline import bars as klines
-from pipeline import labels, workspace
+from pipeline import artifacts, cli, config, labels
 from pipeline.features import engine
 from pipeline.leakage.features import feature_target, look_ahead, truncation
 from pipeline.leakage.findings import Finding, raise_if_critical
 from pipeline.leakage.labels import known_at, label_end
-from pipeline.leakage.segments import segments, windows
-from pipeline.samples import KEY, Samples, aligned, common_rows, contiguous
+from pipeline.leakage.segments import check_window_runs, segments
+from pipeline.market import bars as klines
+from pipeline.samples import KEY, Samples, align, intersect_rows, number_runs
 
 
 def main(dataset: str) -> None:
-    """Question the features and labels of a dataset."""
-    blocks = workspace.params()
-    features = workspace.FEATURES / f"{dataset}.parquet"
-    files = sorted((workspace.LABELS / dataset).glob("*.parquet"))
-    bars = pd.read_parquet(workspace.CLEAN / f"{dataset}.parquet")
-    block, named = workspace.entry(blocks, "guard"), "guard"
-    about = workspace.entry(blocks, f"datasets.{dataset}")
-    asked = list(workspace.feed(of_values, bars, features, files, about, blocks["seed"], block=block, named=named))
-    warm_up_bars = workspace.read_json(workspace.report("featurize", dataset))["warm_up_bars"]
-    asked += of_segments(bars, features, files, warm_up_bars=warm_up_bars)
-    workspace.write_json(workspace.report("guard", dataset), {"guards": [asdict(finding) for finding in asked]})
-    raise_if_critical(asked)
+    """Run the guards of features, labels and segments on a dataset."""
+    params = config.load_params()
+    features = artifacts.FEATURES / f"{dataset}.parquet"
+    files = sorted((artifacts.LABELS / dataset).glob("*.parquet"))
+    bars = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet")
+    block, described = config.look_up(params, "guard"), config.look_up(params, f"datasets.{dataset}")
+    findings = list(
+        config.call_with(check_values, bars, features, files, described, params["seed"], block=block, name="guard")
+    )
+    warm_up_bars = artifacts.read_json(artifacts.report_path("featurize", dataset))["warm_up_bars"]
+    findings += check_segments(bars, features, files, warm_up_bars=warm_up_bars)
+    artifacts.write_json(artifacts.report_path("guard", dataset), {"guards": list(map(asdict, findings))})
+    raise_if_critical(findings)
 
 
-def of_values(
+def check_values(
     bars: pd.DataFrame,
     features: Path,
     files: Sequence[Path],
-    about: workspace.Block,
+    described: config.Block,
     seed: int,
     *,
     cuts: int,
@@ -44,65 +45,67 @@ def of_values(
     look_ahead_floor: float,
     correlation_threshold: float,
 ) -> Iterator[Finding]:
-    """What the guards say of columns and targets, computed anew and as written; one table of features at a time."""
-    recompute = recomputing(about["features"])
-    yield truncation(bars, recompute, *written(features, bars), cuts=cuts, seed=seed)
-    rows = common_rows([pd.read_parquet(file, columns=KEY) for file in (features, *files)])
+    """Yield the findings of columns and targets, recomputed and as stored; one table of features is held at a time."""
+    recompute = make_recompute(described["features"])
+    yield truncation(bars, recompute, *load_stored_features(features, bars), cuts=cuts, seed=seed)
+    rows = intersect_rows([pd.read_parquet(file, columns=KEY) for file in (features, *files)])
     for number, file in enumerate(files):
         samples, target = Samples.load(features, file, rows=rows), file.stem
         x, columns = samples.x, samples.columns
-        if not number:  # moves are the same whatever the target
+        if not number:  # moves do not depend on the target
             yield look_ahead(x, columns, samples.move, samples.segment, ratio=look_ahead_ratio, floor=look_ahead_floor)
         yield feature_target(x, columns, samples.y, target, threshold=correlation_threshold)
     for file in files:
-        yield label_end(bars, relabelling(about["targets"][file.stem]), file.stem, cuts=cuts, seed=seed)
+        yield label_end(bars, make_relabel(described["targets"][file.stem]), file.stem, cuts=cuts, seed=seed)
         table = pd.read_parquet(file, columns=[*KEY, "label_end", "move"])
-        yield known_at(bars, positions(table, bars), table["label_end"].to_numpy(), table["move"].to_numpy())
+        yield known_at(bars, locate_bars(table, bars), table["label_end"].to_numpy(), table["move"].to_numpy())
 
 
-def recomputing(block: workspace.Block) -> Callable[[pd.DataFrame], tuple[np.ndarray, np.ndarray]]:
-    """What turns bars into features anew: the positions of the rows kept, and their columns."""
+def make_recompute(block: config.Block) -> Callable[[pd.DataFrame], tuple[np.ndarray, np.ndarray]]:
+    """Return the function from bars to the positions of the rows with features, and their columns."""
 
     def recompute(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        features = workspace.feed(engine.compute, bars, block=block, named="features")
+        features = config.call_with(engine.compute, bars, block=block, name="features")
         return features.rows, features.x
 
     return recompute
 
 
-def relabelling(block: workspace.Block) -> Callable[[pd.DataFrame], tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """What turns bars into labels anew: the positions of the rows that have one, their y, and their label_end."""
+def make_relabel(block: config.Block) -> Callable[[pd.DataFrame], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Return the function from bars to the positions of the rows with a label, their y, and their label_end."""
 
     def relabel(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        table = labels.build(bars, dict(block)).table
+        table = labels.make_labels(bars, dict(block)).table
         return table["row"].to_numpy(), table["y"].to_numpy(), table["label_end"].to_numpy()
 
     return relabel
 
 
-def written(features: Path, bars: pd.DataFrame) -> tuple[tuple[np.ndarray, np.ndarray], tuple[str, ...]]:
-    """The table of features on disk: ((n,) positions in `bars`, (n, F) float32), and the names of its columns."""
+def load_stored_features(features: Path, bars: pd.DataFrame) -> tuple[tuple[np.ndarray, np.ndarray], tuple[str, ...]]:
+    """Return the stored features as ((n,) positions in `bars`, (n, F) float32), and the names of the columns."""
     table = pd.read_parquet(features)
     columns = tuple(name for name in table.columns if name not in KEY)
-    return (positions(table, bars), table[list(columns)].to_numpy(np.float32)), columns
+    return (locate_bars(table, bars), table[list(columns)].to_numpy(np.float32)), columns
 
 
-def positions(table: pd.DataFrame, bars: pd.DataFrame) -> np.ndarray:
-    """(n,) the place in `bars` of each row of a table of features or labels."""
-    places = bars[["segment", "open_time"]].set_axis(KEY, axis=1).assign(position=np.arange(len(bars)))
-    return aligned(places, table, named="clean bars")["position"].to_numpy()
+def locate_bars(table: pd.DataFrame, bars: pd.DataFrame) -> np.ndarray:
+    """Return (n,) the position in `bars` of each row of a table of features or labels."""
+    positions = bars[["segment", "open_time"]].set_axis(KEY, axis=1).assign(position=np.arange(len(bars)))
+    return align(positions, table, name="clean bars")["position"].to_numpy()
 
 
-def of_segments(bars: pd.DataFrame, features: Path, files: Sequence[Path], *, warm_up_bars: int) -> Iterator[Finding]:
-    """What the guard of segments says of rows with their latest labels, and of the runs that windows are cut from."""
+def check_segments(
+    bars: pd.DataFrame, features: Path, files: Sequence[Path], *, warm_up_bars: int
+) -> Iterator[Finding]:
+    """Yield the findings of rows with the latest of their labels, and of the runs from which windows are taken."""
     ends = [pd.read_parquet(file, columns=[*KEY, "label_end"]) for file in files]
-    rows = common_rows([pd.read_parquet(features, columns=KEY), *ends])
-    latest = np.max([aligned(table, rows, named="labels")["label_end"] for table in ends], axis=0)
-    bar_ms, segment = klines.interval_ms(bars), rows["segment"].to_numpy()
-    time, run = rows["time"].to_numpy(), contiguous(rows)
+    rows = intersect_rows([pd.read_parquet(features, columns=KEY), *ends])
+    latest = np.max([align(table, rows, name="labels")["label_end"] for table in ends], axis=0)
+    bar_ms, segment = klines.find_interval_ms(bars), rows["segment"].to_numpy()
+    time, run = rows["time"].to_numpy(), number_runs(rows)
     yield segments(time, latest, segment, bars=bars, bar_ms=bar_ms, warm_up_bars=warm_up_bars)
-    yield windows(time, segment=segment, run=run, bar_ms=bar_ms)
+    yield check_window_runs(time, segment, run, bar_ms=bar_ms)
 
 
 if __name__ == "__main__":
-    workspace.run(main)
+    cli.run(main)

@@ -1,16 +1,17 @@
-"""ingest <dataset>: one clean table of bars in unbroken segments, and a report of all that was found in the raw one."""
+"""ingest <dataset>: validate the raw bars, divide them into segments without gaps, and report what they contain."""
 
 import pandas as pd
 
-from pipeline import bars, workspace
+from pipeline import artifacts, cli
+from pipeline.market import bars
 
 
 def main(dataset: str) -> None:
-    """Check the raw bars of a dataset and cut them into segments."""
-    clean, report = bars.clean(pd.read_parquet(workspace.RAW / f"{dataset}.parquet"))
-    workspace.write_table(workspace.CLEAN / f"{dataset}.parquet", clean)
-    workspace.write_json(workspace.report("ingest", dataset), report)
+    """Check the raw bars of a dataset and divide them into segments."""
+    clean, report = bars.clean(pd.read_parquet(artifacts.RAW / f"{dataset}.parquet"))
+    artifacts.write_table(artifacts.CLEAN / f"{dataset}.parquet", clean)
+    artifacts.write_json(artifacts.report_path("ingest", dataset), report)
 
 
 if __name__ == "__main__":
-    workspace.run(main)
+    cli.run(main)

@@ -1,49 +1,50 @@
-"""label <dataset>: for each target of the dataset what came true, and the bar by which it had."""
+"""label <dataset>: compute the labels of every target of a dataset, with the bar at which each label ends."""
 
 import numpy as np
 import pandas as pd
 
-from pipeline import labels, workspace
+from pipeline import artifacts, cli, config, labels
 
 
 def main(dataset: str) -> None:
     """Label the clean bars of a dataset with every target."""
-    targets = workspace.entry(workspace.params(), f"datasets.{dataset}.targets")
-    bars = pd.read_parquet(workspace.CLEAN / f"{dataset}.parquet")
+    targets = config.look_up(config.load_params(), f"datasets.{dataset}.targets")
+    bars = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet")
     report = {}
-    with workspace.replacing(workspace.LABELS / dataset) as folder:
+    with artifacts.replace_atomically(artifacts.LABELS / dataset) as folder:
         folder.mkdir()
         for target, block in targets.items():
-            labelled = labels.build(bars, block)
-            workspace.write_table(folder / f"{target}.parquet", table(labelled))
-            report[target] = summary(labelled, block["kind"], bars=len(bars))
-    workspace.write_json(workspace.report("label", dataset), report)
+            labeled = labels.make_labels(bars, block)
+            artifacts.write_table(folder / f"{target}.parquet", select_columns(labeled))
+            report[target] = summarize_labels(labeled, block["kind"], bars=len(bars))
+    artifacts.write_json(artifacts.report_path("label", dataset), report)
 
 
-def table(labelled: labels.Labels) -> pd.DataFrame:
-    """What is kept of labels; `raw` in float32, for the last bits of a logarithm differ between processors."""
-    return labelled.table.drop(columns="row").astype({"raw": np.float32})
+def select_columns(labeled: labels.Labels) -> pd.DataFrame:
+    """Return the stored columns; `raw` as float32, since the last bits of a logarithm differ between processors."""
+    return labeled.table.drop(columns="row").astype({"raw": np.float32})
 
 
-def summary(labelled: labels.Labels, kind: str, *, bars: int) -> dict[str, object]:
-    """Where every bar went, how long labels are, and how the answers are spread."""
-    table = labelled.table
-    y, names = table["y"].to_numpy(), labels.OUTPUTS[kind]
-    spread: dict[str, float]
-    if len(names) > 1:
-        spread = dict(zip(names, np.bincount(y, minlength=len(names)) / max(len(y), 1), strict=True))
-    else:
-        spread = {"mean": float(y.mean()), "std": float(y.std())} if len(y) else {}
-    length_ms = (table["label_end"] - table["time"]).to_numpy()
+def summarize_labels(labeled: labels.Labels, kind: str, *, bars: int) -> dict[str, object]:
+    """Return the number of bars with a label, and without one by cause, the mean label length and y's distribution."""
+    y = labeled.table["y"].to_numpy()
+    length_ms = (labeled.table["label_end"] - labeled.table["time"]).to_numpy()
     return {
         "bars": bars,
-        "rows": len(table),
-        "lost": labelled.lost,
-        "ties": labelled.ties,
+        "rows": len(y),
+        "lost": labeled.lost,
+        "ties": labeled.ties,
         "mean_length_ms": float(length_ms.mean()) if len(y) else float("nan"),
-        "y": spread,
+        "y": _summarize_y(y, labels.OUTPUTS[kind]),
     }
 
 
+def _summarize_y(y: np.ndarray, outputs: tuple[str, ...]) -> dict[str, float]:
+    """Return the share of each class; mean and standard deviation of a regression target."""
+    if len(outputs) > 1:
+        return dict(zip(outputs, np.bincount(y, minlength=len(outputs)) / max(len(y), 1), strict=True))
+    return {"mean": float(y.mean()), "std": float(y.std())} if len(y) else {}
+
+
 if __name__ == "__main__":
-    workspace.run(main)
+    cli.run(main)

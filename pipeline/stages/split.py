@@ -1,4 +1,4 @@
-"""split <dataset>: the folds that all models of a dataset share, purged by the latest label of each row's targets."""
+"""split <dataset>: make the folds that all models of a dataset share, purged by the latest label end of any target."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -6,78 +6,81 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from pipeline import bars, workspace
-from pipeline.folds import Folds, Run, cut
+from pipeline import artifacts, cli, config
 from pipeline.leakage.findings import Finding, raise_if_critical
 from pipeline.leakage.folds import duplicates, embargo, label_overlap, temporal_order
-from pipeline.samples import KEY, Samples, aligned, common_rows
+from pipeline.market import bars
+from pipeline.samples import KEY, Samples, align, intersect_rows
+from pipeline.validation.folds import Folds, TimeRange, make_folds
 
-LISTED_SPLITS = 100  # the report of more than these gives their range
+MAX_LISTED_SPLITS = 100  # with more splits the report gives the range of each count
 
 
 def main(dataset: str) -> None:
-    """Cut the rows of a dataset into folds, and stop where one leaks into another."""
-    blocks = workspace.params()
-    features = workspace.FEATURES / f"{dataset}.parquet"
-    files = sorted((workspace.LABELS / dataset).glob("*.parquet"))
+    """Divide the rows of a dataset into folds, and stop where one leaks into another."""
+    features = artifacts.FEATURES / f"{dataset}.parquet"
+    files = sorted((artifacts.LABELS / dataset).glob("*.parquet"))
     labels = [pd.read_parquet(file, columns=[*KEY, "label_end"]) for file in files]
-    known = pd.read_parquet(features, columns=KEY)
-    rows = common_rows([known, *labels])
-    label_end = np.max([aligned(table, rows, named="labels")["label_end"] for table in labels], axis=0)
-    block = workspace.entry(blocks, "split")
-    folds = workspace.feed(cut, rows["time"].to_numpy(), label_end, block=block, named="split")
+    feature_rows = pd.read_parquet(features, columns=KEY)
+    rows = intersect_rows([feature_rows, *labels])
+    label_end = np.max([align(table, rows, name="labels")["label_end"] for table in labels], axis=0)
+    block = config.look_up(config.load_params(), "split")
+    folds = config.call_with(make_folds, rows["time"].to_numpy(), label_end, block=block, name="split")
     if not len(folds.holdout()):
-        raise ValueError("split.holdout_pct is 0: the final model would be checked on nothing; give it a share")
+        raise ValueError("split.holdout_pct is 0: no rows are left to evaluate the final model; set it above 0")
     samples = Samples.load(features, files[0], rows=rows)
-    reports = {stage: workspace.read_json(workspace.report(stage, dataset)) for stage in ("featurize", "guard")}
-    findings = list(of_folds(folds, samples, warm_up_bars=reports["featurize"]["warm_up_bars"]))
-    lost = {**reports["featurize"]["lost"], **without_label(known, rows)}
-    clean = pd.read_parquet(workspace.CLEAN / f"{dataset}.parquet", columns=["symbol", "segment", "open_time"])
+    reports = {stage: artifacts.read_json(artifacts.report_path(stage, dataset)) for stage in ("featurize", "guard")}
+    findings = list(check_folds(folds, samples, warm_up_bars=reports["featurize"]["warm_up_bars"]))
+    lost = {**reports["featurize"]["lost"], **count_unlabeled(feature_rows, rows)}
+    clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet", columns=["symbol", "segment", "open_time"])
     counts = {"bars": reports["featurize"]["bars"], "lost": lost}
     guards = {"guards": [asdict(finding) for finding in findings]}
-    content = {**counts, **report(folds), **by_group(folds, rows, clean), **guards}
-    workspace.write_json(workspace.report("split", dataset), content)
-    raise_if_critical([*(Finding(**found) for found in reports["guard"]["guards"]), *findings])
-    with workspace.replacing(workspace.FOLDS / f"{dataset}.parquet") as draft:
+    content = {**counts, **summarize_folds(folds), **summarize_groups(folds, rows, clean), **guards}
+    artifacts.write_json(artifacts.report_path("split", dataset), content)
+    raise_if_critical([*(Finding(**finding) for finding in reports["guard"]["guards"]), *findings])
+    with artifacts.replace_atomically(artifacts.FOLDS / f"{dataset}.parquet") as draft:
         folds.save(draft, rows["segment"].to_numpy())
 
 
-def of_folds(folds: Folds, samples: Samples, *, warm_up_bars: int) -> Iterator[Finding]:
-    """What the guards say of the folds."""
+def check_folds(folds: Folds, samples: Samples, *, warm_up_bars: int) -> Iterator[Finding]:
+    """Yield the finding of every guard of folds."""
     yield temporal_order(folds)
     yield label_overlap(folds)
     yield duplicates(samples.x, samples.segment, folds)
     yield embargo(folds, warm_up_bars)
 
 
-def without_label(features: pd.DataFrame, rows: pd.DataFrame) -> dict[str, int]:
-    """Why rows with features are not among `rows`: their label needs bars past the segment's end, or has no scale."""
+def count_unlabeled(features: pd.DataFrame, rows: pd.DataFrame) -> dict[str, int]:
+    """Return the number of rows with features that are not in `rows`, by cause.
+
+    Their label needs bars past the segment's end, or their volatility is zero.
+    """
     last = rows.groupby("segment")["time"].max()
     lost = features.merge(rows, on=KEY, how="left", indicator=True).query("_merge == 'left_only'")
     at_end = ~(lost["time"] < lost["segment"].map(last))  # a segment may have no row left at all
     return {"label_horizon": int(at_end.sum()), "zero_volatility": int((~at_end).sum())}
 
 
-def report(folds: Folds) -> dict[str, object]:
-    """How many rows every part and every split has."""
+def summarize_folds(folds: Folds) -> dict[str, object]:
+    """Return the row counts of every part and every split."""
     return {
         "method": folds.scheme.method,
         "rows": len(folds.time),
         "development": len(folds.development()),
-        "tested": len(folds.tested()),
-        "gap": len(folds.gap()),
+        "tested": len(folds.select_tested()),
+        "embargoed": len(folds.select_embargoed()),
         "holdout": len(folds.holdout()),
         "n_splits": folds.n_splits,
         "n_paths": folds.n_paths,
         "embargo_bars": folds.embargo_bars,
-        "splits": by_split(folds),
+        "splits": summarize_splits(folds),
     }
 
 
-def by_split(folds: Folds) -> dict[str, object]:
-    """What each split tests, learns from and gives up to purge and embargo, a column each; of many splits the range."""
-    columns = folds.counts()._asdict()
-    if folds.n_splits <= LISTED_SPLITS:
+def summarize_splits(folds: Folds) -> dict[str, object]:
+    """Return columns of train, test, and purged and embargoed rows by split; with many splits, the range of each."""
+    columns = folds.count_rows()._asdict()
+    if folds.n_splits <= MAX_LISTED_SPLITS:
         return {"test_groups": folds.splits, **columns}
     return {
         name: {"min": values.min(), "median": np.median(values), "max": values.max()}
@@ -85,29 +88,34 @@ def by_split(folds: Folds) -> dict[str, object]:
     }
 
 
-def by_group(folds: Folds, rows: pd.DataFrame, clean: pd.DataFrame) -> dict[str, object]:
-    """Each group's number of rows, first and last time and the holes inside it; and the holes from one to the next.
+def summarize_groups(folds: Folds, rows: pd.DataFrame, clean: pd.DataFrame) -> dict[str, object]:
+    """Return each group's row count, first and last time and inner gaps; and the gaps that cross group boundaries.
 
-    A hole is where a symbol's rows, one after the other, are more than a bar apart: the bars that the market misses,
-    and those beside them that have no features or no label.
+    A gap is where consecutive rows of a symbol are more than one bar apart. It consists of bars that the market lacks
+    and of neighboring bars without features or label.
     """
     symbol = clean.drop_duplicates("segment").set_index("segment")["symbol"]
     development = rows.iloc[folds.development()]
     table = development.assign(symbol=development["segment"].map(symbol), open_time=development["time"])
-    found = bars.holes(table.sort_values(["symbol", "open_time"]))
-    sizes = np.bincount(folds.group()[folds.development()])
+    gaps = bars.find_gaps(table.sort_values(["symbol", "open_time"]))
+    sizes = np.bincount(folds.number_groups()[folds.development()])
     groups = [
-        {"rows": size, "first_ms": run.first_ms, "last_ms": run.last_ms, "holes": [h for h in found if is_in(h, run)]}
-        for size, run in zip(sizes, folds.intervals, strict=True)
+        {
+            "rows": size,
+            "first_ms": group.first_ms,
+            "last_ms": group.last_ms,
+            "gaps": [gap for gap in gaps if is_within(gap, group)],
+        }
+        for size, group in zip(sizes, folds.group_ranges, strict=True)
     ]
-    across = [hole for hole in found if not any(is_in(hole, run) for run in folds.intervals)]
-    return {"groups": groups, "holes_across_groups": across}
+    crossing = [gap for gap in gaps if not any(is_within(gap, group) for group in folds.group_ranges)]
+    return {"groups": groups, "gaps_across_groups": crossing}
 
 
-def is_in(hole: bars.Record, run: Run) -> bool:
-    """Whether a hole begins and ends inside a group."""
-    return bool(run.first_ms <= hole["after_ms"] and hole["before_ms"] <= run.last_ms)
+def is_within(gap: bars.Record, group: TimeRange) -> bool:
+    """Return whether a gap begins and ends inside a group."""
+    return bool(group.first_ms <= gap["after_ms"] and gap["before_ms"] <= group.last_ms)
 
 
 if __name__ == "__main__":
-    workspace.run(main)
+    cli.run(main)

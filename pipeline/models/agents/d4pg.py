@@ -1,24 +1,26 @@
-"""D4PG: one actor and a critic that foresees the distribution of its return (Barth-Maron et al. 2018)."""
+"""D4PG: one actor and a critic of its return distribution (Barth-Maron et al. 2018)."""
 
 from dataclasses import dataclass
 
-from pipeline.models.agents.engine.course import Rewards
-from pipeline.models.agents.engine.market import Market
-from pipeline.models.agents.engine.networks import Critic, Policy, SoloCritic, Soloist
-from pipeline.models.agents.engine.promise import Agent
+from pipeline.models.agents.engine.agent import Agent
+from pipeline.models.agents.engine.market_env import MarketEnv
+from pipeline.models.agents.engine.networks import Critic, Policy, SingleActorCritic, SingleActorPolicy
+from pipeline.models.agents.engine.training import RewardFunction
 
 
 @dataclass(kw_only=True, eq=False)
 class D4PG(Agent):
-    """One actor, whose action is the position; with risk_aversion above 0 it shuns what critic and tail fear."""
+    """One actor, whose action is the target position; a risk_aversion above 0 penalizes the expected shortfall."""
 
-    hidden: list[int]  # units of each layer, of actor and critic alike
+    hidden_sizes: list[int]  # units of each layer, in the actor and in the critic
 
-    def untrained(self, columns: int) -> tuple[Policy, Critic]:
-        """Two perceptrons."""
-        policy = Soloist(columns, hidden=self.hidden, clip=self.clip)
-        return policy, SoloCritic(columns, hidden=self.hidden, clip=self.clip, atoms=self.atoms)
+    def make_networks(self, columns: int) -> tuple[Policy, Critic]:
+        """Return two perceptrons."""
+        n_atoms = self.learner_config.n_atoms
+        policy = SingleActorPolicy(columns, hidden_sizes=self.hidden_sizes, clip_sigma=self.clip_sigma)
+        critic = SingleActorCritic(columns, hidden_sizes=self.hidden_sizes, clip_sigma=self.clip_sigma, n_atoms=n_atoms)
+        return policy, critic
 
-    def paid(self, market: Market) -> Rewards:
-        """The market's reward."""
-        return lambda before, done, actions: done.reward[:, None]
+    def make_reward_function(self, env: MarketEnv) -> RewardFunction:
+        """Return the market's reward."""
+        return lambda before, step, actions: step.reward[:, None]

@@ -1,4 +1,4 @@
-"""A team of five that decides together: a central critic, decentralised actors (Lowe et al. 2017; Iqbal & Sha 2019)."""
+"""Five cooperating actors with a central critic and messages (Lowe et al. 2017; Iqbal & Sha 2019)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,67 +6,83 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.models.agents.engine.course import Rewards
-from pipeline.models.agents.engine.market import Market
+from pipeline.models.agents._marl_critic import TeamCritic
+from pipeline.models.agents._marl_policy import ROLES, TeamMember, TeamPolicy
+from pipeline.models.agents._marl_rewards import TeamRewardConfig, make_team_rewards
+from pipeline.models.agents.engine.agent import Agent
+from pipeline.models.agents.engine.market_env import MarketEnv
 from pipeline.models.agents.engine.networks import Critic, Policy
-from pipeline.models.agents.engine.promise import Agent
-from pipeline.models.agents.engine.rollout import rolled
-from pipeline.models.agents.engine.team import ROLES, Member, Team, TeamCritic, paid
-from pipeline.models.agents.engine.trial import Trial
-from pipeline.models.neural.graph import written
+from pipeline.models.agents.engine.policy_evaluation import PolicyBacktest
+from pipeline.models.agents.engine.training import RewardFunction
+from pipeline.models.torch_runtime.onnx_export import export_onnx
 
 
 @dataclass(kw_only=True, eq=False)
 class MARL(Agent):
-    """Trend follower, mean reverter, momentum trader, risk manager and coordinator; see `team`."""
+    """Trend follower, mean reverter, momentum trader, risk manager and coordinator; see `make_team_rewards`."""
 
-    hidden: int  # units of each actor's layers, and of the critic's
-    heads: int  # of the critic's attention
-    message: int  # numbers that each says to the others
-    smallest_limit: float  # of the coordinator's action, that the risk manager must leave
-    shaping: float  # how much of its own earnings a trader gets beside the team's
-    caution: float  # of the risk manager: times the square of a loss, in deviations of a bar's move
-    trend_bars: int  # over which the regimes of trend follower and mean reverter are told apart
-    momentum_bars: int
+    hidden_size: int  # units of each layer, in every actor and in the critic
+    num_heads: int  # of the critic's attention
+    message_size: int  # numbers that each actor sends to the others
+    min_position_limit: float  # the least share of the coordinator's action that the risk manager must leave
+    reward_shaping: float
+    downside_penalty: float
+    trend_window: int
+    momentum_window: int
 
-    def untrained(self, columns: int) -> tuple[Policy, Critic]:
-        """Five actors, and a critic that attends to all of them."""
-        critic = TeamCritic(columns, hidden=self.hidden, heads=self.heads, clip=self.clip, atoms=self.atoms)
-        team = Team(columns, hidden=self.hidden, message=self.message, floor=self.smallest_limit, clip=self.clip)
+    def make_networks(self, columns: int) -> tuple[Policy, Critic]:
+        """Return five actors, and a critic that attends to all of them."""
+        critic = TeamCritic(
+            columns,
+            hidden_size=self.hidden_size,
+            num_heads=self.num_heads,
+            clip_sigma=self.clip_sigma,
+            n_atoms=self.learner_config.n_atoms,
+        )
+        team = TeamPolicy(
+            columns,
+            hidden_size=self.hidden_size,
+            message_size=self.message_size,
+            min_position_limit=self.min_position_limit,
+            clip_sigma=self.clip_sigma,
+        )
         return team, critic
 
-    def paid(self, market: Market) -> Rewards:
-        """Each role's own."""
-        return paid(
-            market,
-            shaping=self.shaping,
-            caution=self.caution,
-            slow=self.trend_bars,
-            fast=self.momentum_bars,
-            unit=self.unit,
+    def make_reward_function(self, env: MarketEnv) -> RewardFunction:
+        """Return the function of each role's reward."""
+        config = TeamRewardConfig(
+            reward_shaping=self.reward_shaping,
+            downside_penalty=self.downside_penalty,
+            trend_window=self.trend_window,
+            momentum_window=self.momentum_window,
         )
+        return make_team_rewards(env, config, move_std=self.move_std)
 
-    def judged(self, trial: Trial) -> dict[str, Any]:
-        """As every agent, and what each role contributes: how far it changes the position, and what that earns.
+    def describe_backtest(self, backtest: PolicyBacktest) -> dict[str, Any]:
+        """Return the figures of every agent, and each role's contribution by ablation.
 
-        A role that is silenced says nothing, and its action does not count; see `Team.layers`.
+        A contribution compares the backtest with that of a team in which the role is silenced; see
+        `TeamPolicy.list_layers`.
         """
-        contributions = {role: self._contribution(place, trial) for place, role in enumerate(ROLES)}
-        return {**super().judged(trial), "contributions": contributions}
+        contributions = {role: self._ablate(place, backtest) for place, role in enumerate(ROLES)}
+        return {**super().describe_backtest(backtest), "contributions": contributions}
 
-    def _contribution(self, role: int, whole: Trial) -> dict[str, float]:
-        silenced = rolled(self.policy, whole.market, silent=role)
-        without = Trial(whole.market, silenced, unit=self.unit, discount=self.discount)
+    def _ablate(self, role: int, whole: PolicyBacktest) -> dict[str, float]:
+        """Return how far a role changes the position on average, and the net return that it adds per bar."""
+        without = self.run_backtest(whole.env, silenced=role)
         return {
-            "position": float(np.abs(whole.traded.position - without.traded.position).mean()),
-            "net_bps": float((whole.traded.net - without.traded.net).mean()) * 1e4,
+            "position_change": float(np.abs(whole.result.position - without.result.position).mean()),
+            "net_bps": float((whole.result.net - without.result.net).mean()) * 1e4,
         }
 
     def to_onnx(self, file: Path) -> None:
-        """`file` holds the team's graph; beside it each actor's, <role>.onnx: inputs, messages -> action, message."""
+        """Write the team's graph to `file`, and beside it each actor's, <role>.onnx.
+
+        An actor's graph maps "inputs", "messages" -> "action", "message".
+        """
         super().to_onnx(file)
-        assert isinstance(self.policy, Team)
-        inputs = {"inputs": (len(self.input_columns),), "messages": (len(ROLES) * self.message,)}
+        assert isinstance(self.policy, TeamPolicy)
+        inputs = {"inputs": (len(self.input_columns),), "messages": (len(ROLES) * self.message_size,)}
         for place, role in enumerate(ROLES):
-            graph = written(Member(self.policy, place), inputs=inputs, outputs=["action", "message"])
+            graph = export_onnx(TeamMember(self.policy, place), inputs=inputs, outputs=["action", "message"])
             file.with_name(f"{role}.onnx").write_bytes(graph)

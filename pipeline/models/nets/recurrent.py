@@ -1,81 +1,82 @@
-"""A recurrent net: LSTM (Hochreiter & Schmidhuber 1997) or GRU (Cho et al. 2014), with attention over time or not."""
+"""A recurrent net: LSTM (Hochreiter & Schmidhuber 1997) or GRU (Cho et al. 2014), optionally with attention."""
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.neural.checks import check_dropout, check_sizes
-from pipeline.models.neural.device import without_onednn
+from pipeline.models.torch_runtime.checks import check_dropout, check_sizes
+from pipeline.models.torch_runtime.device import disable_onednn
 
 CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
 
 class Recurrent(nn.Module):
-    """Reads the window bar by bar, and answers from where it ends up or, with attention, from all the way there.
+    """A net that reads the window bar by bar, and predicts from its final state or, with attention, from all states.
 
-    Without attention the answer comes from the state after the last bar and, when `bidirectional`, from the backward
-    direction's state after the first: each direction has then seen the whole window, and nothing outside it.
-    `dropout` acts between layers, where there are several, and before the head.
+    Without attention the head reads the state after the last bar and, with `bidirectional`, the backward direction's
+    state after the first bar: each direction has then read the whole window. `dropout` acts between recurrent layers,
+    where there are several, and before the head.
     """
 
     def __init__(
         self,
         *,
         columns: int,
-        bars: int,
+        window: int,
         outputs: int,
         cell: str,
-        hidden: int,
-        layers: int,
+        hidden_size: int,
+        num_layers: int,
         bidirectional: bool,
         attention: bool,
         dropout: float,
     ) -> None:
-        """Weights come from torch's global generator. Raises ValueError where a tunable is not allowed."""
+        """Draw the weights from torch's global generator. Raises ValueError naming a hyperparameter out of range."""
         super().__init__()
         if cell not in CELLS:
             raise ValueError(f"recurrent: cell is {cell!r}; allowed are {sorted(CELLS)}")
-        check_sizes("recurrent", columns=columns, bars=bars, outputs=outputs, hidden=hidden, layers=layers)
+        check_sizes("recurrent", columns=columns, window=window, outputs=outputs)
+        check_sizes("recurrent", hidden_size=hidden_size, num_layers=num_layers)
         check_dropout("recurrent", dropout)
-        width = 2 * hidden if bidirectional else hidden
+        width = 2 * hidden_size if bidirectional else hidden_size
         self.recurrence = CELLS[cell](
             columns,
-            hidden,
-            layers,
+            hidden_size,
+            num_layers,
             batch_first=True,
             bidirectional=bidirectional,
-            dropout=dropout if layers > 1 else 0.0,  # torch warns of one that has nowhere to act
+            dropout=dropout if num_layers > 1 else 0.0,  # torch warns of dropout with a single layer
         )
-        self.attention = _AdditiveAttention(width, units=hidden) if attention else None
+        self.attention = _AdditiveAttention(width, units=hidden_size) if attention else None
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, outputs)
-        _initialise(self.recurrence)
+        _initialize(self.recurrence)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, F) -> (B, outputs)."""
-        states = self._states(x)
+        """Map (B, T, F) -> (B, outputs)."""
+        states = self._run_recurrence(x)
         if self.attention is not None:
             summary = (self.attention(states).unsqueeze(1) @ states).squeeze(1)
         else:
-            hidden = self.recurrence.hidden_size
-            summary = torch.cat([states[:, -1, :hidden], states[:, 0, hidden:]], dim=1)
-        answer: Tensor = self.head(self.dropout(summary))  # summary is (B, width)
-        return answer
+            size = self.recurrence.hidden_size
+            summary = torch.cat([states[:, -1, :size], states[:, 0, size:]], dim=1)
+        output: Tensor = self.head(self.dropout(summary))  # summary is (B, width)
+        return output
 
-    def _states(self, x: Tensor) -> Tensor:
-        """(B, T, F) -> (B, T, width), the forward direction's columns first."""
-        with without_onednn():
+    def _run_recurrence(self, x: Tensor) -> Tensor:
+        """Map (B, T, F) -> (B, T, width), the forward direction's columns first."""
+        with disable_onednn():
             states: Tensor = self.recurrence(x)[0]
         return states
 
-    def weights(self, x: Tensor) -> Tensor:
-        """How much each bar counts, (B, T), not negative and one in sum, for x (B, T, F).
+    def attend(self, x: Tensor) -> Tensor:
+        """Return the attention weights of the bars, (B, T), not negative and with sum 1, for x (B, T, F).
 
         Raises ValueError where the net has no attention.
         """
         if self.attention is None:
-            raise ValueError("recurrent: a net with attention: false has no attention weights; build it with true")
-        shares: Tensor = self.attention(self._states(x))
-        return shares
+            raise ValueError("recurrent: attention is false, so there are no attention weights; set attention: true")
+        weights: Tensor = self.attention(self._run_recurrence(x))
+        return weights
 
 
 class _AdditiveAttention(nn.Module):
@@ -92,15 +93,16 @@ class _AdditiveAttention(nn.Module):
 
 
 @torch.no_grad()
-def _initialise(recurrence: nn.LSTM | nn.GRU) -> None:
-    """Each gate's recurrent weights are orthogonal (Saxe et al. 2014), and an LSTM begins by remembering.
+def _initialize(recurrence: nn.LSTM | nn.GRU) -> None:
+    """Make each gate's recurrent weights orthogonal (Saxe et al. 2014), and an LSTM's forget biases 1.
 
-    Its forget gates' biases are 1 (Gers et al. 2000; Jozefowicz et al. 2015); torch adds two for every gate.
+    A forget bias of 1 lets an LSTM remember from the start (Gers et al. 2000; Jozefowicz et al. 2015). Torch has two
+    biases for each gate and adds them.
     """
-    hidden = recurrence.hidden_size
+    size = recurrence.hidden_size
     for name, parameter in recurrence.named_parameters():
         if name.startswith("weight_hh"):
-            for gate in range(0, len(parameter), hidden):
-                nn.init.orthogonal_(parameter[gate : gate + hidden])  # (hidden, hidden)
+            for gate in range(0, len(parameter), size):
+                nn.init.orthogonal_(parameter[gate : gate + size])  # (size, size)
         elif isinstance(recurrence, nn.LSTM) and name.startswith("bias"):
-            parameter[hidden : 2 * hidden] = 1.0 if name.startswith("bias_ih") else 0.0
+            parameter[size : 2 * size] = 1.0 if name.startswith("bias_ih") else 0.0

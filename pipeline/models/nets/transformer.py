@@ -1,19 +1,19 @@
-"""A transformer encoder over the window (Vaswani et al. 2017), normalised before each step (Xiong et al. 2020)."""
+"""A transformer encoder over the window (Vaswani et al. 2017) with pre-layer normalization (Xiong et al. 2020)."""
 
 import math
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.neural.checks import check_dropout, check_sizes
+from pipeline.models.torch_runtime.checks import check_dropout, check_sizes
 
-POSITIONS = ("learnt", "sinusoidal")
+POSITIONAL_ENCODINGS = ("learned", "sinusoidal")
 
 
 class Transformer(nn.Module):
-    """Every bar attends to all bars of the window; the answer comes from what the last bar has gathered.
+    """A net in which every bar attends to all bars of the window; the head reads the final state of the last bar.
 
-    `dropout` acts on the embedded bars and on what each attention and each feedforward step adds (ibid., 5.4).
+    `dropout` acts on the embedded bars and on the output of each attention and feedforward step (ibid., 5.4).
     """
 
     positions: Tensor  # (T, d_model)
@@ -22,92 +22,98 @@ class Transformer(nn.Module):
         self,
         *,
         columns: int,
-        bars: int,
+        window: int,
         outputs: int,
         d_model: int,
-        heads: int,
-        layers: int,
-        feedforward: int,
-        positions: str,
+        nhead: int,
+        num_layers: int,
+        dim_feedforward: int,
+        positional_encoding: str,
         dropout: float,
     ) -> None:
-        """Weights come from torch's global generator. Raises ValueError where a tunable is not allowed."""
+        """Draw the weights from torch's global generator. Raises ValueError naming a hyperparameter out of range."""
         super().__init__()
-        check_sizes("transformer", columns=columns, bars=bars, outputs=outputs)
-        check_sizes("transformer", d_model=d_model, heads=heads, layers=layers, feedforward=feedforward)
-        if d_model % heads:
-            raise ValueError(f"transformer: d_model is {d_model} and heads is {heads}; heads must divide d_model")
-        if positions not in POSITIONS:
-            raise ValueError(f"transformer: positions is {positions!r}; allowed are {list(POSITIONS)}")
+        check_sizes("transformer", columns=columns, window=window, outputs=outputs, d_model=d_model)
+        check_sizes("transformer", nhead=nhead, num_layers=num_layers, dim_feedforward=dim_feedforward)
+        if d_model % nhead:
+            raise ValueError(f"transformer: d_model is {d_model} and nhead is {nhead}; nhead must divide d_model")
+        if positional_encoding not in POSITIONAL_ENCODINGS:
+            raise ValueError(
+                f"transformer: positional_encoding is {positional_encoding!r}; allowed are {list(POSITIONAL_ENCODINGS)}"
+            )
         check_dropout("transformer", dropout)
         self.embedding = nn.Linear(columns, d_model)
-        if positions == "learnt":
-            self.positions = nn.Parameter(0.02 * torch.randn(bars, d_model))  # as in BERT (Devlin et al. 2019)
+        if positional_encoding == "learned":
+            self.positions = nn.Parameter(0.02 * torch.randn(window, d_model))  # as in BERT (Devlin et al. 2019)
         else:
-            self.register_buffer("positions", _sinusoids(bars, d_model), persistent=False)
+            self.register_buffer("positions", _make_sinusoids(window, d_model), persistent=False)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
-            _Block(d_model, heads=heads, feedforward=feedforward, dropout=dropout) for _ in range(layers)
+            _Block(d_model, nhead=nhead, dim_feedforward=dim_feedforward, dropout=dropout) for _ in range(num_layers)
         )
         self.norm = nn.LayerNorm(d_model)
         self.head = nn.Linear(d_model, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, F) -> (B, outputs)."""
+        """Map (B, T, F) -> (B, outputs)."""
         *earlier, final = self.blocks
         states = self.dropout(self.embedding(x) + self.positions)  # (B, T, d_model)
         for block in earlier:
             states = block(states, states)
-        last = final(states[:, -1:], states)  # (B, 1, d_model): nobody reads what the other bars would become here
-        answer: Tensor = self.head(self.norm(last.squeeze(1)))
-        return answer
+        last = final(states[:, -1:], states)  # (B, 1, d_model): the head reads no other bar of the final block
+        output: Tensor = self.head(self.norm(last.squeeze(1)))
+        return output
 
 
 class _Block(nn.Module):
-    """What `asking` (B, Q, d_model) becomes by attending to `states` (B, T, d_model): (B, Q, d_model)."""
+    """An encoder layer in which `targets` (B, Q, d_model) attend to `states` (B, T, d_model): -> (B, Q, d_model)."""
 
-    def __init__(self, d_model: int, *, heads: int, feedforward: int, dropout: float) -> None:
+    def __init__(self, d_model: int, *, nhead: int, dim_feedforward: int, dropout: float) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(d_model)
-        self.attention = _Attention(d_model, heads=heads)
+        self.attention = _MultiheadAttention(d_model, nhead=nhead)
         self.feedforward_norm = nn.LayerNorm(d_model)
-        self.feedforward = nn.Sequential(nn.Linear(d_model, feedforward), nn.GELU(), nn.Linear(feedforward, d_model))
+        self.feedforward = nn.Sequential(
+            nn.Linear(d_model, dim_feedforward), nn.GELU(), nn.Linear(dim_feedforward, d_model)
+        )
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, asking: Tensor, states: Tensor) -> Tensor:
-        attended = self.attention(self.attention_norm(asking), self.attention_norm(states))
-        asking = asking + self.dropout(attended)
-        told: Tensor = asking + self.dropout(self.feedforward(self.feedforward_norm(asking)))
-        return told
+    def forward(self, targets: Tensor, states: Tensor) -> Tensor:
+        attended = self.attention(self.attention_norm(targets), self.attention_norm(states))
+        targets = targets + self.dropout(attended)
+        output: Tensor = targets + self.dropout(self.feedforward(self.feedforward_norm(targets)))
+        return output
 
 
-class _Attention(nn.Module):
-    """Scaled dot-product attention of several heads (Vaswani et al. 2017, 3.2), in operations that ONNX has."""
+class _MultiheadAttention(nn.Module):
+    """Multi-head scaled dot-product attention (Vaswani et al. 2017, 3.2), in operations that ONNX has."""
 
-    def __init__(self, d_model: int, *, heads: int) -> None:
+    def __init__(self, d_model: int, *, nhead: int) -> None:
         super().__init__()
-        self.heads = heads
-        self.size = d_model // heads
+        self.nhead = nhead
+        self.head_size = d_model // nhead
         self.query = nn.Linear(d_model, d_model)
-        self.key = nn.Linear(d_model, d_model, bias=False)  # one would cancel in softmax
+        self.key = nn.Linear(d_model, d_model, bias=False)  # a bias would cancel in the softmax
         self.value = nn.Linear(d_model, d_model)
-        self.joined = nn.Linear(d_model, d_model)
+        self.out_proj = nn.Linear(d_model, d_model)
 
-    def forward(self, asking: Tensor, states: Tensor) -> Tensor:
-        query, key, value = (
-            self._by_head(project(x)) for project, x in ((self.query, asking), (self.key, states), (self.value, states))
-        )
-        shares = (query @ key.transpose(2, 3) / math.sqrt(self.size)).softmax(dim=-1)  # (B, heads, Q, T)
-        gathered = shares @ value  # (B, heads, Q, size)
-        attended: Tensor = self.joined(gathered.transpose(1, 2).flatten(2))
-        return attended
+    def forward(self, targets: Tensor, states: Tensor) -> Tensor:
+        query = self._split_heads(self.query(targets))
+        key, value = self._split_heads(self.key(states)), self._split_heads(self.value(states))
+        weights = (query @ key.transpose(2, 3) / math.sqrt(self.head_size)).softmax(dim=-1)  # (B, nhead, Q, T)
+        attended = weights @ value  # (B, nhead, Q, head_size)
+        output: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
+        return output
 
-    def _by_head(self, x: Tensor) -> Tensor:
-        return torch.unflatten(x, 2, (self.heads, self.size)).transpose(1, 2)  # (B, heads, Q or T, size)
+    def _split_heads(self, x: Tensor) -> Tensor:
+        return torch.unflatten(x, 2, (self.nhead, self.head_size)).transpose(1, 2)  # (B, nhead, Q or T, head_size)
 
 
-def _sinusoids(bars: int, d_model: int) -> Tensor:
-    """Sines in the even, cosines in the odd columns, of wavelengths from 2π to 10000·2π bars (ibid., 3.5): (T, D)."""
+def _make_sinusoids(window: int, d_model: int) -> Tensor:
+    """Return (T, d_model) sines in the even and cosines in the odd columns (Vaswani et al. 2017, 3.5).
+
+    Their wavelengths are 2π to 10000·2π bars.
+    """
     frequency = 10000.0 ** (-torch.arange(0, d_model, 2) / d_model)
-    angle = torch.arange(bars)[:, None] * frequency  # (T, ceil(D / 2))
+    angle = torch.arange(window)[:, None] * frequency  # (T, ceil(d_model / 2))
     return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)[:, :d_model]

@@ -11,15 +11,15 @@ import onnx
 from onnxmltools import convert_lightgbm
 from onnxmltools.convert.common.data_types import FloatTensorType
 
-from pipeline.models.trees.engine.forest import Known, Losses, Trees
-from pipeline.models.trees.engine.graph import LEAF, OPSETS, Tree
+from pipeline.models.trees.engine.forest import BoostedTrees, BoostingData, LossCurves
+from pipeline.models.trees.engine.forest_graph import LEAF, OPSETS, Tree
 
-ZERO = np.float32(1e-35)  # LightGBM's kZeroThreshold: what is no larger than this is read as zero
+ZERO_THRESHOLD = np.float32(1e-35)  # LightGBM's kZeroThreshold: smaller magnitudes are read as zero
 
 
 @dataclass(kw_only=True, eq=False)
-class LightGBM(Trees):
-    """A LightGBM forest. The arguments bear LightGBM's own names."""
+class LightGBM(BoostedTrees):
+    """A LightGBM forest. The arguments have LightGBM's own names."""
 
     learning_rate: float
     num_leaves: int
@@ -30,67 +30,70 @@ class LightGBM(Trees):
     max_bin: int
     _forest: lgb.Booster = field(init=False, repr=False)
 
-    def grow(self, train: Known, valid: Known) -> Losses:
-        """The forest of the best round, in float32 numbers as it will be deployed."""
-        parameters = self._parameters()
-        on_train = lgb.Dataset(train.x, train.y, init_score=train.start.ravel("F"), params=parameters)
-        on_valid = on_train.create_valid(valid.x, valid.y, init_score=valid.start.ravel("F"))
+    def grow(self, train: BoostingData, valid: BoostingData) -> LossCurves:
+        """Boost, and keep the trees up to the best round, with float32 thresholds and leaves as in the graph."""
+        parameters = self._make_parameters()
+        train_set = lgb.Dataset(train.x, train.y, init_score=train.base_margin.ravel("F"), params=parameters)
+        valid_set = train_set.create_valid(valid.x, valid.y, init_score=valid.base_margin.ravel("F"))
         curves: dict[str, dict[str, list[float]]] = {}
         try:
-            grown = lgb.train(
+            booster = lgb.train(
                 parameters,
-                on_train,
-                num_boost_round=self.rounds,
-                valid_sets=[on_train, on_valid],
+                train_set,
+                num_boost_round=self.num_boost_round,
+                valid_sets=[train_set, valid_set],
                 valid_names=["train", "valid"],
-                callbacks=[lgb.early_stopping(self.patience, verbose=False), lgb.record_evaluation(curves)],
+                callbacks=[
+                    lgb.early_stopping(self.early_stopping_rounds, verbose=False),
+                    lgb.record_evaluation(curves),
+                ],
             )
         except lgb.basic.LightGBMError as error:
-            raise ValueError(f"lightgbm: {error}; mend the model's build") from error
-        losses = Losses(*(np.array(next(iter(curves[part].values()))) for part in ("train", "valid")))
-        text = grown.model_to_string(num_iteration=losses.best_round)
-        self._forest = lgb.Booster(model_str=with_float32_leaves(with_float32_thresholds(text)))
+            raise ValueError(f"lightgbm: {error}; correct the model's hyperparameters in params.yaml") from error
+        losses = LossCurves(*(np.array(next(iter(curves[part].values()))) for part in ("train", "valid")))
+        text = booster.model_to_string(num_iteration=losses.best_round)
+        self._forest = lgb.Booster(model_str=round_leaves_to_float32(round_thresholds_to_float32(text)))
         return losses
 
-    def margins(self, inputs: np.ndarray) -> np.ndarray:
-        """LightGBM's raw scores, float64."""
+    def predict_margins(self, inputs: np.ndarray) -> np.ndarray:
+        """Return LightGBM's raw scores, (B, margins) float64."""
         return np.asarray(self._forest.predict(inputs, raw_score=True, num_threads=1)).reshape(len(inputs), -1)
 
-    def native_leaves(self, inputs: np.ndarray) -> np.ndarray:
-        """LightGBM counts leaves alone; in `trees` they stand behind the splits of their tree."""
+    def predict_leaves(self, inputs: np.ndarray) -> np.ndarray:
+        """Return the leaves, (B, trees) int64; LightGBM counts leaves alone, in `trees` they follow the splits."""
         leaves = np.asarray(self._forest.predict(inputs, pred_leaf=True, num_threads=1)).reshape(len(inputs), -1)
         splits = np.array([(tree.feature != LEAF).sum() for tree in self.trees], dtype=np.int64)
         return np.asarray(leaves + splits)
 
-    def read(self) -> list[Tree]:
-        """Read out of the saved text: the splits, then the leaves, of each tree."""
-        return [_read(part) for part in self._forest.model_to_string().split("\nTree=")[1:]]
+    def parse_trees(self) -> list[Tree]:
+        """Return the trees of LightGBM's text: the splits of each tree, then its leaves."""
+        return [_parse_tree(part) for part in self._forest.model_to_string().split("\nTree=")[1:]]
 
-    def converted(self) -> onnx.ModelProto:
-        """Exact, for thresholds and leaves are float32 numbers since `grow`."""
-        typed = [("inputs", FloatTensorType([None, len(self.shape.columns)]))]
+    def convert_to_onnx(self) -> onnx.ModelProto:
+        """Return the converted forest; it is exact, for thresholds and leaves are float32 numbers since `grow`."""
+        input_types = [("inputs", FloatTensorType([None, len(self.shape.columns)]))]
         converted: onnx.ModelProto = convert_lightgbm(
-            self._forest, name="trees", initial_types=typed, zipmap=False, target_opset=OPSETS[""]
+            self._forest, name="trees", initial_types=input_types, zipmap=False, target_opset=OPSETS[""]
         )
         return converted
 
-    def importance(self, kind: str) -> np.ndarray:
-        """LightGBM's own count, over the trees that were kept."""
+    def measure_importance(self, kind: str) -> np.ndarray:
+        """Return LightGBM's own importance over the trees up to the best round, (F,) float64."""
         return np.asarray(self._forest.feature_importance(kind), dtype=np.float64)
 
     def save_forest(self, folder: Path) -> None:
-        """LightGBM's text."""
+        """Write LightGBM's text to `folder`."""
         (folder / "forest.txt").write_text(self._forest.model_to_string(), encoding="utf-8")
 
     def load_forest(self, folder: Path) -> None:
-        """From LightGBM's text."""
+        """Read LightGBM's text from `folder`."""
         self._forest = lgb.Booster(model_str=(folder / "forest.txt").read_text(encoding="utf-8"))
 
-    def _parameters(self) -> dict[str, object]:
+    def _make_parameters(self) -> dict[str, object]:
         return {
             "objective": {1: self.loss, 2: "binary"}.get(len(self.outputs), "multiclass"),
-            "num_class": self.margin_count,
-            "boost_from_average": False,  # the engine's offset is where boosting starts
+            "num_class": self.num_margins,
+            "boost_from_average": False,  # boosting starts at the offset of BoostedTrees
             "use_missing": False,  # no input is missing, and 0.0 is a number like any other
             "learning_rate": self.learning_rate,
             "num_leaves": self.num_leaves,
@@ -108,37 +111,40 @@ class LightGBM(Trees):
         }
 
 
-def with_float32_thresholds(text: str) -> str:
-    """LightGBM's text, every threshold now the largest float32 that is no larger: float32 rows take the same leaves.
+def round_thresholds_to_float32(text: str) -> str:
+    """Return LightGBM's text with every threshold rounded down to float32: float32 rows take the same leaves.
 
-    LightGBM compares x <= t in float64 after reading |x| <= ZERO as zero; so a threshold at -ZERO, which x = -ZERO
-    therefore passes on the right, goes one step further down.
+    LightGBM compares x <= t in float64 after reading |x| <= ZERO_THRESHOLD as zero. So x = -ZERO_THRESHOLD goes right
+    of a threshold at -ZERO_THRESHOLD, and that threshold moves one more step down.
     """
 
-    def lowered(exact: np.ndarray) -> np.ndarray:
+    def round_down(exact: np.ndarray) -> np.ndarray:
         nearest = exact.astype(np.float32)
-        is_above = (nearest.astype(np.float64) > exact) | (nearest == -ZERO)
+        is_above = (nearest.astype(np.float64) > exact) | (nearest == -ZERO_THRESHOLD)
         return np.where(is_above, np.nextafter(nearest, np.float32(-np.inf)), nearest)
 
-    return _rewritten(text, "threshold", lowered)
+    return _rewrite_numbers(text, "threshold", round_down)
 
 
-def with_float32_leaves(text: str) -> str:
-    """LightGBM's text, every leaf now the nearest float32, which is what ONNX's tree nodes hold."""
-    return _rewritten(text, "leaf_value", lambda exact: exact.astype(np.float32))
+def round_leaves_to_float32(text: str) -> str:
+    """Return LightGBM's text with every leaf value rounded to the nearest float32, as ONNX's tree nodes hold it."""
+    return _rewrite_numbers(text, "leaf_value", lambda exact: exact.astype(np.float32))
 
 
-def _rewritten(text: str, key: str, change: Callable[[np.ndarray], np.ndarray]) -> str:
-    """The text with the numbers of each line `key=` changed; `tree_sizes`, which counts bytes, is left out unread."""
+def _rewrite_numbers(text: str, key: str, function: Callable[[np.ndarray], np.ndarray]) -> str:
+    """Return the text with `function` applied to the numbers of each line `key=`.
 
-    def line(found: re.Match[str]) -> str:
-        numbers = change(np.array(found[1].split(), dtype=np.float64))
+    `tree_sizes`, which counts bytes, is removed; LightGBM reads a text without it.
+    """
+
+    def rewrite_line(found: re.Match[str]) -> str:
+        numbers = function(np.array(found[1].split(), dtype=np.float64))
         return f"{key}=" + " ".join(repr(float(number)) for number in numbers)
 
-    return re.sub(rf"(?m)^{key}=(.+)$", line, re.sub(r"(?m)^tree_sizes=.*\n", "", text))
+    return re.sub(rf"(?m)^{key}=(.+)$", rewrite_line, re.sub(r"(?m)^tree_sizes=.*\n", "", text))
 
 
-def _read(part: str) -> Tree:
+def _parse_tree(part: str) -> Tree:
     lines = dict(line.split("=", 1) for line in part.splitlines() if "=" in line)
     leaves = int(lines["num_leaves"])
     feature, left, right = (

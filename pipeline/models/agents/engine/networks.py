@@ -1,4 +1,4 @@
-"""Who decides and who judges: small nets over raw observations, standardised inside."""
+"""Policies and critics: small networks over raw observations, which they standardize themselves."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,133 +6,136 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.neural.checks import check_widths
-from pipeline.models.neural.standardise import Standardise
+from pipeline.models.torch_runtime.checks import check_widths
+from pipeline.models.torch_runtime.standardize import Standardize
 
 RELU, TANH, LINEAR = range(3)
-NARROW = 6.0  # deviations between the middle atom and the outermost, of what a critic expects before it learns
-SMALL = 0.1  # what the last weights of an actor are scaled down by: it begins near no position at all
+INITIAL_ATOM_RANGE = 6.0  # standard deviations from the middle atom to the outermost, in an untrained critic
+OUTPUT_SCALE = 0.1  # of the last weights of an actor: it starts near no position
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
-    """One layer of a policy as plain numbers."""
+class PolicyLayer:
+    """One layer of a policy as plain tensors."""
 
     weight: Tensor  # (out, in)
     bias: Tensor  # (out,)
-    kind: int  # RELU, TANH or LINEAR
-    keeps: bool = False  # whether what went in goes on before what comes out
+    activation: int  # RELU, TANH or LINEAR
+    is_skip: bool = False  # whether the layer's input is concatenated before its output
 
 
 class Policy(nn.Module):
-    """Raw observations in, a position in [-1, 1] out: what is deployed, however many actors form it."""
+    """Raw observations in, a position in [-1, 1] out: the network that is deployed, of one or several actors."""
 
-    agents: int  # how many actors; each acts by one number in (-1, 1)
-    limiter: int  # the actor whose action limits the last one's; -1 where there is none
-    floor: float  # the share of its own action that the last one keeps at the least
-    standardise: Standardise
+    num_actors: int  # each acts by one number in (-1, 1)
+    limiting_actor: int  # whose action scales the last actor's; -1 where there is none
+    min_position_limit: float  # the least scale
+    standardize: Standardize
 
-    def layers(self, silent: int | None = None) -> tuple[Layer, ...]:
-        """The same as layers one after another, from standardised observations to actions; with one actor silenced."""
+    def list_layers(self, silenced: int | None = None) -> tuple[PolicyLayer, ...]:
+        """Return the policy as layers in order, from standardized observations to actions; with one actor silenced."""
         raise NotImplementedError
 
-    def raw(self, observation: Tensor) -> Tensor:
-        """(B, F) -> (B, agents), before they are squashed into actions."""
+    def preactivate(self, observation: Tensor) -> Tensor:
+        """Map (B, F) to (B, actors), the actions before their tanh."""
         raise NotImplementedError
 
-    def joint(self, actions: Tensor) -> Tensor:
-        """(B, agents) actions -> (B, 1) the position that they make."""
+    def combine_actions(self, actions: Tensor) -> Tensor:
+        """Map (B, actors) actions to the position (B, 1) that they form."""
         last = actions[:, -1:]
-        return last if self.limiter < 0 else last * limit(actions[:, self.limiter, None], self.floor)
+        if self.limiting_actor < 0:
+            return last
+        limited: Tensor = last * limit_position(actions[:, self.limiting_actor, None], self.min_position_limit)
+        return limited
 
     def forward(self, observation: Tensor) -> Tensor:
-        """(B, F) -> (B, 1)."""
-        return self.joint(torch.tanh(self.raw(observation)))
+        """Map (B, F) to (B, 1)."""
+        return self.combine_actions(torch.tanh(self.preactivate(observation)))
 
 
 class Critic(nn.Module):
-    """Raw observations and what was done in, for every actor the distribution of the return that follows out."""
+    """Raw observations and actions in, each actor's distribution of the discounted return out."""
 
-    standardise: Standardise
+    standardize: Standardize
 
     def forward(self, observation: Tensor, actions: Tensor, positions: Tensor, others: Tensor) -> Tensor:
-        """(B, F), and (B, agents) each of actions, positions and others -> (B, agents, atoms) logits.
+        """Map (B, F), and (B, actors) each of actions, positions and others, to (B, actors, atoms) logits.
 
-        `positions` are what the actions make, once for every actor, and `others` are the actions again, as those see
-        them who did not take them: three times the same, but for the way that gradients go.
+        `positions` are the position formed by the actions, once for each actor. `others` are the actions again, as
+        seen by the other actors: the values are the same, only gradients differ.
         """
         raise NotImplementedError
 
 
-class Soloist(Policy):
+class SingleActorPolicy(Policy):
     """One actor: its action is the position."""
 
-    agents, limiter, floor = 1, -1, 1.0
+    num_actors, limiting_actor, min_position_limit = 1, -1, 1.0
 
-    def __init__(self, columns: int, *, hidden: list[int], clip: float) -> None:
-        """`columns` are those of an observation; `clip` is in deviations of one."""
+    def __init__(self, columns: int, *, hidden_sizes: list[int], clip_sigma: float) -> None:
+        """Build a perceptron over `columns` columns of an observation, clipped at ± `clip_sigma`."""
         super().__init__()
-        self.standardise = Standardise(columns, clip=clip)
-        self.body = perceptron(columns, hidden, outputs=1)
+        self.standardize = Standardize(columns, clip_sigma=clip_sigma)
+        self.body = make_mlp(columns, hidden_sizes, outputs=1)
         last = self.body[-1]
         assert isinstance(last, nn.Linear)
         with torch.no_grad():
-            last.weight.mul_(SMALL)
+            last.weight.mul_(OUTPUT_SCALE)
             last.bias.zero_()
 
-    def raw(self, observation: Tensor) -> Tensor:
-        """(B, F) -> (B, 1)."""
-        answer: Tensor = self.body(self.standardise(observation))
-        return answer
+    def preactivate(self, observation: Tensor) -> Tensor:
+        """Map (B, F) to (B, 1)."""
+        action: Tensor = self.body(self.standardize(observation))
+        return action
 
-    def layers(self, silent: int | None = None) -> tuple[Layer, ...]:
-        """The perceptron's; nobody can be silenced."""
+    def list_layers(self, silenced: int | None = None) -> tuple[PolicyLayer, ...]:
+        """Return the perceptron's layers; a single actor cannot be silenced."""
         linears = [each for each in self.body if isinstance(each, nn.Linear)]
-        return tuple(Layer(each.weight, each.bias, TANH if each is linears[-1] else RELU) for each in linears)
+        return tuple(PolicyLayer(each.weight, each.bias, TANH if each is linears[-1] else RELU) for each in linears)
 
 
-class SoloCritic(Critic):
-    """Judges the position of one actor."""
+class SingleActorCritic(Critic):
+    """The critic of a single actor."""
 
-    def __init__(self, columns: int, *, hidden: list[int], clip: float, atoms: int) -> None:
-        """`atoms` are those of the distribution."""
+    def __init__(self, columns: int, *, hidden_sizes: list[int], clip_sigma: float, n_atoms: int) -> None:
+        """Build a perceptron over observation and position with `n_atoms` outputs."""
         super().__init__()
-        self.standardise = Standardise(columns, clip=clip)
-        self.body = perceptron(columns + 1, hidden, outputs=atoms)
-        expect_little(self.body)
+        self.standardize = Standardize(columns, clip_sigma=clip_sigma)
+        self.body = make_mlp(columns + 1, hidden_sizes, outputs=n_atoms)
+        narrow_initial_distribution(self.body)
 
     def forward(self, observation: Tensor, actions: Tensor, positions: Tensor, others: Tensor) -> Tensor:
-        """(B, F) and (B, 1) -> (B, 1, atoms)."""
-        logits: Tensor = self.body(torch.cat([self.standardise(observation), positions], dim=1))
+        """Map (B, F) and (B, 1) to (B, 1, atoms)."""
+        logits: Tensor = self.body(torch.cat([self.standardize(observation), positions], dim=1))
         return logits[:, None]
 
 
-def limit(action: Any, floor: float) -> Any:
-    """From `floor`, for an action of -1, to 1, for one of 1."""
-    return floor + (1 - floor) * 0.5 * (1 + action)
+def limit_position(action: Any, min_position_limit: float) -> Any:
+    """Return the limit of an action: linear from `min_position_limit` at -1 to 1 at 1."""
+    return min_position_limit + (1 - min_position_limit) * 0.5 * (1 + action)
 
 
-def perceptron(inputs: int, hidden: list[int], *, outputs: int) -> nn.Sequential:
-    """Linear layers with ReLU between them. Raises ValueError where a width is no whole number above 0."""
-    check_widths("agent", of="layer", hidden=hidden)
-    widths = [inputs, *hidden]
+def make_mlp(inputs: int, hidden_sizes: list[int], *, outputs: int) -> nn.Sequential:
+    """Return linear layers with ReLU between them. Raise ValueError where a size is no whole number from 1 on."""
+    check_widths("agent", of="layer", hidden_sizes=hidden_sizes)
+    widths = [inputs, *hidden_sizes]
     layers: list[nn.Module] = []
-    for before, after in zip(widths, hidden, strict=False):
+    for before, after in zip(widths, hidden_sizes, strict=False):
         layers += [nn.Linear(before, after), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(hidden[-1], outputs))
+    return nn.Sequential(*layers, nn.Linear(hidden_sizes[-1], outputs))
 
 
 @torch.no_grad()
-def expect_little(body: nn.Sequential) -> None:
-    """The last layer's answer over atoms begins near a normal distribution around 0, whatever it is asked."""
+def narrow_initial_distribution(body: nn.Sequential) -> None:
+    """Set the last layer so that an untrained critic's atoms are nearly normal around 0, whatever its input."""
     last = body[-1]
     assert isinstance(last, nn.Linear)
-    last.weight.mul_(SMALL)
-    last.bias.copy_(-0.5 * torch.linspace(-NARROW, NARROW, last.out_features) ** 2)
+    last.weight.mul_(OUTPUT_SCALE)
+    last.bias.copy_(-0.5 * torch.linspace(-INITIAL_ATOM_RANGE, INITIAL_ATOM_RANGE, last.out_features) ** 2)
 
 
 @torch.no_grad()
-def follow(target: nn.Module, source: nn.Module, *, share: float) -> None:
-    """Each parameter of `target` has moved by `share` of the way to that of `source`."""
+def polyak_update(target: nn.Module, source: nn.Module, *, tau: float) -> None:
+    """Move each parameter of `target` by `tau` of the way to that of `source`."""
     for slow, fast in zip(target.parameters(), source.parameters(), strict=True):
-        slow.lerp_(fast, share)
+        slow.lerp_(fast, tau)

@@ -1,4 +1,4 @@
-"""Prioritised replay (Schaul et al. 2016): transitions drawn by their priority, through a sum tree over arrays."""
+"""Prioritized experience replay (Schaul et al. 2016) over arrays, sampled through a sum tree."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,34 +8,34 @@ from numba import njit
 
 
 class SumTree:
-    """Priorities (capacity,) with their sums in a binary tree: drawn and changed many at a time, in O(log n) steps."""
+    """Priorities (capacity,) and their sums in a binary tree: many are sampled or changed at once, each in O(log n)."""
 
     def __init__(self, capacity: int) -> None:
-        """All priorities are 0."""
-        self._first = 1 << max(capacity - 1, 1).bit_length()  # leaf of place 0
-        self._sums = np.zeros(2 * self._first)
+        """Start with all priorities 0."""
+        self._first_leaf = 1 << max(capacity - 1, 1).bit_length()
+        self._sums = np.zeros(2 * self._first_leaf)
 
     @property
     def total(self) -> float:
-        """Of all priorities."""
+        """The sum of all priorities."""
         return float(self._sums[1])
 
-    def get(self, places: np.ndarray) -> np.ndarray:
-        """(n,) priorities."""
-        return np.asarray(self._sums[self._first + places])
+    def get(self, indices: np.ndarray) -> np.ndarray:
+        """Return the priorities (n,) at `indices` (n,)."""
+        return np.asarray(self._sums[self._first_leaf + indices])
 
-    def put(self, places: np.ndarray, priorities: np.ndarray) -> None:
-        """The priorities of (n,) places; the last counts where a place stands twice."""
-        _put(self._sums, self._first + places, priorities)
+    def set(self, indices: np.ndarray, priorities: np.ndarray) -> None:
+        """Set the priorities at `indices` (n,); of equal indices the last one counts."""
+        _set_leaves(self._sums, self._first_leaf + indices, priorities)
 
     def find(self, sums: np.ndarray) -> np.ndarray:
-        """(n,) places where the running sum of priorities first exceeds each of (n,) `sums` in [0, total)."""
-        return np.asarray(_found(self._sums, sums.astype(np.float64))) - self._first
+        """Return the indices (n,) where the cumulative sum of priorities first exceeds each of `sums` in [0, total)."""
+        return np.asarray(_find_leaves(self._sums, sums.astype(np.float64))) - self._first_leaf
 
 
 @njit(cache=True)
-def _put(tree: np.ndarray, leaves: np.ndarray, priorities: np.ndarray) -> None:
-    """Each sum above the leaves anew from its children: rounding does not add up."""
+def _set_leaves(tree: np.ndarray, leaves: np.ndarray, priorities: np.ndarray) -> None:
+    """Set leaves, and recompute each sum above them from its children, so that rounding errors do not accumulate."""
     for i in range(len(leaves)):
         tree[leaves[i]] = priorities[i]
         node = leaves[i] >> 1
@@ -45,8 +45,8 @@ def _put(tree: np.ndarray, leaves: np.ndarray, priorities: np.ndarray) -> None:
 
 
 @njit(cache=True)
-def _found(tree: np.ndarray, sums: np.ndarray) -> np.ndarray:
-    """The leaves, from the root down."""
+def _find_leaves(tree: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """Return the leaves, descending from the root."""
     leaves = np.empty(len(sums), np.int64)
     for i, rest in enumerate(sums):
         node = 1
@@ -61,86 +61,87 @@ def _found(tree: np.ndarray, sums: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
-    """Transitions drawn."""
+class ReplayBatch:
+    """Sampled transitions."""
 
-    places: np.ndarray  # (B,) where they stand
+    indices: np.ndarray  # (B,) in the buffer
     weights: np.ndarray  # (B,) float32 importance weights, the largest 1
     fields: dict[str, np.ndarray]  # (B, ...) each
 
 
-class Replay:
-    """A ring of transitions, each a row of several arrays; the oldest make room for new ones."""
+class PrioritizedReplayBuffer:
+    """A ring buffer of transitions, one array for each of their fields; new ones replace the oldest."""
 
-    def __init__(self, capacity: int, *, alpha: float, beta: float, smallest: float) -> None:
-        """Drawn with P ∝ (|error| + smallest)^alpha, weighted by (N · P)^-beta over the largest such weight."""
-        if capacity < 1 or not 0 <= alpha <= 1 or not 0 <= beta <= 1 or not smallest > 0:
+    def __init__(self, buffer_size: int, *, alpha: float, beta: float, epsilon: float) -> None:
+        """Sample with P ∝ (|error| + ε)^α and weights (N · P)^-β, divided by the largest of the batch."""
+        if buffer_size < 1 or not 0 <= alpha <= 1 or not 0 <= beta <= 1 or not epsilon > 0:
             raise ValueError(
-                f"replay: capacity {capacity}, alpha {alpha}, beta {beta}, smallest {smallest}; at least 1 place, "
-                "alpha and beta within [0, 1], and a smallest priority above 0 are wanted"
+                f"replay: buffer_size {buffer_size}, alpha {alpha}, beta {beta}, epsilon {epsilon}; buffer_size must "
+                "be at least 1, alpha and beta within [0, 1], epsilon above 0"
             )
-        self.capacity, self.alpha, self.beta, self.smallest = capacity, alpha, beta, smallest
-        self._tree, self._fields = SumTree(capacity), dict[str, np.ndarray]()
+        self.buffer_size, self.alpha, self.beta, self.epsilon = buffer_size, alpha, beta, epsilon
+        self._tree, self._fields = SumTree(buffer_size), dict[str, np.ndarray]()
         self._next = self._count = 0
-        self._largest = 1.0  # priority, that new transitions get
+        self._max_priority = 1.0  # so far; new transitions get it
 
     def __len__(self) -> int:
-        """How many transitions there are."""
+        """Return the number of transitions held."""
         return self._count
 
     def add(self, **fields: np.ndarray) -> None:
-        """(n, ...) of each field, in the order of time; new ones are drawn as often as the most surprising so far."""
+        """Add n transitions, (n, ...) of each field in time order, with the largest priority so far."""
         count = len(next(iter(fields.values())))
-        if count > self.capacity:
-            raise ValueError(f"replay: {count} transitions at once are more than its {self.capacity} places")
+        if count > self.buffer_size:
+            raise ValueError(f"replay: {count} transitions at once are more than its buffer_size of {self.buffer_size}")
         if not self._fields:
             self._fields = {
-                name: np.zeros((self.capacity, *values.shape[1:]), values.dtype) for name, values in fields.items()
+                name: np.zeros((self.buffer_size, *values.shape[1:]), values.dtype) for name, values in fields.items()
             }
-        places = (self._next + np.arange(count)) % self.capacity
+        indices = (self._next + np.arange(count)) % self.buffer_size
         for name, values in fields.items():
-            self._fields[name][places] = values
+            self._fields[name][indices] = values
         if count:
-            self._tree.put(places, np.full(count, self._largest))
-        self._next = (self._next + count) % self.capacity
-        self._count = min(self._count + count, self.capacity)
+            self._tree.set(indices, np.full(count, self._max_priority))
+        self._next = (self._next + count) % self.buffer_size
+        self._count = min(self._count + count, self.buffer_size)
 
-    def draw(self, size: int, *, rng: np.random.Generator) -> Batch:
-        """`size` transitions, one out of each of as many equal parts of the total priority."""
+    def sample(self, batch_size: int, *, rng: np.random.Generator) -> ReplayBatch:
+        """Return `batch_size` transitions, stratified: one from each of as many equal parts of the total priority."""
         if not self._count:
-            raise ValueError("replay: nothing to draw from; add transitions first")
+            raise ValueError("replay: the buffer is empty; add transitions first")
         total = self._tree.total
-        places = self._tree.find((np.arange(size) + rng.random(size)) * (total / size))
-        weights = (self._count * self._tree.get(places) / total) ** -self.beta
-        return Batch(
-            places,
+        indices = self._tree.find((np.arange(batch_size) + rng.random(batch_size)) * (total / batch_size))
+        weights = (self._count * self._tree.get(indices) / total) ** -self.beta
+        return ReplayBatch(
+            indices,
             (weights / weights.max()).astype(np.float32),
-            {name: each[places] for name, each in self._fields.items()},
+            {name: each[indices] for name, each in self._fields.items()},
         )
 
-    def learnt(self, places: np.ndarray, errors: np.ndarray) -> None:
-        """The transitions at (B,) places have these errors now."""
-        priorities = (np.abs(errors) + self.smallest) ** self.alpha
-        self._largest = max(self._largest, float(priorities.max()))
-        self._tree.put(places, priorities)
+    def update_priorities(self, indices: np.ndarray, errors: np.ndarray) -> None:
+        """Set the priorities at `indices` (B,) from new errors (B,)."""
+        priorities = (np.abs(errors) + self.epsilon) ** self.alpha
+        self._max_priority = max(self._max_priority, float(priorities.max()))
+        self._tree.set(indices, priorities)
 
-    def state(self) -> dict[str, Any]:
-        """All of it, plain values and arrays."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that later results depend on, as plain values and arrays."""
         return {
             "fields": {name: values[: self._count].copy() for name, values in self._fields.items()},
             "priorities": self._tree.get(np.arange(self._count)),
             "next": self._next,
             "count": self._count,
-            "largest": self._largest,
+            "max_priority": self._max_priority,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """This stands where it stood when `state` was taken."""
-        places, count = state["next"], state["count"]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        following, count = state["next"], state["count"]
         self._fields = {}
         for name, values in state["fields"].items():
-            self._fields[name] = np.zeros((self.capacity, *values.shape[1:]), values.dtype)
+            self._fields[name] = np.zeros((self.buffer_size, *values.shape[1:]), values.dtype)
             self._fields[name][:count] = values
-        self._tree = SumTree(self.capacity)
-        self._tree.put(np.arange(count), np.asarray(state["priorities"]))
-        self._next, self._count, self._largest = places, count, float(np.asarray(state["largest"]))
+        self._tree = SumTree(self.buffer_size)
+        self._tree.set(np.arange(count), np.asarray(state["priorities"]))
+        self._next, self._count = following, count
+        self._max_priority = float(np.asarray(state["max_priority"]))

@@ -1,7 +1,7 @@
-"""What a policy does bar after bar: what is held when a bar begins depends on all that was decided before it.
+"""A policy rolled out over many bars, in a compiled loop: each position depends on all decisions before it.
 
-Such a chain has no batches, and a call of torch takes longer than a small policy: a compiled loop computes the layers,
-to the last bits as torch does.
+Such a chain cannot be batched, and one call of torch takes longer than a small policy's arithmetic. The loop computes
+the layers itself; it agrees with torch up to the last bits.
 """
 
 import hashlib
@@ -17,73 +17,73 @@ from numba import njit
 from torch import Tensor
 
 from pipeline import trading
-from pipeline.models.agents.engine.market import OWN, Market
-from pipeline.models.agents.engine.networks import RELU, TANH, Layer, Policy
-from pipeline.models.base import in_parts
-from pipeline.models.neural.device import one_thread
+from pipeline.models.agents.engine.market_env import ACCOUNT_COLUMNS, MarketEnv
+from pipeline.models.agents.engine.networks import RELU, TANH, Policy, PolicyLayer
+from pipeline.models.base import split_into_batches
+from pipeline.models.torch_runtime.device import use_one_thread
 
 
 @dataclass(frozen=True, eq=False)
 class Rollout:
-    """What a policy did at each of a market's rows, in their order; each run of consecutive bars begins flat."""
+    """A policy's targets at a market's rows, in their order; each run of consecutive bars starts flat."""
 
-    target: np.ndarray  # (n,) float32 the position wanted
-    own: np.ndarray  # (n, 3) float32 what the observation told of the agent itself
+    target: np.ndarray  # (n,) float32, target positions
+    account: np.ndarray  # (n, 3) float32, the observation's account columns
 
 
 @torch.no_grad()
-def rolled(policy: Policy, market: Market, *, silent: int | None = None) -> Rollout:
-    """What a policy does on a market, or would do if one of its actors were silent."""
-    first, *others = policy.layers(silent)
-    high, low, inverse = (part[-len(OWN) :].cpu().numpy() for part in policy.standardise.parts())
-    starts = np.zeros(len(market.rows), dtype=bool)
-    starts[np.searchsorted(market.rows, market.runs[:, 0])] = True
-    target, own = _walked(
-        _known(policy, first, market),
-        _plain(first.weight[:, -len(OWN) :].T),
-        tuple(_plain(layer.weight) for layer in others),
-        tuple(_reach(layer.weight) for layer in others),
+def roll_out(policy: Policy, env: MarketEnv, *, silenced: int | None = None) -> Rollout:
+    """Return the rollout of a policy over all rows of `env`, optionally with one of its actors silenced."""
+    first, *others = policy.list_layers(silenced)
+    high, low, inverse = (part[-len(ACCOUNT_COLUMNS) :].cpu().numpy() for part in policy.standardize.constants)
+    starts = np.zeros(len(env.rows), dtype=bool)
+    starts[np.searchsorted(env.rows, env.runs[:, 0])] = True
+    target, account = _run_loop(
+        _apply_first_layer(policy, first, env),
+        _to_contiguous(first.weight[:, -len(ACCOUNT_COLUMNS) :].T),
+        tuple(_to_contiguous(layer.weight) for layer in others),
+        tuple(_find_nonzero_range(layer.weight) for layer in others),
         tuple(layer.bias.cpu().numpy() for layer in others),
-        np.array([layer.kind == RELU for layer in (first, *others)]),
-        np.array([layer.kind == TANH for layer in (first, *others)]),
-        np.array([layer.keeps for layer in (first, *others)]),
-        (high, low, inverse, np.float32(policy.standardise.clip)),
-        policy.limiter,
-        np.float32(policy.floor),
+        np.array([layer.activation == RELU for layer in (first, *others)]),
+        np.array([layer.activation == TANH for layer in (first, *others)]),
+        np.array([layer.is_skip for layer in (first, *others)]),
+        (high, low, inverse, np.float32(policy.standardize.clip_sigma)),
+        policy.limiting_actor,
+        np.float32(policy.min_position_limit),
         starts,
-        market.samples.move[market.rows],
-        market.band,
+        env.samples.move[env.rows],
+        env.config.no_trade_band,
     )
-    return Rollout(target, own)
+    return Rollout(target, account)
 
 
-def _plain(weight: Tensor) -> np.ndarray:
-    """(out, in), row by row."""
+def _to_contiguous(weight: Tensor) -> np.ndarray:
+    """Return (out, in), row by row."""
     return np.ascontiguousarray(weight.cpu().numpy())
 
 
-def _reach(weight: Tensor) -> np.ndarray:
-    """(out, 2) the first and one beyond the last input that reaches each unit of an (out, in) weight."""
-    is_there = (weight != 0).cpu().numpy()
-    return np.stack([is_there.argmax(axis=1), is_there.shape[1] - is_there[:, ::-1].argmax(axis=1)], axis=1)
+def _find_nonzero_range(weight: Tensor) -> np.ndarray:
+    """Return (out, 2) the first and one beyond the last input with a nonzero weight, for an (out, in) weight."""
+    is_nonzero = (weight != 0).cpu().numpy()
+    return np.stack([is_nonzero.argmax(axis=1), is_nonzero.shape[1] - is_nonzero[:, ::-1].argmax(axis=1)], axis=1)
 
 
-def _known(policy: Policy, first: Layer, market: Market) -> np.ndarray:
-    """(n, units) float32 what the columns alone bring to the units of the first layer."""
+def _apply_first_layer(policy: Policy, first: PolicyLayer, env: MarketEnv) -> np.ndarray:
+    """Return (n, units) float32: the first layer's units without the account columns' part."""
     device = first.weight.device
     parts = []
-    with one_thread(device):
-        for rows in in_parts(market.rows):
-            x: Tensor = torch.from_numpy(market.samples.x[rows]).to(device)
-            nothing = torch.zeros(len(rows), len(OWN), device=device)
-            seen = policy.standardise(torch.cat([x, nothing], dim=1))
+    with use_one_thread(device):
+        for rows in split_into_batches(env.rows):
+            x: Tensor = torch.from_numpy(env.samples.x[rows]).to(device)
+            nothing = torch.zeros(len(rows), len(ACCOUNT_COLUMNS), device=device)
+            seen = policy.standardize(torch.cat([x, nothing], dim=1))
             parts.append(torch.addmm(first.bias, seen, first.weight.T).cpu().numpy())
     return np.concatenate(parts)
 
 
 @njit(cache=True, fastmath={"reassoc", "contract"})
-def _applied(units: np.ndarray, weight: np.ndarray, reach: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """(in,) units through an (out, in) weight; most of a team's weights are zeros, beyond what a unit is reached by."""
+def _apply_layer(units: np.ndarray, weight: np.ndarray, reach: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Apply an (out, in) weight to (in,) units within each output's nonzero range: most of a team's weights are 0."""
     total = np.empty_like(bias)
     for i in range(len(total)):
         row, part, found = weight[i, reach[i, 0] : reach[i, 1]], units[reach[i, 0] : reach[i, 1]], bias[i]
@@ -94,66 +94,66 @@ def _applied(units: np.ndarray, weight: np.ndarray, reach: np.ndarray, bias: np.
 
 
 @njit(cache=True)
-def _activate(units: np.ndarray, is_rectified: bool, is_squashed: bool) -> None:
-    """Rectified, squashed into (-1, 1), or as they are."""
-    if is_rectified:
+def _activate(units: np.ndarray, is_relu: bool, is_tanh: bool) -> None:
+    """Apply ReLU, tanh or nothing to the units in place."""
+    if is_relu:
         for k in range(len(units)):
             units[k] = max(units[k], np.float32(0))
-    elif is_squashed:
+    elif is_tanh:
         for k in range(len(units)):
             units[k] = math.tanh(units[k])
 
 
-def _compiled() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-    """The compiled loop, cached on disk under a key that the rules of trading are part of.
+def _compile_loop() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """Return the compiled loop, cached on disk under a key that includes the source of `pipeline.trading`.
 
-    numba itself looks at this file alone, and would go on with older rules; it includes what a function closes over.
+    numba's own key covers this file alone, so it would reuse older trading rules; it does include closure variables.
     """
     sources = int(hashlib.sha256(Path(trading.__file__).read_bytes()).hexdigest()[:12], 16)
 
     @njit(cache=True)
-    def walked(
+    def run_loop(
         known: np.ndarray,
-        own_weight: np.ndarray,
+        account_weight: np.ndarray,
         weights: tuple[np.ndarray, ...],
-        reaches: tuple[np.ndarray, ...],
+        ranges: tuple[np.ndarray, ...],
         biases: tuple[np.ndarray, ...],
-        rectified: np.ndarray,
-        squashed: np.ndarray,
-        keeps: np.ndarray,
+        is_relu: np.ndarray,
+        is_tanh: np.ndarray,
+        is_skip: np.ndarray,
         scale: tuple[np.ndarray, np.ndarray, np.ndarray, np.float32],
-        limiter: int,
-        floor: np.float32,
+        limiting_actor: int,
+        least: np.float32,
         starts: np.ndarray,
         move: np.ndarray,
         band: float,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) positions wanted and (n, 3) what was observed of the agent itself."""
+        """Return (n,) target positions and the (n, 3) account columns observed."""
         _ = sources
         high, low, inverse, clip = scale
-        target, own = np.empty(len(known), np.float32), np.empty((len(known), 3), np.float32)
-        position, unrealised, since = 0.0, 0.0, 0
+        target, account = np.empty(len(known), np.float32), np.empty((len(known), 3), np.float32)
+        position, unrealized, since = 0.0, 0.0, 0
         for i in range(len(known)):
             if starts[i]:
-                position, unrealised, since = 0.0, 0.0, 0
-            own[i, 0], own[i, 1], own[i, 2] = position, unrealised, np.log1p(since)
+                position, unrealized, since = 0.0, 0.0, 0
+            account[i, 0], account[i, 1], account[i, 2] = position, unrealized, np.log1p(since)
             units = known[i].copy()
             for j in range(3):
-                value = min(max(((own[i, j] - high[j]) - low[j]) * inverse[j], -clip), clip)
+                value = min(max(((account[i, j] - high[j]) - low[j]) * inverse[j], -clip), clip)
                 for k in range(len(units)):
-                    units[k] += value * own_weight[j, k]
-            _activate(units, rectified[0], squashed[0])
+                    units[k] += value * account_weight[j, k]
+            _activate(units, is_relu[0], is_tanh[0])
             for layer in range(len(weights)):
-                total = _applied(units, weights[layer], reaches[layer], biases[layer])
-                _activate(total, rectified[layer + 1], squashed[layer + 1])
-                units = np.concatenate((units, total)) if keeps[layer + 1] else total
+                total = _apply_layer(units, weights[layer], ranges[layer], biases[layer])
+                _activate(total, is_relu[layer + 1], is_tanh[layer + 1])
+                units = np.concatenate((units, total)) if is_skip[layer + 1] else total
             target[i] = units[-1]
-            if limiter >= 0:
-                target[i] *= floor + (1 - floor) * np.float32(0.5) * (1 + units[limiter])
-            position, unrealised, since = trading.after(target[i], position, unrealised, since, move[i], band)
-        return target, own
+            if limiting_actor >= 0:
+                target[i] *= least + (1 - least) * np.float32(0.5) * (1 + units[limiting_actor])
+            position, unrealized, since = trading.step_position(target[i], position, unrealized, since, move[i], band)
+        return target, account
 
-    return cast("Callable[..., tuple[np.ndarray, np.ndarray]]", walked)
+    return cast("Callable[..., tuple[np.ndarray, np.ndarray]]", run_loop)
 
 
-_walked = _compiled()
+_run_loop = _compile_loop()

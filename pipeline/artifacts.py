@@ -1,0 +1,100 @@
+"""The files that stages exchange: where each lies, atomic writes, digests."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RAW, CLEAN, FEATURES, LABELS, FOLDS = (Path("data") / name for name in ("raw", "clean", "features", "labels", "folds"))
+TRAINED = Path("trained")
+MODELS, CHECKPOINTS, HISTORY, BASELINES = (TRAINED / name for name in ("models", "checkpoints", "history", "baselines"))
+OOS, IN_SAMPLE, STATISTICS, RETURNS = (TRAINED / name for name in ("oos", "in_sample", "statistics", "returns"))
+ONNX, INT8, REPORTS, PLOTS = (TRAINED / name for name in ("onnx", "int8", "reports", "plots"))
+MEASURED = TRAINED / "measured"  # on this machine: neither cached by DVC nor in git
+
+
+def report_path(stage: str, key: str) -> Path:
+    """Return the file of a stage's report."""
+    return REPORTS / stage / f"{key}.json"
+
+
+@contextmanager
+def replace_atomically(path: Path) -> Iterator[Path]:
+    """Yield a temporary file or folder that takes the place of `path` once all of it is written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.draft")
+    remove(draft)
+    try:
+        yield draft
+        if draft.is_dir():
+            remove(path)
+        draft.replace(path)
+    finally:
+        remove(draft)
+
+
+def remove(path: Path) -> None:
+    """Remove the file or folder at `path`, if there is one."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def hash_files(files: Iterable[Path]) -> str:
+    """Return the sha256 of the files' bytes, one after another."""
+    total = hashlib.sha256()
+    for file in files:
+        total.update(file.read_bytes())
+    return total.hexdigest()
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write `table` to `path` as parquet."""
+    with replace_atomically(path) as draft:
+        table.to_parquet(draft, index=False, compression="zstd")
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of the JSON file at `path`."""
+    return json.loads(path.read_text())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path`."""
+    with replace_atomically(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` to `path` as JSON; NaN becomes null."""
+    write_text(path, json.dumps(_to_plain(content), indent=2, allow_nan=False) + "\n")
+
+
+def write_figure(path: Path, figure: "Figure") -> None:
+    """Write `figure` to `path` as PNG, the same bytes for the same figure."""
+    with replace_atomically(path) as draft:
+        figure.savefig(draft, format="png", metadata={"Software": None})
+
+
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _to_plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_plain(inner) for inner in value]
+    if isinstance(value, np.ndarray):
+        return _to_plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _to_plain(value.item())
+    if isinstance(value, float):
+        return None if value != value else float(f"{value:.10g}")
+    return value

@@ -1,0 +1,30 @@
+"""Run a stage as a command."""
+
+import argparse
+import inspect
+import logging
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline import has_avx2
+
+log = logging.getLogger(__name__)
+
+
+def run(stage: Callable[..., None]) -> None:
+    """Call `stage` with its arguments from the command line; an input error is one message and exit status 1."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if not has_avx2():
+        log.warning("this CPU has no AVX2: results agree with those of other machines within rounding, not to the byte")
+    parser = argparse.ArgumentParser(description=inspect.getdoc(stage))
+    for name in inspect.signature(stage).parameters:
+        parser.add_argument(name)
+    arguments = vars(parser.parse_args())
+    command = " ".join([Path(sys.argv[0]).stem, *arguments.values()])
+    try:
+        stage(**arguments)
+    except (ValueError, OSError) as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        sys.exit(f"{command}: {error}\n  (raised at {where.filename}:{where.lineno})")

@@ -1,0 +1,123 @@
+"""Metrics of forecasts, before any trade. An undefined metric is NaN, with its reason."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import rankdata
+from sklearn.metrics import (
+    brier_score_loss,
+    confusion_matrix,
+    log_loss,
+    precision_recall_fscore_support,
+    r2_score,
+)
+
+Metrics = tuple[dict[str, float], dict[str, str]]  # every metric by name; the reason of each that is NaN
+
+
+def measure_regression(y: np.ndarray, prediction: np.ndarray, *, neutral: float = 0.0) -> Metrics:
+    """Return the metrics of (N,) predicted numbers: ic (Pearson), rank_ic (Spearman), r2, mae, directional_accuracy.
+
+    directional_accuracy is the share of rows whose prediction lies on the same side of `neutral` as y. Rows whose y is
+    neutral do not count; a prediction that is exactly neutral counts as wrong.
+    Raises ValueError for no rows, unequal lengths, or a value that is not finite.
+    """
+    y, prediction = np.asarray(y, dtype=np.float64), np.asarray(prediction, dtype=np.float64)
+    _check_rows({"y": y, "prediction": prediction})
+    metrics, reasons = _correlate_with_target(y, prediction, of="the prediction")
+    metrics["r2"] = float(r2_score(y, prediction)) if np.ptp(y) > 0 else np.nan
+    metrics["mae"] = float(np.abs(y - prediction).mean())
+    side = np.sign(y - neutral)
+    hits = (np.sign(prediction - neutral) == side)[side != 0]
+    metrics["directional_accuracy"] = float(hits.mean()) if len(hits) else np.nan
+    if np.ptp(y) == 0:
+        reasons["r2"] = "y never varies"
+    if not len(hits):
+        reasons["directional_accuracy"] = "y is neutral at every row"
+    return metrics, reasons
+
+
+def measure_classification(codes: np.ndarray, probabilities: np.ndarray, *, names: Sequence[str]) -> Metrics:
+    """Return the metrics of (N, classes) probabilities against (N,) class codes.
+
+    They are accuracy, macro_f1, brier, log_loss, ic, rank_ic, and `precision_<name>`, `recall_<name>`, `f1_<name>` of
+    each class. The predicted class is the likeliest, the first among equals. macro_f1 is the mean over the classes that
+    occur or are predicted. brier is the squared error summed over classes (0 to 2), for two classes half of it (0 to
+    1). ic and rank_ic correlate p(last) - p(first) with the code: classes stand in the order of the price move.
+    Raises ValueError for no rows, a code that names no class, or rows that are no probabilities.
+    """
+    codes, probabilities = np.asarray(codes), np.asarray(probabilities, dtype=np.float64)
+    _check_rows({"codes": codes, "probabilities": probabilities})
+    _check_classes(codes, probabilities, names=names)
+    probabilities = probabilities / probabilities.sum(axis=1, keepdims=True)  # float32 rows sum to 1 only nearly
+    labels, predicted = np.arange(len(names)), probabilities.argmax(axis=1)
+    metrics, reasons = _correlate_with_target(
+        codes, probabilities[:, -1] - probabilities[:, 0], of="p(last) - p(first)"
+    )
+    by_class, undefined = _measure_each_class(codes, predicted, names=names)
+    metrics |= {
+        "accuracy": float((predicted == codes).mean()),
+        "macro_f1": float(np.nanmean([by_class[f"f1_{name}"] for name in names])),
+        "brier": float(brier_score_loss(codes, probabilities, labels=labels)),
+        "log_loss": float(log_loss(codes, probabilities, labels=labels)),
+    }
+    return metrics | by_class, reasons | undefined
+
+
+def count_confusion(codes: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return the confusion matrix (classes, classes): counts by actual class (row) and predicted class (column)."""
+    predicted = np.asarray(probabilities).argmax(axis=1)
+    return np.asarray(confusion_matrix(codes, predicted, labels=np.arange(np.shape(probabilities)[1])))
+
+
+def _measure_each_class(codes: np.ndarray, predicted: np.ndarray, *, names: Sequence[str]) -> Metrics:
+    table = precision_recall_fscore_support(codes, predicted, labels=np.arange(len(names)), zero_division=np.nan)
+    why_undefined = {
+        "precision": "is never predicted",
+        "recall": "never occurs",
+        "f1": "neither occurs nor is predicted",
+    }
+    metrics, reasons = {}, {}
+    for metric, values in zip(why_undefined, table, strict=False):  # the table's last row is the support
+        for name, value in zip(names, values, strict=True):
+            metrics[f"{metric}_{name}"] = float(value)
+            if np.isnan(value):
+                reasons[f"{metric}_{name}"] = f"{name} {why_undefined[metric]}"
+    return metrics, reasons
+
+
+def _correlate_with_target(y: np.ndarray, prediction: np.ndarray, *, of: str) -> Metrics:
+    """Return Pearson's and Spearman's correlation (average ranks on ties)."""
+    if len(y) < 2:
+        reason = "fewer than 2 rows"
+    elif np.ptp(y) == 0:
+        reason = "y never varies"
+    elif np.ptp(prediction) == 0:
+        reason = f"{of} never varies"
+    else:
+        pearson, spearman = np.corrcoef(y, prediction), np.corrcoef(rankdata(y), rankdata(prediction))
+        return {"ic": float(pearson[0, 1]), "rank_ic": float(spearman[0, 1])}, {}
+    return {"ic": np.nan, "rank_ic": np.nan}, {"ic": reason, "rank_ic": reason}
+
+
+def _check_rows(arrays: dict[str, np.ndarray]) -> None:
+    (first, a), (second, b) = arrays.items()
+    if len(a) != len(b) or not len(a):
+        raise ValueError(f"{first} has {len(a)} rows, {second} {len(b)}; both need the same number, at least 1")
+    for name, values in arrays.items():
+        if not np.isfinite(values).all():
+            row = int(np.argwhere(~np.isfinite(values))[0, 0])
+            raise ValueError(f"{name}: {values[row]} at row {row}; only finite numbers can be scored")
+
+
+def _check_classes(codes: np.ndarray, probabilities: np.ndarray, *, names: Sequence[str]) -> None:
+    if len(names) < 2 or probabilities.shape != (len(codes), len(names)):
+        raise ValueError(f"probabilities are {probabilities.shape}; classes {tuple(names)} need one column each")
+    unknown = ~np.isin(codes, np.arange(len(names)))
+    if unknown.any():
+        row = int(np.flatnonzero(unknown)[0])
+        raise ValueError(f"codes: {codes[row]} at row {row}; classes {tuple(names)} have codes 0 to {len(names) - 1}")
+    wrong = (probabilities < 0).any(axis=1) | (np.abs(probabilities.sum(axis=1) - 1.0) > 1e-5)
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise ValueError(f"probabilities: {probabilities[row]} at row {row}; they must be at least 0 and sum to 1")

@@ -1,0 +1,323 @@
+"""Statistics of backtest overfitting: PSR, DSR, MinTRL, MinBTL, the effective number of trials, PBO.
+
+Sharpe ratios are per observation, not annualized, except where the name says years. Kurtosis is not excess: Normal = 3.
+[1] Bailey & López de Prado 2012, "The Sharpe Ratio Efficient Frontier". [2] the same 2014, "The Deflated Sharpe Ratio".
+[3] Bailey, Borwein, López de Prado & Zhu 2014, "Pseudo-Mathematics and Financial Charlatanism". [4] the same 2017, "The
+Probability of Backtest Overfitting". [5] López de Prado & Lewis 2019, "Detection of False Investment Strategies Using
+Unsupervised Learning Methods". [6] Kaufman & Rousseeuw 1990, "Finding Groups in Data".
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from scipy import stats
+from scipy.cluster import hierarchy
+from scipy.spatial.distance import squareform
+from sklearn.metrics import silhouette_samples
+from threadpoolctl import threadpool_limits
+
+from pipeline.evaluation.performance import require_finite, sharpe
+
+TIE = 1e-12  # values that differ by less, relative to their size, differ by rounding alone
+MIN_SILHOUETTE = 0.25  # up to this mean silhouette a clustering has found no substantial structure ([6])
+
+
+def estimate_moments(returns: np.ndarray) -> dict[str, float]:
+    """Return `sharpe`, `n`, `skew` and `kurtosis` of (T,) returns, as the functions below take them.
+
+    All but `n` are NaN where the Sharpe ratio is undefined (fewer than 2 bars, or returns that never vary).
+    """
+    ratio = float(sharpe(returns))
+    if np.isnan(ratio):
+        return {"sharpe": ratio, "n": len(returns), "skew": np.nan, "kurtosis": np.nan}
+    skew, kurtosis = stats.skew(returns), stats.kurtosis(returns, fisher=False)
+    return {"sharpe": ratio, "n": len(returns), "skew": float(skew), "kurtosis": float(kurtosis)}
+
+
+def probabilistic_sharpe(sharpe: float, *, n: float, skew: float, kurtosis: float, benchmark: float = 0.0) -> float:
+    """Return the probability that the true Sharpe ratio is above `benchmark`, given `n` observations ([1] eq. 9).
+
+    NaN where the standard error is 0. Raises ValueError for n < 2 or a kurtosis that no distribution has.
+    """
+    _check_numbers({"sharpe": sharpe, "n": n, "benchmark": benchmark})
+    if n < 2:
+        raise ValueError(f"n: {n} observations; a Sharpe ratio's error needs at least 2")
+    variance = _estimate_sharpe_variance(sharpe, skew=skew, kurtosis=kurtosis) / (n - 1)
+    return float(stats.norm.cdf((sharpe - benchmark) / np.sqrt(variance))) if variance > 0 else np.nan
+
+
+def expected_max_sharpe(*, variance: float, trials: float) -> float:
+    """Return the expected Sharpe ratio of the best of `trials` without skill ([2] eq. 1).
+
+    `variance` is that of the Sharpe ratio across trials. 0 for one trial. An effective number of trials need not be
+    whole.
+    """
+    _check_numbers({"variance": variance, "trials": trials})
+    if trials < 1 or variance < 0:
+        raise ValueError(f"trials: {trials}, variance: {variance}; at least 1 trial and a variance of at least 0")
+    if trials == 1:
+        return 0.0
+    quantile, scaled = stats.norm.isf([1 / trials, 1 / (trials * np.e)])
+    standard = (1 - np.euler_gamma) * quantile + np.euler_gamma * scaled
+    return float(np.sqrt(variance) * max(standard, 0.0))  # between 1 and 2 trials the approximation falls below 0
+
+
+def deflated_sharpe(sharpe: float, *, n: float, skew: float, kurtosis: float, variance: float, trials: float) -> float:
+    """Return the probability that the true Sharpe ratio is above the expected maximum of `trials` ([2] eq. 2)."""
+    benchmark = expected_max_sharpe(variance=variance, trials=trials)
+    return probabilistic_sharpe(sharpe, n=n, skew=skew, kurtosis=kurtosis, benchmark=benchmark)
+
+
+def min_track_record(sharpe: float, *, skew: float, kurtosis: float, benchmark: float, confidence: float) -> float:
+    """Return the observations needed to show, with `confidence`, a true Sharpe ratio above `benchmark` ([1] eq. 11).
+
+    NaN where the Sharpe ratio is not above the benchmark: no number is enough.
+    """
+    _check_numbers({"sharpe": sharpe, "benchmark": benchmark, "confidence": confidence})
+    if not 0.5 <= confidence < 1:
+        raise ValueError(f"confidence: {confidence}; it must be at least 0.5 and below 1, for example 0.95")
+    variance = _estimate_sharpe_variance(sharpe, skew=skew, kurtosis=kurtosis)
+    if sharpe <= benchmark:
+        return np.nan
+    return float(1 + variance * (stats.norm.ppf(confidence) / (sharpe - benchmark)) ** 2)
+
+
+def min_backtest_years(sharpe: float, *, trials: float) -> float:
+    """Return the years below which the best of `trials` without skill is expected to reach the annual `sharpe`.
+
+    Source: [3] theorem 2. NaN where the Sharpe ratio is not positive.
+    """
+    _check_numbers({"sharpe": sharpe})
+    expected = expected_max_sharpe(variance=1.0, trials=trials)
+    return (expected / sharpe) ** 2 if sharpe > 0 else np.nan
+
+
+def assess_sharpe(
+    moments: dict[str, float], *, variance: float, trials: Mapping[str, float], confidence: float
+) -> dict[str, float]:
+    """Return PSR, a deflated Sharpe ratio for each of `trials`, the excess over the expected maximum, and MinTRL.
+
+    Args:
+        moments: of the returns, from `estimate_moments`.
+        variance: of the Sharpe ratio across trials; NaN where it is unknown.
+        trials: the number of trials by the name of the deflated Sharpe ratio to return.
+        confidence: of the minimum track record, which is against a Sharpe ratio of 0.
+
+    `excess_over_expected_max` is the Sharpe ratio less the expected maximum of the largest number of trials. Everything
+    is NaN where the Sharpe ratio is; figures that need the variance are NaN where the variance is.
+    """
+    ratio, n, skew, kurtosis = (moments[name] for name in ("sharpe", "n", "skew", "kurtosis"))
+    expected_max = {
+        name: expected_max_sharpe(variance=0.0 if count == 1 else variance, trials=count)
+        for name, count in trials.items()
+        if count == 1 or not np.isnan(variance)
+    }
+    metrics = dict.fromkeys(("psr", *trials, "excess_over_expected_max", "min_track_record_bars"), np.nan)
+    if np.isnan(ratio):
+        return metrics
+    shape = {"n": n, "skew": skew, "kurtosis": kurtosis}
+    for name, benchmark in {"psr": 0.0, **expected_max}.items():
+        metrics[name] = probabilistic_sharpe(ratio, **shape, benchmark=benchmark)
+    if trials and len(expected_max) == len(trials):
+        metrics["excess_over_expected_max"] = ratio - max(expected_max.values())
+    metrics["min_track_record_bars"] = min_track_record(
+        ratio, skew=skew, kurtosis=kurtosis, benchmark=0.0, confidence=confidence
+    )
+    return metrics
+
+
+def _estimate_sharpe_variance(sharpe: float, *, skew: float, kurtosis: float) -> float:
+    """Return the variance of the estimated Sharpe ratio times n - 1 ([1] eq. 8), at least 0."""
+    _check_numbers({"skew": skew, "kurtosis": kurtosis})
+    if kurtosis < (1 + skew**2) * (1 - 1e-9):
+        raise ValueError(
+            f"kurtosis: {kurtosis} with skew {skew}; no distribution has less than 1 + skew² = {1 + skew**2:.6g}. "
+            "Give the kurtosis that is 3 for a Normal, not the excess"
+        )
+    return 1 - skew * sharpe + (kurtosis - 1) / 4 * sharpe**2
+
+
+def _check_numbers(numbers: dict[str, float]) -> None:
+    for name, number in numbers.items():
+        if not np.isfinite(number):
+            raise ValueError(f"{name}: {number}; only a finite number is allowed")
+
+
+def correlate_trials(returns: np.ndarray) -> np.ndarray:
+    """Return the (trials, trials) Pearson correlations of (T, trials) returns; NaN for a trial that never varies."""
+    returns = require_finite("returns", returns)
+    varies = np.ptp(returns, axis=0) > 0
+    deviations = returns[:, varies]
+    deviations -= deviations.mean(axis=0)
+    with threadpool_limits(limits=1):  # more threads add up in another order
+        products = deviations.T @ deviations
+    scale = np.sqrt(np.diag(products))
+    correlation = np.full((returns.shape[1], returns.shape[1]), np.nan)
+    correlation[np.ix_(varies, varies)] = np.clip(products / np.outer(scale, scale), -1.0, 1.0)
+    return correlation
+
+
+def count_effective_trials(correlation: np.ndarray) -> float:
+    """Return the number of independent trials that (trials, trials) correlations amount to, from 1 to trials.
+
+    A cluster of n trials counts as 1 + (n - 1)(1 - ρ), with ρ its mean pairwise correlation where positive ([2],
+    appendix): n where its trials are uncorrelated, 1 where they are the same. Correlation between clusters is not
+    counted. A trial that never varies (NaN) counts as one: it was tried.
+    """
+    varies = np.flatnonzero(~np.isnan(np.diag(_check_correlation(correlation))))
+    known = correlation[np.ix_(varies, varies)]
+    cluster = cluster_trials(known)
+    counts = [_count_independent(known[np.ix_(cluster == one, cluster == one)]) for one in np.unique(cluster)]
+    return float(len(correlation) - len(varies) + sum(counts))
+
+
+def cluster_trials(correlation: np.ndarray) -> np.ndarray:
+    """Return the (trials,) cluster of each trial, by average linkage over the distance √((1 - ρ)/2) ([5], adapted).
+
+    Candidates are the cuts of the tree whose mean silhouette is above `MIN_SILHOUETTE`. The cut with the highest
+    quality, mean over standard deviation of the silhouettes, is chosen. Without a candidate all trials are one cluster.
+    [5] seeds k-means at random and clusters the clusters again; the tree is deterministic.
+    """
+    trials = len(correlation)
+    distance = np.sqrt(np.where(correlation > 1 - TIE, 0.0, (1 - correlation) / 2))
+    np.fill_diagonal(distance, 0.0)
+    best, highest = np.zeros(trials, dtype=np.int64), 0.0
+    if trials < 3:
+        return best  # a silhouette needs two clusters, one of them with two members
+    tree = hierarchy.linkage(squareform(distance, checks=False), method="average")
+    for cluster in hierarchy.cut_tree(tree, n_clusters=range(2, trials)).T:
+        silhouette = silhouette_samples(distance, cluster, metric="precomputed")
+        quality = silhouette.mean() / max(silhouette.std(), TIE)  # equal silhouettes differ by rounding alone
+        if silhouette.mean() > MIN_SILHOUETTE and quality > highest:
+            best, highest = cluster, quality
+    return best
+
+
+def _count_independent(correlation: np.ndarray) -> float:
+    """Return the number of independent trials that one cluster amounts to."""
+    others = len(correlation) - 1
+    if not others:
+        return 1.0
+    mean = (correlation.sum() - np.trace(correlation)) / (len(correlation) * others)
+    return float(1 + others * (1 - np.clip(mean, 0.0, 1.0)))
+
+
+def _check_correlation(correlation: np.ndarray) -> np.ndarray:
+    shape = correlation.shape
+    if len(shape) != 2 or shape[0] != shape[1] or not shape[0]:
+        raise ValueError(f"correlation: shape {shape}; give (trials, trials) of at least one trial")
+    if (np.abs(correlation) > 1).any() or not np.array_equal(correlation, correlation.T, equal_nan=True):
+        raise ValueError("correlation: it must be symmetric and lie between -1 and 1; give Pearson correlations")
+    return correlation
+
+
+@dataclass(frozen=True)
+class CscvResult:
+    """The strategy that is best in sample and its rank out of sample, for each choice of half of the blocks."""
+
+    chosen: np.ndarray  # (choices,) int64: the column that was best in sample
+    in_sample: np.ndarray  # (choices,) its metric there
+    out_of_sample: np.ndarray  # (choices,) its metric on the other blocks; NaN where undefined
+    logits: np.ndarray  # (choices,) of its relative rank out of sample; NaN where no strategy has a metric in sample
+    pbo: float  # share of logits <= 0: the best in sample is not above the median out of sample
+    slope: float  # of out_of_sample on in_sample by least squares; NaN where in_sample never varies
+    loss_probability: float  # share of choices with a negative metric out of sample
+
+
+def pbo(returns: np.ndarray, *, blocks: int, metric: Callable[[np.ndarray], np.ndarray | float] = sharpe) -> CscvResult:
+    """Return the probability of backtest overfitting of (T, strategies) returns, by CSCV ([4] 2.2).
+
+    CSCV is combinatorially symmetric cross-validation. The rows are cut into `blocks` equal runs; the last T mod
+    `blocks` rows are dropped. Each half of the blocks, rows in time order, selects the strategy with the highest
+    `metric` ((rows, strategies) -> (strategies,)), the leftmost among equals. Its rank on the other half, average among
+    equals, gives the logit. A strategy whose metric is NaN ranks last. The Sharpe ratio comes from block sums, other
+    metrics from the rows. Values that differ by rounding alone count as equal.
+    Raises ValueError for NaN, one strategy, an odd number of blocks, or more blocks than rows.
+    """
+    returns = require_finite("returns", returns)
+    if returns.ndim != 2 or returns.shape[1] < 2:
+        raise ValueError(f"returns: shape {returns.shape}; ranks need (T, strategies) with at least 2 strategies")
+    if blocks < 2 or blocks % 2 or blocks > len(returns):
+        raise ValueError(f"blocks: {blocks}; it must be even, at least 2 and at most the {len(returns)} rows")
+    cut = returns[: len(returns) // blocks * blocks].reshape(blocks, -1, returns.shape[1])  # (blocks, rows, strategies)
+    choices = np.array(list(combinations(range(blocks), blocks // 2)))  # (choices, blocks/2), lexicographic
+    if metric is sharpe:
+        return _cross_validate(_sum_sharpes(cut, choices), unit=1.0)  # of standardized returns, however small the mean
+    values = _evaluate_metric(cut, choices, metric=metric)
+    return _cross_validate(values, unit=np.nanmax(np.abs(values), initial=0.0))
+
+
+def _cross_validate(values: np.ndarray, *, unit: float) -> CscvResult:
+    """Return CSCV of (choices, strategies) metrics; in lexicographic order, choice i complements the i-th from the end.
+
+    The rounding error is `TIE` times the value, or times `unit` where that is larger.
+    """
+    every, strategies = np.arange(len(values)), values.shape[1]
+    inside = np.where(np.isnan(values), -np.inf, values)
+    best = inside.max(axis=1, keepdims=True)
+    chosen = (inside >= best - _bound_rounding(best, unit=unit)).argmax(axis=1)  # (choices,)
+    outside = inside[::-1]
+    own = outside[every, chosen][:, None]
+    tie = _bound_rounding(own, unit=unit)
+    behind, ahead = (outside < own - tie).sum(axis=1), (outside > own + tie).sum(axis=1)
+    rank = (behind + strategies - ahead + 1) / 2  # the average over those that are equal
+    logits = np.where(best[:, 0] > -np.inf, np.log(rank / (strategies + 1 - rank)), np.nan)
+    in_sample, out_of_sample = values[every, chosen], values[::-1][every, chosen]
+    decided = ~np.isnan(logits)
+    return CscvResult(
+        chosen=chosen,
+        in_sample=in_sample,
+        out_of_sample=out_of_sample,
+        logits=logits,
+        pbo=_average_flags((logits <= 0)[decided]),
+        slope=_fit_slope(in_sample, out_of_sample, unit=unit),
+        loss_probability=_average_flags((out_of_sample < -TIE * unit)[decided]),
+    )
+
+
+def _bound_rounding(values: np.ndarray, *, unit: float) -> np.ndarray:
+    return np.asarray(TIE * np.maximum(unit, np.where(np.isfinite(values), np.abs(values), 0.0)))
+
+
+def _average_flags(flags: np.ndarray) -> float:
+    return float(flags.mean()) if len(flags) else np.nan
+
+
+def _fit_slope(x: np.ndarray, y: np.ndarray, *, unit: float) -> float:
+    defined = np.isfinite(x) & np.isfinite(y)
+    x, y = x[defined], y[defined]
+    varies = len(x) > 1 and np.ptp(x) > _bound_rounding(x, unit=unit).max()
+    return float(stats.linregress(x, y).slope) if varies else np.nan
+
+
+def _evaluate_metric(
+    cut: np.ndarray, choices: np.ndarray, *, metric: Callable[[np.ndarray], np.ndarray | float]
+) -> np.ndarray:
+    """Return (choices, strategies) values of `metric` on the rows of the chosen blocks."""
+    strategies = cut.shape[2]
+    values = np.stack([metric(cut[choice].reshape(-1, strategies)) for choice in choices])
+    if values.shape != (len(choices), strategies) or np.isinf(values).any():
+        raise ValueError(
+            f"metric: gave values of shape {values.shape[1:]}; it must give one finite or NaN for each strategy"
+        )
+    return values
+
+
+def _sum_sharpes(cut: np.ndarray, choices: np.ndarray) -> np.ndarray:
+    """Return (choices, strategies) Sharpe ratios from each block's mean and squared deviations.
+
+    Deviations add up by Chan's formula around the first chosen block, so that returns which never vary give exactly 0.
+    """
+    rows, half = cut.shape[1], choices.shape[1]
+    mean, squares = cut.mean(axis=1), np.stack([((block - block.mean(axis=0)) ** 2).sum(axis=0) for block in cut])
+    is_constant = cut.min(axis=1) == cut.max(axis=1)  # (blocks, strategies)
+    mean, squares = np.where(is_constant, cut[:, 0], mean), np.where(is_constant, 0.0, squares)
+    first = mean[choices[:, 0]]
+    shift = sum(mean[block] - first for block in choices.T) / half  # (choices, strategies)
+    total = sum(squares[block] + rows * (mean[block] - first - shift) ** 2 for block in choices.T)
+    deviation = np.sqrt(np.asarray(total) / max(rows * half - 1, 1))
+    ratio = np.full(deviation.shape, np.nan)
+    np.divide(first + shift, deviation, out=ratio, where=deviation > 0)
+    return ratio

@@ -1,0 +1,141 @@
+"""The Sharpe family: metrics of the net returns of a strategy. An undefined metric is NaN, with its reason.
+
+Returns are per bar, net of costs, as fractions of the capital. Equity starts at 1 and compounds. A bar that loses
+everything or more leaves 0.
+"""
+
+import numpy as np
+
+REASONS = {  # why a metric of returns that trade is undefined
+    "sharpe": "the return never varies",
+    "sortino": "no losing bar",
+    "calmar": "no drawdown",
+    "profit_factor": "no losing bar",
+    "win_rate": "no bar with a gain or a loss",
+    "recovery_factor": "no drawdown",
+}
+
+
+def require_finite(name: str, values: np.ndarray) -> np.ndarray:
+    """Return `values` as float64; ValueError names the first that is NaN or infinite."""
+    values = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(values).all():
+        index = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
+        raise ValueError(f"{name}: {values[index]} at index {index}; only finite numbers are allowed")
+    return values
+
+
+def _require_series(returns: np.ndarray) -> np.ndarray:
+    returns = require_finite("returns", returns)
+    if returns.ndim != 1:
+        raise ValueError(f"returns: shape {returns.shape}; give the (T,) returns of one strategy")
+    return returns
+
+
+def sharpe(returns: np.ndarray, *, bars_per_year: float = 1.0) -> float | np.ndarray:
+    """Return mean over standard deviation (ddof=1), times √bars_per_year.
+
+    A float for (T,) returns, (strategies,) for (T, strategies). Per observation unless `bars_per_year` is given. NaN
+    with fewer than 2 bars, or where the return never varies.
+    """
+    returns = require_finite("returns", returns)
+    ratio = np.full(returns.shape[1:], np.nan)
+    if len(returns) > 1:
+        deviation = returns.std(axis=0, ddof=1)
+        varies = (np.ptp(returns, axis=0) > 0) & (deviation > 0)  # the deviation of equal numbers is not exactly 0
+        np.divide(returns.mean(axis=0), deviation, out=ratio, where=varies)
+    scaled = ratio * np.sqrt(bars_per_year)
+    return scaled if returns.ndim > 1 else float(scaled)
+
+
+def sortino(returns: np.ndarray, *, bars_per_year: float = 1.0) -> float:
+    """Return mean over downside deviation (target 0, over all bars), times √bars_per_year; NaN without a losing bar."""
+    returns = _require_series(returns)
+    if not (returns < 0).any():
+        return np.nan
+    downside = np.sqrt(np.mean(np.minimum(returns, 0.0) ** 2))
+    return float(returns.mean() / downside * np.sqrt(bars_per_year))
+
+
+def calmar(returns: np.ndarray, *, bars_per_year: float = 1.0) -> float:
+    """Return the compound annual return over the maximum drawdown; NaN without a drawdown or beyond a float's range."""
+    drawdown = max_drawdown(returns)
+    if not drawdown > 0:
+        return np.nan
+    with np.errstate(over="ignore"):  # a good hour, compounded over a year, can exceed the largest float
+        growth = np.float64(compound_equity(returns)[-1]) ** (bars_per_year / len(returns))
+    return float((growth - 1.0) / drawdown) if np.isfinite(growth) else np.nan
+
+
+def compound_equity(returns: np.ndarray) -> np.ndarray:
+    """Return the (T,) equity after each bar of (T,) returns; it is 1 before the first."""
+    return np.cumprod(np.maximum(1.0 + _require_series(returns), 0.0))
+
+
+def max_drawdown(returns: np.ndarray) -> float:
+    """Return the largest fall of the equity from its running maximum, as a positive fraction; NaN without bars."""
+    if not len(returns):
+        return np.nan
+    equity = np.concatenate([[1.0], compound_equity(returns)])
+    return float(np.max(1.0 - equity / np.maximum.accumulate(equity)))
+
+
+def profit_factor(returns: np.ndarray) -> float:
+    """Return the sum of gains over the sum of losses; NaN without a losing bar."""
+    returns = _require_series(returns)
+    losses = -returns[returns < 0].sum()
+    return float(returns[returns > 0].sum() / losses) if losses > 0 else np.nan
+
+
+def win_rate(returns: np.ndarray) -> float:
+    """Return the share of gains among the bars with a gain or a loss; NaN without such a bar."""
+    returns = _require_series(returns)
+    decided = np.count_nonzero(returns)
+    return float(np.count_nonzero(returns > 0) / decided) if decided else np.nan
+
+
+def recovery_factor(returns: np.ndarray) -> float:
+    """Return the total compound return over the maximum drawdown; NaN without a drawdown."""
+    drawdown = max_drawdown(returns)
+    return float((compound_equity(returns)[-1] - 1.0) / drawdown) if drawdown > 0 else np.nan
+
+
+def find_median_path(sharpes: np.ndarray) -> int:
+    """Return the index of the median of (paths,) Sharpe ratios, the lower of two; NaN, a path without trade, is 0."""
+    return int(np.argsort(np.nan_to_num(sharpes, nan=0.0), kind="stable")[(len(sharpes) - 1) // 2])
+
+
+def measure_trading(
+    returns: np.ndarray, turnover: np.ndarray, *, bars_per_year: float
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Return every trading metric of (T,) net returns by name, and the reason of each that is NaN.
+
+    `turnover` (T,) is the share of the capital traded at each bar. The metric `turnover` is its mean. Sharpe, Sortino
+    and Calmar are annualized.
+    """
+    traded = require_finite("turnover", turnover)
+    metrics = {
+        "sharpe": float(sharpe(returns, bars_per_year=bars_per_year)),
+        "sortino": sortino(returns, bars_per_year=bars_per_year),
+        "calmar": calmar(returns, bars_per_year=bars_per_year),
+        "max_drawdown": max_drawdown(returns),
+        "win_rate": win_rate(returns),
+        "profit_factor": profit_factor(returns),
+        "recovery_factor": recovery_factor(returns),
+        "net_return": float(compound_equity(returns)[-1] - 1.0) if len(returns) else np.nan,
+        "turnover": float(traded.mean()) if len(traded) else np.nan,
+    }
+    undefined = [name for name, value in metrics.items() if np.isnan(value)]
+    return metrics, {name: _explain_undefined(name, returns=returns, turnover=traded) for name in undefined}
+
+
+def _explain_undefined(name: str, *, returns: np.ndarray, turnover: np.ndarray) -> str:
+    if not len(returns):
+        return "no bars"
+    if not turnover.any():
+        return "no trade"
+    if name == "sharpe" and len(returns) < 2:
+        return "fewer than 2 bars"
+    if name == "calmar" and max_drawdown(returns) > 0:
+        return "the annualized return is beyond a float's range"
+    return REASONS[name]

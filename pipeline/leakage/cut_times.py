@@ -1,0 +1,107 @@
+"""Instants after which bars are removed or altered: at random, and where a leak is likely to show or to hide."""
+
+from collections import deque
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from pipeline.leakage.findings import CHUNK_ROWS
+
+DAY_MS = 24 * 3600 * 1000
+SLOW_FRACTION = 0.9  # a column that changes in a smaller fraction of rows has steps to cut at
+
+Candidates = dict[str, np.ndarray]  # positions in the table of bars, by the kind of place
+
+
+def find_bar_candidates(bars: pd.DataFrame) -> Candidates:
+    """Return where a clean table of bars begins and ends a segment, ends a day (UTC) or is idle, and all its bars."""
+    time, segment = bars["open_time"].to_numpy(), bars["segment"].to_numpy()
+    first = np.flatnonzero(np.diff(segment, prepend=segment[:1] - 1))
+    last = np.append(first[1:], len(bars)) - 1
+    is_idle = (bars["volume"].to_numpy() == 0) | (bars["high"].to_numpy() == bars["low"].to_numpy())
+    return {
+        "anywhere": np.arange(len(bars)),
+        "segment_end": add_offsets(last, len(bars), offsets=(-1, 0, 1)),
+        "segment_start": add_offsets(first, len(bars), offsets=(0, 1, 2)),
+        "day_end": add_offsets(np.flatnonzero(np.diff(time // DAY_MS)), len(bars), offsets=(-1, 0, 1)),
+        "idle": np.flatnonzero(is_idle),
+    }
+
+
+def find_column_candidates(
+    positions: np.ndarray, x: np.ndarray, segment: np.ndarray, *, columns: int, rng: np.random.Generator
+) -> Candidates:
+    """Return where warm-ups end, and one step and one plateau of up to `columns` columns that have them.
+
+    `segment` is that of each row of `x`. A step is a change of a column that changes in few rows (a bucket, a longer
+    bar, a fill). It is cut right at the change, before it or after it. A plateau is a run of equal values of any
+    column, cut somewhere inside.
+    """
+    same = segment[1:] == segment[:-1]  # (n - 1,)
+    repeats = _count_repeats(x, same)
+    is_slow = repeats > (1 - SLOW_FRACTION) * np.count_nonzero(same)
+    steps = [
+        positions[_draw_row(same & (x[1:, j] != x[:-1, j]), rng)] + rng.integers(-1, 2)
+        for j in _draw_columns(is_slow & (repeats < np.count_nonzero(same)), columns, rng=rng)
+    ]
+    plateaus = [
+        positions[_draw_row(same & (x[1:, j] == x[:-1, j]), rng) - 1]
+        for j in _draw_columns(repeats > 0, columns, rng=rng)
+    ]
+    warm = positions[np.flatnonzero(np.diff(segment, prepend=segment[:1] - 1))]
+    count = int(positions[-1]) + 1
+    return {
+        "warm_up_end": add_offsets(warm, count, offsets=(-1, 0, 1)),
+        "step": add_offsets(np.array(steps, dtype=np.int64), count, offsets=(0,)),
+        "plateau": np.array(plateaus, dtype=np.int64),
+    }
+
+
+def draw_cut_times(times: Mapping[str, np.ndarray], *, cuts: int, rng: np.random.Generator) -> dict[int, str]:
+    """Return up to `cuts` of the times, each with its kind: one of each kind in turn, at random within it."""
+    drawn = {kind: rng.choice(of, size=min(cuts, len(of)), replace=False).tolist() for kind, of in times.items()}
+    waiting = deque((kind, iter(remaining)) for kind, remaining in drawn.items())
+    chosen: dict[int, str] = {}
+    while waiting and len(chosen) < cuts:
+        kind, remaining = waiting.popleft()
+        fresh = next((time for time in remaining if time not in chosen), None)
+        if fresh is not None:
+            chosen[fresh] = kind
+            waiting.append((kind, remaining))
+    return chosen
+
+
+def select_times(candidates: Mapping[str, np.ndarray], time: np.ndarray, *, first_ms: int) -> dict[str, np.ndarray]:
+    """Return the times of the candidates of each kind, from `first_ms` on, that leave a bar after them."""
+    last_ms, selected = time.max(), {}
+    for kind, positions in candidates.items():
+        at = time[positions]
+        selected[kind] = at[(at >= first_ms) & (at < last_ms)]
+    return selected
+
+
+def add_offsets(positions: np.ndarray, count: int, *, offsets: tuple[int, ...]) -> np.ndarray:
+    """Return the positions at these offsets in bars, as far as a table of `count` bars has them."""
+    moved = (positions[:, None] + np.array(offsets)).ravel()
+    return np.asarray(moved[(moved >= 0) & (moved < count)])
+
+
+def _count_repeats(x: np.ndarray, same: np.ndarray) -> np.ndarray:
+    """Return (F,) how many rows have the value of the row before them in their segment."""
+    counts = np.zeros(x.shape[1], dtype=np.int64)
+    for start in range(0, len(same), CHUNK_ROWS):
+        rows = slice(start, min(start + CHUNK_ROWS, len(same)))
+        after = slice(rows.start + 1, rows.stop + 1)
+        counts += ((x[after] == x[rows]) & same[rows, None]).sum(axis=0)
+    return counts
+
+
+def _draw_columns(is_eligible: np.ndarray, count: int, *, rng: np.random.Generator) -> list[int]:
+    eligible = np.flatnonzero(is_eligible)
+    return [int(column) for column in rng.choice(eligible, size=min(count, len(eligible)), replace=False)]
+
+
+def _draw_row(is_eligible: np.ndarray, rng: np.random.Generator) -> int:
+    """Return the row, counted from 1 as masks of differences are, of one true value."""
+    return int(rng.choice(np.flatnonzero(is_eligible))) + 1

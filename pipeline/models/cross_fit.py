@@ -1,0 +1,116 @@
+"""Fit one model on every split and, for the holdout, on the whole development part."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline import config
+from pipeline.config import ModelBlock
+from pipeline.models import base
+from pipeline.models.predictions import FINAL, make_predictions
+from pipeline.samples import Samples
+from pipeline.validation.folds import Folds
+
+
+@dataclass(frozen=True)
+class FitTask:
+    """One fit to make: its split, its rows and its seed."""
+
+    split: int
+    train: np.ndarray
+    valid: np.ndarray
+    test: np.ndarray
+    seed: int
+    is_cheapest: bool  # the split with the fewest train rows, the first of several: the one that the audit refits
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a model is built from, but its seed."""
+
+    model: ModelBlock
+    shape: base.Shape
+    shared: config.Block  # the block of its family
+
+    def build(self, seed: int) -> base.Model:
+        """Return the unfitted model."""
+        return base.build(*self.model, self.shape, shared=self.shared, seed=seed)
+
+
+@dataclass(frozen=True)
+class FoldFit:
+    """The results of one fit."""
+
+    split: int
+    history: list[dict[str, float]]
+    fit_report: dict[str, Any]
+    evaluation: dict[str, Any]  # of the model's own forecasts, on the test rows
+    rows: dict[str, int]
+    out_of_sample: pd.DataFrame
+    in_sample: pd.DataFrame
+    standardization: pd.DataFrame  # column, mean, scale; empty where nothing is standardized
+
+
+def plan_fits(folds: Folds, model: str, seed: int, *, valid_pct: float) -> Iterator[FitTask]:
+    """Yield the fits of a model: one for each split and last the final one, on the whole development part."""
+    cheapest = int(np.argmin(folds.count_rows().train))
+    for split in (*range(folds.n_splits), FINAL):
+        rows = folds.development() if split == FINAL else folds.train(split)
+        train, valid = folds.split_validation(rows, valid_pct)
+        test = folds.holdout() if split == FINAL else folds.test(split)
+        yield FitTask(split, train, valid, test, config.derive_seed(seed, model, split), split == cheapest)
+
+
+def fit_fold(
+    task: FitTask, recipe: Recipe, samples: Samples, *, folder: Path, files: base.FitFiles | None = None
+) -> FoldFit:
+    """Return the results of one fit; the final one is saved to `folder`."""
+    model = recipe.build(task.seed)
+    history = model.fit(samples, task.train, task.valid, files=files)
+    if task.split == FINAL:
+        model.save(folder)
+    fitted_on = np.sort(np.concatenate([task.train, task.valid]))
+    return FoldFit(
+        split=task.split,
+        history=history,
+        fit_report=model.fit_report,
+        evaluation=model.evaluate(samples, task.test),
+        rows={"train": len(task.train), "valid": len(task.valid), "test": len(task.test)},
+        out_of_sample=predict(model, task.split, samples, rows=task.test),
+        in_sample=predict(model, task.split, samples, rows=fitted_on)[["split", "row", "score"]],
+        standardization=tabulate_standardization(model, task.split),
+    )
+
+
+def predict(model: base.Model, split: int, samples: Samples, *, rows: np.ndarray) -> pd.DataFrame:
+    """Return a fitted model's predictions for `rows` as a table."""
+    prediction = model.predict_rows(samples, rows)
+    score = base.to_score(prediction, model.outputs)
+    return make_predictions(split, rows, prediction=prediction, outputs=model.outputs, score=score)
+
+
+def tabulate_standardization(model: base.Model, split: int) -> pd.DataFrame:
+    """Return the mean and the scale of each column that a fitted model standardizes, one row a column."""
+    mean, scale = model.standardization or (np.empty(0), np.empty(0))
+    return pd.DataFrame(
+        {
+            "split": np.full(len(mean), split, np.int16),
+            "column": list(model.shape.columns[: len(mean)]),
+            "mean": np.asarray(mean, np.float64),
+            "scale": np.asarray(scale, np.float64),
+        }
+    )
+
+
+def find_best_entry(history: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the round with the lowest valid loss, the first of equals: the one that predicts."""
+    return min(history, key=lambda entry: entry["valid_loss"])
+
+
+def name_split(split: int) -> str:
+    """Return the number of a split as text, or "final"."""
+    return "final" if split == FINAL else str(split)

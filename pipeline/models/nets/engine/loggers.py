@@ -1,0 +1,72 @@
+"""Callbacks that show a running fit: a line of CSV for each epoch, and a progress bar."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from pipeline.models.nets.engine.callback_base import NET_HISTORY, Callback, FitState
+from pipeline.models.torch_runtime.live_metrics import LiveMetrics
+
+
+class CSVLogger(Callback):
+    """Appends a line for each epoch to a CSV that several fits share: the fit's `labels`, then NET_HISTORY.
+
+    A fit that resumes from a checkpoint also writes the lines of its earlier epochs, since the file is new by then.
+    """
+
+    def __init__(self, *, file: Path, labels: Mapping[str, object]) -> None:
+        """`labels` are the names and values that every line of this fit begins with, such as {"split": 3}.
+
+        Raises ValueError where a label has the name of a field.
+        """
+        self._metrics = LiveMetrics(file, labels=labels, fields=NET_HISTORY)
+
+    def on_epoch_end(self, state: FitState) -> None:
+        """Append the lines of this epoch and of those before it, unless they are in the file."""
+        self._metrics.append_new(_list_entries(state))
+
+    def on_train_end(self, state: FitState) -> None:
+        """Append the lines of all epochs, unless they are in the file."""
+        self._metrics.append_new(_list_entries(state))
+
+
+class ProgressBar(Callback):
+    """A progress bar over the epochs on stderr, with the losses of the last one.
+
+    It is hidden where stderr is not a terminal, and where TQDM_DISABLE is set.
+    """
+
+    def __init__(self, *, name: str) -> None:
+        """`name` stands before the bar."""
+        self._name = name
+        self._bar: tqdm[Any] | None = None
+
+    def on_epoch_start(self, state: FitState) -> None:
+        """Open the bar, with the epochs done so far, unless it is open."""
+        if self._bar is None:
+            is_hidden = bool(os.environ.get("TQDM_DISABLE")) or not sys.stderr.isatty()
+            done, total = state.epoch - 1, state.epochs
+            self._bar = tqdm(total=total, initial=done, desc=self._name, unit="epoch", leave=False, disable=is_hidden)
+
+    def on_epoch_end(self, state: FitState) -> None:
+        """Advance the bar by one epoch."""
+        if self._bar is not None:
+            losses = {key: f"{state.entry[key]:.5g}" for key in ("train_loss", "valid_loss")}
+            self._bar.set_postfix(losses, refresh=False)
+            self._bar.update()
+
+    def on_train_end(self, state: FitState) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _list_entries(state: FitState) -> list[dict[str, float]]:
+    """Return the entries of all validated epochs in order, the current one once, even before it joins the history."""
+    entries = {entry["round"]: entry for entry in (*state.history, state.entry) if "valid_loss" in entry}
+    return list(entries.values())

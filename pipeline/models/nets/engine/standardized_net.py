@@ -1,0 +1,69 @@
+"""A plugin's module between standardized columns and outputs in the unit of y, inside one graph."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.models.torch_runtime.standardize import Standardize, measure_statistics
+
+
+class StandardizedNet(nn.Module):
+    """Raw columns in, raw outputs out: columns are standardized before the plugin's module.
+
+    A regression is learned in standard deviations of y from its mean; logits have an offset, the logarithm of the class
+    frequencies. So a net whose module outputs 0 predicts the best constant.
+    """
+
+    offset: Tensor
+    scale: Tensor
+
+    def __init__(self, body: nn.Module, *, columns: int, outputs: int, clip_sigma: float) -> None:
+        """`clip_sigma` is in standard deviations of a column."""
+        super().__init__()
+        self.standardize, self.body = Standardize(columns, clip_sigma=clip_sigma), body
+        self.register_buffer("offset", torch.zeros(outputs))
+        self.register_buffer("scale", torch.ones(outputs))
+
+    @property
+    def is_classification(self) -> bool:
+        """Several outputs are logits; a single one is a value."""
+        return self.offset.shape[0] > 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, T, F) -> (B, outputs): values in deviations of y, or logits."""
+        raw: Tensor = self.body(self.standardize(x))
+        return raw + self.offset if self.is_classification else raw
+
+    def set_statistics(self, x: np.ndarray, y: np.ndarray, train: np.ndarray) -> None:
+        """Take the statistics of columns and of y from the train rows of (N, F) and (N,)."""
+        self.standardize.set_statistics(*measure_statistics(x, train))
+        if self.is_classification:
+            counts = np.bincount(y[train], minlength=len(self.offset)) + 1.0  # Laplace: an absent class is rare
+            self.offset.copy_(torch.from_numpy(np.log(counts / counts.sum())))
+        else:
+            std = float(y[train].std(dtype=np.float64))
+            self.offset.fill_(float(y[train].mean(dtype=np.float64)))
+            self.scale.fill_(std if std > 0 else 1.0)
+
+    def scale_targets(self, y: np.ndarray) -> Tensor:
+        """Return (N,) int64 codes, or float32 deviations of y from its train mean in train standard deviations."""
+        if self.is_classification:
+            return torch.from_numpy(y.astype(np.int64))
+        offset, scale = (each.double().cpu().numpy() for each in (self.offset, self.scale))
+        return torch.from_numpy(((y - offset) / scale).astype(np.float32))
+
+
+class DeployedNet(nn.Module):
+    """The net that is deployed: raw columns in, the prediction out."""
+
+    def __init__(self, net: StandardizedNet) -> None:
+        """Take the weights of `net`."""
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, T, F) -> (B, outputs): probabilities, or one value in the unit of y."""
+        raw: Tensor = self.net(x)
+        if self.net.is_classification:
+            return torch.softmax(raw, dim=1)
+        return self.net.offset + self.net.scale * raw

@@ -1,0 +1,85 @@
+"""Checkpoints of a fit: one file with everything that the rest of the fit depends on."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pickle
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.models.base import FitFiles, Model
+from pipeline.samples import Samples
+
+READ_ERRORS = (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)
+CheckpointState = dict[str, Any]  # of plain values and tensors
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is damaged, or that belongs to another fit."""
+
+
+class Checkpoint:
+    """The checkpoint file of one fit, always replaced as a whole: a kill while writing leaves the previous one."""
+
+    def __init__(self, file: Path, *, fingerprint: str, interval_seconds: float) -> None:
+        """`fingerprint` identifies the fit; `interval_seconds` must pass between two checkpoints."""
+        self.file, self.fingerprint, self.interval_seconds = file, fingerprint, interval_seconds
+        self.last_write = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Return whether enough time has passed since the last checkpoint."""
+        return time.monotonic() - self.last_write >= self.interval_seconds
+
+    def write(self, state: CheckpointState) -> None:
+        """Replace the file by one that holds `state`."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.file.with_name(f".{self.file.name}.draft")
+        with draft.open("wb") as stream:
+            torch.save({"fingerprint": self.fingerprint, "state": state}, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(self.file)
+        self.last_write = time.monotonic()
+
+    def read(self) -> CheckpointState | None:
+        """Return the state that was written last, or None where there is no file.
+
+        Raises:
+            CheckpointError: the file is truncated, or belongs to another fit.
+        """
+        if not self.file.exists():
+            return None
+        remedy = f"delete {self.file} to train this fit from the start"
+        try:
+            found = torch.load(self.file, map_location="cpu", weights_only=True)
+        except READ_ERRORS as error:
+            raise CheckpointError(f"{self.file}: damaged or incomplete checkpoint ({error}); {remedy}") from error
+        if not isinstance(found, dict) or found.get("fingerprint") != self.fingerprint:
+            raise CheckpointError(f"{self.file}: checkpoint of another fit, data or version; {remedy}")
+        state: CheckpointState = found["state"]
+        return state
+
+
+def make_checkpoint(
+    files: FitFiles, model: Model, *, samples: Samples, train: np.ndarray, valid: np.ndarray, interval_seconds: float
+) -> Checkpoint:
+    """Return the checkpoint of a fit; with other params, data or rows a fit has a file of its own."""
+    fingerprint = fingerprint_fit(model, samples=samples, train=train, valid=valid)
+    file = files.checkpoints / f"{files.name}-{fingerprint[:16]}.pt"
+    return Checkpoint(file, fingerprint=fingerprint, interval_seconds=interval_seconds)
+
+
+def fingerprint_fit(model: Model, *, samples: Samples, train: np.ndarray, valid: np.ndarray) -> str:
+    """Return a SHA-256 of what a fit depends on: params, seed, data, rows and the version of torch."""
+    settings = {each.name: getattr(model, each.name) for each in dataclasses.fields(model) if each.init}
+    settings |= {"shape": dataclasses.asdict(model.shape), "torch": torch.__version__, "model": type(model).__module__}
+    total = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for array in (samples.x, samples.y, samples.segment, samples.move, train, valid):
+        total.update(np.ascontiguousarray(array).data)
+    return total.hexdigest()

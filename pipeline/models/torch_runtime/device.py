@@ -1,0 +1,55 @@
+"""The device that torch computes on, and the settings that make its results reproducible."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def select_device(name: str) -> torch.device:
+    """Return the device that `name` stands for; auto is a GPU where torch sees one.
+
+    Raises ValueError for another name, and for cuda where torch sees no GPU.
+    """
+    if name not in DEVICES:
+        raise ValueError(f"device is {name!r}; allowed are auto, cpu and cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is cuda, but torch sees no GPU; set cpu, or auto for a GPU where there is one")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def use_one_thread(device: torch.device) -> Iterator[None]:
+    """Run torch on one thread and, on a GPU too, with deterministic algorithms."""
+    threads, was_deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(1)
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(was_deterministic)
+
+
+@contextmanager
+def disable_onednn() -> Iterator[None]:
+    """Run torch's own kernels: oneDNN's LSTM approximates reciprocals, in one way on AMD and in another on Intel."""
+    was_enabled = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = was_enabled
+
+
+@contextmanager
+def fork_rng(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's generators within the block, and restore their states after it."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,75 @@
+"""audit <model>: check that its fits learned from their train rows alone, by refitting one of them on altered rows."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+
+from pipeline import artifacts, cli, config, labels
+from pipeline.leakage.findings import Finding, raise_if_critical
+from pipeline.leakage.fits import fit_rows, normalization, row_order, unseen_rows
+from pipeline.models import base
+from pipeline.models.cross_fit import FitTask, Recipe, name_split, plan_fits
+from pipeline.samples import Samples
+from pipeline.validation.dataset import load_dataset
+
+
+def main(model: str) -> None:
+    """Audit the fits of a model; a leak stops the pipeline."""
+    params = config.load_params()
+    family, block = config.find_model(params, model)
+    samples, folds = load_dataset(block["dataset"], block["target"])
+    kind = config.look_up(params, f"datasets.{block['dataset']}.targets.{block['target']}.kind")
+    shape = base.Shape(columns=samples.columns, outputs=labels.OUTPUTS[kind])
+    recipe = Recipe(config.ModelBlock(family, block), shape, config.look_up(params, family))
+    train = config.look_up(params, "train")
+    tasks = list(config.call_with(plan_fits, folds, model, params["seed"], block=train, name="train"))
+    statistics = pd.read_parquet(artifacts.STATISTICS / f"{model}.parquet")
+    predictions = pd.read_parquet(artifacts.OOS / f"{model}.parquet")
+    of_fits = {name_split(task.split): check_fit(task, samples, statistics) for task in tasks}
+    cheapest = next(task for task in tasks if task.is_cheapest)
+    of_model = list(check_model(recipe, cheapest, samples, predictions))
+    report = {
+        "fits": [{"split": split, "guards": list(map(asdict, found))} for split, found in of_fits.items()],
+        "guards": [asdict(finding) for finding in of_model],
+    }
+    artifacts.write_json(artifacts.report_path("audit", model), report)
+    raise_if_critical(finding for found in (*of_fits.values(), of_model) for finding in found)
+
+
+def check_fit(task: FitTask, samples: Samples, statistics: pd.DataFrame) -> list[Finding]:
+    """Return what the guards find in the rows and the standardization of one fit."""
+    own = statistics[statistics["split"] == task.split]
+    saved = (own["mean"].to_numpy(), own["scale"].to_numpy()) if len(own) else None
+    return [
+        normalization(saved, samples.x[task.train]),
+        fit_rows(task.train, task.valid, task.test, time=samples.time, label_end=samples.label_end),
+    ]
+
+
+def check_model(recipe: Recipe, task: FitTask, samples: Samples, predictions: pd.DataFrame) -> Iterator[Finding]:
+    """Yield what the guards find in one refit: the model learns from its rows and predicts from inputs alone.
+
+    `predictions` are those of the fits that `train` made; the refit, on altered rows, must give the same to the bit.
+    """
+    seen, model = np.concatenate([task.train, task.valid]), recipe.build(task.seed)
+
+    def refit(table: Samples) -> np.ndarray:
+        if table is samples:
+            return select_predictions(predictions, task, model.outputs)
+        model.fit(table, task.train, task.valid)
+        return model.predict_rows(samples, task.test).astype(np.float32)
+
+    yield unseen_rows(samples, seen, refit, lookback_bars=model.lookback_bars, seed=task.seed)
+    yield row_order(model.predict_rows, samples, task.test, seed=task.seed)
+
+
+def select_predictions(predictions: pd.DataFrame, task: FitTask, outputs: Sequence[str]) -> np.ndarray:
+    """Return the saved predictions (n, outputs) float32 of a fit's test rows, in their order."""
+    own = predictions[predictions["split"] == task.split].set_index("row")
+    return own.loc[task.test, list(outputs)].to_numpy(np.float32)
+
+
+if __name__ == "__main__":
+    cli.run(main)

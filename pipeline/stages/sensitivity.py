@@ -1,0 +1,139 @@
+"""sensitivity <dataset>: measure how the score of a model that memorizes depends on the embargo."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+from tqdm import tqdm
+
+from pipeline import artifacts, cli, config, labels
+from pipeline.leakage.embargo_sensitivity import (
+    GUARD,
+    MIN_BLOCKS,
+    SHIFTS,
+    EmbargoScores,
+    EmbargoTask,
+    bootstrap_ic,
+    check_ic_drop,
+    number_time_blocks,
+    plan_tasks,
+    scale_embargo,
+)
+from pipeline.leakage.findings import Finding
+from pipeline.models import base
+from pipeline.samples import Samples
+from pipeline.validation.dataset import load_dataset
+from pipeline.validation.folds import Folds
+
+FAMILY = "trees"  # of the model that memorizes; dvc.yaml lists its code
+INTERVAL = [0.025, 0.975]  # quantiles of the resampled ICs that are shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The block `embargo_sensitivity` of params.yaml."""
+
+    plugin: str
+    hyperparameters: Mapping[str, Any]  # every argument of the plugin, those that its family shares too
+    embargo_factors: Sequence[float]  # multiples of the embargo of the folds
+    resamples: int
+    significance: float  # of the one-sided p-value
+    min_ic_drop: float
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for factors that do not ascend from 0."""
+        factors = self.embargo_factors
+        if len(factors) < 2 or factors[0] != 0 or not np.all(np.diff(factors) > 0):
+            raise ValueError(
+                f"embargo_sensitivity.embargo_factors is {list(factors)}; give 0 and then rising multiples of the "
+                "embargo"
+            )
+
+
+def main(dataset: str) -> None:
+    """Score a model that memorizes against the embargo, on the first target of a dataset."""
+    params = config.load_params()
+    target, described = next(iter(config.look_up(params, f"datasets.{dataset}.targets").items()))
+    samples, folds = load_dataset(dataset, target)
+    shape = base.Shape(columns=samples.columns, outputs=labels.OUTPUTS[described["kind"]])
+    block = config.look_up(params, "embargo_sensitivity")
+    settings = config.call_with(Settings, block=block, name="embargo_sensitivity")
+    report = measure_sensitivity(samples, folds, shape=shape, settings=settings, seed=params["seed"])
+    artifacts.write_json(artifacts.report_path("sensitivity", dataset), {"target": target, **report})
+
+
+def measure_sensitivity(
+    samples: Samples, folds: Folds, *, shape: base.Shape, settings: Settings, seed: int
+) -> dict[str, Any]:
+    """Return the report: ICs at multiples of the embargo of `folds`, and whether they fall by more than chance."""
+    if not folds.embargo_bars:
+        return explain_missing("split.embargo_pct is 0, which has no multiples; give the folds an embargo")
+    factors = settings.embargo_factors
+    tasks = [task for shift in range(SHIFTS) for task in plan_tasks(folds, factors, shift=shift, seed=seed)]
+    scores = score_tasks(samples, tasks, shape=shape, settings=settings)
+    block = number_time_blocks(folds, scores)
+    if block.max() + 1 < MIN_BLOCKS:
+        return explain_missing(f"{block.max() + 1} blocks of time lie near a test's end, {MIN_BLOCKS} are needed")
+    rng = np.random.default_rng(seed)
+    curve = bootstrap_ic(scores, samples.y[scores.rows], block, rng=rng, resamples=settings.resamples)
+    if np.isnan(curve.boundary_ic).any():
+        return explain_missing("predictions or labels near a test's end never vary")
+    embargo_bars = scale_embargo(folds, factors)
+    finding = check_ic_drop(
+        curve,
+        embargo_factors=factors,
+        embargo_bars=embargo_bars,
+        significance=settings.significance,
+        min_ic_drop=settings.min_ic_drop,
+    )
+    low, high = np.quantile(curve.resampled, INTERVAL, axis=0)
+    return {
+        "embargo_factors": list(factors),
+        "embargo_bars": embargo_bars,
+        "rows": {"tested": len(scores.rows), "boundary": len(block), "blocks": block.max() + 1},
+        "ic": curve.ic,
+        "boundary_ic": curve.boundary_ic,
+        "boundary_ic_low": low,
+        "boundary_ic_high": high,
+        "reason": None,
+        "guard": asdict(finding),
+    }
+
+
+def explain_missing(reason: str) -> dict[str, Any]:
+    """Return the report where nothing can be measured."""
+    return {"reason": reason, "guard": asdict(Finding(GUARD, "ok", f"not measured: {reason}", {}))}
+
+
+def score_tasks(
+    samples: Samples, tasks: Sequence[EmbargoTask], *, shape: base.Shape, settings: Settings
+) -> EmbargoScores:
+    """Return the scores of one fit for every task and embargo."""
+    jobs = [
+        delayed(score_fit)(samples, train, task.test, settings=settings, shape=shape, seed=task.seed)
+        for task in tasks
+        for train in task.trains
+    ]
+    pool = Parallel(n_jobs=config.count_workers(), return_as="generator")
+    scores = iter(tqdm(pool(jobs), total=len(jobs), desc="sensitivity", unit="fit"))
+    return EmbargoScores(
+        rows=np.concatenate([task.test for task in tasks]),
+        score=np.concatenate([np.column_stack([next(scores) for _ in task.trains]) for task in tasks]),
+        is_boundary=np.concatenate([task.is_boundary for task in tasks]),
+    )
+
+
+def score_fit(
+    samples: Samples, train: np.ndarray, test: np.ndarray, *, settings: Settings, shape: base.Shape, seed: int
+) -> np.ndarray:
+    """Return (n,) scores of a model that memorizes `train`: its valid rows are train's, and never stop it."""
+    block = {"dataset": None, "target": None, "plugin": settings.plugin, "hyperparameters": settings.hyperparameters}
+    model = base.build(FAMILY, block, shape, shared={}, seed=seed)
+    model.fit(samples, train, train)
+    return model.score(samples, test)
+
+
+if __name__ == "__main__":
+    cli.run(main)

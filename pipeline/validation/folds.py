@@ -1,0 +1,346 @@
+"""Folds of rows in time: combinatorial, k-fold or walk-forward; purged by label end, embargoed, before a holdout.
+
+Folds are ranges of time; rows are listed on demand. The times at which any split starts or stops to use rows are few.
+The rows between two of them are a cell, and a split is a choice of cells. AFML = López de Prado, Advances in Financial
+Machine Learning (2018).
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from itertools import chain, combinations
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.validation.row_index import RowIndex, check_spans, index_rows, sort_unique
+
+METHODS = ("cpcv", "purged_kfold", "walk_forward_expanding", "walk_forward_rolling")
+METADATA_KEY = b"folds"
+
+
+class TimeRange(NamedTuple):
+    """The rows with times from `first_ms` to `last_ms`, both included, whose labels end by `label_end_ms`."""
+
+    first_ms: int
+    last_ms: int
+    label_end_ms: int
+
+
+class RowCounts(NamedTuple):
+    """(n_splits,) numbers of train rows, of test rows, and of train-group rows lost to purge and embargo."""
+
+    train: np.ndarray
+    test: np.ndarray
+    purged_and_embargoed: np.ndarray
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """The arguments of `make_folds`; with the spans of the rows they determine the folds."""
+
+    method: str
+    groups: int
+    test_groups: int
+    train_groups: int
+    embargo_pct: float
+    holdout_pct: float
+
+
+@dataclass(frozen=True, eq=False)
+class Folds:
+    """Every split of rows into train and test, and the holdout that no split uses, as ranges of time."""
+
+    time: np.ndarray  # (N,) ms, in any order
+    label_end: np.ndarray  # (N,) ms
+    scheme: Scheme
+    group_ranges: tuple[TimeRange, ...]  # by group, in time order; the last one ends the development part
+    embargo_bars: int
+    embargo_ms: int
+    splits: np.ndarray  # (n_splits, k), the groups that each split tests
+    is_train_group: np.ndarray  # (n_splits, groups) bool, whether a split may train on a group
+    paths: np.ndarray  # (n_paths, groups), the split that tests group g on path p; -1 where none does
+    row_index: RowIndex
+
+    @property
+    def n_splits(self) -> int:
+        """The number of splits: C(groups, test_groups), or groups, or groups - train_groups of walk-forward."""
+        return len(self.splits)
+
+    @property
+    def n_paths(self) -> int:
+        """The number of times that a tested row is tested: C(groups - 1, test_groups - 1) for cpcv, otherwise 1."""
+        return len(self.paths)
+
+    @property
+    def is_walk_forward(self) -> bool:
+        """Whether no split trains on rows later than its test rows."""
+        return self.scheme.method.startswith("walk_forward")
+
+    def test(self, split: int) -> np.ndarray:
+        """Return the test rows of a split, ascending."""
+        return self.row_index.select_rows(np.flatnonzero(np.isin(self.row_index.group, self.splits[split])))
+
+    def train(self, split: int) -> np.ndarray:
+        """Return the train rows of a split, ascending: purged and embargoed at every edge of every test range.
+
+        A row is dropped where its span [time, label_end] overlaps a test range [a, b], with a the range's first time
+        and b its latest label_end (AFML 7.4.1). It is also dropped where its time lies in (b, b + embargo] (7.4.2).
+
+        Raises:
+            ValueError: no row is left.
+        """
+        is_used, limit = self._find_train_cells(np.array([split]))
+        rows = self.row_index.select_rows_ended(is_used[0], limit[0])
+        if not rows.size:
+            raise ValueError(
+                f"split {split}: purge and an embargo of {self.embargo_bars} bars leave no train row beside test "
+                f"groups {self.splits[split].tolist()}; lower test_groups or embargo_pct, or shorten the labels"
+            )
+        return rows
+
+    def find_test_ranges(self, split: int) -> list[TimeRange]:
+        """Return the contiguous time ranges that a split tests: adjacent groups are merged."""
+        tested = self.splits[split]
+        parts = np.split(tested, np.flatnonzero(np.diff(tested) > 1) + 1)
+        runs = ([self.group_ranges[group] for group in part] for part in parts)
+        return [TimeRange(run[0].first_ms, run[-1].last_ms, max(group.label_end_ms for group in run)) for run in runs]
+
+    def find_train_ranges(self, split: int) -> list[TimeRange]:
+        """Return the time ranges that a split trains on; purge may leave a range without rows."""
+        is_used, limit = self._find_train_cells(np.array([split]))
+        edges = np.flatnonzero(np.diff(is_used[0], prepend=False, append=False)).reshape(-1, 2)
+        begins_ms = [*(group.first_ms for group in self.group_ranges), self.row_index.label_end_ms.max() + 1]
+        first_ms = self.row_index.first_ms
+        return [
+            TimeRange(int(first_ms[at]), int(first_ms[to]) - 1, int(begins_ms[limit[0, at]]) - 1)
+            for at, to in edges.tolist()
+        ]
+
+    def count_rows(self) -> RowCounts:
+        """Return the row counts of every split, without listing any rows."""
+        is_used, limit = self._find_train_cells(np.arange(self.n_splits))
+        train = np.where(is_used, self.row_index.rows_ended[np.arange(len(self.row_index)), limit], 0).sum(axis=1)
+        group_sizes = self.row_index.group_sizes
+        return RowCounts(train, group_sizes[self.splits].sum(axis=1), self.is_train_group @ group_sizes - train)
+
+    def development(self) -> np.ndarray:
+        """Return all rows before the holdout's boundary, ascending, none of them purged."""
+        return self.row_index.select_rows(np.arange(len(self.row_index)))
+
+    def select_tested(self) -> np.ndarray:
+        """Return the development rows, ascending, that any split tests: a walk-forward never tests its first groups."""
+        return self.row_index.select_rows(np.flatnonzero(np.isin(self.row_index.group, self.splits)))
+
+    def holdout(self) -> np.ndarray:
+        """Return the rows, ascending, that begin after all development labels have ended and after the embargo."""
+        return self.row_index.select_rows(self.row_index.holdout_cell)
+
+    def select_embargoed(self) -> np.ndarray:
+        """Return the rows, ascending, that are purged and embargoed between development part and holdout."""
+        return self.row_index.select_rows(self.row_index.embargo_cell)
+
+    def number_groups(self) -> np.ndarray:
+        """Return (N,) int32, the group of each row; -1 for holdout rows and those embargoed before it."""
+        return self.row_index.expand_to_rows(np.append(self.row_index.group, [-1, -1]).astype(np.int32))
+
+    def split_validation(self, rows: np.ndarray, valid_pct: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return (fit, valid): valid is the last `valid_pct` of the distinct times of `rows`, fit the purged rest.
+
+        Fit is purged and embargoed as before the holdout: a row is used if its label has ended more than an embargo
+        before the first valid time. With `valid_pct` 0 all rows are fit rows.
+
+        Raises:
+            ValueError: `valid_pct` is outside [0, 1), or no fit row is left.
+        """
+        _check_fraction("valid_pct", valid_pct)
+        times = sort_unique(self.time[rows])
+        valid_times = _count_share(valid_pct, len(times))
+        if not valid_times:
+            return rows, rows[:0]
+        first_ms = times[-valid_times]
+        fit = rows[self.label_end[rows] + self.embargo_ms < first_ms]
+        if not fit.size:
+            raise ValueError(
+                f"validation: of {len(rows)} rows none has a label that ends more than {self.embargo_bars} bars "
+                f"before the {valid_times} validation times; lower valid_pct ({valid_pct}) or embargo_pct"
+            )
+        return fit, rows[self.time[rows] >= first_ms]
+
+    def save(self, file: Path, segment: np.ndarray) -> None:
+        """Write `file`, a parquet with segment, time and label_end of each row, and the scheme as metadata."""
+        table = pa.table({"segment": segment.astype(np.int32), "time": self.time, "label_end": self.label_end})
+        pq.write_table(table.replace_schema_metadata({METADATA_KEY: json.dumps(asdict(self.scheme))}), file)
+
+    @classmethod
+    def load(cls, file: Path) -> tuple["Folds", np.ndarray]:
+        """Return the folds of a file of `save`, made again by `make_folds`, and the (N,) segment of their rows."""
+        table = pq.read_table(file)
+        metadata = table.schema.metadata or {}
+        if METADATA_KEY not in metadata:
+            raise ValueError(
+                f"{file}: has no {METADATA_KEY.decode()} metadata, so it is not a file of folds; run `dvc repro`"
+            )
+        segment, time, label_end = (table.column(name).to_numpy() for name in ("segment", "time", "label_end"))
+        return make_folds(time, label_end, **json.loads(metadata[METADATA_KEY])), segment
+
+    def _find_train_cells(self, splits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return (n, cells) whether a split trains on a cell, and (n, cells) the group before which labels must end.
+
+        That is the next group that the split tests, or the number of groups: a label that reaches a later test group
+        also reaches the next one. Test groups before a cell are covered by `is_blocked`.
+        """
+        groups = self.scheme.groups
+        is_tested = np.zeros((len(splits), groups), dtype=bool)
+        np.put_along_axis(is_tested, self.splits[splits], True, axis=1)
+        is_used = self.is_train_group[splits][:, self.row_index.group] & ~(is_tested @ self.row_index.is_blocked)
+        next_tested = np.minimum.accumulate(np.where(is_tested, np.arange(groups), groups)[:, ::-1], axis=1)[:, ::-1]
+        return is_used, next_tested[:, self.row_index.group]
+
+
+def make_folds(
+    time: np.ndarray,
+    label_end: np.ndarray,
+    *,
+    method: str,
+    groups: int,
+    test_groups: int,
+    train_groups: int,
+    embargo_pct: float,
+    holdout_pct: float,
+) -> Folds:
+    """Return purged folds of rows with spans [time, label_end], before a holdout.
+
+    The development part is all but the last `holdout_pct` of the distinct times. Its distinct times are divided into
+    `groups` contiguous parts of equal size (the first ones may be one longer), so that symbols share the boundaries.
+    The embargo is `embargo_pct` of the development part's distinct times, rounded up to whole bars. A bar is the most
+    common step between distinct times. Rows may be in any order; it is fastest where they are sorted by time, or by
+    time within each symbol.
+
+    Args:
+        time: (N,) int64 ms, when a row's bar opens.
+        label_end: (N,) int64 ms, not before `time`.
+        method: "cpcv" tests every choice of `test_groups` groups (AFML 12.4), "purged_kfold" each group once (7.4);
+            both train on all others. The walk-forwards test each group from number `train_groups` on, and train
+            on all groups before it ("walk_forward_expanding") or on the `train_groups` before it
+            ("walk_forward_rolling"). They embargo nothing, since they never train on rows after a test.
+        groups: parts of the development part.
+        test_groups: of cpcv; validated but not used by the other methods.
+        train_groups: of the walk-forwards; validated but not used by the other methods.
+        embargo_pct: share of the development part's distinct times.
+        holdout_pct: share of the distinct times.
+
+    Raises:
+        ValueError: an unknown method, a share outside [0, 1), test_groups or train_groups outside [1, groups - 1],
+            spans of unequal shape or that end before they begin, fewer distinct times than groups, or a holdout
+            that labels and embargo leave empty.
+    """
+    scheme = Scheme(method, groups, test_groups, train_groups, embargo_pct, holdout_pct)
+    _check_scheme(scheme)
+    check_spans(time, label_end)
+    all_times = sort_unique(time)
+    times = all_times[: len(all_times) - _count_share(holdout_pct, len(all_times))]
+    if len(times) < groups:
+        raise ValueError(
+            f"folds: {len(times)} distinct times before the holdout cannot fill {groups} groups; "
+            f"provide more rows, or lower groups or holdout_pct"
+        )
+    embargo_bars = _count_share(embargo_pct, len(times))
+    embargo_ms = embargo_bars * _find_bar_ms(all_times)
+    parts = np.array_split(times, groups)
+    first_ms, last_ms = (np.array([part[at] for part in parts]) for at in (0, -1))
+    row_index = index_rows(time, label_end, group_first_ms=first_ms, last_ms=last_ms[-1], embargo_ms=embargo_ms)
+    splits, is_train_group = _choose_groups(scheme)
+    folds = Folds(
+        time=time,
+        label_end=label_end,
+        scheme=scheme,
+        group_ranges=tuple(map(TimeRange, first_ms.tolist(), last_ms.tolist(), row_index.label_end_ms.tolist())),
+        embargo_bars=embargo_bars,
+        embargo_ms=embargo_ms,
+        splits=splits,
+        is_train_group=is_train_group,
+        paths=_number_paths(splits, scheme.groups),
+        row_index=row_index,
+    )
+    _check_holdout(folds)
+    return folds
+
+
+def cpcv(
+    time: np.ndarray, label_end: np.ndarray, *, groups: int, test_groups: int, embargo_pct: float, holdout_pct: float
+) -> Folds:
+    """Return combinatorial purged folds: `make_folds` with the method of this name."""
+    return make_folds(
+        time,
+        label_end,
+        method="cpcv",
+        groups=groups,
+        test_groups=test_groups,
+        train_groups=1,
+        embargo_pct=embargo_pct,
+        holdout_pct=holdout_pct,
+    )
+
+
+def _choose_groups(scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
+    """Return (n_splits, k) the groups that each split tests, and (n_splits, groups) whether it may train on each."""
+    first = scheme.train_groups if scheme.method.startswith("walk_forward") else 0
+    size = scheme.test_groups if scheme.method == "cpcv" else 1
+    chosen = chain.from_iterable(combinations(range(first, scheme.groups), size))
+    splits = np.fromiter(chosen, np.int64).reshape(-1, size)
+    group = np.arange(scheme.groups)
+    if scheme.method == "walk_forward_expanding":
+        return splits, group < splits
+    if scheme.method == "walk_forward_rolling":
+        return splits, (group < splits) & (group >= splits - scheme.train_groups)
+    return splits, ~(splits[:, :, None] == group).any(axis=1)
+
+
+def _number_paths(splits: np.ndarray, groups: int) -> np.ndarray:
+    """Return (n_paths, groups): path p tests group g in the p-th split that tests g (AFML 12.4.1); -1 without one."""
+    testing = [np.flatnonzero((splits == group).any(axis=1)) for group in range(groups)]
+    n_paths = max(map(len, testing))
+    return np.array([numbers if len(numbers) else np.full(n_paths, -1) for numbers in testing]).T
+
+
+def _count_share(pct: float, count: int) -> int:
+    """Return `pct` of `count`, rounded up, in decimal arithmetic: 0.07 of 100 is 7, while 0.07 * 100 exceeds 7."""
+    return math.ceil(Fraction(str(float(pct))) * count)
+
+
+def _find_bar_ms(times: np.ndarray) -> int:
+    """Return the most common step between distinct times, the shortest of several."""
+    steps, counts = np.unique(np.diff(times), return_counts=True)
+    return int(steps[np.argmax(counts)])
+
+
+def _check_scheme(scheme: Scheme) -> None:
+    if scheme.method not in METHODS:
+        raise ValueError(f"folds: method is {scheme.method!r}; allowed are {', '.join(METHODS)}")
+    for name in ("groups", "test_groups", "train_groups"):
+        value = getattr(scheme, name)
+        if not isinstance(value, int):
+            raise ValueError(f"folds: {name} is {value!r}; give an integer number of groups")
+        if name != "groups" and not 1 <= value < scheme.groups:
+            raise ValueError(f"folds: {name} is {value} of {scheme.groups} groups; give 1 to groups - 1")
+    _check_fraction("embargo_pct", scheme.embargo_pct)
+    _check_fraction("holdout_pct", scheme.holdout_pct)
+
+
+def _check_fraction(name: str, value: float) -> None:
+    if not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ValueError(f"folds: {name} is {value!r}; give a share of the distinct times, in [0, 1)")
+
+
+def _check_holdout(folds: Folds) -> None:
+    if folds.scheme.holdout_pct and not folds.holdout().size:
+        raise ValueError(
+            f"folds: labels of the development part and an embargo of {folds.embargo_bars} bars cover the whole "
+            f"holdout ({len(folds.select_embargoed())} rows); raise holdout_pct "
+            f"({folds.scheme.holdout_pct}), lower embargo_pct ({folds.scheme.embargo_pct}) or shorten the labels"
+        )

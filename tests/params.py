@@ -1,0 +1,33 @@
+"""The repository's params.yaml, and the models that it describes, for tests."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.models.base import Model, Shape, build
+
+PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
+BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {  # (family, block) of every model, enabled or not
+    name: (family, block)
+    for section in ("models", "disabled_models")
+    for family, blocks in PARAMS[section].items()
+    for name, block in blocks.items()
+}
+
+
+def kind_of(name: str) -> str:
+    """The kind of target that a model predicts."""
+    _, block = BLOCKS[name]
+    return PARAMS["datasets"][block["dataset"]]["targets"][block["target"]]["kind"]
+
+
+def build_model(name: str, shape: Shape, *, seed: int, changes: Mapping[str, Any] | None = None) -> Model:
+    """The unfitted model of a block; `changes` replace hyperparameters of the block or keys that its family shares."""
+    family, block = BLOCKS[name]
+    changes = changes or {}
+    assert changes.keys() <= block["hyperparameters"].keys() | PARAMS[family].keys()
+    shared = {key: changes.get(key, value) for key, value in PARAMS[family].items()}
+    hyperparameters = {key: changes.get(key, value) for key, value in block["hyperparameters"].items()}
+    return build(family, block | {"hyperparameters": hyperparameters}, shape, shared=shared, seed=seed)
