@@ -285,8 +285,9 @@ def write_archive(bars: pd.DataFrame, folder: Path) -> None:
 @pytest.fixture
 def readme_repo(repo, tmp_path) -> Iterator[Path]:
     """A repository in which the pipeline has run, with a user's file of bars, and Binance's archive on loopback."""
-    shutil.copy2(repo / "data/raw/klines.parquet", repo / "bars.parquet")
-    write_archive(pd.read_parquet(repo / "bars.parquet"), tmp_path / "archive")
+    bars = pd.read_parquet(repo / "data/raw/klines.parquet").drop(columns="symbol")
+    bars.to_parquet(repo / "bars.parquet", index=False)
+    write_archive(bars, tmp_path / "archive")
     handler = functools.partial(QuietHandler, directory=str(tmp_path / "archive"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)

@@ -8,7 +8,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 INK, BLUE, ORANGE, GRAY, RED = "#22303c", "#2f6f9f", "#d9822b", "#9aa5b1", "#b3403a"
 MAX_POINTS = 1500  # of a line: as many as an image shows
@@ -38,6 +38,7 @@ def plot_equity(
         _draw_line(axes, holdout_time, holdout, label="holdout", color=ORANGE, lw=1.6)
         axes.axvline(to_dates(holdout_time)[0], color=GRAY, lw=0.8, ls=":")
     axes.axhline(1.0, color=GRAY, lw=0.8)
+    use_log_axis(axes)
     format_date_axis(axes)
     axes.legend(frameon=False)
     return figure
@@ -195,6 +196,7 @@ def plot_equity_fans(fans: Mapping[str, EquityFan], *, title: str) -> Figure:
         style_axes(axes, name)
         _draw_fan(axes, fan)
         format_date_axis(axes)
+    use_log_axis(panels[0])
     for axes in panels[len(fans) :]:
         axes.set_visible(False)
     for axes in panels[max(len(fans) - columns, 0) : len(fans)]:  # the lowest of each column
@@ -292,6 +294,15 @@ def style_axes(axes: Axes, title: str) -> None:
     axes.grid(color="#e4e7eb", lw=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def use_log_axis(axes: Axes) -> None:
+    """Put a compounding quantity on a log axis, with ticks at 1, 2, 5, 10 … where it spans more than a factor of 3."""
+    axes.set_yscale("log", nonpositive="clip")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)) if high > 3 * low else MaxNLocator(6))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter("{x:g}")
 
 
 def add_legend_below(figure: Figure) -> None:
