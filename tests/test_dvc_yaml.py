@@ -119,7 +119,6 @@ def test_no_code_dep_is_a_folder():
     assert [path for path in listed if not (ROOT / path).is_file()] == []
 
 
-NEVER_FIT = {stage.name for stage in STAGES if stage.name.startswith(("train", "baseline"))}
 TOUCHES = {  # file: the stages that must not run again when it changes
     "pipeline/reporting/plots.py": {"train", "export", "parity", "audit"},
     "pipeline/reporting/learning_curves.py": {"train", "export", "parity", "audit"},
