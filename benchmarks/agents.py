@@ -24,7 +24,7 @@ from pipeline.models.agents.engine.market_env import MarketEnv
 from pipeline.models.agents.engine.replay import ReplayBatch
 from pipeline.models.agents.engine.rollout import roll_out
 from pipeline.models.agents.environments.gymnasium_env import TradingEnv
-from pipeline.models.base import Shape, build
+from pipeline.models.base import Signature, build
 from pipeline.samples import Samples
 
 PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
@@ -66,8 +66,8 @@ def step_gymnasium(market: MarketEnv, *, steps: int) -> int:
 
 def build_agent(name: str, samples: Samples) -> Agent:
     """Return the unfitted model of a block."""
-    shape = Shape(columns=samples.columns, outputs=("position",))
-    model = build("agents", PARAMS["models"]["agents"][name], shape, shared=PARAMS["agents"], seed=1)
+    signature = Signature(columns=samples.columns, outputs=("position",))
+    model = build("agents", PARAMS["models"]["agents"][name], signature, shared=PARAMS["agents"], seed=1)
     assert isinstance(model, Agent)
     return model
 

@@ -18,7 +18,7 @@ from joblib import Parallel, delayed
 from scipy.signal import lfilter
 
 from pipeline.models.agents.engine.policy_evaluation import measure_shortfall
-from pipeline.models.base import Shape, build
+from pipeline.models.base import Signature, build
 from pipeline.samples import Samples
 from pipeline.trading import run_backtest
 
@@ -74,8 +74,8 @@ def measure_agent(
     samples, expected = simulate_market(signal=signal, rows=ROWS, columns=8, seed=seed, has_jumps=has_jumps)
     block = PARAMS["models"]["agents"][name]
     block = block | {"hyperparameters": block["hyperparameters"] | (changes or {})}
-    shape = Shape(columns=samples.columns, outputs=("position",))
-    model = build("agents", block, shape, shared=PARAMS["agents"] | COSTS, seed=seed)
+    signature = Signature(columns=samples.columns, outputs=("position",))
+    model = build("agents", block, signature, shared=PARAMS["agents"] | COSTS, seed=seed)
     history = model.fit(samples, TRAIN, VALID)
     segment, move = samples.segment[TEST], samples.move[TEST]
     band = PARAMS["agents"]["no_trade_band"]

@@ -16,11 +16,11 @@ import yaml
 
 from pipeline import labels
 from pipeline.features import engine
-from pipeline.leakage.features import feature_target, look_ahead, truncation
+from pipeline.leakage.features import look_ahead, target_leakage, truncation
 from pipeline.leakage.findings import Finding
 from pipeline.leakage.fits import fit_rows, row_order, unseen_rows
 from pipeline.leakage.folds import duplicates, embargo, label_overlap, temporal_order
-from pipeline.leakage.labels import known_at, label_end
+from pipeline.leakage.labels import label_end, label_timing
 from pipeline.leakage.segments import check_window_runs, segments
 from pipeline.market import bars as klines
 from pipeline.market import simulated
@@ -80,7 +80,7 @@ def list_bar_checks(bars: pd.DataFrame) -> Checks:
     yield "truncation", lambda: truncation(bars, recompute, stored, names, cuts=CUTS, seed=SEED)
     yield "label_end", lambda: label_end(bars, relabel, target, cuts=CUTS, seed=SEED)
     arguments = [table[name].to_numpy() for name in ("row", "label_end", "move")]
-    yield "known_at", lambda: known_at(bars, *arguments)
+    yield "label_timing", lambda: label_timing(bars, *arguments)
 
 
 def list_sample_checks(bars: pd.DataFrame, samples: Samples) -> Checks:
@@ -89,7 +89,7 @@ def list_sample_checks(bars: pd.DataFrame, samples: Samples) -> Checks:
     spans = {"bars": bars, "bar_ms": klines.find_interval_ms(bars), "warm_up_bars": 200}
     run = number_runs(make_keys(segment, samples.time))
     yield "look_ahead", lambda: look_ahead(x, columns, move, segment, **LIMITS)
-    yield "feature_target", lambda: feature_target(x, columns, y, "target", threshold=0.95)
+    yield "target_leakage", lambda: target_leakage(x, columns, y, "target", threshold=0.95)
     yield "segments", lambda: segments(samples.time, samples.label_end, segment, **spans)
     yield "segments (windows)", lambda: check_window_runs(samples.time, segment, run, bar_ms=spans["bar_ms"])
 

@@ -11,11 +11,15 @@ KEY = ["segment", "time"]  # identifies a row in every table of a dataset
 
 @dataclass(frozen=True)
 class Samples:
-    """Rows by segment, in time order within each; `x` is known at `time`, `y` is known from `label_end` on."""
+    """Rows by segment, in time order within each.
+
+    `x` is known when the bar that opens at `time` closes, and `y` when the bar that opens at `label_end` (t1 in AFML)
+    closes.
+    """
 
     time: np.ndarray  # (N,) int64 ms, the bar's open_time; increasing within a segment
     label_end: np.ndarray  # (N,) int64 ms
-    segment: np.ndarray  # (N,) int32; rows of one segment are consecutive bars: a window never crosses one
+    segment: np.ndarray  # (N,) int32, numbers of runs of consecutive bars: a window never crosses one
     x: np.ndarray  # (N, F) float32
     columns: tuple[str, ...]
     y: np.ndarray  # (N,) float32 for regression, int32 class codes for classification

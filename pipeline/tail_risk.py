@@ -156,7 +156,7 @@ def _sum_log_likelihood(count: int, n: int, probability: float) -> float:
 def _test_independence(hits: np.ndarray) -> float:
     """Return the likelihood ratio statistic of a first-order Markov chain against independence.
 
-    It is NaN where no hit is followed by an observation.
+    It is NaN where no violation is followed by an observation.
     """
     transitions = np.bincount(2 * hits[:-1] + hits[1:], minlength=4).reshape(2, 2)  # from, to
     totals = transitions.sum(axis=1)

@@ -8,7 +8,7 @@ from benchmarks import agents_learning
 from pipeline.models.agents.engine.agent import Agent
 from pipeline.models.agents.engine.hyperparameters import EnvironmentConfig
 from pipeline.models.agents.engine.market_env import MarketEnv
-from pipeline.models.base import Shape
+from pipeline.models.base import Signature
 from pipeline.samples import Samples
 from tests.params import build_model
 
@@ -37,7 +37,7 @@ def make_market(samples: Samples, rows: np.ndarray, *, episode_bars: int = 200, 
 
 def build_agent(name: str, samples: Samples, *, seed: int = 1, **changes: Any) -> Agent:
     """Return the unfitted model of a block with these costs; `changes` are of its hyperparameters or its family's."""
-    shape = Shape(columns=samples.columns, outputs=("position",))
-    model = build_model(name, shape, seed=seed, changes=COSTS | changes)
+    signature = Signature(columns=samples.columns, outputs=("position",))
+    model = build_model(name, signature, seed=seed, changes=COSTS | changes)
     assert isinstance(model, Agent)
     return model

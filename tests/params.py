@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.models.base import Model, Shape, build
+from pipeline.models.base import Model, Signature, build
 
 PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
 BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {  # (family, block) of every model, enabled or not
@@ -23,11 +23,11 @@ def kind_of(name: str) -> str:
     return PARAMS["datasets"][block["dataset"]]["targets"][block["target"]]["kind"]
 
 
-def build_model(name: str, shape: Shape, *, seed: int, changes: Mapping[str, Any] | None = None) -> Model:
+def build_model(name: str, signature: Signature, *, seed: int, changes: Mapping[str, Any] | None = None) -> Model:
     """The unfitted model of a block; `changes` replace hyperparameters of the block or keys that its family shares."""
     family, block = BLOCKS[name]
     changes = changes or {}
     assert changes.keys() <= block["hyperparameters"].keys() | PARAMS[family].keys()
     shared = {key: changes.get(key, value) for key, value in PARAMS[family].items()}
     hyperparameters = {key: changes.get(key, value) for key, value in block["hyperparameters"].items()}
-    return build(family, block | {"hyperparameters": hyperparameters}, shape, shared=shared, seed=seed)
+    return build(family, block | {"hyperparameters": hyperparameters}, signature, shared=shared, seed=seed)

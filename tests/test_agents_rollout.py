@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 
 from pipeline import trading
-from pipeline.models.agents.engine.audit import count_flips
 from pipeline.models.agents.environments.gymnasium_env import TradingEnv
+from pipeline.models.parity_checks.agents import count_flips
 from tests.agents import BAND, COSTS, SHORT, TEST, TRAIN, VALID, build_agent, make_market, simulate_market
 
 ROWS = np.concatenate([TEST[:700], TEST[900:1300]])  # with a gap: two runs

@@ -9,14 +9,21 @@ import torch
 from pettingzoo.test import parallel_api_test
 
 from benchmarks.agents_learning import MOVE_STD
-from pipeline.models.agents._marl_critic import TeamCritic
-from pipeline.models.agents._marl_policy import COORDINATOR, RISK_MANAGER, ROLES, TeamPolicy
-from pipeline.models.agents._marl_rewards import TeamRewardConfig, make_team_rewards, measure_efficiency
 from pipeline.models.agents.engine.hyperparameters import LearnerConfig
 from pipeline.models.agents.engine.learner import Learner
 from pipeline.models.agents.engine.networks import limit_position
 from pipeline.models.agents.engine.rollout import roll_out
 from pipeline.models.agents.environments.pettingzoo_env import TeamEnv
+from pipeline.models.agents.marl import (
+    COORDINATOR,
+    RISK_MANAGER,
+    ROLES,
+    TeamCritic,
+    TeamPolicy,
+    TeamRewardConfig,
+    make_team_rewards,
+    measure_efficiency,
+)
 from tests.agents import SHORT, TEST, TRAIN, VALID, build_agent, make_market, simulate_market
 
 REWARDS = TeamRewardConfig(reward_shaping=0.5, downside_penalty=0.1, trend_window=6, momentum_window=2)
@@ -133,24 +140,24 @@ def test_the_graphs_of_the_five_actors_form_the_graph_of_the_team(tmp_path: Path
     assert joint == pytest.approx(session.run(["answer"], {"inputs": inputs})[0][:, 0], abs=1e-6)
 
 
-def act_silenced(team: TeamPolicy, inputs: np.ndarray, *, silenced: int) -> np.ndarray:
+def act_ablated(team: TeamPolicy, inputs: np.ndarray, *, ablated: int) -> np.ndarray:
     """(n, roles) actions of a team of which one sends zeros."""
     with torch.no_grad():
         encoded = team.encode(torch.from_numpy(inputs))
         messages = team.send_messages(encoded)
-        messages[:, silenced * team.message_size : (silenced + 1) * team.message_size] = 0.0
+        messages[:, ablated * team.message_size : (ablated + 1) * team.message_size] = 0.0
         return torch.tanh(team.decide(encoded, messages)).numpy()
 
 
-def test_a_silenced_role_sends_zeros_and_its_action_does_not_count():
+def test_a_ablated_role_sends_zeros_and_its_action_does_not_count():
     samples, _ = simulate_market(signal=0.3, seed=0)
     model = build_agent("marl", samples, **SHORT)
     model.fit(samples, TRAIN, VALID)
     market = make_market(samples, TEST[:1000])
-    for silenced, role in enumerate(ROLES):
-        rollout = roll_out(model.policy, market, silenced=silenced)
+    for ablated, role in enumerate(ROLES):
+        rollout = roll_out(model.policy, market, ablated=ablated)
         inputs = np.hstack([samples.x[TEST[:1000]], rollout.account])
-        actions = act_silenced(model.policy, inputs, silenced=silenced)
+        actions = act_ablated(model.policy, inputs, ablated=ablated)
         target = actions[:, :3].mean(axis=1) if role == "coordinator" else actions[:, COORDINATOR]
         limits = limit_position(actions[:, RISK_MANAGER], model.min_position_limit)
         share = 1.0 if role == "risk_manager" else limits

@@ -11,7 +11,7 @@ from benchmarks.agents_learning import find_best_positions
 from pipeline.models.agents.engine.learner import Learner
 from pipeline.models.agents.engine.policy_evaluation import measure_shortfall
 from pipeline.models.agents.engine.training import TrainingLoop
-from pipeline.models.base import FitFiles, Shape
+from pipeline.models.base import FitFiles, Signature
 from pipeline.tail_risk import GpdTail
 from pipeline.trading import run_backtest
 from tests.agents import COSTS, FEE_BPS, SHORT, TEST, TRAIN, VALID, build_agent, simulate_market
@@ -190,7 +190,7 @@ def test_hyperparameters_out_of_range_are_refused(changes, message):
 
 def test_an_agent_predicts_a_position_and_refuses_another_target():
     with pytest.raises(ValueError, match="its target must be of kind position"):
-        build_model("d4pg", Shape(columns=("a",), outputs=("return",)), seed=1)
+        build_model("d4pg", Signature(columns=("a",), outputs=("return",)), seed=1)
 
 
 def test_agents_learn_with_the_costs_that_they_are_evaluated_with():

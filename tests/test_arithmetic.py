@@ -16,7 +16,7 @@ from pipeline import labels
 from pipeline.evaluation import bootstrap, overfitting
 from pipeline.features import engine
 from pipeline.market import simulated
-from pipeline.models.base import Shape
+from pipeline.models.base import Signature
 from pipeline.stages import baseline
 from tests.data import TEST, TRAIN, VALID, plant_samples
 from tests.params import BLOCKS, PARAMS, build_model, kind_of
@@ -87,7 +87,7 @@ def fitted(name: str) -> np.ndarray:
     samples = plant_samples(kind_of(name), seed=1)
     known = BLOCKS[name][1]["hyperparameters"].keys() | PARAMS[BLOCKS[name][0]].keys()
     changes = {key: value for key, value in SMALL.items() if key in known}
-    shape = Shape(columns=samples.columns, outputs=labels.OUTPUTS[kind_of(name)])
-    model = build_model(name, shape, seed=7, changes=changes)
+    signature = Signature(columns=samples.columns, outputs=labels.OUTPUTS[kind_of(name)])
+    model = build_model(name, signature, seed=7, changes=changes)
     model.fit(samples, TRAIN[:2400], VALID[:600])
     return model.predict_rows(samples, TEST[:300])

@@ -71,7 +71,7 @@ LISTED = {  # every leak that must be planted, by its usual name
     "early stopping on test rows": "early_stopping_on_test_rows",
     "a threshold chosen on the holdout": "threshold_chosen_on_holdout",
     "a model that memorizes row order": "model_memorizes_row_order",
-    "the open taken for known-at, by a position": "open_taken_for_known_at",
+    "the open taken for known-at, by a position": "open_taken_for_label_timing",
     "the open taken for known-at, by a join": "longer_bars_joined_at_open",
 }
 
@@ -204,7 +204,7 @@ def test_a_threshold_that_is_too_high_stops_the_pipeline_with_canary_guard_and_r
     assert [line.split(":")[0] for line in failures] == [
         f"canary target_{form}" for form in ("times_noise", "ranked", "squared", "sign")
     ]
-    assert all("feature_target misses the leak" in line for line in failures)
+    assert all("target_leakage misses the leak" in line for line in failures)
     assert all(line.endswith(": lower guard.correlation_threshold") for line in failures)
 
 
@@ -220,7 +220,7 @@ def test_the_report_holds_every_finding_and_the_same_again_where_no_threshold_ch
             written = {finding["guard"]: finding for finding in report["outcomes"][outcome.name][side][::-1]}
             expected = {finding.guard: finding for finding in getattr(outcome, side)[::-1]}
             assert list(written) == list(expected)
-            for guard in set(expected) - {"feature_target"}:
+            for guard in set(expected) - {"target_leakage"}:
                 finding = expected[guard]
                 assert (written[guard]["severity"], written[guard]["message"]) == (finding.severity, finding.message)
 

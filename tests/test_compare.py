@@ -260,11 +260,11 @@ def test_every_comparison_has_its_pictures_the_same_each_time(models, tmp_path):
 
 def test_a_fan_ends_where_its_paths_end_and_a_picture_does_not_hold_every_bar():
     found = simulate_model(1e-4, seed=1)
-    fan = compare.make_fan(found)
-    assert len(fan.time) == plots.MAX_POINTS
-    assert (fan.time[0], fan.time[-1]) == (found.time[0], found.time[-1])
-    np.testing.assert_allclose(fan.paths[:, -1], np.prod(1.0 + found.paths, axis=0))
-    assert fan.holdout[-1] == pytest.approx(np.prod(1.0 + found.holdout))
+    equity = compare.make_equity_paths(found)
+    assert len(equity.time) == plots.MAX_POINTS
+    assert (equity.time[0], equity.time[-1]) == (found.time[0], found.time[-1])
+    np.testing.assert_allclose(equity.paths[:, -1], np.prod(1.0 + found.paths, axis=0))
+    assert equity.holdout[-1] == pytest.approx(np.prod(1.0 + found.holdout))
 
 
 def test_the_red_share_of_the_logits_is_the_pbo():

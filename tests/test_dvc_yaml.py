@@ -13,7 +13,7 @@ from dvc.repo import Repo
 ROOT = Path(__file__).parents[1]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 FAMILIES = tuple(PARAMS["models"])
-RUN_MODELS = ("train", "audit", "export", "parity")
+RUN_MODELS = ("train", "audit", "export")
 
 
 def load_stages() -> list:
@@ -85,28 +85,29 @@ def import_stage(stage) -> frozenset[str]:
         modules.append(f"pipeline.models.trees.{PARAMS['embargo_sensitivity']['plugin']}")
     if verb in RUN_MODELS:
         modules.append(f"pipeline.models.{family}.{PARAMS['models'][family][key]['plugin']}")
-        engine = ROOT / "pipeline/models" / family / "engine"
-        modules += [f"pipeline.models.{family}.engine.net"] * (engine / "net.py").exists()
-        modules += [f"pipeline.models.{family}.engine.audit"] * (verb == "parity" and (engine / "audit.py").exists())
+        models = ROOT / "pipeline/models"
+        modules += [f"pipeline.models.{family}.engine.net"] * (models / family / "engine/net.py").exists()
+    if verb == "export":
+        modules.append("pipeline.stages.parity")
+        modules += [f"pipeline.models.parity_checks.{family}"] * (models / f"parity_checks/{family}.py").exists()
     return import_in_new_process(*modules)
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 def test_code_deps_are_the_modules_that_the_stage_loads(stage):
+    listed, loaded = list_code(stage), import_stage(stage)
+    assert loaded - listed == set(), f"{stage.name} loads modules that dvc.yaml lacks: run .ci/update_deps"
+    assert listed - loaded == set(), f"{stage.name} lists modules that it does not load: run .ci/update_deps"
+
+
+@cache
+def list_code(stage) -> frozenset[str]:
+    """The modules among the dependencies of a stage, those of a folder one by one; empty ones hold no code."""
     listed = {dep.def_path for dep in stage.deps if dep.def_path.startswith("pipeline")}
-    assert import_stage(stage) - listed == set(), f"{stage.name} loads modules that dvc.yaml lacks: run .ci/update_deps"
-    allowed = import_stage(stage) | code_of_other_plugins(stage)
-    assert listed - allowed == set(), f"{stage.name} lists modules that it does not load: run .ci/update_deps"
-
-
-def code_of_other_plugins(stage) -> frozenset[str]:
-    """The imports of all plugins of the stage's family, which share one template."""
-    verb, _, family = stage.name.partition("@")[0].partition("_")
-    if verb not in RUN_MODELS:
-        return frozenset()
-    plugins = [file.stem for file in (ROOT / "pipeline/models" / family).glob("[!_]*.py")]
-    loaded = import_in_new_process(*(f"pipeline.models.{family}.{plugin}" for plugin in plugins))
-    return loaded - {f"pipeline/models/{family}/{plugin}.py" for plugin in plugins}
+    files = {
+        file for path in listed for file in ((ROOT / path).rglob("*.py") if (ROOT / path).is_dir() else [ROOT / path])
+    }
+    return frozenset(file.relative_to(ROOT).as_posix() for file in files if file.read_text().strip())
 
 
 def test_dvc_yaml_is_what_the_generator_writes():
@@ -114,19 +115,28 @@ def test_dvc_yaml_is_what_the_generator_writes():
     assert done.returncode == 0
 
 
-def test_no_code_dep_is_a_folder():
-    listed = {dep.def_path for stage in STAGES for dep in stage.deps if dep.def_path.startswith("pipeline")}
-    assert [path for path in listed if not (ROOT / path).is_file()] == []
+def test_dvc_sees_only_modules_in_the_folders_of_code():
+    folders = {ROOT / dep.def_path for stage in STAGES for dep in stage.deps if (ROOT / dep.def_path).is_dir()}
+    with Repo(ROOT) as repo:
+        seen = {
+            Path(root, name)
+            for folder in folders
+            if folder.is_relative_to(ROOT / "pipeline")
+            for root, _, names in repo.dvcignore.walk(repo.fs, str(folder))
+            for name in names
+        }
+    assert seen
+    assert {file.suffix for file in seen} == {".py"}
 
 
 TOUCHES = {  # file: the stages that must not run again when it changes
-    "pipeline/reporting/plots.py": {"train", "export", "parity", "audit"},
-    "pipeline/reporting/learning_curves.py": {"train", "export", "parity", "audit"},
-    "pipeline/evaluation/overfitting.py": {"train", "export", "parity", "audit"},
-    "pipeline/evaluation/scoring.py": {"train", "export", "parity", "audit"},
-    "pipeline/leakage/fits.py": {"train", "export", "parity", "baseline"},
-    "pipeline/leakage/findings.py": {"train", "export", "parity", "baseline"},
-    "pipeline/models/torch_runtime/device.py": {"train_trees", "audit_trees", "export_trees", "parity_trees"},
+    "pipeline/reporting/plots.py": {"train", "export", "audit"},
+    "pipeline/reporting/learning_curves.py": {"train", "export", "audit"},
+    "pipeline/evaluation/overfitting.py": {"train", "export", "audit"},
+    "pipeline/evaluation/path_metrics.py": {"train", "export", "audit"},
+    "pipeline/leakage/fits.py": {"train", "export", "baseline"},
+    "pipeline/leakage/findings.py": {"train", "export", "baseline"},
+    "pipeline/models/torch_runtime/device.py": {"train_trees", "audit_trees", "export_trees"},
     "pipeline/models/nets/engine/net.py": {"train_trees", "train_agents", "export_trees", "export_agents"},
     "pipeline/models/nets/cnn.py": {"train_trees", "train_agents", "train_nets@lstm"},
     "pipeline/models/agents/marl.py": {"train_trees", "train_nets", "train_agents@d4pg"},
@@ -137,7 +147,7 @@ TOUCHES = {  # file: the stages that must not run again when it changes
 
 @pytest.mark.parametrize("file", TOUCHES)
 def test_a_change_makes_nothing_stale_that_does_not_run_it(file):
-    stale = {stage.name for stage in STAGES if file in {dep.def_path for dep in stage.deps}}
+    stale = {stage.name for stage in STAGES if file in list_code(stage)}
     assert stale, f"no stage depends on {file}"
     assert [name for name in sorted(stale) if name.startswith(tuple(TOUCHES[file]))] == []
 
@@ -148,9 +158,11 @@ def test_costs_of_trading_train_neither_trees_nor_nets():
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
-def test_every_stage_runs_the_module_of_its_name(stage):
+def test_every_stage_runs_the_module_of_its_name_and_export_checks_parity(stage):
     name, _, key = stage.name.partition("@")
-    assert stage.cmd == f"python -m pipeline.stages.{name.partition('_')[0]} {key}"
+    verb = name.partition("_")[0]
+    commands = [f"python -m pipeline.stages.{each} {key}" for each in (verb, *["parity"] * (verb == "export"))]
+    assert stage.cmd == (commands if len(commands) > 1 else commands[0])
 
 
 def test_subpackages_are_empty_so_that_importing_one_runs_no_code():

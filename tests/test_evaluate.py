@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from pipeline import artifacts
-from pipeline.evaluation import returns, scoring
+from pipeline.evaluation import path_metrics, returns
 from pipeline.models.predictions import FINAL, make_predictions
 from pipeline.samples import make_keys
 from pipeline.stages import evaluate
@@ -17,7 +17,7 @@ def targets(y, move, *, segment=None, minutes=None, symbols=1):
     count = len(y)
     rows = make_keys(np.int32(segment or [0] * count), np.int64(minutes or range(count)) * MINUTE)
     symbol = np.array(["AAA", "BBB"])[rows["segment"] if symbols > 1 else [0] * count]
-    return scoring.Targets(
+    return path_metrics.Targets(
         rows=rows,
         clean=rows.rename(columns={"time": "open_time"}).assign(symbol=symbol, close=100.0 + np.arange(count)),
         y=np.array(y),
@@ -37,28 +37,32 @@ def predict(score, split=0):
 
 
 def test_trading_pays_for_every_change_and_for_closing():
-    time, net, turnover = scoring.trade_portfolio(predict([1.0, 1.0, -1.0]), targets([0.0] * 3, [0.01, 0.02, 0.03]))
+    time, net, turnover = path_metrics.trade_portfolio(
+        predict([1.0, 1.0, -1.0]), targets([0.0] * 3, [0.01, 0.02, 0.03])
+    )
     assert time.tolist() == [0, MINUTE, 2 * MINUTE]
     assert net == pytest.approx([0.01 - 0.001, 0.02, -0.03 - 0.002 - 0.001])
     assert turnover.tolist() == [1.0, 0.0, 3.0]
 
 
 def test_a_position_is_closed_where_a_bar_is_left_out():
-    _, net, turnover = scoring.trade_portfolio(predict([1.0] * 3), targets([0.0] * 3, [0.0] * 3, minutes=[0, 1, 3]))
+    _, net, turnover = path_metrics.trade_portfolio(
+        predict([1.0] * 3), targets([0.0] * 3, [0.0] * 3, minutes=[0, 1, 3])
+    )
     assert turnover.tolist() == [1.0, 1.0, 2.0]
     assert net == pytest.approx([-0.001, -0.001, -0.002])
 
 
 def test_two_symbols_share_the_capital():
     both = targets([0.0] * 4, [0.01, 0.01, -0.02, 0.0], segment=[0, 0, 1, 1], minutes=[0, 1, 0, 1], symbols=2)
-    time, net, turnover = scoring.trade_portfolio(predict([1.0, 1.0, 1.0, 1.0]), both)
+    time, net, turnover = path_metrics.trade_portfolio(predict([1.0, 1.0, 1.0, 1.0]), both)
     assert time.tolist() == [0, MINUTE]
     assert net == pytest.approx([(0.01 - 0.02) / 2 - 0.001, 0.01 / 2 - 0.001])
     assert turnover.tolist() == [1.0, 1.0]
 
 
 def test_a_model_that_never_trades_has_figures_that_are_nan_with_their_reason():
-    path = scoring.score_path(predict([0.0, 0.0, 0.0]), targets([1.0, -1.0, 2.0], [0.1, 0.2, 0.1]))
+    path = path_metrics.measure_path(predict([0.0, 0.0, 0.0]), targets([1.0, -1.0, 2.0], [0.1, 0.2, 0.1]))
     assert np.isnan(path.trading["sharpe"])
     assert path.reasons["sharpe"] == "no trade"
     assert path.reasons["ic"] == "the prediction never varies"
@@ -66,28 +70,28 @@ def test_a_model_that_never_trades_has_figures_that_are_nan_with_their_reason():
 
 def test_in_over_out_is_nan_with_its_reason_where_nothing_is_earned_out_of_sample():
     splits = pd.DataFrame({"in_sample": [2.0, 4.0], "out_of_sample": [1.0, 2.0]})
-    assert scoring.divide_in_by_out(splits) == (2.0, None)
-    ratio, reason = scoring.divide_in_by_out(splits * [1, -1])
+    assert path_metrics.divide_in_by_out(splits) == (2.0, None)
+    ratio, reason = path_metrics.divide_in_by_out(splits * [1, -1])
     assert np.isnan(ratio)
     assert "not positive" in reason
 
 
 def test_bins_hold_equally_many_rows_in_order_of_the_prediction():
-    predicted, actual, error = scoring.bin_calibration(np.arange(20.0)[::-1], np.arange(20.0)[::-1] * 2, bins=10)
+    predicted, actual, error = path_metrics.bin_calibration(np.arange(20.0)[::-1], np.arange(20.0)[::-1] * 2, bins=10)
     assert predicted.tolist() == [0.5 + 2 * k for k in range(10)]
     assert actual.tolist() == [1.0 + 4 * k for k in range(10)]
     assert error == pytest.approx([1 / np.sqrt(2)] * 10)
 
 
 def test_the_holdout_is_written_as_path_minus_one():
-    path = scoring.score_path(predict([0.5, -0.5], split=FINAL), targets([1.0, -1.0], [0.1, 0.2]))
+    path = path_metrics.measure_path(predict([0.5, -0.5], split=FINAL), targets([1.0, -1.0], [0.1, 0.2]))
     earned = path.time, path.net
     table = returns.make_table([earned, earned], earned)
     assert table.groupby("path").size().to_dict() == {-1: 2, 0: 2, 1: 2}
 
 
 def test_bars_without_a_row_earn_nothing_and_count():
-    time, net, turnover = scoring.fill_missing_bars(
+    time, net, turnover = path_metrics.fill_missing_bars(
         np.array([0, MINUTE, 4 * MINUTE]), np.array([0.1, 0.2, 0.3]), np.array([1.0, 0.0, 1.0]), bar_ms=MINUTE
     )
     assert (time // MINUTE).tolist() == [0, 1, 2, 3, 4]
@@ -96,17 +100,17 @@ def test_bars_without_a_row_earn_nothing_and_count():
 
 
 def test_the_confusion_of_a_number_counts_the_sides_of_neutral():
-    path = scoring.score_path(predict([0.5, -0.5, 0.5, -0.5]), targets([1.0, 1.0, -1.0, -2.0], [0.0] * 4))
+    path = path_metrics.measure_path(predict([0.5, -0.5, 0.5, -0.5]), targets([1.0, 1.0, -1.0, -2.0], [0.0] * 4))
     assert path.confusion.tolist() == [[1, 1], [1, 1]]
 
 
 def test_one_path_alone_has_no_spread_and_the_headline_says_why():
-    path = scoring.score_path(predict([0.5, -0.5, 0.2]), targets([1.0, -1.0, 0.5], [0.1, 0.2, 0.1]))
+    path = path_metrics.measure_path(predict([0.5, -0.5, 0.2]), targets([1.0, -1.0, 0.5], [0.1, 0.2, 0.1]))
     splits = pd.DataFrame({"in_sample": [2.0], "out_of_sample": [1.0]})
-    alone, both = (scoring.ModelResult(paths=[path] * count, holdout=path) for count in (1, 2))
+    alone, both = (path_metrics.ModelResult(paths=[path] * count, holdout=path) for count in (1, 2))
     headline = evaluate.make_model_headline(alone, alone, splits)
-    assert np.isnan(headline["sharpe_spread"])
-    assert headline["reason"] == "no sharpe_spread, fewer than two paths trade"
+    assert np.isnan(headline["sharpe_std"])
+    assert headline["reason"] == "no sharpe_std, fewer than two paths trade"
     assert evaluate.make_model_headline(both, both, splits)["reason"] is None
 
 
@@ -117,7 +121,7 @@ def test_traced_positions_are_those_of_the_backtest_and_flat_where_a_row_is_miss
     assert (done.time // MINUTE).tolist() == [0, 1, 2, 3, 4, 5]
     assert done.position.tolist() == [1.0, 0.5, 0.0, 0.0, -1.0]
     assert done.price.tolist() == [100.0, 101.0, 101.0, 101.0, 102.0, 102.0]
-    _, net, turnover = scoring.trade_portfolio(scores, left_out)
+    _, net, turnover = path_metrics.trade_portfolio(scores, left_out)
     assert np.abs(done.change).sum() == pytest.approx(turnover.sum())
     assert done.equity == pytest.approx(np.cumprod([1.0, 1.0 + net[0], 1.0 + net[1], 1.0, 1.0, 1.0 + net[2]]))
 
@@ -145,13 +149,16 @@ def test_pictures_have_the_same_bytes_each_time(size, tmp_path, monkeypatch):
     known = targets(rng.normal(size=1200), 1e-3 * rng.normal(size=1200))
     development, holdout = evaluate.split_off_holdout(oos)
     history = {
-        "0": [{"round": 1, "train_loss": 1.0, "valid_loss": 1.0}, {"round": 2, "train_loss": 0.5, "valid_loss": 0.9}]
+        "0": [
+            {"iteration": 1, "train_loss": 1.0, "valid_loss": 1.0},
+            {"iteration": 2, "train_loss": 0.5, "valid_loss": 0.9},
+        ]
     }
     drawn = []
     for folder in ("first", "second"):
         monkeypatch.setattr(artifacts, "PLOTS", tmp_path / folder)
-        evaluate.draw_result("a", scoring.score_predictions(development, holdout, known, cut), known)
-        evaluate.draw_calibration("a", scoring.select_path(development, cut, path=0), known)
+        evaluate.draw_result("a", path_metrics.measure_predictions(development, holdout, known, cut), known)
+        evaluate.draw_calibration("a", path_metrics.select_path(development, cut, path=0), known)
         evaluate.draw_positions("a", holdout, known)
         evaluate.draw_training("a", history, {"gain": {"x": 1.0}})
         drawn.append({file.name: file.read_bytes() for file in (tmp_path / folder / "a").iterdir()})
@@ -162,7 +169,10 @@ def test_pictures_have_the_same_bytes_each_time(size, tmp_path, monkeypatch):
 
 def test_a_history_is_read_back_as_the_fits_wrote_it(tmp_path, monkeypatch):
     monkeypatch.setattr(artifacts, "HISTORY", tmp_path)
-    fits = {"10": [{"round": 1, "valid_loss": 1 / 3}], "final": [{"round": 1, "valid_loss": 0.1, "grad_norm": 1e-17}]}
+    fits = {
+        "10": [{"iteration": 1, "valid_loss": 1 / 3}],
+        "final": [{"iteration": 1, "valid_loss": 0.1, "grad_norm": 1e-17}],
+    }
     rows = [{"split": split, **entry} for split, entries in fits.items() for entry in entries]
     pd.DataFrame(rows).to_csv(tmp_path / "a.csv", index=False)
     assert evaluate.read_history("a") == fits

@@ -10,7 +10,7 @@ from pipeline.evaluation.fit_diagnosis import RECOMMENDATIONS, VERDICTS, diagnos
 
 
 def make_history(train: list[float], valid: list[float], **more: list[float]) -> list[dict[str, float]]:
-    columns = {"round": list(range(1, len(train) + 1)), "train_loss": train, "valid_loss": valid, **more}
+    columns = {"iteration": list(range(1, len(train) + 1)), "train_loss": train, "valid_loss": valid, **more}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

@@ -172,7 +172,7 @@ def test_symbols_share_the_group_boundaries_in_any_order_of_rows():
         assert both.test(split).tolist() == [*test, *(test[test >= 5] + 7)]
 
 
-def test_purged_k_fold_is_the_k_fold_of_scikit_learn_where_labels_are_known_at_once():
+def test_purged_k_fold_is_the_k_fold_of_scikit_learn_where_labels_are_label_timing_once():
     scheme = {"groups": 5, "test_groups": 1, "train_groups": 1, "embargo_pct": 0.0, "holdout_pct": 0.0}
     folds = make_folds(*make_spans(23, horizon=0), method="purged_kfold", **scheme)
     for split, (train, test) in enumerate(KFold(5).split(np.zeros(23))):

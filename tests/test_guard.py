@@ -45,9 +45,9 @@ def test_every_guard_of_columns_labels_and_segments_runs_for_every_target():
     assert read_severities() == {
         "truncation": ["ok"],
         "look_ahead": ["ok"],
-        "feature_target": ["ok"] * len(TARGETS),
+        "target_leakage": ["ok"] * len(TARGETS),
         "label_end": ["ok"] * len(TARGETS),
-        "known_at": ["ok"] * len(TARGETS),
+        "label_timing": ["ok"] * len(TARGETS),
         "segments": ["ok", "ok"],
     }
 
@@ -71,8 +71,8 @@ def shift_moves_by_a_bar(table: pd.DataFrame) -> pd.DataFrame:
     ("file", "change", "named", "message"),
     [
         (FEATURES, smooth_one_value, "truncation", "rsi_14, bar at .* not reproduced from the bars"),
-        (RETURN, end_by_own_bar, "known_at", "labels end by their own bar"),
-        (RETURN, shift_moves_by_a_bar, "known_at", "moves are not close"),
+        (RETURN, end_by_own_bar, "label_timing", "labels end by their own bar"),
+        (RETURN, shift_moves_by_a_bar, "label_timing", "moves are not close"),
     ],
 )
 def test_a_table_edited_after_it_was_computed_stops_the_pipeline_and_is_in_the_report(

@@ -161,7 +161,7 @@ def test_move_is_the_simple_return_of_the_next_bar() -> None:
     np.testing.assert_allclose(table["move"], [0.1, -0.1])
 
 
-def test_return_is_in_units_of_the_volatility_known_at_its_row() -> None:
+def test_return_is_in_units_of_the_volatility_label_timing_its_row() -> None:
     close = np.exp([0.0, 0.01, 0.0, 0.01, 0.03, 0.07])  # steps +1 -1 +1 +2 +4 percent
     table = labels.forward_return(make_bars(close.tolist()), horizon=2, volatility_window=2).table
     sigma = 0.01 * np.sqrt(2)  # of a step up and a step down of 1 %

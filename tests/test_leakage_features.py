@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from pipeline.leakage import association
-from pipeline.leakage.features import feature_target, look_ahead, truncation
+from pipeline.leakage.features import look_ahead, target_leakage, truncation
 from pipeline.leakage.findings import Finding
 
 BAR = 60_000
@@ -397,7 +397,7 @@ def test_a_value_that_is_not_finite_is_rejected_by_name():
         look_ahead(x[:, :1], ["a"], np.full(300, np.nan), segment, **LIMITS)
 
 
-# feature_target
+# target_leakage
 
 FUNCTIONS = {
     "itself": lambda y: y,
@@ -411,19 +411,19 @@ FUNCTIONS = {
 
 
 def check_target(x: np.ndarray, y: np.ndarray) -> Finding:
-    return feature_target(x.astype(np.float32)[:, None], ["x"], y, "return_5", threshold=0.95)
+    return target_leakage(x.astype(np.float32)[:, None], ["x"], y, "return_5", threshold=0.95)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("tails", [3, 30])
-def test_feature_target_finds_every_function_of_the_target(name: str, tails: int):
+def test_target_leakage_finds_every_function_of_the_target(name: str, tails: int):
     y = np.random.default_rng(1).standard_t(tails, 5_000)
     found = check_target(FUNCTIONS[name](y), y)
     assert found.severity == "critical"
     assert found.message.startswith("x contains the target return_5")
 
 
-def test_feature_target_finds_a_column_that_determines_the_target():
+def test_target_leakage_finds_a_column_that_determines_the_target():
     x = np.random.default_rng(1).normal(size=5_000)
     found = check_target(x, np.cos(3 * x))
     assert found.figures["column_determines_target"]["x"] > 0.95
@@ -431,13 +431,13 @@ def test_feature_target_finds_a_column_that_determines_the_target():
 
 
 @pytest.mark.parametrize("of", [lambda y: y, lambda y: y == 1, lambda y: 2 - y, lambda y: (y - 1) ** 2])
-def test_feature_target_finds_functions_of_classes(of):
+def test_target_leakage_finds_functions_of_classes(of):
     y = np.random.default_rng(1).integers(0, 3, 5_000).astype(np.int32)
     assert check_target(of(y), y).severity == "critical"
 
 
 @pytest.mark.parametrize("noise", [0.5, 1.0, 100.0])
-def test_feature_target_accepts_a_forecast(noise: float):
+def test_target_leakage_accepts_a_forecast(noise: float):
     rng = np.random.default_rng(1)
     y = rng.normal(size=5_000)
     found = check_target(y + noise * rng.normal(size=5_000), y)
@@ -446,7 +446,7 @@ def test_feature_target_accepts_a_forecast(noise: float):
     assert found.figures["pearson"]["x"] == pytest.approx(wanted, abs=0.03)
 
 
-def test_feature_target_measures_as_scipy_does():
+def test_target_leakage_measures_as_scipy_does():
     rng = np.random.default_rng(1)
     y = rng.normal(size=1_000)
     x = (np.round(y, 1) ** 3 + rng.normal(size=1_000)).astype(np.float32)

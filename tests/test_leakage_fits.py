@@ -7,7 +7,7 @@ from sklearn.preprocessing import StandardScaler
 from pipeline.labels import OUTPUTS
 from pipeline.leakage.findings import Finding
 from pipeline.leakage.fits import alter_unseen_rows, data_snooping, fit_rows, normalization, row_order, unseen_rows
-from pipeline.models.base import Model, Shape
+from pipeline.models.base import Model, Signature
 from pipeline.samples import Samples
 from tests.data import TEST, TRAIN, VALID, plant_samples
 from tests.params import BLOCKS, PARAMS, build_model, kind_of
@@ -246,8 +246,8 @@ def test_every_model_of_params_learns_from_its_rows_and_predicts_from_its_inputs
     samples = plant_samples(kind_of(name), seed=1)
 
     def fit_model(on: Samples) -> Model:
-        shape = Shape(columns=on.columns, outputs=OUTPUTS[kind_of(name)])
-        model = build_model(name, shape, seed=7, changes=SHORT[BLOCKS[name][0]])
+        signature = Signature(columns=on.columns, outputs=OUTPUTS[kind_of(name)])
+        model = build_model(name, signature, seed=7, changes=SHORT[BLOCKS[name][0]])
         model.fit(on, TRAIN, VALID)
         return model
 

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline import labels
 from pipeline.leakage.findings import Finding
-from pipeline.leakage.labels import known_at, label_end
+from pipeline.leakage.labels import label_end, label_timing
 
 BAR = 60_000
 KINDS = {
@@ -164,22 +164,22 @@ def test_bars_are_altered_after_the_cut_time_alone_and_stay_valid():
         assert other.dtypes.equals(bars.dtypes)
 
 
-# known_at
+# label_timing
 
 
 def check_placement(bars: pd.DataFrame, rows: np.ndarray, *, horizon: int = 2, **changes: np.ndarray) -> Finding:
     time, close = bars["open_time"].to_numpy(), bars["close"].to_numpy()
     following = np.minimum(rows + 1, len(bars) - 1)
     spans = {"label_end_ms": time[rows] + horizon * BAR, "move": close[following] / close[rows] - 1} | changes
-    return known_at(bars, rows, spans["label_end_ms"], spans["move"])
+    return label_timing(bars, rows, spans["label_end_ms"], spans["move"])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_labels_of_every_kind_are_known_after_their_bar_and_have_the_moves_of_their_bars(kind: str):
     bars = simulate_market(400, 30, 300)
     table = labels.make_labels(bars, KINDS[kind]).table
-    found = known_at(bars, *(table[name].to_numpy() for name in ("row", "label_end", "move")))
-    assert (found.guard, found.severity, found.figures["rows"]) == ("known_at", "ok", len(table))
+    found = label_timing(bars, *(table[name].to_numpy() for name in ("row", "label_end", "move")))
+    assert (found.guard, found.severity, found.figures["rows"]) == ("label_timing", "ok", len(table))
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import yaml
 
 from pipeline import labels
 from pipeline.features import engine
-from pipeline.leakage.features import feature_target, look_ahead, truncation
+from pipeline.leakage.features import look_ahead, target_leakage, truncation
 from pipeline.leakage.findings import Finding
 from pipeline.leakage.fits import fit_rows
 from pipeline.leakage.folds import duplicates, embargo, label_overlap, temporal_order
-from pipeline.leakage.labels import known_at, label_end
+from pipeline.leakage.labels import label_end, label_timing
 from pipeline.leakage.segments import check_window_runs, segments
 from pipeline.market import bars as klines
 from pipeline.market import simulated
@@ -52,7 +52,7 @@ def check_features(bars: pd.DataFrame, features: engine.Features, tables: dict[s
         if not number:
             limits = {"ratio": GUARD["look_ahead_ratio"], "floor": GUARD["look_ahead_floor"]}
             yield look_ahead(x, columns, move, segment, **limits)
-        yield feature_target(x, columns, y, target, threshold=GUARD["correlation_threshold"])
+        yield target_leakage(x, columns, y, target, threshold=GUARD["correlation_threshold"])
 
 
 def check_labels(bars: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> Iterator[Finding]:
@@ -63,7 +63,7 @@ def check_labels(bars: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> Iterato
             return again["row"].to_numpy(), again["y"].to_numpy(), again["label_end"].to_numpy()
 
         yield label_end(bars, relabel, target, cuts=24, seed=1)
-        yield known_at(bars, *(table[name].to_numpy() for name in ("row", "label_end", "move")))
+        yield label_timing(bars, *(table[name].to_numpy() for name in ("row", "label_end", "move")))
 
 
 def check_folds(bars: pd.DataFrame, features: engine.Features, tables: dict[str, pd.DataFrame]) -> Iterator[Finding]:

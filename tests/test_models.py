@@ -10,16 +10,16 @@ import onnxruntime
 import pytest
 
 from pipeline.labels import OUTPUTS
-from pipeline.models.audit import find_audit
-from pipeline.models.base import Model, Shape, build, load, to_score
+from pipeline.models.base import Model, Signature, build, load, to_score
+from pipeline.models.parity_checks.base import find_parity_checks
 from pipeline.samples import Samples
 from tests.data import TEST, TRAIN, VALID, corrupt_unseen, plant_samples, plant_signal
 from tests.params import BLOCKS, PARAMS, build_model, kind_of
 
 
 def unfitted(name: str, samples: Samples) -> Model:
-    shape = Shape(columns=samples.columns, outputs=OUTPUTS[kind_of(name)])
-    return build_model(name, shape, seed=7)
+    signature = Signature(columns=samples.columns, outputs=OUTPUTS[kind_of(name)])
+    return build_model(name, signature, seed=7)
 
 
 def written(model: Model, folder: Path) -> dict[str, bytes]:
@@ -133,9 +133,11 @@ def test_the_graph_is_valid_and_leaves_the_batch_free(fitted: Fitted) -> None:
 @pytest.mark.parametrize("batch", [1, 2, 37, 100_000])
 def test_the_graph_predicts_what_the_model_does(fitted: Fitted, batch: int) -> None:
     ordinary = fitted.model.inputs(fitted.samples, TEST)
-    hard = find_audit(BLOCKS[fitted.name][0]).make_hard_inputs(fitted.model, ordinary, rng=np.random.default_rng(2))
+    edge_cases = find_parity_checks(BLOCKS[fitted.name][0]).make_edge_cases(
+        fitted.model, ordinary, rng=np.random.default_rng(2)
+    )
     spread = fitted.model.predict(ordinary).std(axis=0)
-    for inputs in (ordinary, hard[:2000] if batch < 37 else hard):
+    for inputs in (ordinary, edge_cases[:2000] if batch < 37 else edge_cases):
         prediction = run_graph(fitted.folder / "model.onnx", inputs, batch=batch)
         apart = np.abs(prediction.astype(np.float64) - fitted.model.predict(inputs))
         for error in (apart, apart / spread):
@@ -146,16 +148,23 @@ def test_the_graph_predicts_what_the_model_does(fitted: Fitted, batch: int) -> N
 def test_hard_inputs_are_reproducible_finite_inputs_and_flip_no_decision(fitted: Fitted) -> None:
     ordinary = fitted.model.inputs(fitted.samples, TEST)
     before = ordinary.copy()
-    hard = find_audit(BLOCKS[fitted.name][0]).make_hard_inputs(fitted.model, ordinary, rng=np.random.default_rng(2))
-    assert hard.dtype == np.float32
-    assert np.isfinite(hard).all()
-    assert hard.shape[1:] == ordinary.shape[1:]
+    edge_cases = find_parity_checks(BLOCKS[fitted.name][0]).make_edge_cases(
+        fitted.model, ordinary, rng=np.random.default_rng(2)
+    )
+    assert edge_cases.dtype == np.float32
+    assert np.isfinite(edge_cases).all()
+    assert edge_cases.shape[1:] == ordinary.shape[1:]
     assert np.array_equal(
-        hard, find_audit(BLOCKS[fitted.name][0]).make_hard_inputs(fitted.model, ordinary, rng=np.random.default_rng(2))
+        edge_cases,
+        find_parity_checks(BLOCKS[fitted.name][0]).make_edge_cases(
+            fitted.model, ordinary, rng=np.random.default_rng(2)
+        ),
     )
     assert np.array_equal(ordinary, before)
-    for inputs in (ordinary, hard):
-        flips = find_audit(BLOCKS[fitted.name][0]).count_flips(fitted.model, inputs, fitted.folder / "model.onnx")
+    for inputs in (ordinary, edge_cases):
+        flips = find_parity_checks(BLOCKS[fitted.name][0]).count_flips(
+            fitted.model, inputs, fitted.folder / "model.onnx"
+        )
         assert flips.shape == (len(inputs),)
         assert not flips.any()
 
@@ -173,7 +182,7 @@ def test_a_class_that_train_has_not_seen_keeps_its_column_and_is_the_rarest(name
 
 
 FAMILY, BLOCK = next(iter(BLOCKS.values()))
-SHAPE = Shape(columns=("a",), outputs=("return",))
+SHAPE = Signature(columns=("a",), outputs=("return",))
 
 
 def test_an_unknown_family_or_plugin_is_refused_with_those_that_exist() -> None:

@@ -98,7 +98,7 @@ class Fit:
 
     def begin(self) -> None:
         self.state.epoch, self.state.batch = self.state.epoch + 1, 0
-        self.state.entry = {"round": self.state.epoch}
+        self.state.entry = {"iteration": self.state.epoch}
         self.state.optimizer.param_groups[0]["lr"] *= 0.9
 
     def on_batch_start(self) -> None:
@@ -194,7 +194,7 @@ def run_early_stopping(
         with torch.no_grad():
             for values in state.net.state_dict().values():
                 values.fill_(state.epoch)
-        state.entry = {"round": state.epoch, "train_loss": 1.0, "valid_loss": loss}
+        state.entry = {"iteration": state.epoch, "train_loss": 1.0, "valid_loss": loss}
         callback.on_validation_end(state)
         weights.append({name: values.clone() for name, values in state.net.state_dict().items()})
         if state.should_stop:
@@ -372,7 +372,7 @@ def test_the_learning_rate_is_the_first_group_s_as_the_epoch_began():
 def validate(callback: ClassMetrics, *, epoch: int, loss: float, predicted: list[int], y: list[int]) -> FitState:
     outputs = nn.functional.one_hot(torch.tensor(predicted), len(CLASSES)).float()
     state = make_state(nn.Linear(1, 1), classes=CLASSES, epoch=epoch, valid_outputs=outputs, valid_y=torch.tensor(y))
-    state.entry = {"round": epoch, "train_loss": 1.0, "valid_loss": loss}
+    state.entry = {"iteration": epoch, "train_loss": 1.0, "valid_loss": loss}
     callback.on_validation_end(state)
     return state
 
@@ -418,7 +418,7 @@ def test_outputs_of_another_width_than_the_classes_are_refused():
 
 
 def make_entries(train: list[float], valid: list[float]) -> list[dict[str, float]]:
-    columns = {"round": list(range(1, len(train) + 1)), "train_loss": train, "valid_loss": valid}
+    columns = {"iteration": list(range(1, len(train) + 1)), "train_loss": train, "valid_loss": valid}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
@@ -430,7 +430,7 @@ def test_a_line_has_the_labels_then_the_fields_and_nothing_for_a_missing_one(tmp
     file.write_text(make_header("split", "model"))
     callback = CSVLogger(file=file, labels={"split": 3, "model": "lstm, small"})
     entry = {
-        "round": 1,
+        "iteration": 1,
         "train_loss": 0.1,
         "valid_loss": 1 / 3,
         "valid_f1": 0.5,
@@ -486,7 +486,7 @@ def test_lines_of_processes_that_write_at_once_never_mix(tmp_path: Path):
     table = pd.read_csv(file)
     assert len(table) == 200
     for process, lines in table.groupby("split"):
-        assert lines["round"].tolist() == list(range(1, 51))
+        assert lines["iteration"].tolist() == list(range(1, 51))
         assert (lines["name"].astype(str).str.strip(f"{process}") == "").all()
         assert (lines["valid_loss"] == process / 3).all()
 
@@ -503,7 +503,7 @@ def draw_bar(stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return what the bar of a fit resumed after epoch 2 writes in the next epoch and at the end."""
     monkeypatch.setattr(sys, "stderr", stderr)
     callback, state = ProgressBar(name="lstm, split 3"), make_state(nn.Linear(1, 1), epoch=3)
-    state.entry = {"round": 3, "train_loss": 0.25, "valid_loss": 0.5}
+    state.entry = {"iteration": 3, "train_loss": 0.25, "valid_loss": 0.5}
     callback.on_epoch_start(state)
     time.sleep(0.15)  # a bar is not drawn more often than every 0.1 s
     callback.on_epoch_end(state)

@@ -15,12 +15,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pipeline.models.base import FitFiles, Model, Shape, build
-from pipeline.models.nets.engine.audit import make_hard_inputs
+from pipeline.models.base import FitFiles, Model, Signature, build
 from pipeline.models.nets.engine.finite_checks import NotFiniteError
 from pipeline.models.nets.engine.losses import make_loss, weigh_classes
 from pipeline.models.nets.engine.standardized_net import StandardizedNet
 from pipeline.models.nets.engine.windows import make_windows
+from pipeline.models.parity_checks.nets import make_edge_cases
 from pipeline.models.torch_runtime.checkpoint import Checkpoint, CheckpointError, fingerprint_fit
 from pipeline.models.torch_runtime.standardize import Standardize
 from pipeline.samples import Samples
@@ -63,7 +63,7 @@ def make_net(*, classes: int = 0, shared: dict | None = None, **changes: object)
         "loss": {"name": "cross_entropy"} if classes else {"name": "mse"},
     }
     block = {"dataset": "d", "target": "t", "plugin": "recurrent", "hyperparameters": own | changes}
-    return build("nets", block, Shape(("a", "b", "c"), outputs), shared=SHARED | (shared or {}), seed=3)
+    return build("nets", block, Signature(("a", "b", "c"), outputs), shared=SHARED | (shared or {}), seed=3)
 
 
 def make_files(folder: Path) -> FitFiles:
@@ -276,9 +276,9 @@ def test_parity_holds_on_columns_of_raw_scale(tmp_path):
     model.fit(raw, TRAIN, VALID)
     model.to_onnx(tmp_path / "model.onnx")
     inputs = model.inputs(raw, TEST)
-    hard = make_hard_inputs(model, inputs, rng=np.random.default_rng(0))
+    edge_cases = make_edge_cases(model, inputs, rng=np.random.default_rng(0))
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    for rows in (inputs, hard):
+    for rows in (inputs, edge_cases):
         (prediction,) = session.run(["answer"], {"inputs": rows})
         np.testing.assert_allclose(prediction, model.predict(rows), atol=1e-5)
 

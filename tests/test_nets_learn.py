@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from pipeline.labels import OUTPUTS
-from pipeline.models.base import Shape, build
+from pipeline.models.base import Signature, build
 from pipeline.samples import Samples
 from tests import data
 from tests.data import plant_samples, plant_signal
@@ -64,7 +64,7 @@ def measure_net_ic(name: str, samples: Samples) -> float:
     }
     block = {"dataset": "d", "target": "t", "plugin": plugin, "hyperparameters": own | hyperparameters}
     shared = SHARED | {"epochs": 12, "patience": 4, "batch_size": 128, "train_stride": 2}
-    model = build("nets", block, Shape(COLUMNS, ("return",)), shared=shared, seed=1)
+    model = build("nets", block, Signature(COLUMNS, ("return",)), shared=shared, seed=1)
     model.fit(samples, TRAIN, VALID)
     return float(np.corrcoef(model.predict_rows(samples, TEST)[:, 0], samples.y[TEST])[0, 1])
 
@@ -81,7 +81,7 @@ def measure_trees_ic(samples: Samples) -> float:
     own |= {"bagging_fraction": 1.0, "lambda_l2": 1.0, "max_bin": 63}
     block = {"dataset": "d", "target": "t", "plugin": "lightgbm", "hyperparameters": own}
     shared = {"num_boost_round": 200, "early_stopping_rounds": 20}
-    model = build("trees", block, Shape(COLUMNS, ("return",)), shared=shared, seed=1)
+    model = build("trees", block, Signature(COLUMNS, ("return",)), shared=shared, seed=1)
     model.fit(samples, TRAIN, VALID)
     return float(np.corrcoef(model.predict_rows(samples, TEST)[:, 0], samples.y[TEST])[0, 1])
 
@@ -100,7 +100,9 @@ def test_every_kind_of_target_is_learned(name, kind):
     loss = {"name": "cross_entropy" if len(outputs) > 1 else "mse"}
     own = {"window": 4, "dropout": 0.0, "loss": loss, "lr_schedule": {"name": "constant"}, "optimizer": ADAM}
     block = {"dataset": "d", "target": "t", "plugin": plugin, "hyperparameters": own | hyperparameters}
-    model = build("nets", block, Shape(samples.columns, outputs), shared=SHARED | {"epochs": 6, "patience": 6}, seed=1)
+    model = build(
+        "nets", block, Signature(samples.columns, outputs), shared=SHARED | {"epochs": 6, "patience": 6}, seed=1
+    )
     model.fit(samples, data.TRAIN, data.VALID)
     prediction = model.predict_rows(samples, data.TEST)
     assert prediction.shape == (len(data.TEST), len(outputs))

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binom
 
-from benchmarks.null_worlds import (
+from benchmarks.null_markets import (
     bound_probability,
     draw_bars,
     flag_worlds_above,

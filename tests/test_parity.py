@@ -3,8 +3,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.models.audit import count_flips
-from pipeline.models.base import Model, Shape
+from pipeline.models.base import Model, Signature
+from pipeline.models.parity_checks.base import count_flips
 from pipeline.stages import parity
 
 LIMITS = {"mean_abs": 1e-6, "max_abs": 1e-5}
@@ -41,7 +41,7 @@ class Doubled(Model):
 
 @pytest.fixture
 def model():
-    return Doubled(shape=Shape(columns=("a", "b"), outputs=("return",)), seed=0)
+    return Doubled(signature=Signature(columns=("a", "b"), outputs=("return",)), seed=0)
 
 
 @pytest.fixture
@@ -97,6 +97,6 @@ def test_a_graph_of_another_shape_is_refused():
 
 def test_one_flipped_leaf_is_refused():
     found = dict.fromkeys(("mean_abs", "max_abs", "mean_over_std", "max_over_std"), 0.0)
-    found |= {"worst_row": 0, "flipped_leaves": 1, "flipped_row": 7, "not_finite": 0}
-    with pytest.raises(parity.ParityError, match="1 leaves are flipped on the hard rows, the most at row 7"):
-        parity.check_limits(found, "hard", **LIMITS)
+    found |= {"worst_row": 0, "flipped_decisions": 1, "flipped_row": 7, "not_finite": 0}
+    with pytest.raises(parity.ParityError, match="1 decisions .* are flipped on the edge_cases rows, most at row 7"):
+        parity.check_limits(found, "edge_cases", **LIMITS)

@@ -20,7 +20,7 @@ LABELS = [label for label, _ in learning_curves.PANELS]
 
 
 def make_history(entry, *, rounds=3):
-    return [{"round": at + 1, **entry} for at in range(rounds)]
+    return [{"iteration": at + 1, **entry} for at in range(rounds)]
 
 
 def find_panels(histories):
@@ -65,4 +65,4 @@ def test_two_panels_share_a_column_and_more_fill_two_columns():
 def test_rounds_are_labeled_below_each_column_and_nowhere_else(entry):
     shown = find_panels([make_history(entry)])
     columns = 1 if len(shown) == 2 else 2
-    assert [axes.get_xlabel() for axes in shown] == [""] * (len(shown) - columns) + ["round"] * columns
+    assert [axes.get_xlabel() for axes in shown] == [""] * (len(shown) - columns) + ["iteration"] * columns

@@ -74,9 +74,9 @@ def make_settings(**changes: object) -> sensitivity.Settings:
 
 
 def measure(samples: Samples, *, seed: int = 0, embargo_pct: float = EMBARGO_PCT, **other: object) -> dict:
-    shape = base.Shape(columns=samples.columns, outputs=("return",))
+    signature = base.Signature(columns=samples.columns, outputs=("return",))
     return sensitivity.measure_sensitivity(
-        samples, split_cpcv(samples, embargo_pct), shape=shape, settings=make_settings(**other), seed=seed
+        samples, split_cpcv(samples, embargo_pct), signature=signature, settings=make_settings(**other), seed=seed
     )
 
 
@@ -222,10 +222,14 @@ def test_classes_are_scored_by_the_last_over_the_first():
     samples = simulate_samples(0, signal=2.0, rows=3000)
     codes = np.digitize(samples.y, np.quantile(samples.y, [1 / 3, 2 / 3])).astype(np.int32)
     classes = Samples(**{**vars(samples), "y": codes})
-    shape = base.Shape(columns=samples.columns, outputs=("down", "flat", "up"))
+    signature = base.Signature(columns=samples.columns, outputs=("down", "flat", "up"))
     hyperparameters = {**MEMORIZER["hyperparameters"], "loss": "log"}
     report = sensitivity.measure_sensitivity(
-        classes, split_cpcv(classes), shape=shape, settings=make_settings(hyperparameters=hyperparameters), seed=0
+        classes,
+        split_cpcv(classes),
+        signature=signature,
+        settings=make_settings(hyperparameters=hyperparameters),
+        seed=0,
     )
     assert min(report["boundary_ic"]) > 0.4
 

@@ -9,7 +9,7 @@ import pytest
 from pipeline.config import ModelBlock
 from pipeline.labels import OUTPUTS
 from pipeline.models import base
-from pipeline.models.cross_fit import FitTask, Recipe, fit_fold, plan_fits, predict
+from pipeline.models.cross_fit import FitTask, ModelSpec, fit_fold, plan_fits, predict
 from pipeline.models.predictions import FINAL
 from pipeline.models.trees.lightgbm import LightGBM
 from pipeline.samples import Samples
@@ -19,8 +19,8 @@ from tests.data import plant_samples
 from tests.params import BLOCKS, PARAMS
 
 SAMPLES = plant_samples("return", seed=1)
-SHAPE = base.Shape(columns=SAMPLES.columns, outputs=OUTPUTS["return"])
-RECIPE = Recipe(ModelBlock(*BLOCKS["lightgbm"]), SHAPE, PARAMS["trees"] | {"num_boost_round": 10})
+SHAPE = base.Signature(columns=SAMPLES.columns, outputs=OUTPUTS["return"])
+SPEC = ModelSpec(ModelBlock(*BLOCKS["lightgbm"]), SHAPE, PARAMS["trees"] | {"num_boost_round": 10})
 
 
 def make_folds() -> Folds:
@@ -31,22 +31,22 @@ def plan() -> list[FitTask]:
     return list(plan_fits(make_folds(), "lightgbm", 42, valid_pct=0.15))
 
 
-def cheapest() -> FitTask:
-    return next(task for task in plan() if task.is_cheapest)
+def smallest() -> FitTask:
+    return next(task for task in plan() if task.is_smallest)
 
 
 def test_the_split_with_the_fewest_train_rows_is_the_one_that_the_audit_refits():
     folds, tasks = make_folds(), plan()
-    (chosen,) = [task for task in tasks if task.is_cheapest]
+    (chosen,) = [task for task in tasks if task.is_smallest]
     assert [task.split for task in tasks] == [*range(6), FINAL]
     assert len(folds.train(chosen.split)) == min(len(folds.train(split)) for split in range(6))
 
 
 def test_an_honest_fit_passes_the_audit(tmp_path: Path):
-    task = cheapest()
-    fit = fit_fold(task, RECIPE, SAMPLES, folder=tmp_path)
+    task = smallest()
+    fit = fit_fold(task, SPEC, SAMPLES, folder=tmp_path)
     of_fit = audit.check_fit(task, SAMPLES, fit.standardization)
-    of_model = list(audit.check_model(RECIPE, task, SAMPLES, fit.out_of_sample))
+    of_model = list(audit.check_model(SPEC, task, SAMPLES, fit.out_of_sample))
     assert [(found.guard, found.severity) for found in (*of_fit, *of_model)] == [
         ("normalization", "ok"),
         ("fit_rows", "ok"),
@@ -56,7 +56,7 @@ def test_an_honest_fit_passes_the_audit(tmp_path: Path):
 
 
 def test_a_fit_standardized_by_other_rows_than_its_own_is_found():
-    task = cheapest()
+    task = smallest()
     mean, scale = SAMPLES.x.mean(axis=0, dtype=np.float64), SAMPLES.x.std(axis=0, dtype=np.float64)
     of_all_rows = pd.DataFrame({"split": task.split, "column": SAMPLES.columns, "mean": mean, "scale": scale})
     normalization, _ = audit.check_fit(task, SAMPLES, of_all_rows)
@@ -84,22 +84,22 @@ class RemembersPlaces(LightGBM):
 
 @pytest.mark.parametrize(("plugin", "guard"), [(LearnsFromTheTable, "unseen_rows"), (RemembersPlaces, "row_order")])
 def test_a_model_that_cheats_is_found_by_its_guard(plugin: type[LightGBM], guard: str, monkeypatch: pytest.MonkeyPatch):
-    def build_cheat(family: str, block: dict, shape: base.Shape, *, shared: dict, seed: int) -> base.Model:
-        return plugin(shape=shape, seed=seed, **block["hyperparameters"], **shared)
+    def build_cheat(family: str, block: dict, signature: base.Signature, *, shared: dict, seed: int) -> base.Model:
+        return plugin(signature=signature, seed=seed, **block["hyperparameters"], **shared)
 
     monkeypatch.setattr(base, "build", build_cheat)
-    task = cheapest()
-    model = RECIPE.build(task.seed)
+    task = smallest()
+    model = SPEC.build(task.seed)
     model.fit(SAMPLES, task.train, task.valid)
     predictions = predict(model, task.split, SAMPLES, rows=task.test)
-    found = list(audit.check_model(RECIPE, task, SAMPLES, predictions))
+    found = list(audit.check_model(SPEC, task, SAMPLES, predictions))
     assert [finding.guard for finding in found if finding.severity == "critical"] == [guard]
 
 
 def test_the_report_summarizes_every_fit(tmp_path: Path):
-    fits = [fit_fold(task, RECIPE, SAMPLES, folder=tmp_path) for task in plan()]
+    fits = [fit_fold(task, SPEC, SAMPLES, folder=tmp_path) for task in plan()]
     assert [train.summarize_fit(fit)["split"] for fit in fits] == [*map(str, range(6)), "final"]
-    assert set(train.summarize_fits(fits)) == {"best_round", "best_valid_loss"}
+    assert set(train.summarize_fits(fits)) == {"best_iteration", "best_valid_loss"}
 
 
 def test_numbers_of_evaluations_become_medians_and_facts_become_shares():

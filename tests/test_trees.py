@@ -1,4 +1,4 @@
-"""Boosted trees beyond the contract of all models: exact splits, the best round, class columns, and leaf flips."""
+"""Boosted trees beyond the contract of all models: exact splits, the best iteration, class columns, and leaf flips."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +16,8 @@ from scipy.special import expit, softmax
 from sklearn.metrics import log_loss, mean_squared_error
 
 from pipeline.labels import OUTPUTS
-from pipeline.models.base import Shape, build
-from pipeline.models.trees.engine.audit import count_flips, make_hard_inputs
+from pipeline.models.base import Signature, build
+from pipeline.models.parity_checks.trees import count_flips, make_edge_cases
 from pipeline.models.trees.engine.forest import BoostedTrees
 from pipeline.models.trees.engine.forest_graph import (
     LEAF,
@@ -60,8 +60,8 @@ def build_unfitted(plugin: str, kind: str, columns: tuple[str, ...], **changes: 
     loss = "log" if len(OUTPUTS[kind]) > 1 else "l2"
     hyperparameters = {"loss": loss, **HYPERPARAMETERS[plugin], **changes}
     block = {"dataset": "planted", "target": kind, "plugin": plugin, "hyperparameters": hyperparameters}
-    shape = Shape(columns=columns, outputs=OUTPUTS[kind])
-    model = build("trees", block, shape, shared={"num_boost_round": 60, "early_stopping_rounds": 10}, seed=3)
+    signature = Signature(columns=columns, outputs=OUTPUTS[kind])
+    model = build("trees", block, signature, shared={"num_boost_round": 60, "early_stopping_rounds": 10}, seed=3)
     assert isinstance(model, BoostedTrees)
     return model
 
@@ -80,9 +80,9 @@ def run_graph(file: Path, inputs: np.ndarray) -> np.ndarray:
 
 def assert_graph_agrees(model: BoostedTrees, inputs: np.ndarray, file: Path) -> None:
     model.to_onnx(file)
-    hard = make_hard_inputs(model, inputs, rng=np.random.default_rng(5))
+    edge_cases = make_edge_cases(model, inputs, rng=np.random.default_rng(5))
     spread = model.predict(inputs).std(axis=0)
-    for rows in (inputs, hard):
+    for rows in (inputs, edge_cases):
         difference = np.abs(run_graph(file, rows).astype(np.float64) - model.predict(rows))
         assert (difference < 1e-5 * np.minimum(spread, 1.0)).all()
         assert not count_flips(model, rows, file).any()
@@ -90,15 +90,15 @@ def assert_graph_agrees(model: BoostedTrees, inputs: np.ndarray, file: Path) -> 
 
 @PLUGINS
 @KINDS
-def test_the_best_round_is_the_one_that_predicts_and_is_exported(plugin: str, kind: str, tmp_path: Path) -> None:
+def test_the_best_iteration_is_the_one_that_predicts_and_is_exported(plugin: str, kind: str, tmp_path: Path) -> None:
     samples = plant_samples(kind, seed=2)
     model = build_unfitted(plugin, kind, samples.columns)
     history = model.fit(samples, TRAIN, VALID)
     model.to_onnx(tmp_path / "model.onnx")
     best = min(history, key=lambda entry: entry["valid_loss"])
-    assert best["round"] < len(history)  # otherwise nothing is shown
+    assert best["iteration"] < len(history)  # otherwise nothing is shown
     exported, _ = read_onnx_trees(tmp_path / "model.onnx")
-    assert len(exported) == best["round"] * (3 if kind == "barrier" else 1)
+    assert len(exported) == best["iteration"] * (3 if kind == "barrier" else 1)
     inputs, truth = model.inputs(samples, VALID), samples.y[VALID]
     for prediction in (model.predict(inputs), run_graph(tmp_path / "model.onnx", inputs)):
         exact = prediction.astype(np.float64)
@@ -153,8 +153,8 @@ def test_a_constant_target_gives_a_constant_prediction_that_still_exports(
     predicted = model.predict(inputs)
     assert predicted[:, min(1, predicted.shape[1] - 1)] == pytest.approx(1.0, abs=2e-3)
     assert run_graph(tmp_path / "model.onnx", inputs) == pytest.approx(predicted, abs=1e-6)
-    hard = make_hard_inputs(model, inputs, rng=np.random.default_rng(5))
-    assert not count_flips(model, hard, tmp_path / "model.onnx").any()
+    edge_cases = make_edge_cases(model, inputs, rng=np.random.default_rng(5))
+    assert not count_flips(model, edge_cases, tmp_path / "model.onnx").any()
 
 
 @PLUGINS

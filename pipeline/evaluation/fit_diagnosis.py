@@ -1,6 +1,6 @@
 """Diagnosis of a fit by its history: a verdict, the symptoms behind it, and what to try.
 
-A history has one entry for each epoch, with "round", "train_loss" and "valid_loss". Entries of nets may also have
+A history has one entry for each epoch, with "iteration", "train_loss" and "valid_loss". Entries of nets may also have
 "grad_norm" and "grad_norm_max", of the norm over all parameters before clipping. A missing loss counts as NaN: that is
 how a history is read back from its CSV.
 """
@@ -80,7 +80,7 @@ def diagnose_fit(history: Sequence[Mapping[str, float]], *, reached_last_epoch: 
 
 def _find_symptoms(history: Sequence[Mapping[str, float]], *, reached_last_epoch: bool) -> Iterator[Symptom]:
     epochs, train, valid = (
-        np.array([entry.get(key, np.nan) for entry in history]) for key in ("round", "train_loss", "valid_loss")
+        np.array([entry.get(key, np.nan) for entry in history]) for key in ("iteration", "train_loss", "valid_loss")
     )
     is_finite = np.isfinite(train) & np.isfinite(valid)  # each (epochs,)
     yield from _check_gradients(history)
@@ -125,7 +125,7 @@ def _check_gradients(history: Sequence[Mapping[str, float]]) -> Iterator[Symptom
     """Yield the symptoms of the entries that have gradient norms."""
     measured = [entry for entry in history if "grad_norm" in entry]
     epochs, mean, highest = (
-        np.array([entry[key] for entry in measured]) for key in ("round", "grad_norm", "grad_norm_max")
+        np.array([entry[key] for entry in measured]) for key in ("iteration", "grad_norm", "grad_norm_max")
     )
     is_finite = np.isfinite(mean) & np.isfinite(highest)
     exploding, vanishing = is_finite & (highest > EXPLODING_NORM), is_finite & (mean < VANISHING_NORM)

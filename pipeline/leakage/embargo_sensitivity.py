@@ -1,7 +1,7 @@
-"""Sensitivity of a model's score to the embargo: what is fitted and tested, and the guard that judges the scores.
+"""Sensitivity of a model's IC to the embargo: what is fitted and tested, and the guard that judges the scores.
 
 A model that memorizes its train rows is fitted after several embargoes, always on as many rows. Rows just before the
-end of a test are the ones whose labels later train rows can betray. Their score falls with the embargo where they do.
+end of a test are the ones whose labels later train rows can betray. Their IC falls with the embargo where they do.
 """
 
 from collections.abc import Iterator, Sequence
@@ -214,9 +214,9 @@ def check_ic_drop(
         f"after {embargo_bars[-1]} bars (p {p_values[0]:.2g})"
     )
     if drops[0] <= min_ic_drop or p_values[0] >= significance:
-        return Finding(GUARD, "ok", f"the score does not fall as the embargo grows: {measured}", figures)
+        return Finding(GUARD, "ok", f"the IC does not fall as the embargo grows: {measured}", figures)
     enough = embargo_bars[1 + int(np.flatnonzero(p_values < significance)[-1])]
     remedy = (
         f"from {enough} bars on no drop is significant: use at least that embargo, or drop features that encode time"
     )
-    return Finding(GUARD, "warning", f"suspected leakage, the score falls: {measured}; {remedy}", figures)
+    return Finding(GUARD, "warning", f"suspected leakage, the IC falls: {measured}; {remedy}", figures)

@@ -162,7 +162,7 @@ def look_ahead(
     return make_finding("look_ahead", problems, ok_message=ok_message, figures=figures)
 
 
-def feature_target(x: np.ndarray, columns: Sequence[str], y: np.ndarray, target: str, *, threshold: float) -> Finding:
+def target_leakage(x: np.ndarray, columns: Sequence[str], y: np.ndarray, target: str, *, threshold: float) -> Finding:
     """Return a critical finding where a column is nearly a function of the target.
 
     That is where a measure of `association.measure_target_association` is above `threshold`.
@@ -180,4 +180,4 @@ def feature_target(x: np.ndarray, columns: Sequence[str], y: np.ndarray, target:
     figures |= {name: round_by_column(columns, measured[name]) for name in measures}
     nearest = columns[int(largest.argmax())]
     ok_message = f"no column contains the target {target}; the nearest is {nearest}, {largest.max():.2f} of {threshold}"
-    return make_finding("feature_target", problems, ok_message=ok_message, figures=figures)
+    return make_finding("target_leakage", problems, ok_message=ok_message, figures=figures)

@@ -1,16 +1,59 @@
 """Guards of folds: no train row shares information with a test row."""
 
 from itertools import chain
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
 from pipeline.leakage.findings import Finding, make_finding
 from pipeline.leakage.spans import overlaps
-from pipeline.validation.splits import TrainTestSplits
 
 CHANCE_FACTOR = 3.0  # up to so many times the duplicates expected by chance are accepted
 MULTIPLIER = 0x9E3779B97F4A7C15  # odd, with well-mixed bits: 2^64 over the golden ratio (Knuth, TAOCP 3, 6.4)
+
+
+class TrainTestSplits(Protocol):
+    """Rows with spans [time, label_end], their train and test side in every split, and the holdout.
+
+    `pipeline.validation.folds.Folds` is the pipeline's own. Canaries have deliberately wrong ones.
+    """
+
+    @property
+    def time(self) -> np.ndarray:
+        """(N,) int64 ms."""
+
+    @property
+    def label_end(self) -> np.ndarray:
+        """(N,) int64 ms."""
+
+    @property
+    def embargo_bars(self) -> int:
+        """Bars after a test label in which no train row may begin."""
+
+    @property
+    def embargo_ms(self) -> int:
+        """The same in ms."""
+
+    @property
+    def n_splits(self) -> int:
+        """Number of splits."""
+
+    @property
+    def is_walk_forward(self) -> bool:
+        """Whether each split trains on the past of its test alone."""
+
+    def train(self, split: int) -> np.ndarray:
+        """Return the train rows of a split."""
+
+    def test(self, split: int) -> np.ndarray:
+        """Return the test rows of a split."""
+
+    def development(self) -> np.ndarray:
+        """Return the rows before the holdout."""
+
+    def holdout(self) -> np.ndarray:
+        """Return the rows that no split contains."""
 
 
 def temporal_order(folds: TrainTestSplits) -> Finding:

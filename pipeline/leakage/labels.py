@@ -111,7 +111,7 @@ def _view_bits(values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")
 
 
-def known_at(bars: pd.DataFrame, positions: np.ndarray, label_end_ms: np.ndarray, move: np.ndarray) -> Finding:
+def label_timing(bars: pd.DataFrame, positions: np.ndarray, label_end_ms: np.ndarray, move: np.ndarray) -> Finding:
     """Return a critical finding where a label ends by its own bar or outside its segment, or a move is wrong.
 
     `positions` are the rows of the clean table `bars` that have the (n,) labels. A move must equal
@@ -139,7 +139,7 @@ def known_at(bars: pd.DataFrame, positions: np.ndarray, label_end_ms: np.ndarray
         if is_wrong.any()
     ]
     return make_finding(
-        "known_at",
+        "label_timing",
         problems,
         ok_message=f"{len(positions)} labels end after their bar, within its segment",
         figures={"rows": len(positions), **{name: int(is_wrong.sum()) for name, (_, is_wrong) in wrong.items()}},

@@ -14,13 +14,13 @@ import numpy as np
 from pipeline.samples import Samples
 
 MODELS = Path(__file__).parent
-HISTORY = ("round", "train_loss", "valid_loss")  # the fields of every entry of a fit's history
+HISTORY = ("iteration", "train_loss", "valid_loss")  # the fields of every entry of a fit's history
 BATCH_ROWS = 4096  # rows predicted at once; it bounds memory, and the last bits of a prediction depend on it
 BLOCK_KEYS = ("dataset", "target", "plugin", "hyperparameters")
 
 
 @dataclass(frozen=True)
-class Shape:
+class Signature:
     """The columns of `x` in order, and the names of the outputs."""
 
     columns: tuple[str, ...]
@@ -71,18 +71,18 @@ class Model(ABC):
 
     history_fields: ClassVar[tuple[str, ...]] = HISTORY  # of a history's entries; a family may add some
 
-    shape: Shape
+    signature: Signature
     seed: int
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """The names of a prediction's columns, such as ("return",) or ("down", "flat", "up")."""
-        return self.shape.outputs
+        return self.signature.outputs
 
     @property
     def input_columns(self) -> tuple[str, ...]:
         """The names of an input's columns, in order: those of `x`, and those that a family adds."""
-        return self.shape.columns
+        return self.signature.columns
 
     @property
     def lookback_bars(self) -> int:
@@ -114,7 +114,8 @@ class Model(ABC):
         """Fit on the rows `train`, stop early by the rows `valid`, and return the history; no other row matters.
 
         With `files`, a long fit resumes where it was interrupted, with the same result. The history has one entry for
-        each round or epoch, of `history_fields`: {"round": 1, "train_loss": 0.7, "valid_loss": 0.8}.
+        each iteration (boosting round, epoch, or evaluation of a policy) with the keys `history_fields`:
+        {"iteration": 1, "train_loss": 0.7, "valid_loss": 0.8}.
         """
 
     def inputs(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
@@ -125,8 +126,8 @@ class Model(ABC):
 
     def check_columns(self, samples: Samples) -> None:
         """Raise ValueError where `samples` have other columns than the model, or another order."""
-        if samples.columns != self.shape.columns:
-            raise ValueError(f"model of columns {self.shape.columns} got samples of columns {samples.columns}")
+        if samples.columns != self.signature.columns:
+            raise ValueError(f"model of columns {self.signature.columns} got samples of columns {samples.columns}")
 
     def check_fit(self, samples: Samples, train: np.ndarray, valid: np.ndarray) -> None:
         """Raise ValueError where nothing can be learned from `train`, or `valid` cannot stop a fit."""
@@ -140,7 +141,7 @@ class Model(ABC):
             raise ValueError(f"{name} has no rows; a fit needs train rows to learn from and valid rows to stop by")
         if not np.isfinite(samples.x[rows]).all() or not np.isfinite(y).all():
             raise ValueError(f"{name} holds values that are not finite; drop such rows where they arise")
-        if self.shape.is_classification and not (
+        if self.signature.is_classification and not (
             np.issubdtype(y.dtype, np.integer) and y.min() >= 0 and y.max() < len(self.outputs)
         ):
             raise ValueError(
@@ -179,8 +180,8 @@ class Model(ABC):
             "plugin": plugin,
             "arguments": {name: getattr(self, name) for name in list_arguments(type(self))},
             "seed": self.seed,
-            "columns": self.shape.columns,
-            "outputs": self.shape.outputs,
+            "columns": self.signature.columns,
+            "outputs": self.signature.outputs,
         }
         (folder / "model.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
         self.save_fitted(folder)
@@ -189,8 +190,8 @@ class Model(ABC):
     def load(cls, folder: Path) -> Self:
         """Return the model that `save` wrote to `folder`, with the same predictions."""
         described = _read_description(folder)
-        shape = Shape(columns=tuple(described["columns"]), outputs=tuple(described["outputs"]))
-        model = cls(shape=shape, seed=described["seed"], **described["arguments"])
+        signature = Signature(columns=tuple(described["columns"]), outputs=tuple(described["outputs"]))
+        model = cls(signature=signature, seed=described["seed"], **described["arguments"])
         model.load_fitted(folder)
         return model
 
@@ -213,7 +214,9 @@ def split_into_batches(rows: np.ndarray) -> Iterator[np.ndarray]:
         yield rows[start : start + BATCH_ROWS]
 
 
-def build(family: str, block: Mapping[str, Any], shape: Shape, *, shared: Mapping[str, Any], seed: int) -> Model:
+def build(
+    family: str, block: Mapping[str, Any], signature: Signature, *, shared: Mapping[str, Any], seed: int
+) -> Model:
     """Return the unfitted model of one block of params' `models.<family>`; `shared` is the family's own block.
 
     Raises ValueError, naming the key and the keys that exist, where a key is unknown, missing or in both blocks.
@@ -225,7 +228,7 @@ def build(family: str, block: Mapping[str, Any], shape: Shape, *, shared: Mappin
     if doubled:
         raise ValueError(f"{name}: {doubled} stands both under hyperparameters and under {family}; give it once")
     _check_keys(name, given=(*block["hyperparameters"], *shared), known=list_arguments(plugin))
-    return plugin(shape=shape, seed=seed, **block["hyperparameters"], **shared)
+    return plugin(signature=signature, seed=seed, **block["hyperparameters"], **shared)
 
 
 def load(folder: Path) -> Model:
@@ -235,7 +238,7 @@ def load(folder: Path) -> Model:
 
 
 def list_arguments(plugin: type[Model]) -> tuple[str, ...]:
-    """Return the names that params must give: every constructor argument but `shape` and `seed`."""
+    """Return the names that params must give: every constructor argument but `signature` and `seed`."""
     return tuple(name for name in inspect.signature(plugin).parameters if name not in {f.name for f in fields(Model)})
 
 
@@ -251,9 +254,10 @@ def _check_keys(name: str, *, given: tuple[str, ...], known: tuple[str, ...]) ->
 
 
 def _find_plugin(family: str, plugin: str) -> type[Model]:
-    """Return the one public class in `pipeline/models/<family>/<plugin>.py`: the file name is the registry.
+    """Return the one subclass of `Model` in `pipeline/models/<family>/<plugin>.py`: the file name is the registry.
 
-    Where it is no Model, such as the module of a net, `make_model_class` of the family's `engine/net.py` makes it one.
+    A file without one, such as that of a net, has one public class; `make_model_class` of the family's `engine/net.py`
+    makes it a model.
     """
     families = sorted(folder.parents[1].name for folder in MODELS.glob("*/engine/__init__.py"))
     if family not in families:
@@ -262,11 +266,12 @@ def _find_plugin(family: str, plugin: str) -> type[Model]:
     if plugin not in plugins:
         raise ValueError(f"unknown plugin {plugin!r} of family {family!r}; there are {plugins}")
     module = importlib.import_module(f"pipeline.models.{family}.{plugin}")
-    (found,) = (
+    public = [
         c
         for name, c in vars(module).items()
         if inspect.isclass(c) and c.__module__ == module.__name__ and not name.startswith("_")
-    )
+    ]
+    (found,) = [c for c in public if issubclass(c, Model)] or public
     if issubclass(found, Model):
         return found
     engine = importlib.import_module(f"pipeline.models.{family}.engine.net")

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline import config
+from pipeline import config, labels
 from pipeline.config import ModelBlock
 from pipeline.models import base
+from pipeline.models.dataset import load_dataset
 from pipeline.models.predictions import FINAL, make_predictions
 from pipeline.samples import Samples
 from pipeline.validation.folds import Folds
@@ -25,20 +26,29 @@ class FitTask:
     valid: np.ndarray
     test: np.ndarray
     seed: int
-    is_cheapest: bool  # the split with the fewest train rows, the first of several: the one that the audit refits
+    is_smallest: bool  # the split with the fewest train rows, the first of several: the one that the audit refits
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ModelSpec:
     """Everything that a model is built from, but its seed."""
 
     model: ModelBlock
-    shape: base.Shape
+    signature: base.Signature
     shared: config.Block  # the block of its family
 
     def build(self, seed: int) -> base.Model:
         """Return the unfitted model."""
-        return base.build(*self.model, self.shape, shared=self.shared, seed=seed)
+        return base.build(*self.model, self.signature, shared=self.shared, seed=seed)
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """All fits of one model: what it is built from, the samples, and the rows and seed of each fit."""
+
+    spec: ModelSpec
+    samples: Samples
+    tasks: list[FitTask]
 
 
 @dataclass(frozen=True)
@@ -55,21 +65,33 @@ class FoldFit:
     standardization: pd.DataFrame  # column, mean, scale; empty where nothing is standardized
 
 
+def plan_cross_fit(params: config.Block, model: str) -> CrossFit:
+    """Return the fits of a model of params.yaml on the dataset and target of its block."""
+    family, block = config.find_model(params, model)
+    samples, folds = load_dataset(block["dataset"], block["target"])
+    kind = config.look_up(params, f"datasets.{block['dataset']}.targets.{block['target']}.kind")
+    signature = base.Signature(columns=samples.columns, outputs=labels.OUTPUTS[kind])
+    spec = ModelSpec(config.ModelBlock(family, block), signature, config.look_up(params, family))
+    train = config.look_up(params, "train")
+    fits = config.call_with(plan_fits, folds, model, params["seed"], block=train, name="train")
+    return CrossFit(spec, samples, list(fits))
+
+
 def plan_fits(folds: Folds, model: str, seed: int, *, valid_pct: float) -> Iterator[FitTask]:
     """Yield the fits of a model: one for each split and last the final one, on the whole development part."""
-    cheapest = int(np.argmin(folds.count_rows().train))
+    smallest = int(np.argmin(folds.count_rows().train))
     for split in (*range(folds.n_splits), FINAL):
         rows = folds.development() if split == FINAL else folds.train(split)
         train, valid = folds.split_validation(rows, valid_pct)
         test = folds.holdout() if split == FINAL else folds.test(split)
-        yield FitTask(split, train, valid, test, config.derive_seed(seed, model, split), split == cheapest)
+        yield FitTask(split, train, valid, test, config.derive_seed(seed, model, split), split == smallest)
 
 
 def fit_fold(
-    task: FitTask, recipe: Recipe, samples: Samples, *, folder: Path, files: base.FitFiles | None = None
+    task: FitTask, spec: ModelSpec, samples: Samples, *, folder: Path, files: base.FitFiles | None = None
 ) -> FoldFit:
     """Return the results of one fit; the final one is saved to `folder`."""
-    model = recipe.build(task.seed)
+    model = spec.build(task.seed)
     history = model.fit(samples, task.train, task.valid, files=files)
     if task.split == FINAL:
         model.save(folder)
@@ -99,7 +121,7 @@ def tabulate_standardization(model: base.Model, split: int) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "split": np.full(len(mean), split, np.int16),
-            "column": list(model.shape.columns[: len(mean)]),
+            "column": list(model.signature.columns[: len(mean)]),
             "mean": np.asarray(mean, np.float64),
             "scale": np.asarray(scale, np.float64),
         }
@@ -107,7 +129,7 @@ def tabulate_standardization(model: base.Model, split: int) -> pd.DataFrame:
 
 
 def find_best_entry(history: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return the round with the lowest valid loss, the first of equals: the one that predicts."""
+    """Return the iteration with the lowest valid loss, the first of equals: the one that predicts."""
     return min(history, key=lambda entry: entry["valid_loss"])
 
 

@@ -1,4 +1,4 @@
-"""Learning curves: the histories of fits, round by round, as one picture."""
+"""Learning curves: the histories of fits, iteration by iteration, as one picture."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from pipeline.reporting.plots import BLUE, GRAY, ORANGE, RED, style_axes
 
-History = Sequence[Mapping[str, float]]  # one entry a round
+History = Sequence[Mapping[str, float]]  # one entry for each iteration
 
 PANELS: tuple[tuple[str, dict[str, str]], ...] = (  # the label of a panel, and the color of each history field in it
     ("loss", {"train_loss": BLUE, "valid_loss": ORANGE}),
@@ -37,7 +37,7 @@ def plot_learning_curves(histories: Sequence[History], *, title: str) -> Figure:
 
 
 def _make_panels(count: int) -> tuple[Figure, list[Axes]]:
-    """Return a figure with `count` panels that share the rounds: up to two in one column, more in two columns."""
+    """Return a figure with `count` panels that share the iterations: up to two in one column, more in two columns."""
     columns = 1 if count <= 2 else 2
     rows = -(-count // columns)
     width, heights = (7.0, [4.2, *[2.6] * (rows - 1)]) if columns == 1 else (11.0, [2.8] * rows)
@@ -46,7 +46,7 @@ def _make_panels(count: int) -> tuple[Figure, list[Axes]]:
     for axes in panels[count:]:
         axes.set_visible(False)
     for axes in panels[count - columns : count]:  # the lowest of each column
-        axes.set_xlabel("round")
+        axes.set_xlabel("iteration")
         axes.tick_params(labelbottom=True)
     return figure, list(panels[:count])
 
@@ -58,7 +58,7 @@ def _draw_histories(axes: Axes, histories: Sequence[History], fields: Mapping[st
         width, alpha = (1.8, 1.0) if is_final else (0.7, 0.35)
         for name, color in fields.items():
             recorded = [entry for entry in history if name in entry]
-            rounds, values = [entry["round"] for entry in recorded], [entry[name] for entry in recorded]
+            rounds, values = [entry["iteration"] for entry in recorded], [entry[name] for entry in recorded]
             label = f"{name.replace('_', ' ')}, final fit" if is_final else None
             axes.plot(rounds, values, color=color, lw=width, alpha=alpha, label=label)
     axes.legend(frameon=False)

@@ -33,7 +33,7 @@ def plot_equity(
     figure, axes = _make_axes(title, "", "equity, net of costs", size=(9.0, 4.5))
     for path, values in enumerate(paths):
         _draw_line(axes, time, values, label="CPCV paths" if path == 0 else None, color=BLUE, lw=0.9, alpha=0.6)
-    _draw_line(axes, time, np.median(paths, axis=0), label="median path", color=INK, lw=1.6)
+    _draw_line(axes, time, np.median(paths, axis=0), label="median of the paths at each bar", color=INK, lw=1.6)
     if len(holdout):
         _draw_line(axes, holdout_time, holdout, label="holdout", color=ORANGE, lw=1.6)
         axes.axvline(to_dates(holdout_time)[0], color=GRAY, lw=0.8, ls=":")
@@ -173,7 +173,7 @@ def _draw_paths(axes: Axes, sharpes: np.ndarray, *, row: int) -> None:
 
 
 @dataclass(frozen=True)
-class EquityFan:
+class EquityPaths:
     """The net equity of one model at the points to show, on every path and on the holdout that follows."""
 
     time: np.ndarray  # (T,) ms
@@ -183,44 +183,49 @@ class EquityFan:
     holdout: np.ndarray  # (H,), 1 before its first bar
 
 
-def plot_equity_fans(fans: Mapping[str, EquityFan], *, title: str) -> Figure:
+def plot_equity_paths(models: Mapping[str, EquityPaths], *, title: str) -> Figure:
     """Return a panel for each model, on common axes: 5 to 95 % of the paths, the median path, the holdout after it."""
-    if not fans:
+    if not models:
         return plot_message(f"{title}: there is no model")
-    columns = min(len(fans), 2 if len(fans) <= 4 else 3)
-    rows = -(-len(fans) // columns)
+    columns = min(len(models), 2 if len(models) <= 4 else 3)
+    rows = -(-len(models) // columns)
     figure = Figure(figsize=(4.6 * columns, 0.9 + 2.7 * rows), dpi=100, layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for axes, (name, fan) in zip(panels, fans.items(), strict=False):
+    for axes, (name, equity) in zip(panels, models.items(), strict=False):
         style_axes(axes, name)
-        _draw_fan(axes, fan)
+        _draw_equity_paths(axes, equity)
         format_date_axis(axes)
     use_log_axis(panels[0])
-    for axes in panels[len(fans) :]:
+    for axes in panels[len(models) :]:
         axes.set_visible(False)
-    for axes in panels[max(len(fans) - columns, 0) : len(fans)]:  # the lowest of each column
+    for axes in panels[max(len(models) - columns, 0) : len(models)]:  # the lowest of each column
         axes.tick_params(labelbottom=True)
     add_legend_below(figure)
     return figure
 
 
-def _draw_fan(axes: Axes, fan: EquityFan) -> None:
+def _draw_equity_paths(axes: Axes, equity: EquityPaths) -> None:
     """Draw one model's equity in its panel; its holdout starts where the median path ends."""
-    if len(fan.paths) > 1:
-        date = to_dates(fan.time)
-        low, high = np.quantile(fan.paths, [0.05, 0.95], axis=0)
+    if len(equity.paths) > 1:
+        date = to_dates(equity.time)
+        low, high = np.quantile(equity.paths, [0.05, 0.95], axis=0)
         axes.fill_between(date, low, high, color=BLUE, alpha=0.18, lw=0, label="5 to 95 % of the paths")
-        thin = np.unique(np.linspace(0, len(fan.paths) - 1, MAX_LINES).astype(np.int64))
-        drawn = fan.paths[np.argsort(fan.paths[:, -1], kind="stable")[thin]]  # from the worst to the best
+        thin = np.unique(np.linspace(0, len(equity.paths) - 1, MAX_LINES).astype(np.int64))
+        drawn = equity.paths[np.argsort(equity.paths[:, -1], kind="stable")[thin]]  # from the worst to the best
         lines = axes.plot(date, drawn.T, color=BLUE, lw=0.6, alpha=0.45 if len(drawn) <= 10 else 0.12)
         lines[0].set_label("CPCV paths")
-    _draw_line(axes, fan.time, fan.paths[fan.median_path], label="median path", color=INK, lw=1.6)
-    if len(fan.holdout):
+    _draw_line(axes, equity.time, equity.paths[equity.median_path], label="median path", color=INK, lw=1.6)
+    if len(equity.holdout):
         _draw_line(
-            axes, fan.holdout_time, fan.paths[fan.median_path, -1] * fan.holdout, label="holdout", color=ORANGE, lw=1.6
+            axes,
+            equity.holdout_time,
+            equity.paths[equity.median_path, -1] * equity.holdout,
+            label="holdout",
+            color=ORANGE,
+            lw=1.6,
         )
-        axes.axvline(to_dates(fan.holdout_time)[0], color=GRAY, lw=0.8, ls=":")
+        axes.axvline(to_dates(equity.holdout_time)[0], color=GRAY, lw=0.8, ls=":")
     axes.axhline(1.0, color=GRAY, lw=0.8)
 
 

@@ -6,30 +6,21 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from pipeline import artifacts, cli, config, labels
+from pipeline import artifacts, cli, config
 from pipeline.leakage.findings import Finding, raise_if_critical
 from pipeline.leakage.fits import fit_rows, normalization, row_order, unseen_rows
-from pipeline.models import base
-from pipeline.models.cross_fit import FitTask, Recipe, name_split, plan_fits
+from pipeline.models.cross_fit import FitTask, ModelSpec, name_split, plan_cross_fit
 from pipeline.samples import Samples
-from pipeline.validation.dataset import load_dataset
 
 
 def main(model: str) -> None:
     """Audit the fits of a model; a leak stops the pipeline."""
-    params = config.load_params()
-    family, block = config.find_model(params, model)
-    samples, folds = load_dataset(block["dataset"], block["target"])
-    kind = config.look_up(params, f"datasets.{block['dataset']}.targets.{block['target']}.kind")
-    shape = base.Shape(columns=samples.columns, outputs=labels.OUTPUTS[kind])
-    recipe = Recipe(config.ModelBlock(family, block), shape, config.look_up(params, family))
-    train = config.look_up(params, "train")
-    tasks = list(config.call_with(plan_fits, folds, model, params["seed"], block=train, name="train"))
+    plan = plan_cross_fit(config.load_params(), model)
     statistics = pd.read_parquet(artifacts.STATISTICS / f"{model}.parquet")
     predictions = pd.read_parquet(artifacts.OOS / f"{model}.parquet")
-    of_fits = {name_split(task.split): check_fit(task, samples, statistics) for task in tasks}
-    cheapest = next(task for task in tasks if task.is_cheapest)
-    of_model = list(check_model(recipe, cheapest, samples, predictions))
+    of_fits = {name_split(task.split): check_fit(task, plan.samples, statistics) for task in plan.tasks}
+    smallest = next(task for task in plan.tasks if task.is_smallest)
+    of_model = list(check_model(plan.spec, smallest, plan.samples, predictions))
     report = {
         "fits": [{"split": split, "guards": list(map(asdict, found))} for split, found in of_fits.items()],
         "guards": [asdict(finding) for finding in of_model],
@@ -48,12 +39,12 @@ def check_fit(task: FitTask, samples: Samples, statistics: pd.DataFrame) -> list
     ]
 
 
-def check_model(recipe: Recipe, task: FitTask, samples: Samples, predictions: pd.DataFrame) -> Iterator[Finding]:
+def check_model(spec: ModelSpec, task: FitTask, samples: Samples, predictions: pd.DataFrame) -> Iterator[Finding]:
     """Yield what the guards find in one refit: the model learns from its rows and predicts from inputs alone.
 
     `predictions` are those of the fits that `train` made; the refit, on altered rows, must give the same to the bit.
     """
-    seen, model = np.concatenate([task.train, task.valid]), recipe.build(task.seed)
+    seen, model = np.concatenate([task.train, task.valid]), spec.build(task.seed)
 
     def refit(table: Samples) -> np.ndarray:
         if table is samples:

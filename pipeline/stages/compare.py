@@ -170,9 +170,9 @@ def plot_comparison(
         for pair in comparison.pairs
         if not np.isnan(pair.difference)
     }
-    fans = {name: make_fan(model) for name, model in ranked.items()}
+    equity = {name: make_equity_paths(model) for name, model in ranked.items()}
     return {
-        "equity": plots.plot_equity_fans(fans, title=f"{dataset}: equity, net of costs"),
+        "equity": plots.plot_equity_paths(equity, title=f"{dataset}: equity, net of costs"),
         "sharpes": plots.plot_path_sharpes(
             sharpes, holdout, comparison.intervals, title=f"{dataset}: Sharpe ratios of the paths"
         ),
@@ -205,17 +205,17 @@ def plot_sensitivity(sensitivity: Report) -> Figure:
     guard = sensitivity["guard"]
     if sensitivity["reason"]:
         return plots.plot_message(guard["message"])
-    verdict = "the score does not fall with the embargo" if guard["severity"] == "ok" else "SUSPECTED LEAKAGE"
+    verdict = "the IC does not fall with the embargo" if guard["severity"] == "ok" else "SUSPECTED LEAKAGE"
     boundary_ic, low, high, ic = (sensitivity[name] for name in CURVES)
     return plots.plot_embargo_sensitivity(
         sensitivity["embargo_bars"], boundary_ic, (low, high), ic, title=f"{sensitivity['target']}: {verdict}"
     )
 
 
-def make_fan(model: Returns) -> plots.EquityFan:
+def make_equity_paths(model: Returns) -> plots.EquityPaths:
     """Return a model's equity at as many bars as a picture shows."""
     shown, holdout_shown = plots.pick_points(len(model.time)), plots.pick_points(len(model.holdout))
-    return plots.EquityFan(
+    return plots.EquityPaths(
         time=model.time[shown],
         paths=np.stack([performance.compound_equity(path)[shown] for path in model.paths.T]),
         median_path=model.median_path,

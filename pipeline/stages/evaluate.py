@@ -1,4 +1,4 @@
-"""evaluate <model>: score its out-of-sample predictions, backtest them net of costs, and draw the pictures."""
+"""evaluate <model>: measure its out-of-sample predictions, backtest them net of costs, and draw the pictures."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import pandas as pd
 from pipeline import artifacts, cli, config, labels
 from pipeline.evaluation import performance, returns
 from pipeline.evaluation.fit_diagnosis import diagnose_fit
-from pipeline.evaluation.scoring import (
+from pipeline.evaluation.path_metrics import (
     ModelResult,
     PathResult,
     Targets,
@@ -16,7 +16,7 @@ from pipeline.evaluation.scoring import (
     compare_in_and_out_of_sample,
     divide_in_by_out,
     fill_missing_bars,
-    score_predictions,
+    measure_predictions,
     select_path,
     trade_symbols,
 )
@@ -31,17 +31,17 @@ CALIBRATION_BINS = 10
 
 
 def main(model: str) -> None:
-    """Score and backtest a model's predictions beside the baselines'."""
+    """Measure and backtest a model's predictions beside the baselines'."""
     params = config.load_params()
     _, block = config.find_model(params, model)
     folds, segment = Folds.load(artifacts.FOLDS / f"{block['dataset']}.parquet")
     targets = read_targets(params, block, make_keys(segment, folds.time))
     predictions = pd.read_parquet(artifacts.OOS / f"{model}.parquet")
     development, holdout = split_off_holdout(predictions)
-    result = score_predictions(development, holdout, targets, folds)
+    result = measure_predictions(development, holdout, targets, folds)
     simple = pd.read_parquet(artifacts.BASELINES / block["dataset"] / f"{block['target']}.parquet")
     baselines = {
-        str(name): score_predictions(*split_off_holdout(part), targets, folds)
+        str(name): measure_predictions(*split_off_holdout(part), targets, folds)
         for name, part in simple.groupby("baseline", observed=True)
     }
     in_sample, _ = split_off_holdout(pd.read_parquet(artifacts.IN_SAMPLE / f"{model}.parquet"))
@@ -109,23 +109,23 @@ def diagnose_fits(history: dict[str, list[dict[str, float]]], training: dict[str
 def summarize_diagnoses(diagnoses: dict[str, dict[str, Any]]) -> dict[str, float]:
     """Return the share of fits whose diagnosis is "healthy"; nothing for a family without diagnoses."""
     verdicts = [diagnosis["verdict"] for diagnosis in diagnoses.values()]
-    return {"healthy_fits": verdicts.count("healthy") / len(verdicts)} if verdicts else {}
+    return {"healthy_fit_share": verdicts.count("healthy") / len(verdicts)} if verdicts else {}
 
 
 def make_model_headline(result: ModelResult, linear: ModelResult, splits: pd.DataFrame) -> dict[str, object]:
-    """Return the dozen figures that `dvc metrics` shows; those of trading are of the paths that trade."""
+    """Return the dozen figures that `dvc metrics` shows; a path that never trades has no Sharpe ratio."""
     sharpes = np.array([path.trading["sharpe"] for path in result.paths])
-    hit = "accuracy" if "accuracy" in result.paths[0].forecast else "directional_accuracy"
+    hit_rate = "accuracy" if "accuracy" in result.paths[0].forecast else "directional_accuracy"
     holdout = result.holdout
     return {
         "ic": average_paths(result, "ic"),
         "rank_ic": average_paths(result, "rank_ic"),
-        "hit": average_paths(result, hit),
+        "hit_rate": average_paths(result, hit_rate),
         "ic_over_linear": average_paths(result, "ic") - average_paths(linear, "ic"),
         "sharpe": float(sharpes[performance.find_median_path(sharpes)]),
         "sharpe_worst": float(np.sort(sharpes)[0]),
-        "sharpe_spread": float(np.nanstd(sharpes, ddof=1)) if np.isfinite(sharpes).sum() > 1 else float("nan"),
-        "sharpe_in_over_out": divide_in_by_out(splits)[0],
+        "sharpe_std": float(np.nanstd(sharpes, ddof=1)) if np.isfinite(sharpes).sum() > 1 else float("nan"),
+        "in_to_out_of_sample_sharpe": divide_in_by_out(splits)[0],
         "turnover": float(np.mean([path.trading["turnover"] for path in result.paths])),
         "holdout": {
             "ic": holdout.forecast["ic"],
@@ -140,9 +140,9 @@ def explain_undefined_figures(result: ModelResult, splits: pd.DataFrame) -> str:
     paths = [*((f"path {number}", path) for number, path in enumerate(result.paths)), ("holdout", result.holdout)]
     reasons = [f"{name}: no {figure}, {path.reasons[figure]}" for name, path in paths for figure in path.reasons]
     if np.isfinite([path.trading["sharpe"] for path in result.paths]).sum() < 2:
-        reasons.append("no sharpe_spread, fewer than two paths trade")
+        reasons.append("no sharpe_std, fewer than two paths trade")
     if ratio := divide_in_by_out(splits)[1]:
-        reasons.append(f"no sharpe_in_over_out, {ratio}")
+        reasons.append(f"no in_to_out_of_sample_sharpe, {ratio}")
     return "; ".join(reasons)
 
 

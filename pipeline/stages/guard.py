@@ -9,9 +9,9 @@ import pandas as pd
 
 from pipeline import artifacts, cli, config, labels
 from pipeline.features import engine
-from pipeline.leakage.features import feature_target, look_ahead, truncation
+from pipeline.leakage.features import look_ahead, target_leakage, truncation
 from pipeline.leakage.findings import Finding, raise_if_critical
-from pipeline.leakage.labels import known_at, label_end
+from pipeline.leakage.labels import label_end, label_timing
 from pipeline.leakage.segments import check_window_runs, segments
 from pipeline.market import bars as klines
 from pipeline.samples import KEY, Samples, align, intersect_rows, number_runs
@@ -54,11 +54,11 @@ def check_values(
         x, columns = samples.x, samples.columns
         if not number:  # moves do not depend on the target
             yield look_ahead(x, columns, samples.move, samples.segment, ratio=look_ahead_ratio, floor=look_ahead_floor)
-        yield feature_target(x, columns, samples.y, target, threshold=correlation_threshold)
+        yield target_leakage(x, columns, samples.y, target, threshold=correlation_threshold)
     for file in files:
         yield label_end(bars, make_relabel(described["targets"][file.stem]), file.stem, cuts=cuts, seed=seed)
         table = pd.read_parquet(file, columns=[*KEY, "label_end", "move"])
-        yield known_at(bars, locate_bars(table, bars), table["label_end"].to_numpy(), table["move"].to_numpy())
+        yield label_timing(bars, locate_bars(table, bars), table["label_end"].to_numpy(), table["move"].to_numpy())
 
 
 def make_recompute(block: config.Block) -> Callable[[pd.DataFrame], tuple[np.ndarray, np.ndarray]]:

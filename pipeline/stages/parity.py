@@ -10,9 +10,9 @@ import onnxruntime
 
 from pipeline import artifacts, cli, config, has_avx2
 from pipeline.models import base
-from pipeline.models.audit import find_audit
+from pipeline.models.dataset import load_dataset
 from pipeline.models.onnx_session import open_session
-from pipeline.validation.dataset import load_dataset
+from pipeline.models.parity_checks.base import find_parity_checks
 
 BATCHES = (1, 2, 37)  # and all rows at once
 PACKAGES = ("numpy", "onnxruntime", "torch", "lightgbm", "xgboost")
@@ -27,7 +27,7 @@ def main(model: str) -> None:
     """Compare a model's ONNX graph with the model on the holdout and on inputs on which graphs often differ."""
     params = config.load_params()
     family, block = config.find_model(params, model)
-    fitted, audit = base.load(artifacts.MODELS / model), find_audit(family)
+    fitted, checks = base.load(artifacts.MODELS / model), find_parity_checks(family)
     graph = artifacts.ONNX / model / "model.onnx"
     samples, folds = load_dataset(block["dataset"], block["target"])
     rows = folds.holdout()
@@ -35,10 +35,10 @@ def main(model: str) -> None:
     some = fitted.inputs(samples, np.sort(rng.permutation(rows)[: base.BATCH_ROWS]))
     scale = fitted.predict_rows(samples, rows).std(axis=0, dtype=np.float64)  # (outputs,)
     ordinary = (fitted.inputs(samples, part) for part in base.split_into_batches(rows))
-    hard = base.split_into_batches(audit.make_hard_inputs(fitted, some, rng=rng))
+    hard = base.split_into_batches(checks.make_edge_cases(fitted, some, rng=rng))
     found = {
-        name: compare(fitted, graph, inputs, scale=scale, count_flips=audit.count_flips)
-        for name, inputs in (("holdout", ordinary), ("hard", hard))
+        name: compare(fitted, graph, inputs, scale=scale, count_flips=checks.count_flips)
+        for name, inputs in (("holdout", ordinary), ("edge_cases", hard))
     }
     measured = {**found, "machine": describe_machine()}
     artifacts.write_json(artifacts.MEASURED / "parity" / f"{model}.json", measured)
@@ -51,7 +51,7 @@ def main(model: str) -> None:
 
 def summarize_comparison(found: Mapping[str, float], limits: Mapping[str, float]) -> dict[str, object]:
     """Return the part of a passed comparison that is the same on every CPU: onnxruntime's rounding is not."""
-    return {"rows": found["rows"], "within": dict(limits), "flipped_leaves": found["flipped_leaves"]}
+    return {"rows": found["rows"], "within": dict(limits), "flipped_decisions": found["flipped_decisions"]}
 
 
 def describe_machine() -> dict[str, object]:
@@ -77,7 +77,7 @@ def compare(
         graph: the ONNX file.
         inputs: arrays of (B, ...) float32, one after another.
         scale: (outputs,) the standard deviation of the model's predictions, the unit of the relative differences.
-        count_flips: the audit function of the model's family.
+        count_flips: the parity check of the model's family.
     """
     session, differences, flips = open_session(graph), [], []
     for batch in inputs:
@@ -100,7 +100,7 @@ def summarize_differences(difference: np.ndarray, flipped: np.ndarray, *, scale:
         "max_over_std": float(relative.max()) if relative.size else float("nan"),
         "not_finite": int(np.count_nonzero(~np.isfinite(difference))),
         "worst_row": int(worst),
-        "flipped_leaves": int(flipped.sum()),
+        "flipped_decisions": int(flipped.sum()),
         "flipped_row": int(flipped.argmax()) if flipped.any() else float("nan"),
     }
 
@@ -132,9 +132,9 @@ def check_limits(found: Mapping[str, float], name: str, *, mean_abs: float, max_
                 f"{figure} is {found[figure]:.3g} on the {name} rows, above {limit:g}; the worst is row "
                 f"{found['worst_row']:.0f}; do not deploy this graph: fix the model's to_onnx"
             )
-    if found["flipped_leaves"]:
+    if found["flipped_decisions"]:
         raise ParityError(
-            f"{found['flipped_leaves']} leaves are flipped on the {name} rows, the most at row "
+            f"{found['flipped_decisions']} decisions (leaves or trades) are flipped on the {name} rows, most at row "
             f"{found['flipped_row']:.0f}; do not deploy this graph: fix the thresholds in the model's to_onnx"
         )
 

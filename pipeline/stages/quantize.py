@@ -16,10 +16,10 @@ from scipy.stats import spearmanr
 
 from pipeline import artifacts, cli, config
 from pipeline.models import base
+from pipeline.models.dataset import load_dataset
 from pipeline.models.nets.engine.windows import make_windows
 from pipeline.models.onnx_session import open_session
 from pipeline.samples import Samples
-from pipeline.validation.dataset import load_dataset
 
 LATENCY_RUNS = 2_000  # of each graph
 PERCENTILES = (50, 99)

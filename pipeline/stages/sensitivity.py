@@ -1,4 +1,4 @@
-"""sensitivity <dataset>: measure how the score of a model that memorizes depends on the embargo."""
+"""sensitivity <dataset>: measure how the IC of a model that memorizes depends on the embargo."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,8 +23,8 @@ from pipeline.leakage.embargo_sensitivity import (
 )
 from pipeline.leakage.findings import Finding
 from pipeline.models import base
+from pipeline.models.dataset import load_dataset
 from pipeline.samples import Samples
-from pipeline.validation.dataset import load_dataset
 from pipeline.validation.folds import Folds
 
 FAMILY = "trees"  # of the model that memorizes; dvc.yaml lists its code
@@ -53,26 +53,26 @@ class Settings:
 
 
 def main(dataset: str) -> None:
-    """Score a model that memorizes against the embargo, on the first target of a dataset."""
+    """Fit a model that memorizes against the embargo, on the first target of a dataset."""
     params = config.load_params()
     target, described = next(iter(config.look_up(params, f"datasets.{dataset}.targets").items()))
     samples, folds = load_dataset(dataset, target)
-    shape = base.Shape(columns=samples.columns, outputs=labels.OUTPUTS[described["kind"]])
+    signature = base.Signature(columns=samples.columns, outputs=labels.OUTPUTS[described["kind"]])
     block = config.look_up(params, "embargo_sensitivity")
     settings = config.call_with(Settings, block=block, name="embargo_sensitivity")
-    report = measure_sensitivity(samples, folds, shape=shape, settings=settings, seed=params["seed"])
+    report = measure_sensitivity(samples, folds, signature=signature, settings=settings, seed=params["seed"])
     artifacts.write_json(artifacts.report_path("sensitivity", dataset), {"target": target, **report})
 
 
 def measure_sensitivity(
-    samples: Samples, folds: Folds, *, shape: base.Shape, settings: Settings, seed: int
+    samples: Samples, folds: Folds, *, signature: base.Signature, settings: Settings, seed: int
 ) -> dict[str, Any]:
     """Return the report: ICs at multiples of the embargo of `folds`, and whether they fall by more than chance."""
     if not folds.embargo_bars:
         return explain_missing("split.embargo_pct is 0, which has no multiples; give the folds an embargo")
     factors = settings.embargo_factors
     tasks = [task for shift in range(SHIFTS) for task in plan_tasks(folds, factors, shift=shift, seed=seed)]
-    scores = score_tasks(samples, tasks, shape=shape, settings=settings)
+    scores = predict_tasks(samples, tasks, signature=signature, settings=settings)
     block = number_time_blocks(folds, scores)
     if block.max() + 1 < MIN_BLOCKS:
         return explain_missing(f"{block.max() + 1} blocks of time lie near a test's end, {MIN_BLOCKS} are needed")
@@ -107,12 +107,12 @@ def explain_missing(reason: str) -> dict[str, Any]:
     return {"reason": reason, "guard": asdict(Finding(GUARD, "ok", f"not measured: {reason}", {}))}
 
 
-def score_tasks(
-    samples: Samples, tasks: Sequence[EmbargoTask], *, shape: base.Shape, settings: Settings
+def predict_tasks(
+    samples: Samples, tasks: Sequence[EmbargoTask], *, signature: base.Signature, settings: Settings
 ) -> EmbargoScores:
     """Return the scores of one fit for every task and embargo."""
     jobs = [
-        delayed(score_fit)(samples, train, task.test, settings=settings, shape=shape, seed=task.seed)
+        delayed(predict_fit)(samples, train, task.test, settings=settings, signature=signature, seed=task.seed)
         for task in tasks
         for train in task.trains
     ]
@@ -125,12 +125,12 @@ def score_tasks(
     )
 
 
-def score_fit(
-    samples: Samples, train: np.ndarray, test: np.ndarray, *, settings: Settings, shape: base.Shape, seed: int
+def predict_fit(
+    samples: Samples, train: np.ndarray, test: np.ndarray, *, settings: Settings, signature: base.Signature, seed: int
 ) -> np.ndarray:
     """Return (n,) scores of a model that memorizes `train`: its valid rows are train's, and never stop it."""
     block = {"dataset": None, "target": None, "plugin": settings.plugin, "hyperparameters": settings.hyperparameters}
-    model = base.build(FAMILY, block, shape, shared={}, seed=seed)
+    model = base.build(FAMILY, block, signature, shared={}, seed=seed)
     model.fit(samples, train, train)
     return model.score(samples, test)
 

@@ -9,33 +9,34 @@ import pandas as pd
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from pipeline import artifacts, cli, config, labels
+from pipeline import artifacts, cli, config
 from pipeline.models import base
-from pipeline.models.cross_fit import FitTask, FoldFit, Recipe, find_best_entry, fit_fold, name_split, plan_fits
-from pipeline.validation.dataset import load_dataset
+from pipeline.models.cross_fit import FitTask, FoldFit, find_best_entry, fit_fold, name_split, plan_cross_fit
 
-METRICS = ("round", "valid_loss", "grad_norm", "episode_return", "exploration_noise", "value_std")  # of the best round
+METRICS = (
+    "iteration",
+    "valid_loss",
+    "grad_norm",
+    "episode_return",
+    "exploration_noise",
+    "value_std",
+)  # of the best iteration
 
 
 def main(model: str) -> None:
     """Fit a model on every fold and on the whole development part."""
     params = config.load_params()
-    family, block = config.find_model(params, model)
-    samples, folds = load_dataset(block["dataset"], block["target"])
-    kind = config.look_up(params, f"datasets.{block['dataset']}.targets.{block['target']}.kind")
-    shape = base.Shape(columns=samples.columns, outputs=labels.OUTPUTS[kind])
-    recipe = Recipe(config.ModelBlock(family, block), shape, config.look_up(params, family))
-    train = config.look_up(params, "train")
-    tasks = list(config.call_with(plan_fits, folds, model, params["seed"], block=train, name="train"))
-    unfitted = recipe.build(params["seed"])
+    plan = plan_cross_fit(params, model)
+    unfitted = plan.spec.build(params["seed"])
     write_history_header(model, unfitted.history_fields)
     with artifacts.replace_atomically(artifacts.MODELS / model) as folder:
         jobs = (
-            delayed(fit_fold)(task, recipe, samples, folder=folder, files=name_files(model, task)) for task in tasks
+            delayed(fit_fold)(task, plan.spec, plan.samples, folder=folder, files=name_files(model, task))
+            for task in plan.tasks
         )
         workers = 1 if unfitted.needs_sequential_fits else config.count_workers()
         pool = Parallel(n_jobs=workers, return_as="generator")
-        fits = list(tqdm(pool(jobs), total=len(tasks), desc=f"train {model}", unit="fit"))
+        fits = list(tqdm(pool(jobs), total=len(plan.tasks), desc=f"train {model}", unit="fit"))
         importances = base.load(folder).measure_importances()
         report = {"fits": [summarize_fit(fit) for fit in fits], "importances": importances}
         artifacts.write_json(artifacts.report_path("train/details", model), report)
@@ -52,7 +53,7 @@ def name_files(model: str, task: FitTask) -> base.FitFiles:
 
 
 def write_history_header(model: str, fields: Sequence[str]) -> None:
-    """Start the CSV to which fits append their rounds while they run."""
+    """Start the CSV to which fits append their iterations while they run."""
     artifacts.write_text(artifacts.HISTORY / f"{model}.csv", ",".join(("split", *fields)) + "\n")
 
 
@@ -70,12 +71,12 @@ def write_tables(model: str, fits: Sequence[FoldFit], *, fields: Sequence[str]) 
 
 
 def summarize_fit(fit: FoldFit) -> dict[str, object]:
-    """Return the report of one fit: its rows, its rounds and the best of them."""
+    """Return the report of one fit: its rows, its iterations and the best of them."""
     optional = {"fit_report": fit.fit_report, "evaluation": fit.evaluation}
     return {
         "split": name_split(fit.split),
         "rows": fit.rows,
-        "rounds": len(fit.history),
+        "iterations": len(fit.history),
         "best": find_best_entry(fit.history),
         **{name: found for name, found in optional.items() if found},
     }

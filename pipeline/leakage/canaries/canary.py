@@ -14,7 +14,7 @@ REMEDIES = {  # by guard: what to do after a missed leak, and after a false alar
         "lower guard.look_ahead_floor or guard.look_ahead_ratio",
         "raise guard.look_ahead_floor or guard.look_ahead_ratio",
     ),
-    "feature_target": ("lower guard.correlation_threshold", "raise guard.correlation_threshold"),
+    "target_leakage": ("lower guard.correlation_threshold", "raise guard.correlation_threshold"),
     "label_end": ("raise guard.cuts", "fix pipeline/leakage/labels.py"),
 }
 NO_THRESHOLD = "it has no threshold, so fix the guard itself in pipeline/leakage"

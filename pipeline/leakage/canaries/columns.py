@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 
 from pipeline.leakage.canaries.canary_market import HORIZON_BARS, CanaryMarket
-from pipeline.leakage.features import feature_target, look_ahead, truncation
+from pipeline.leakage.features import look_ahead, target_leakage, truncation
 from pipeline.leakage.findings import Finding
 
-GUARDS = ("truncation", "look_ahead", "feature_target")
+GUARDS = ("truncation", "look_ahead", "target_leakage")
 HOUR_BARS, DAY_BARS = 60, 1_440  # of one-minute bars; of others as many
 
 Formula = Callable[[pd.DataFrame], np.ndarray]  # bars, with `clock` -> (N,) float64, not finite where undefined
@@ -71,7 +71,7 @@ def run_guards(makers: Mapping[str, ColumnMaker], market: CanaryMarket) -> dict[
         name: [
             select_truncation(after_cut, name),
             select_look_ahead(with_moves, name, **limits),
-            feature_target(x[:, [j]], [name], samples.y, target, threshold=threshold),
+            target_leakage(x[:, [j]], [name], samples.y, target, threshold=threshold),
         ]
         for j, name in enumerate(names)
     }

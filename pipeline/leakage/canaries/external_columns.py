@@ -53,10 +53,10 @@ def define_external_volatility(*, lag_bars: int) -> ColumnMaker:
 
 
 def make_target_canary(name: str, disguise: Disguise, *, form: str) -> Canary[ColumnMaker]:
-    """Return a canary whose leak is a function of the target, which `feature_target` has to recognize."""
+    """Return a canary whose leak is a function of the target, which `target_leakage` has to recognize."""
     return Canary(
         name,
-        "feature_target",
+        "target_leakage",
         define_disguised_target(disguise, lag_bars=0),
         define_disguised_target(disguise, lag_bars=HORIZON_BARS + 1),
         f"an external column is the target itself, {form}",

@@ -12,9 +12,9 @@ from pipeline import labels
 from pipeline.leakage.canaries.canary import Canary
 from pipeline.leakage.canaries.canary_market import HORIZON_BARS, VOLATILITY_BARS, CanaryMarket
 from pipeline.leakage.findings import Finding
-from pipeline.leakage.labels import known_at, label_end
+from pipeline.leakage.labels import label_end, label_timing
 
-GUARDS = ("label_end", "known_at")
+GUARDS = ("label_end", "label_timing")
 BARRIER_BARS, BARRIER = 20, 4.0  # the horizon of the barriers, and their distance in volatilities
 CLASSES = 3
 OUTLIER = 3.0  # standard deviations
@@ -42,7 +42,7 @@ def run_guards(label: Labeler, market: CanaryMarket) -> list[Finding]:
     table = label(market.bars)
     return [
         label_end(market.bars, relabel, "label", cuts=market.settings.cuts, seed=market.seed),
-        known_at(market.bars, table.positions, table.label_end_ms, table.move),
+        label_timing(market.bars, table.positions, table.label_end_ms, table.move),
     ]
 
 
@@ -158,15 +158,15 @@ CANARIES: tuple[Canary[Labeler], ...] = (
     ),
     Canary(
         "move_of_bar_just_seen",
-        "known_at",
+        "label_timing",
         partial(earn_own_bar, since="close"),
         label_forward_return,
         "a position earns the bar whose close its features include",
         "it earns the next bar",
     ),
     Canary(
-        "open_taken_for_known_at",
-        "known_at",
+        "open_taken_for_label_timing",
+        "label_timing",
         partial(earn_own_bar, since="open"),
         label_forward_return,
         "a bar's open time is taken for the time at which it is known, so a position is entered at the bar's open",
@@ -174,7 +174,7 @@ CANARIES: tuple[Canary[Labeler], ...] = (
     ),
     Canary(
         "label_of_own_bar",
-        "known_at",
+        "label_timing",
         partial(label_direction, bars_ahead=0),
         partial(label_direction, bars_ahead=1),
         "the label is whether the row's own bar rose",

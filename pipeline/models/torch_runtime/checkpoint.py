@@ -78,7 +78,11 @@ def make_checkpoint(
 def fingerprint_fit(model: Model, *, samples: Samples, train: np.ndarray, valid: np.ndarray) -> str:
     """Return a SHA-256 of what a fit depends on: params, seed, data, rows and the version of torch."""
     settings = {each.name: getattr(model, each.name) for each in dataclasses.fields(model) if each.init}
-    settings |= {"shape": dataclasses.asdict(model.shape), "torch": torch.__version__, "model": type(model).__module__}
+    settings |= {
+        "shape": dataclasses.asdict(model.signature),
+        "torch": torch.__version__,
+        "model": type(model).__module__,
+    }
     total = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for array in (samples.x, samples.y, samples.segment, samples.move, train, valid):
         total.update(np.ascontiguousarray(array).data)

@@ -31,7 +31,7 @@ class LightGBM(BoostedTrees):
     _forest: lgb.Booster = field(init=False, repr=False)
 
     def grow(self, train: BoostingData, valid: BoostingData) -> LossCurves:
-        """Boost, and keep the trees up to the best round, with float32 thresholds and leaves as in the graph."""
+        """Boost, and keep the trees up to the best iteration, with float32 thresholds and leaves as in the graph."""
         parameters = self._make_parameters()
         train_set = lgb.Dataset(train.x, train.y, init_score=train.base_margin.ravel("F"), params=parameters)
         valid_set = train_set.create_valid(valid.x, valid.y, init_score=valid.base_margin.ravel("F"))
@@ -51,7 +51,7 @@ class LightGBM(BoostedTrees):
         except lgb.basic.LightGBMError as error:
             raise ValueError(f"lightgbm: {error}; correct the model's hyperparameters in params.yaml") from error
         losses = LossCurves(*(np.array(next(iter(curves[part].values()))) for part in ("train", "valid")))
-        text = booster.model_to_string(num_iteration=losses.best_round)
+        text = booster.model_to_string(num_iteration=losses.best_iteration)
         self._forest = lgb.Booster(model_str=round_leaves_to_float32(round_thresholds_to_float32(text)))
         return losses
 
@@ -71,14 +71,14 @@ class LightGBM(BoostedTrees):
 
     def convert_to_onnx(self) -> onnx.ModelProto:
         """Return the converted forest; it is exact, for thresholds and leaves are float32 numbers since `grow`."""
-        input_types = [("inputs", FloatTensorType([None, len(self.shape.columns)]))]
+        input_types = [("inputs", FloatTensorType([None, len(self.signature.columns)]))]
         converted: onnx.ModelProto = convert_lightgbm(
             self._forest, name="trees", initial_types=input_types, zipmap=False, target_opset=OPSETS[""]
         )
         return converted
 
     def measure_importance(self, kind: str) -> np.ndarray:
-        """Return LightGBM's own importance over the trees up to the best round, (F,) float64."""
+        """Return LightGBM's own importance over the trees up to the best iteration, (F,) float64."""
         return np.asarray(self._forest.feature_importance(kind), dtype=np.float64)
 
     def save_forest(self, folder: Path) -> None:

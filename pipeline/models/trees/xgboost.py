@@ -36,7 +36,7 @@ class XGBoost(BoostedTrees):
     _forest: xgb.Booster = field(init=False, repr=False)
 
     def grow(self, train: BoostingData, valid: BoostingData) -> LossCurves:
-        """Boost, and keep the trees up to the best round."""
+        """Boost, and keep the trees up to the best iteration."""
         parameters = self._make_parameters()
         train_matrix = self._make_matrix(train, ref=None)
         valid_matrix = self._make_matrix(valid, ref=train_matrix)
@@ -55,7 +55,7 @@ class XGBoost(BoostedTrees):
         )
         is_root = self.loss == "l2"  # the metric is rmse
         losses = LossCurves(train_curve**2, valid_curve**2) if is_root else LossCurves(train_curve, valid_curve)
-        self._forest = booster[: losses.best_round]
+        self._forest = booster[: losses.best_iteration]
         return losses
 
     def predict_margins(self, inputs: np.ndarray) -> np.ndarray:
@@ -86,16 +86,16 @@ class XGBoost(BoostedTrees):
 
         The converter needs a booster without column names, as `grow` makes it.
         """
-        input_types = [("inputs", FloatTensorType([None, len(self.shape.columns)]))]
+        input_types = [("inputs", FloatTensorType([None, len(self.signature.columns)]))]
         converted: onnx.ModelProto = convert_xgboost(
             self._forest, name="trees", initial_types=input_types, target_opset=OPSETS[""]
         )
         return converted
 
     def measure_importance(self, kind: str) -> np.ndarray:
-        """Return XGBoost's own importance over the trees up to the best round, (F,) float64."""
+        """Return XGBoost's own importance over the trees up to the best iteration, (F,) float64."""
         found = self._forest.get_score(importance_type={"gain": "total_gain", "split": "weight"}[kind])
-        return np.array([found.get(f"f{i}", 0.0) for i in range(len(self.shape.columns))])
+        return np.array([found.get(f"f{i}", 0.0) for i in range(len(self.signature.columns))])
 
     def save_forest(self, folder: Path) -> None:
         """Write XGBoost's universal binary JSON to `folder`."""

@@ -12,7 +12,7 @@ import torch
 from pipeline.models.agents.engine import hyperparameters
 from pipeline.models.agents.engine.hyperparameters import EnvironmentConfig, EvtConfig, LearnerConfig, TrainingConfig
 from pipeline.models.agents.engine.learner import Learner
-from pipeline.models.agents.engine.market_env import ACCOUNT_COLUMNS, MarketEnv
+from pipeline.models.agents.engine.market_env import POSITION_COLUMNS, MarketEnv
 from pipeline.models.agents.engine.networks import Critic, Policy
 from pipeline.models.agents.engine.policy_evaluation import PolicyBacktest
 from pipeline.models.agents.engine.rollout import Rollout, roll_out
@@ -73,7 +73,7 @@ class Agent(FlatModel):
 
     def __post_init__(self) -> None:
         """Check all hyperparameters and build untrained networks."""
-        if self.shape.outputs != ("position",):
+        if self.signature.outputs != ("position",):
             raise ValueError(f"an agent predicts a position; its target must be of kind position, not {self.outputs}")
         _ = self.environment_config, self.training_config, self.learner_config, self.evt_config
         select_device(self.device)
@@ -103,7 +103,7 @@ class Agent(FlatModel):
     @property
     def input_columns(self) -> tuple[str, ...]:
         """The samples' columns, then the account's: position, unrealized return and ln(1 + bars since entry)."""
-        return (*self.shape.columns, *ACCOUNT_COLUMNS)
+        return (*self.signature.columns, *POSITION_COLUMNS)
 
     @property
     def needs_sequential_fits(self) -> bool:
@@ -114,7 +114,7 @@ class Agent(FlatModel):
     def standardization(self) -> tuple[np.ndarray, np.ndarray]:
         """The (mean, std), each (F,) float64, of the samples' columns; std is 0 for a column constant in train."""
         mean, std = self.policy.standardize.statistics
-        return mean[: -len(ACCOUNT_COLUMNS)], std[: -len(ACCOUNT_COLUMNS)]
+        return mean[: -len(POSITION_COLUMNS)], std[: -len(POSITION_COLUMNS)]
 
     @property
     def fit_report(self) -> dict[str, Any]:
@@ -134,7 +134,7 @@ class Agent(FlatModel):
         return MarketEnv(samples, rows, config=self.environment_config, episode_bars=self.training_config.episode_bars)
 
     def fit(self, samples: Samples, train: np.ndarray, valid: np.ndarray, *, files: FitFiles | None = None) -> History:
-        """Train on `train` to the last episode; the policy is that of the round with the lowest loss on `valid`."""
+        """Train on `train` to the last episode; the policy is that with the lowest loss on `valid` of all evaluated."""
         self.check_fit(samples, train, valid)
         device = select_device(self.device)
         with use_one_thread(device), fork_rng(self.seed, device):
@@ -148,7 +148,7 @@ class Agent(FlatModel):
                 checkpoint = make_checkpoint(files, self, samples=samples, **rows, interval_seconds=seconds)
             record = run_training(
                 loop,
-                lambda: self._evaluate_round(loop, valid_env),
+                lambda: self._evaluate_policy(loop, valid_env),
                 live_metrics=live_metrics,
                 checkpoint=checkpoint,
             )
@@ -190,7 +190,7 @@ class Agent(FlatModel):
         self.critic.load_state_dict(best["critic"])
         self.tail = GpdTail(**best["tail"]) if best["tail"] else None
 
-    def _evaluate_round(self, loop: TrainingLoop, valid_env: MarketEnv) -> dict[str, float]:
+    def _evaluate_policy(self, loop: TrainingLoop, valid_env: MarketEnv) -> dict[str, float]:
         """Return the present policy's losses on train and valid rows, and on valid its turnover and VaR violations."""
         config = self.learner_config
         backtests = {"train_loss": self.run_backtest(loop.env), "valid_loss": self.run_backtest(valid_env)}
@@ -205,13 +205,13 @@ class Agent(FlatModel):
             **({"var_violation_rate": float(violations.mean())} if len(violations) else {}),
         }
 
-    def run_backtest(self, env: MarketEnv, *, silenced: int | None = None) -> PolicyBacktest:
-        """Return the backtest of the policy on a market, optionally with one of its actors silenced."""
-        rollout = roll_out(self.policy, env, silenced=silenced)
+    def run_backtest(self, env: MarketEnv, *, ablated: int | None = None) -> PolicyBacktest:
+        """Return the backtest of the policy on a market, optionally with one of its actors ablated."""
+        rollout = roll_out(self.policy, env, ablated=ablated)
         return PolicyBacktest(env, rollout, move_std=self.move_std, gamma=self.training_config.gamma)
 
     def inputs(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
-        """Return (B, F + 3) float32: the samples' columns, then the account columns of the rollout."""
+        """Return (B, F + 3) float32: the samples' columns, then the position columns of the rollout."""
         return np.concatenate([samples.x[rows], self._roll_out_rows(samples, rows).account], axis=1)
 
     def predict_rows(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
@@ -222,7 +222,7 @@ class Agent(FlatModel):
         """Return the rollout at (B,) rows in any order; the policy trades them in time order."""
         self.check_columns(samples)
         if not len(rows):
-            return Rollout(np.empty(0, np.float32), np.empty((0, len(ACCOUNT_COLUMNS)), np.float32))
+            return Rollout(np.empty(0, np.float32), np.empty((0, len(POSITION_COLUMNS)), np.float32))
         rows, back = np.unique(rows, return_inverse=True)
         found = roll_out(self.policy, self.make_env(samples, rows))
         return Rollout(found.target[back], found.account[back])

@@ -59,7 +59,7 @@ class TrainingConfig:
     num_episodes: int  # of all environments together
     episode_bars: int  # of each episode, at most
     num_envs: int  # episodes that step at once; each such step is followed by one update
-    num_evaluations: int  # of the policy on the valid rows, evenly spaced; each closes a round of the history
+    num_evaluations: int  # of the policy on the valid rows, evenly spaced; each adds an entry to the history
     batch_size: int
     buffer_size: int  # transitions
     n_step: int  # bars that a transition spans
@@ -105,8 +105,8 @@ class TrainingConfig:
         """Of all environments at once, in the whole training."""
         return math.ceil(self.num_episodes * self.episode_bars / self.num_envs)
 
-    def find_round(self, step: int) -> int:
-        """Return the round, from 1 on, of a step, from 0 on."""
+    def find_interval(self, step: int) -> int:
+        """Return the interval between evaluations, from 1 on, of a step, from 0 on."""
         return step * self.num_evaluations // self.steps + 1
 
 

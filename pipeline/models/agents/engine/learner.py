@@ -8,7 +8,7 @@ others given (Lowe et al. 2017). Only through messages does a gradient flow back
 
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,8 +36,11 @@ class Learner:
         self.policy, self.critic, self.config, self.device = policy.to(device), critic.to(device), config, device
         self.support = config.support.to(device)
         self.target_policy, self.target_critic = deepcopy(self.policy), deepcopy(self.critic)
-        self.actor_optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.actor_lr, fused=True)
-        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=config.critic_lr, fused=True)
+        self.weights: dict[str, list[Tensor]] = {  # listing them takes time
+            name: list(getattr(self, name).parameters()) for name in NETWORKS
+        }
+        self.actor_optimizer = torch.optim.Adam(self.weights["policy"], lr=config.actor_lr, fused=True)
+        self.critic_optimizer = torch.optim.Adam(self.weights["critic"], lr=config.critic_lr, fused=True)
 
     @torch.no_grad()
     def act(self, observation: np.ndarray) -> np.ndarray:
@@ -63,10 +66,10 @@ class Learner:
         entropy = -(target * target.clamp(min=LEAST_PROBABILITY).log()).sum(dim=2)  # of the target, per actor
         errors = (-(target * logits).sum(dim=2) - entropy).mean(dim=1)  # (B,) Kullback-Leibler divergence
         loss = (self._to_tensor(batch.weights) * errors).mean()
-        self._take_step(self.critic_optimizer, self.critic, loss)
+        self._take_step(self.critic_optimizer, "critic", loss)
         metrics = {"critic_loss": loss.item(), **self._update_actors(fields["observation"], tail)}
-        polyak_update(self.target_policy, self.policy, tau=self.config.tau)
-        polyak_update(self.target_critic, self.critic, tau=self.config.tau)
+        for name in ("policy", "critic"):
+            polyak_update(self.weights[f"target_{name}"], self.weights[name], tau=self.config.tau)
         return errors.detach().cpu().numpy(), metrics
 
     def _to_tensor(self, values: np.ndarray) -> Tensor:
@@ -94,7 +97,7 @@ class Learner:
             metrics |= {"expected_shortfall": shortfall.item()}
             objective = objective - self.config.risk_aversion * shortfall
         loss = self.config.saturation_penalty * excess - self.policy.num_actors * objective
-        self._take_step(self.actor_optimizer, self.policy, loss)
+        self._take_step(self.actor_optimizer, "policy", loss)
         return metrics
 
     def _estimate_shortfall(self, forecast: Tensor, tail: GpdTail | None) -> Tensor:
@@ -118,14 +121,14 @@ class Learner:
         logits: Tensor = critic(observation, actions, positions, given)
         return logits
 
-    def _take_step(self, optimizer: torch.optim.Optimizer, net: nn.Module, loss: Tensor) -> None:
+    def _take_step(self, optimizer: torch.optim.Optimizer, network: Literal["policy", "critic"], loss: Tensor) -> None:
         """Take one gradient step of one network; raise ValueError where the loss is not finite."""
         if not torch.isfinite(loss):
-            rate = "actor_lr" if net is self.policy else "critic_lr"
-            raise ValueError(f"the loss of the {type(net).__name__} is {loss.item()}; lower {rate}")
+            rate = "actor_lr" if network == "policy" else "critic_lr"
+            raise ValueError(f"the loss of the {type(getattr(self, network)).__name__} is {loss.item()}; lower {rate}")
         optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss, inputs=list(net.parameters()))
-        nn.utils.clip_grad_norm_(net.parameters(), self.config.max_grad_norm)
+        torch.autograd.backward(loss, inputs=self.weights[network])
+        nn.utils.clip_grad_norm_(self.weights[network], self.config.max_grad_norm)
         optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pipeline.models.torch_runtime.checks import check_sizes
 from pipeline.samples import Samples
 from pipeline.trading import net_return, step_positions
 
-ACCOUNT_COLUMNS = ("position", "unrealized", "log_bars_since_entry")  # of an observation, after those of the samples
+POSITION_COLUMNS = ("position", "unrealized", "log_bars_since_entry")  # of an observation, after those of the samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class MarketEnv:
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of an observation's columns."""
-        return (*self.samples.columns, *ACCOUNT_COLUMNS)
+        return (*self.samples.columns, *POSITION_COLUMNS)
 
     @property
     def runs(self) -> np.ndarray:

@@ -32,8 +32,8 @@ class Policy(nn.Module):
     min_position_limit: float  # the least scale
     standardize: Standardize
 
-    def list_layers(self, silenced: int | None = None) -> tuple[PolicyLayer, ...]:
-        """Return the policy as layers in order, from standardized observations to actions; with one actor silenced."""
+    def list_layers(self, ablated: int | None = None) -> tuple[PolicyLayer, ...]:
+        """Return the policy as layers in order, from standardized observations to actions; with one actor ablated."""
         raise NotImplementedError
 
     def preactivate(self, observation: Tensor) -> Tensor:
@@ -88,8 +88,8 @@ class SingleActorPolicy(Policy):
         action: Tensor = self.body(self.standardize(observation))
         return action
 
-    def list_layers(self, silenced: int | None = None) -> tuple[PolicyLayer, ...]:
-        """Return the perceptron's layers; a single actor cannot be silenced."""
+    def list_layers(self, ablated: int | None = None) -> tuple[PolicyLayer, ...]:
+        """Return the perceptron's layers; a single actor cannot be ablated."""
         linears = [each for each in self.body if isinstance(each, nn.Linear)]
         return tuple(PolicyLayer(each.weight, each.bias, TANH if each is linears[-1] else RELU) for each in linears)
 
@@ -135,7 +135,6 @@ def narrow_initial_distribution(body: nn.Sequential) -> None:
 
 
 @torch.no_grad()
-def polyak_update(target: nn.Module, source: nn.Module, *, tau: float) -> None:
-    """Move each parameter of `target` by `tau` of the way to that of `source`."""
-    for slow, fast in zip(target.parameters(), source.parameters(), strict=True):
-        slow.lerp_(fast, tau)
+def polyak_update(target: list[Tensor], source: list[Tensor], *, tau: float) -> None:
+    """Move each weight of `target` by `tau` of the way to that of `source`."""
+    torch._foreach_lerp_(target, source, tau)

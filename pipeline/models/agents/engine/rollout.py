@@ -17,7 +17,7 @@ from numba import njit
 from torch import Tensor
 
 from pipeline import trading
-from pipeline.models.agents.engine.market_env import ACCOUNT_COLUMNS, MarketEnv
+from pipeline.models.agents.engine.market_env import POSITION_COLUMNS, MarketEnv
 from pipeline.models.agents.engine.networks import RELU, TANH, Policy, PolicyLayer
 from pipeline.models.base import split_into_batches
 from pipeline.models.torch_runtime.device import use_one_thread
@@ -28,19 +28,19 @@ class Rollout:
     """A policy's targets at a market's rows, in their order; each run of consecutive bars starts flat."""
 
     target: np.ndarray  # (n,) float32, target positions
-    account: np.ndarray  # (n, 3) float32, the observation's account columns
+    account: np.ndarray  # (n, 3) float32, the observation's position columns
 
 
 @torch.no_grad()
-def roll_out(policy: Policy, env: MarketEnv, *, silenced: int | None = None) -> Rollout:
-    """Return the rollout of a policy over all rows of `env`, optionally with one of its actors silenced."""
-    first, *others = policy.list_layers(silenced)
-    high, low, inverse = (part[-len(ACCOUNT_COLUMNS) :].cpu().numpy() for part in policy.standardize.constants)
+def roll_out(policy: Policy, env: MarketEnv, *, ablated: int | None = None) -> Rollout:
+    """Return the rollout of a policy over all rows of `env`, optionally with one of its actors ablated."""
+    first, *others = policy.list_layers(ablated)
+    high, low, inverse = (part[-len(POSITION_COLUMNS) :].cpu().numpy() for part in policy.standardize.constants)
     starts = np.zeros(len(env.rows), dtype=bool)
     starts[np.searchsorted(env.rows, env.runs[:, 0])] = True
     target, account = _run_loop(
         _apply_first_layer(policy, first, env),
-        _to_contiguous(first.weight[:, -len(ACCOUNT_COLUMNS) :].T),
+        _to_contiguous(first.weight[:, -len(POSITION_COLUMNS) :].T),
         tuple(_to_contiguous(layer.weight) for layer in others),
         tuple(_find_nonzero_range(layer.weight) for layer in others),
         tuple(layer.bias.cpu().numpy() for layer in others),
@@ -69,13 +69,13 @@ def _find_nonzero_range(weight: Tensor) -> np.ndarray:
 
 
 def _apply_first_layer(policy: Policy, first: PolicyLayer, env: MarketEnv) -> np.ndarray:
-    """Return (n, units) float32: the first layer's units without the account columns' part."""
+    """Return (n, units) float32: the first layer's units without the position columns' part."""
     device = first.weight.device
     parts = []
     with use_one_thread(device):
         for rows in split_into_batches(env.rows):
             x: Tensor = torch.from_numpy(env.samples.x[rows]).to(device)
-            nothing = torch.zeros(len(rows), len(ACCOUNT_COLUMNS), device=device)
+            nothing = torch.zeros(len(rows), len(POSITION_COLUMNS), device=device)
             seen = policy.standardize(torch.cat([x, nothing], dim=1))
             parts.append(torch.addmm(first.bias, seen, first.weight.T).cpu().numpy())
     return np.concatenate(parts)
@@ -128,7 +128,7 @@ def _compile_loop() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         move: np.ndarray,
         band: float,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return (n,) target positions and the (n, 3) account columns observed."""
+        """Return (n,) target positions and the (n, 3) position columns observed."""
         _ = sources
         high, low, inverse, clip = scale
         target, account = np.empty(len(known), np.float32), np.empty((len(known), 3), np.float32)

@@ -13,7 +13,7 @@ import torch
 from pipeline.models.agents.engine.hyperparameters import EvtConfig, TrainingConfig
 from pipeline.models.agents.engine.learner import Learner
 from pipeline.models.agents.engine.loss_tail import LossTail
-from pipeline.models.agents.engine.market_env import ACCOUNT_COLUMNS, EnvStep, EpisodeState, MarketEnv
+from pipeline.models.agents.engine.market_env import POSITION_COLUMNS, EnvStep, EpisodeState, MarketEnv
 from pipeline.models.agents.engine.nstep import NStepAccumulator
 from pipeline.models.agents.engine.replay import PrioritizedReplayBuffer
 from pipeline.models.torch_runtime.checkpoint import Checkpoint
@@ -29,11 +29,11 @@ History = list[dict[str, float]]
 def measure_observations(x: np.ndarray, rows: np.ndarray, *, move_std: float) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and standard deviation, (F + 3,) float64, of observations at `rows` of the columns (N, F).
 
-    The account columns get fixed scales, since their distribution depends on the policy.
+    The position columns get fixed scales, since their distribution depends on the policy.
     """
     mean, deviation = measure_statistics(x, rows)
     account = np.array([1.0, UNREALIZED_STD * move_std, LOG_BARS_STD])
-    return np.concatenate([mean, np.zeros(len(ACCOUNT_COLUMNS))]), np.concatenate([deviation, account])
+    return np.concatenate([mean, np.zeros(len(POSITION_COLUMNS))]), np.concatenate([deviation, account])
 
 
 class TrainingLoop:
@@ -61,7 +61,7 @@ class TrainingLoop:
         self.losses = LossTail(evt, gamma=config.gamma, num_envs=config.num_envs)
         self.episodes = env.sample_episodes(config.num_envs, rng=self.rng)
         self.step = self.updates = 0
-        self.metrics: dict[str, list[float]] = defaultdict(list)  # of this round
+        self.metrics: dict[str, list[float]] = defaultdict(list)  # since the last evaluation
 
     def advance(self) -> None:
         """Step all environments by one bar, and update the networks once when enough transitions are held."""
@@ -103,12 +103,12 @@ class TrainingLoop:
         self.metrics["episode_return"] += (step.state.equity[is_over] - 1).tolist()
         self.episodes = step.state.replace_where(is_over, self.env.sample_episodes(len(seen), rng=self.rng))
 
-    def is_round_complete(self, *, rounds: int) -> bool:
-        """Return whether round `rounds` + 1 has ended, `rounds` being those evaluated so far."""
-        return self.step == self.config.steps or self.config.find_round(self.step) > rounds + 1
+    def is_evaluation_due(self, *, evaluations: int) -> bool:
+        """Return whether the interval after the first `evaluations` evaluations has ended."""
+        return self.step == self.config.steps or self.config.find_interval(self.step) > evaluations + 1
 
-    def summarize_round(self) -> dict[str, float]:
-        """Return the means of this round's metrics, and start the next round."""
+    def summarize_interval(self) -> dict[str, float]:
+        """Return the means since the last evaluation's metrics, and start the next round."""
         entry = {name: float(np.mean(values)) for name, values in self.metrics.items() if values}
         if values := self.metrics["value"]:
             entry["value_std"] = float(np.std(values))
@@ -149,7 +149,7 @@ class TrainingLoop:
 
 @dataclass
 class TrainingRecord:
-    """The history of a training so far, and the snapshot of the round with the lowest valid loss."""
+    """The history of a training so far, and the snapshot at the evaluation with the lowest valid loss."""
 
     history: History = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
@@ -162,15 +162,15 @@ def run_training(
     live_metrics: LiveMetrics | None,
     checkpoint: Checkpoint | None,
 ) -> TrainingRecord:
-    """Run the loop to its last step, from its checkpoint on where there is one; evaluate after each round."""
+    """Run the loop to its last step, from its checkpoint on where there is one; evaluate after each interval."""
     record = TrainingRecord()
     if found := checkpoint.read() if checkpoint else None:
         loop.load_state_dict(found["training"])
         record = TrainingRecord(found["history"], found["best"])
     while loop.step < loop.config.steps:
         loop.advance()
-        if loop.is_round_complete(rounds=len(record.history)):
-            _close_round(loop, evaluate, record)
+        if loop.is_evaluation_due(evaluations=len(record.history)):
+            _close_interval(loop, evaluate, record)
             if live_metrics:
                 live_metrics.append_new(record.history)
         if checkpoint and checkpoint.is_due():
@@ -182,9 +182,9 @@ def run_training(
     return record
 
 
-def _close_round(loop: TrainingLoop, evaluate: Callable[[], dict[str, float]], record: TrainingRecord) -> None:
-    """Add the round's entry to the history; snapshot the networks where its valid loss is the lowest so far."""
-    entry = {"round": len(record.history) + 1, **evaluate(), **loop.summarize_round()}
+def _close_interval(loop: TrainingLoop, evaluate: Callable[[], dict[str, float]], record: TrainingRecord) -> None:
+    """Add an evaluation's entry to the history; snapshot the networks where its valid loss is the lowest so far."""
+    entry = {"iteration": len(record.history) + 1, **evaluate(), **loop.summarize_interval()}
     if not record.history or entry["valid_loss"] < min(each["valid_loss"] for each in record.history):
         record.best = loop.take_snapshot()
     record.history.append(entry)

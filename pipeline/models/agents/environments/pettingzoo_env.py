@@ -6,11 +6,11 @@ import numpy as np
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
-from pipeline.models.agents._marl_policy import COORDINATOR, RISK_MANAGER, ROLES
 from pipeline.models.agents.engine.market_env import EpisodeState, MarketEnv
 from pipeline.models.agents.engine.networks import limit_position
 from pipeline.models.agents.engine.training import RewardFunction
 from pipeline.models.agents.environments.gymnasium_env import OBSERVATION_BOUND
+from pipeline.models.agents.marl import COORDINATOR, RISK_MANAGER, ROLES
 
 Info = dict[str, Any]
 

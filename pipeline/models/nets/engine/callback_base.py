@@ -23,7 +23,7 @@ class FitState:
     classes: tuple[str, ...] = ()  # their names, in the order of their codes; empty for a regression
     epoch: int = 0  # from 1 on
     batch: int = 0  # of this epoch, from 1 on
-    entry: dict[str, float] = field(default_factory=dict)  # of this epoch: "round", "train_loss", "valid_loss", ...
+    entry: dict[str, float] = field(default_factory=dict)  # of this epoch: "iteration", "train_loss", "valid_loss", ...
     history: list[dict[str, float]] = field(default_factory=list)  # the entries of the previous epochs
     valid_outputs: Tensor | None = None  # (V, outputs) of the last validation, on the CPU
     valid_y: Tensor | None = None  # (V,) float32 values or int64 codes

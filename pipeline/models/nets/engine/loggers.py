@@ -68,5 +68,5 @@ class ProgressBar(Callback):
 
 def _list_entries(state: FitState) -> list[dict[str, float]]:
     """Return the entries of all validated epochs in order, the current one once, even before it joins the history."""
-    entries = {entry["round"]: entry for entry in (*state.history, state.entry) if "valid_loss" in entry}
+    entries = {entry["iteration"]: entry for entry in (*state.history, state.entry) if "valid_loss" in entry}
     return list(entries.values())

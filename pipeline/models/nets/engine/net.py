@@ -18,6 +18,7 @@ from pipeline.models.nets.engine.early_stopping import EarlyStopping
 from pipeline.models.nets.engine.gradient_monitor import GradientMonitor
 from pipeline.models.nets.engine.loggers import CSVLogger, ProgressBar
 from pipeline.models.nets.engine.losses import check_loss, make_loss
+from pipeline.models.nets.engine.memory import retain_freed_memory
 from pipeline.models.nets.engine.monitors import ClassMetrics, LearningRateMonitor
 from pipeline.models.nets.engine.optimizers import make_lr_schedule, make_optimizer
 from pipeline.models.nets.engine.standardized_net import DeployedNet, StandardizedNet
@@ -26,7 +27,6 @@ from pipeline.models.nets.engine.windows import make_windows
 from pipeline.models.torch_runtime.checkpoint import Checkpoint, make_checkpoint
 from pipeline.models.torch_runtime.checks import check_sizes
 from pipeline.models.torch_runtime.device import fork_rng, select_device, use_one_thread
-from pipeline.models.torch_runtime.memory import retain_freed_memory
 from pipeline.models.torch_runtime.onnx_export import export_onnx
 from pipeline.samples import Samples
 
@@ -63,7 +63,7 @@ class Net(Model):
 
     def __post_init__(self) -> None:
         """Raise ValueError naming the first hyperparameter that is not allowed."""
-        check_loss(self.loss, is_classification=self.shape.is_classification)
+        check_loss(self.loss, is_classification=self.signature.is_classification)
         check_sizes("nets", window=self.window)
         with fork_rng(self.seed, torch.device("cpu")):
             self.net = self._make_net()
@@ -72,7 +72,7 @@ class Net(Model):
         select_device(self.device)
 
     def _make_net(self) -> StandardizedNet:
-        shape = {"columns": len(self.shape.columns), "outputs": len(self.outputs)}
+        shape = {"columns": len(self.signature.columns), "outputs": len(self.outputs)}
         hyperparameters = {name: getattr(self, name) for name in list_hyperparameters(self.module)}
         module = self.module(window=self.window, **shape, **hyperparameters)
         return StandardizedNet(module, **shape, clip_sigma=self.clip_sigma)
@@ -102,7 +102,7 @@ class Net(Model):
 
     @property
     def _classes(self) -> tuple[str, ...]:
-        return self.outputs if self.shape.is_classification else ()
+        return self.outputs if self.signature.is_classification else ()
 
     def fit(
         self, samples: Samples, train: np.ndarray, valid: np.ndarray, *, files: FitFiles | None = None
@@ -194,7 +194,7 @@ class Net(Model):
 
     def to_onnx(self, file: Path) -> None:
         """Write the graph: raw windows "inputs" (batch, T, F) -> "answer" (batch, outputs)."""
-        inputs = {"inputs": (self.window, len(self.shape.columns))}
+        inputs = {"inputs": (self.window, len(self.signature.columns))}
         file.write_bytes(export_onnx(DeployedNet(self.net).eval(), inputs=inputs, outputs=["answer"]))
 
 

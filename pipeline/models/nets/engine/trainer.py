@@ -98,7 +98,7 @@ class Trainer:
         """Run one epoch, from its first batch or from the batch after a checkpoint."""
         state = self.state
         if not state.batch:  # not resumed within the epoch
-            state.epoch, state.entry, self.loss_sum = state.epoch + 1, {"round": state.epoch + 1}, 0.0
+            state.epoch, state.entry, self.loss_sum = state.epoch + 1, {"iteration": state.epoch + 1}, 0.0
             self._notify("on_epoch_start")
         rows = self._shuffle_rows(state.epoch)
         self._train_batches(rows[state.batch * self.options.batch_size :])

@@ -34,7 +34,7 @@ class LossCurves(NamedTuple):
     valid: np.ndarray  # (rounds,) float64
 
     @property
-    def best_round(self) -> int:
+    def best_iteration(self) -> int:
         """The round, from 1 on, with the lowest valid loss; the earliest of equals."""
         return int(np.argmin(self.valid)) + 1
 
@@ -45,7 +45,7 @@ class BoostedTrees(Model):
 
     The offset is fitted here on train rows, not by the library. So every class has its column, even where train has no
     row of it. And no tree carries the level of y, which would cost float32 leaves their last digits.
-    After `fit` the forest ends at its best round: no later tree exists that a prediction or an export might use by
+    After `fit` the forest ends at its best iteration: no later tree exists that a prediction or an export might use by
     mistake. A regression has one margin, two classes one (of the second over the first), more classes one each.
     """
 
@@ -53,11 +53,11 @@ class BoostedTrees(Model):
     num_boost_round: int
     early_stopping_rounds: int
     offset: np.ndarray = field(init=False, repr=False)  # (outputs,) float64
-    trees: list[Tree] = field(init=False, repr=False)  # the forest as the library holds it, in the order of its rounds
+    trees: list[Tree] = field(init=False, repr=False)  # the library's own, in the order of its iterations
 
     def __post_init__(self) -> None:
         """Raise ValueError where the loss does not fit the outputs."""
-        allowed = OBJECTIVE_LOSSES[self.shape.is_classification]
+        allowed = OBJECTIVE_LOSSES[self.signature.is_classification]
         if self.loss not in allowed:
             raise ValueError(f"loss {self.loss!r} for outputs {self.outputs}; allowed are {allowed}")
 
@@ -72,7 +72,7 @@ class BoostedTrees(Model):
 
     @abstractmethod
     def grow(self, train: BoostingData, valid: BoostingData) -> LossCurves:
-        """Boost up to `num_boost_round` rounds, stop after `early_stopping_rounds`, and cut at the best round."""
+        """Boost up to `num_boost_round` rounds, stop after `early_stopping_rounds`, and cut at the best iteration."""
 
     @abstractmethod
     def predict_margins(self, inputs: np.ndarray) -> np.ndarray:
@@ -115,7 +115,7 @@ class BoostedTrees(Model):
                 f"{type(self).__name__}: the loss is not finite; lower learning_rate or raise the l2 regularization"
             )
         pairs = enumerate(zip(losses.train, losses.valid, strict=True), start=1)
-        return [{"round": n, "train_loss": float(train), "valid_loss": float(valid)} for n, (train, valid) in pairs]
+        return [{"iteration": n, "train_loss": float(train), "valid_loss": float(valid)} for n, (train, valid) in pairs]
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         """Return the value, or the class probabilities in the order of the codes: (B, outputs) float32.
@@ -127,19 +127,19 @@ class BoostedTrees(Model):
         if len(self.outputs) == 2:
             margins = np.concatenate([np.zeros_like(margins), margins], axis=1)
         logits = self.offset + margins  # (B, outputs) float64
-        prediction = softmax(logits, axis=1) if self.shape.is_classification else logits
+        prediction = softmax(logits, axis=1) if self.signature.is_classification else logits
         return np.asarray(prediction, dtype=np.float32)
 
     def measure_importances(self) -> dict[str, dict[str, float]]:
-        """Return gain and number of splits of every column, up to the best round; zero for an unused column."""
-        columns = self.shape.columns
+        """Return gain and number of splits of every column, up to the best iteration; zero for an unused column."""
+        columns = self.signature.columns
         return {
             kind: dict(zip(columns, self.measure_importance(kind).tolist(), strict=True)) for kind in ("gain", "split")
         }
 
     def to_onnx(self, file: Path) -> None:
         """Write the checked graph of `make_forest_graph` to `file`."""
-        model = make_forest_graph(self.convert_to_onnx(), offset=self.offset, columns=len(self.shape.columns))
+        model = make_forest_graph(self.convert_to_onnx(), offset=self.offset, columns=len(self.signature.columns))
         file.write_bytes(model.SerializeToString(deterministic=True))
 
     def save_fitted(self, folder: Path) -> None:
@@ -158,7 +158,7 @@ class BoostedTrees(Model):
 
         Each class is counted once more than it occurs (Laplace), so that an absent one is rare and not impossible.
         """
-        if not self.shape.is_classification:
+        if not self.signature.is_classification:
             return np.array([y.mean(dtype=np.float64)])
         counts = np.bincount(y, minlength=len(self.outputs)) + 1.0
         offset: np.ndarray = np.log(counts / counts.sum())

@@ -1,27 +1,26 @@
-"""The audit of agents: observations on which deployments fail, and decisions to trade that an ONNX graph flips."""
+"""Parity checks of agents: observations on which graphs often differ, and trades that a graph decides otherwise."""
 
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.models import audit
 from pipeline.models.agents.engine.agent import Agent
-from pipeline.models.agents.engine.market_env import ACCOUNT_COLUMNS
+from pipeline.models.agents.engine.market_env import POSITION_COLUMNS
 from pipeline.models.base import split_into_batches
 from pipeline.models.onnx_session import open_session
-from pipeline.models.torch_runtime.audit import make_clip_inputs
+from pipeline.models.parity_checks import base
 from pipeline.trading import apply_no_trade_band
 
 
-def make_hard_inputs(model: Agent, inputs: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
-    """Return the generic hard inputs, raw extremes, and observations at the edges of the clip, (n, F + 3)."""
-    at_clip = make_clip_inputs(model.policy.standardize, inputs, rng=rng)
-    return np.concatenate([audit.make_hard_inputs(model, inputs, rng=rng), at_clip])
+def make_edge_cases(model: Agent, inputs: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
+    """Return the generic edge cases, raw extremes, and observations at the edges of the clip, (n, F + 3)."""
+    at_clip = base.make_clip_edge_cases(model.policy.standardize, inputs, rng=rng)
+    return np.concatenate([base.make_edge_cases(model, inputs, rng=rng), at_clip])
 
 
 def count_flips(model: Agent, inputs: np.ndarray, file: Path) -> np.ndarray:
     """Return (B,) int64: 1 where only one of policy and graph trades, or both trade in opposite directions."""
-    graph, held = open_session(file), np.clip(inputs[:, -len(ACCOUNT_COLUMNS)].astype(np.float64), -1.0, 1.0)
+    graph, held = open_session(file), np.clip(inputs[:, -len(POSITION_COLUMNS)].astype(np.float64), -1.0, 1.0)
     parts = [graph.run(["answer"], {"inputs": part})[0][:, 0] for part in split_into_batches(inputs)]
     targets, band = (model.predict(inputs)[:, 0], np.concatenate(parts)), model.environment_config.no_trade_band
     trades = [np.sign(apply_no_trade_band(each.astype(np.float64), held, band) - held) for each in targets]

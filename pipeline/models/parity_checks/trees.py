@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.models import audit
+from pipeline.models.parity_checks import base
 from pipeline.models.trees.engine.forest import BoostedTrees, apply_in_batches
 from pipeline.models.trees.engine.forest_graph import list_split_points, rank_leaves, read_onnx_trees, traverse_trees
 
 EXTREME_ROWS = 64  # rows of the largest floats of either sign, mixed by column
 
 
-def make_hard_inputs(model: BoostedTrees, inputs: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
+def make_edge_cases(model: BoostedTrees, inputs: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
     """Return inputs (n, F) on every split threshold and one float32 step to either side, besides odd numbers.
 
     One row for each threshold, with the other columns of a row of `inputs`. Then as many rows in which every column
@@ -29,7 +29,7 @@ def make_hard_inputs(model: BoostedTrees, inputs: np.ndarray, *, rng: np.random.
     largest = np.finfo(np.float32).max
     extremes = np.full((2, inputs.shape[1]), [[largest], [-largest]], dtype=np.float32)
     mixed = rng.choice([largest, -largest], size=(EXTREME_ROWS, inputs.shape[1])).astype(np.float32)
-    return np.concatenate([audit.make_hard_inputs(model, inputs, rng=rng), extremes, mixed, single, dense])
+    return np.concatenate([base.make_edge_cases(model, inputs, rng=rng), extremes, mixed, single, dense])
 
 
 def count_flips(model: BoostedTrees, inputs: np.ndarray, file: Path) -> np.ndarray:

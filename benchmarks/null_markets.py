@@ -1,6 +1,6 @@
-"""Calibrate the pipeline on worlds whose truth is known: `python benchmarks/null_worlds.py [bars.parquet]`.
+"""Calibrate the pipeline on worlds whose truth is known: `python benchmarks/null_markets.py [bars.parquet]`.
 
-Null worlds are simulated ones, and real bars whose every sign is drawn anew. They measure how often the pipeline finds
+Null markets are simulated ones, and real bars whose every sign is drawn anew. They measure how often the pipeline finds
 an edge where there is none; simulated worlds with a signal measure how often it finds one that exists. Every world is
 traded twice on the same fits: at the costs of params.yaml, where many models never trade, and free of costs, where all
 do. Intervals are exact 95 % binomial ones (Clopper & Pearson 1934). Without an argument, the bars are the real slice in
@@ -321,7 +321,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bars", nargs="?", type=Path, default=SLICE if SLICE.exists() else None, help="real klines")
     parser.add_argument("--days", type=int, default=12, help="of each world")
-    parser.add_argument("--nulls", type=int, default=20, help="null worlds of either kind")
+    parser.add_argument("--nulls", type=int, default=20, help="null markets of either kind")
     parser.add_argument("--signals", type=float, nargs="*", default=[0.01, 0.02, 0.05, 0.1], help="planted")
     parser.add_argument("--seeds", type=int, default=6, help="worlds of each planted signal")
     parser.add_argument("--models", nargs="+", default=trees, help="of params.yaml")

@@ -1,4 +1,4 @@
-"""Score and trade a table of predictions: on every path of the development part, and on the holdout."""
+"""Measure and trade a table of predictions: on every path of the development part, and on the holdout."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -58,16 +58,19 @@ def select_path(predictions: pd.DataFrame, folds: Folds, path: int) -> pd.DataFr
     return selected
 
 
-def score_predictions(development: pd.DataFrame, holdout: pd.DataFrame, targets: Targets, folds: Folds) -> ModelResult:
+def measure_predictions(
+    development: pd.DataFrame, holdout: pd.DataFrame, targets: Targets, folds: Folds
+) -> ModelResult:
     """Return the figures of predictions on every path and on the holdout."""
     rows = folds.select_tested()
     places = locate_on_paths(development, paths=folds.paths, group=folds.number_groups()[rows], rows=rows)
     return ModelResult(
-        paths=[score_path(development.iloc[place], targets) for place in places], holdout=score_path(holdout, targets)
+        paths=[measure_path(development.iloc[place], targets) for place in places],
+        holdout=measure_path(holdout, targets),
     )
 
 
-def score_path(predictions: pd.DataFrame, targets: Targets) -> PathResult:
+def measure_path(predictions: pd.DataFrame, targets: Targets) -> PathResult:
     """Return the figures of predictions in the order of their rows; a bar without a row, as after a gap, earns 0."""
     time, net, turnover = fill_missing_bars(*trade_portfolio(predictions, targets), bar_ms=targets.bar_ms)
     traded, undefined = performance.measure_trading(net, turnover, bars_per_year=targets.bars_per_year)

@@ -1,0 +1,70 @@
+"""Copies of this repository with params of a small market, and commands in them."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+SMALL = {
+    "sources.simulated.days": 4,
+    "sources.binance.days": 4,
+    "trees.num_boost_round": 30,
+    "trees.early_stopping_rounds": 10,
+    "nets.epochs": 2,
+    "nets.train_stride": 16,
+    "split.groups": 4,
+    "compare.blocks": 8,
+    "quantize.min_rank_correlation": 0.9,  # a tiny net is coarse
+    "quantize.max_flipped_decisions": 0.5,
+    "trading.no_trade_band": 0.02,
+    "agents.num_evaluations": 2,
+    "agents.learning_starts": 500,
+    "models.agents.marl.hyperparameters.num_episodes": 16,
+}
+MODELS = {"lightgbm": "trees", "xgboost_barrier": "trees", "lstm": "nets", "marl": "agents"}  # and their families
+
+
+def command(folder: Path, *words: str, **environment: str) -> str:
+    """The output of a command, which must succeed."""
+    done = subprocess.run(words, cwd=folder, env=surroundings(environment), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(words)} failed:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def surroundings(environment: dict[str, str]) -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    author = {f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    return {**os.environ, "PATH": path, **author, **environment}
+
+
+def copy(folder: Path) -> Path:
+    """A repository of its own with the files of this one as they are now, and params of a small market."""
+    files = command(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
+    for file in files:
+        if (ROOT / file).is_file() and file != "dvc.lock" and not file.startswith(("trained/reports", "trained/plots")):
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / file, folder / file)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    for path, value in SMALL.items():
+        *parents, key = path.split(".")
+        block = params
+        for parent in parents:
+            block = block[parent]
+        block[key] = value
+    params["models"] = {
+        family: {name: block for name, block in blocks.items() if name in MODELS}
+        for family, blocks in params["models"].items()
+    }
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    command(folder, "git", "init", "--quiet", "--initial-branch", "main")
+    commit(folder, "A small market")
+    return folder
+
+
+def commit(folder: Path, subject: str) -> None:
+    command(folder, "git", "add", "--all")
+    command(folder, "git", "commit", "--quiet", "--message", subject)
