@@ -149,13 +149,14 @@ def test_an_experiment_on_costs_retrains_nothing_and_its_branch_restores_its_res
 
 def test_a_fit_that_was_made_before_comes_from_the_cache(repo):
     params = (repo / "params.yaml").read_text()
-    trained = (repo / "trained/reports/train/lightgbm.json").read_text()
-    (repo / "params.yaml").write_text(params.replace("num_leaves: 15", "num_leaves: 7"))
+    model = repo / "trained/models/lightgbm/model.json"
+    trained = model.read_text()
+    (repo / "params.yaml").write_text(params.replace("learning_rate: 0.05", "learning_rate: 0.5"))
     assert "Running stage 'train_trees@lightgbm'" in command(repo, "dvc", "repro", "train_trees@lightgbm")
-    assert (repo / "trained/reports/train/lightgbm.json").read_text() != trained
+    assert model.read_text() != trained
     (repo / "params.yaml").write_text(params)
     assert "Stage 'train_trees@lightgbm' is cached" in command(repo, "dvc", "repro", "train_trees@lightgbm")
-    assert (repo / "trained/reports/train/lightgbm.json").read_text() == trained
+    assert model.read_text() == trained
 
 
 TOUCHED = {  # a comment at the end of a file: the stages that DVC then wants to run
