@@ -1,8 +1,8 @@
 """Diagnosis of a fit by its history: a verdict, the symptoms behind it, and what to try.
 
-A history has one entry for each epoch, with "iteration", "train_loss" and "valid_loss". Entries of nets may also have
-"grad_norm" and "grad_norm_max", of the norm over all parameters before clipping. A missing loss counts as NaN: that is
-how a history is read back from its CSV.
+A history has one entry for each iteration, with "iteration", "train_loss" and "valid_loss". Entries of nets may also
+have "grad_norm" and "grad_norm_max", of the norm over all parameters before clipping. A missing loss counts as NaN:
+that is how a history is read back from its CSV.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

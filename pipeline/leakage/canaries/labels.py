@@ -165,7 +165,7 @@ CANARIES: tuple[Canary[Labeler], ...] = (
         "it earns the next bar",
     ),
     Canary(
-        "open_taken_for_label_timing",
+        "open_time_taken_for_close_time",
         "label_timing",
         partial(earn_own_bar, since="open"),
         label_forward_return,
