@@ -1,7 +1,7 @@
-"""Calibrate the pipeline on worlds whose truth is known: `python benchmarks/null_markets.py [bars.parquet]`.
+"""Calibrate the pipeline on markets whose truth is known: `python benchmarks/null_markets.py [bars.parquet]`.
 
 Null markets are simulated ones, and real bars whose every sign is drawn anew. They measure how often the pipeline finds
-an edge where there is none; simulated worlds with a signal measure how often it finds one that exists. Every world is
+an edge where there is none; simulated markets with a signal measure how often it finds one that exists. Every market is
 traded twice on the same fits: at the costs of params.yaml, where many models never trade, and free of costs, where all
 do. Intervals are exact 95 % binomial ones (Clopper & Pearson 1934). Without an argument, the bars are the real slice in
 ../shared/data.
@@ -54,11 +54,11 @@ SETTINGS = {"costs of params": {}, "no costs": {"fee_bps": 0.0, "slippage_bps": 
 CONFIDENCE = 0.95
 PROBABILITIES = ("dsr", "dsr_effective", "psr", "holdout_psr")  # of the leaderboard
 
-Figures = dict[str, Any]
+Metrics = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class World:
+class Market:
     """A market to run the pipeline on."""
 
     kind: str  # "simulated", or "real": the bars of `file` made null
@@ -69,7 +69,7 @@ class World:
 
     @property
     def name(self) -> str:
-        """The truth that worlds of the same kind and signal share."""
+        """The truth that markets of the same kind and signal share."""
         return f"simulated, signal {self.signal:g}" if self.kind == "simulated" else "real bars made null"
 
 
@@ -120,17 +120,17 @@ def mirror_quote(base: np.ndarray, quote: np.ndarray, is_mirrored: np.ndarray) -
     return np.where(is_mirrored, 2 * base - quote, quote)
 
 
-def make_params(world: World, *, models: Sequence[str]) -> dict[str, Any]:
-    """Return the blocks of params.yaml for a world, its real bars written to the current folder and pinned."""
+def make_params(market: Market, *, models: Sequence[str]) -> dict[str, Any]:
+    """Return the blocks of params.yaml for a market, its real bars written to the current folder and pinned."""
     blocks: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
     for family, members in blocks["models"].items():
         blocks["models"][family] = {name: block for name, block in (members or {}).items() if name in models}
-    blocks["datasets"][DATASET]["source"] = "simulated" if world.file is None else "file"
-    if world.file is None:
-        blocks["sources"]["simulated"] |= {"days": world.days, "signal": world.signal, "seed": world.seed}
+    blocks["datasets"][DATASET]["source"] = "simulated" if market.file is None else "file"
+    if market.file is None:
+        blocks["sources"]["simulated"] |= {"days": market.days, "signal": market.signal, "seed": market.seed}
         return blocks
-    bars, rng = pd.read_parquet(world.file), np.random.default_rng(world.seed)
-    length = world.days * 86_400_000 // find_interval_ms(bars)
+    bars, rng = pd.read_parquet(market.file), np.random.default_rng(market.seed)
+    length = market.days * 86_400_000 // find_interval_ms(bars)
     file = Path("bars.parquet")
     rows, is_mirrored = draw_bars(len(bars), length=length, block_bars=BLOCK_BARS, rng=rng)
     make_null_bars(bars, rows, is_mirrored).to_parquet(file, index=False)
@@ -144,15 +144,15 @@ def list_models(blocks: dict[str, Any]) -> list[str]:
     return [name for members in blocks["models"].values() for name in members]
 
 
-def run_world(world: World, models: Sequence[str]) -> list[Figures]:
-    """Return the figures of a world in every setting; the pipeline runs in a folder of its own."""
+def run_market(market: Market, models: Sequence[str]) -> list[Metrics]:
+    """Return the metrics of a market in every setting; the pipeline runs in a folder of its own."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
-        blocks = make_params(world, models=models)
+        blocks = make_params(market, models=models)
         alarms = run_until_fits(blocks)
         results = [{} if alarms else trade_models(blocks, costs) for costs in SETTINGS.values()]
         found = {"alarms": alarms, "warnings": list_warnings()}
-    common = {"world": world.name, **asdict(world), **found, "seconds": time.perf_counter() - start}
+    common = {"market": market.name, **asdict(market), **found, "seconds": time.perf_counter() - start}
     return [{"setting": setting, **common, **result} for setting, result in zip(SETTINGS, results, strict=True)]
 
 
@@ -176,8 +176,8 @@ def list_warnings() -> list[str]:
     return sorted({finding["guard"] for finding in findings if finding and finding["severity"] == "warning"})
 
 
-def trade_models(blocks: dict[str, Any], costs: dict[str, float]) -> Figures:
-    """Return the figures that evaluate and compare report about the fits in the current folder, at these costs."""
+def trade_models(blocks: dict[str, Any], costs: dict[str, float]) -> Metrics:
+    """Return the metrics that evaluate and compare report about the fits in the current folder, at these costs."""
     write_params({**blocks, "trading": {**blocks["trading"], **costs}})
     models = list_models(blocks)
     for model in models:
@@ -186,7 +186,7 @@ def trade_models(blocks: dict[str, Any], costs: dict[str, float]) -> Figures:
     reports = Path("trained/reports")
     leaderboard = json.loads((reports / f"compare/details/{DATASET}.json").read_text())["leaderboard"]
     scores = {model: json.loads((reports / f"evaluate/{model}.json").read_text()) for model in models}
-    figures = {
+    metrics = {
         model: {
             **{name: leaderboard[model].get(name) for name in ("sharpe", "psr", "dsr", "dsr_effective", "holdout_psr")},
             "ic": scores[model]["ic"],
@@ -195,7 +195,7 @@ def trade_models(blocks: dict[str, Any], costs: dict[str, float]) -> Figures:
         }
         for model in models
     }
-    return {"pbo": json.loads((reports / f"compare/{DATASET}.json").read_text())["pbo"], "models": figures}
+    return {"pbo": json.loads((reports / f"compare/{DATASET}.json").read_text())["pbo"], "models": metrics}
 
 
 def write_params(blocks: dict[str, Any]) -> None:
@@ -209,27 +209,27 @@ def bound_probability(count: int, total: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def measure_rate(events: Sequence[bool]) -> Figures:
+def measure_rate(events: Sequence[bool]) -> Metrics:
     """Return how many are true, of how many, and the exact interval of their share; null where there are none."""
     low, high = bound_probability(sum(events), len(events)) if events else (None, None)
     return {"count": sum(events), "of": len(events), "low": low, "high": high}
 
 
-def summarize_worlds(outcomes: Sequence[Figures]) -> Figures:
-    """Return the calibration of worlds of one truth in one setting: rates by world, by model that trades, PBO and IC.
+def summarize_markets(outcomes: Sequence[Metrics]) -> Metrics:
+    """Return the calibration of markets of one truth in one setting: rates by market, by model that trades, PBO and IC.
 
-    Models of one world are correlated: the intervals of rates by model are too narrow.
+    Models of one market are correlated: the intervals of rates by model are too narrow.
     """
     completed = [outcome for outcome in outcomes if not outcome["alarms"]]
     models = [model for outcome in completed for model in outcome["models"].values()]
     pbo = [outcome["pbo"] for outcome in completed if outcome["pbo"] is not None]
     ic = [np.mean([model["ic"] for model in outcome["models"].values()]) for outcome in completed]
     return {
-        "worlds": len(outcomes),
+        "markets": len(outcomes),
         "alarm": measure_rate([bool(outcome["alarms"]) for outcome in outcomes]),
         "suspected": measure_rate([embargo_sensitivity.GUARD in outcome["warnings"] for outcome in completed]),
         "named": dict(Counter(name for outcome in outcomes for name in (*outcome["alarms"], *outcome["warnings"]))),
-        **{f"any_{name}": measure_rate(flag_worlds_above(completed, name)) for name in PROBABILITIES},
+        **{f"any_{name}": measure_rate(flag_markets_above(completed, name)) for name in PROBABILITIES},
         **{
             f"model_{name}": measure_rate([model[name] > CONFIDENCE for model in models if model[name] is not None])
             for name in PROBABILITIES
@@ -243,8 +243,8 @@ def summarize_worlds(outcomes: Sequence[Figures]) -> Figures:
     }
 
 
-def flag_worlds_above(outcomes: Sequence[Figures], name: str) -> list[bool]:
-    """Return whether a model of each world is above 95 %, in the worlds where the figure is defined for any of them."""
+def flag_markets_above(outcomes: Sequence[Metrics], name: str) -> list[bool]:
+    """Return whether a model of each market is above 95 %, in those where one has it defined."""
     found = [[model[name] for model in outcome["models"].values()] for outcome in outcomes]
     defined = [[value for value in values if value is not None] for values in found]
     return [max(values) > CONFIDENCE for values in defined if values]
@@ -261,55 +261,55 @@ COLUMNS = {
 }
 
 
-def render_summaries(summaries: dict[tuple[str, str], Figures]) -> str:
+def render_summaries(summaries: dict[tuple[str, str], Metrics]) -> str:
     """Return the calibration as markdown: one line for each truth and setting."""
-    head = ["world", "traded at", "worlds", *COLUMNS, "PBO deciles 1, 5, 9", "IC"]
+    head = ["market", "traded at", "markets", *COLUMNS, "PBO deciles 1, 5, 9", "IC"]
     rows = (
-        [world, setting, str(figures["worlds"]), *(format_rate(figures[name]) for name in COLUMNS.values())]
-        + [format_deciles(figures), format_ic(figures)]
-        for (world, setting), figures in summaries.items()
+        [market, setting, str(metrics["markets"]), *(format_rate(metrics[name]) for name in COLUMNS.values())]
+        + [format_deciles(metrics), format_ic(metrics)]
+        for (market, setting), metrics in summaries.items()
     )
     return markdown.render_table(head, rows)
 
 
-def format_rate(rate: Figures) -> str:
+def format_rate(rate: Metrics) -> str:
     """Return for example `2/40 (1–17 %)`, or a dash where there is nothing to count."""
     if not rate["of"]:
         return "–"
     return f"{rate['count']}/{rate['of']} ({100 * rate['low']:.0f}–{100 * rate['high']:.0f} %)"
 
 
-def format_deciles(figures: Figures) -> str:
-    """Return the first, the middle and the last decile of PBO, and the number of worlds without PBO."""
-    if figures["pbo_deciles"] is None:
-        return f"none in {figures['without_pbo']}"
-    some = ", ".join(f"{figures['pbo_deciles'][at]:.2f}" for at in (0, 4, 8))
-    return f"{some}; none in {figures['without_pbo']}" if figures["without_pbo"] else some
+def format_deciles(metrics: Metrics) -> str:
+    """Return the first, the middle and the last decile of PBO, and the number of markets without PBO."""
+    if metrics["pbo_deciles"] is None:
+        return f"none in {metrics['without_pbo']}"
+    some = ", ".join(f"{metrics['pbo_deciles'][at]:.2f}" for at in (0, 4, 8))
+    return f"{some}; none in {metrics['without_pbo']}" if metrics["without_pbo"] else some
 
 
-def format_ic(figures: Figures) -> str:
-    """Return the mean IC over worlds and models, with twice its standard error over worlds."""
-    error = figures["ic_error"]
-    return "–" if error is None else f"{figures['ic']:.4f} ± {2 * error:.4f}"
+def format_ic(metrics: Metrics) -> str:
+    """Return the mean IC over markets and models, with twice its standard error over markets."""
+    error = metrics["ic_error"]
+    return "–" if error is None else f"{metrics['ic']:.4f} ± {2 * error:.4f}"
 
 
-def list_worlds(options: argparse.Namespace) -> list[World]:
-    """Return all worlds, the null ones first, seeds from 1 on."""
+def list_markets(options: argparse.Namespace) -> list[Market]:
+    """Return all markets, the null ones first, seeds from 1 on."""
     nulls, seeds, days = range(1, options.nulls + 1), range(1, options.seeds + 1), options.days
-    real = [World("real", seed, days, file=str(options.bars.resolve())) for seed in nulls if options.bars]
-    simulated = [World("simulated", seed, days) for seed in nulls]
-    signals = [World("simulated", seed, days, signal) for signal in options.signals for seed in seeds]
+    real = [Market("real", seed, days, file=str(options.bars.resolve())) for seed in nulls if options.bars]
+    simulated = [Market("simulated", seed, days) for seed in nulls]
+    signals = [Market("simulated", seed, days, signal) for signal in options.signals for seed in seeds]
     return [*simulated, *real, *signals]
 
 
-def run_worlds(worlds: Sequence[World], *, models: Sequence[str], processes: int) -> list[Figures]:
-    """Return the figures of all worlds, in their order; `processes` run at a time with one worker each."""
+def run_markets(markets: Sequence[Market], *, models: Sequence[str], processes: int) -> list[Metrics]:
+    """Return the metrics of all markets, in their order; `processes` run at a time with one worker each."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        futures = {pool.submit(run_world, world, models): world for world in worlds}
+        futures = {pool.submit(run_market, market, models): market for market in markets}
         for done, future in enumerate(as_completed(futures), start=1):
-            seconds, world = future.result()[0]["seconds"], futures[future]
-            progress = f"{done}/{len(futures)} {world.name}, seed {world.seed}: {seconds:.0f} s"
+            seconds, market = future.result()[0]["seconds"], futures[future]
+            progress = f"{done}/{len(futures)} {market.name}, seed {market.seed}: {seconds:.0f} s"
             print(progress, file=sys.stderr, flush=True)
         return [outcome for future in futures for outcome in future.result()]
 
@@ -320,29 +320,29 @@ def parse_arguments() -> argparse.Namespace:
     trees = [name for name, block in (families["trees"] or {}).items() if block["dataset"] == DATASET]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bars", nargs="?", type=Path, default=SLICE if SLICE.exists() else None, help="real klines")
-    parser.add_argument("--days", type=int, default=12, help="of each world")
+    parser.add_argument("--days", type=int, default=12, help="of each market")
     parser.add_argument("--nulls", type=int, default=20, help="null markets of either kind")
     parser.add_argument("--signals", type=float, nargs="*", default=[0.01, 0.02, 0.05, 0.1], help="planted")
-    parser.add_argument("--seeds", type=int, default=6, help="worlds of each planted signal")
+    parser.add_argument("--seeds", type=int, default=6, help="markets of each planted signal")
     parser.add_argument("--models", nargs="+", default=trees, help="of params.yaml")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="file for every figure")
+    parser.add_argument("--json", type=Path, help="file for every metric")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Run every world, print the calibration, and write its figures to the file of --json."""
+    """Run every market, print the calibration, and write its metrics to the file of --json."""
     options, start = parse_arguments(), time.perf_counter()
     os.environ |= {"PIPELINE_WORKERS": "1", "TQDM_DISABLE": "1"}
-    outcomes = run_worlds(list_worlds(options), models=options.models, processes=options.processes)
-    keys = dict.fromkeys((outcome["world"], outcome["setting"]) for outcome in outcomes)
-    summaries = {key: summarize_worlds([o for o in outcomes if (o["world"], o["setting"]) == key]) for key in keys}
+    outcomes = run_markets(list_markets(options), models=options.models, processes=options.processes)
+    keys = dict.fromkeys((outcome["market"], outcome["setting"]) for outcome in outcomes)
+    summaries = {key: summarize_markets([o for o in outcomes if (o["market"], o["setting"]) == key]) for key in keys}
     print(render_summaries(summaries))
     if not options.bars:
         print("\nno real bars: none given, and ../shared/data does not exist")
-    print(f"\n{len(outcomes) // len(SETTINGS)} worlds of {options.days} days in {time.perf_counter() - start:.0f} s")
+    print(f"\n{len(outcomes) // len(SETTINGS)} markets of {options.days} days in {time.perf_counter() - start:.0f} s")
     if options.json:
-        named = [{"world": world, "setting": setting, **figures} for (world, setting), figures in summaries.items()]
+        named = [{"market": market, "setting": setting, **metrics} for (market, setting), metrics in summaries.items()]
         options.json.write_text(json.dumps({"summaries": named, "outcomes": outcomes}, indent=1) + "\n")
 
 

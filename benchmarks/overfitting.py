@@ -1,7 +1,7 @@
-"""Speed, memory and coverage of the overfitting statistics: `python benchmarks/overfitting.py [worlds]`.
+"""Speed, memory and coverage of the overfitting statistics: `python benchmarks/overfitting.py [simulations]`.
 
 Returns are random. Times are medians of single-threaded runs; memory is the peak of a run beside its input. Coverage is
-the share of `worlds` simulated worlds (500 unless given) whose true Sharpe ratio lies in the 95 % interval.
+the share of simulations (500 unless given) whose true Sharpe ratio lies in the 95 % interval.
 """
 
 import sys
@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from pipeline.evaluation import bootstrap, overfitting
 
 REPEATS, RESAMPLES = 5, 2000
-TRUE_SHARPE, BARS, WORLDS, WORLD_RESAMPLES = 0.05, 10_000, 500, 499
+TRUE_SHARPE, BARS, WORLDS, RESAMPLES_OF_SIMULATION = 0.05, 10_000, 500, 499
 WARM_UP = 500  # bars of a process that are dropped, so that its start does not matter
 
 
@@ -96,21 +96,23 @@ PROCESSES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
 }
 
 
-def measure_coverage(worlds: int) -> None:
+def measure_coverage(simulations: int) -> None:
     """Print how often the interval covers the true Sharpe ratio, and how often one for independent returns does."""
-    print(f"coverage of the 95 % interval, {BARS:,} bars, {WORLD_RESAMPLES} resamples, {worlds:,} worlds")
+    print(
+        f"coverage of the 95 % interval, {BARS:,} bars, {RESAMPLES_OF_SIMULATION} resamples, {simulations:,} simulations"
+    )
     for name, process in PROCESSES.items():
         rng, hits = np.random.default_rng(1), []
-        for world in range(worlds):
+        for simulation in range(simulations):
             returns = process(rng) + TRUE_SHARPE
             result = bootstrap.bootstrap_sharpes(
-                returns[:, None], np.ones((1, 1)), resamples=WORLD_RESAMPLES, seed=world
+                returns[:, None], np.ones((1, 1)), resamples=RESAMPLES_OF_SIMULATION, seed=simulation
             )
             low, high = result.make_intervals(confidence=0.95)[0]
             moments = overfitting.estimate_moments(returns)
             below = overfitting.probabilistic_sharpe(**moments, benchmark=TRUE_SHARPE)
             hits.append((low <= TRUE_SHARPE <= high, 0.025 <= below <= 0.975))
-        (covered, naive), error = np.mean(hits, axis=0), stats.norm.ppf(0.975) * np.sqrt(0.95 * 0.05 / worlds)
+        (covered, naive), error = np.mean(hits, axis=0), stats.norm.ppf(0.975) * np.sqrt(0.95 * 0.05 / simulations)
         print(f"  {name}: {covered:.1%} ± {error:.1%}; for independent returns {naive:.1%}")
 
 

@@ -31,12 +31,22 @@ SENSITIVITY = {
     "boundary_ic_low": [0.4, 0.15, 0.025],
     "boundary_ic_high": [0.6, 0.35, 0.225],
     "reason": None,
-    "guard": {"guard": "embargo_sensitivity", "severity": "warning", "message": "suspected leakage", "figures": {}},
+    "guard": {
+        "guard": "embargo_sensitivity",
+        "severity": "warning",
+        "message": "suspected leakage",
+        "measurements": {},
+    },
 }
 NOT_MEASURED = {
     "target": "return_5",
     "reason": "no multiples",
-    "guard": {"guard": "embargo_sensitivity", "severity": "ok", "message": "not measured: no multiples", "figures": {}},
+    "guard": {
+        "guard": "embargo_sensitivity",
+        "severity": "ok",
+        "message": "not measured: no multiples",
+        "measurements": {},
+    },
 }
 
 

@@ -66,7 +66,7 @@ LEAKING = {
 @pytest.mark.parametrize("name", CAUSAL)
 def test_truncation_finds_nothing_in_a_causal_column(name: str):
     found = truncate(make_segments(60, 5, 40), lambda part: {name: CAUSAL[name](part)}, [name])
-    assert (found.severity, found.figures["changed"]) == ("ok", {})
+    assert (found.severity, found.measurements["changed"]) == ("ok", {})
 
 
 @pytest.mark.parametrize("name", LEAKING)
@@ -76,7 +76,7 @@ def test_truncation_names_the_column_that_reads_the_future(name: str):
 
     found = truncate(make_segments(60, 5, 40), feature, ["fine", name])
     assert found.severity == "critical"
-    assert list(found.figures["changed"]) == [name]
+    assert list(found.measurements["changed"]) == [name]
     assert f"{name}, bar at " in found.message
 
 
@@ -92,7 +92,7 @@ def check_truncation(bars: pd.DataFrame, recompute, columns: list[str], *, cuts:
 def test_truncation_names_the_first_bar_that_changes():
     bars = make_segments(30)
     found = truncate(bars, lambda part: {"next": part["close"].shift(-1)}, ["next"])
-    change = found.figures["changed"]["next"]
+    change = found.measurements["changed"]["next"]
     assert change["row"] == change["time_ms"] // BAR == change["cut_after_ms"] // BAR  # the last bar before the cut
 
 
@@ -103,7 +103,7 @@ def test_truncation_finds_a_change_of_one_bit():
         return np.arange(len(bars)), x
 
     found = check_truncation(make_segments(30), recompute, ["a", "b"], cuts=8)
-    assert {name: change["row"] for name, change in found.figures["changed"].items()} == {"b": 5}
+    assert {name: change["row"] for name, change in found.measurements["changed"].items()} == {"b": 5}
 
 
 def test_truncation_finds_rows_that_are_selected_by_later_bars():
@@ -111,7 +111,9 @@ def test_truncation_finds_rows_that_are_selected_by_later_bars():
         rows = np.flatnonzero(bars["close"].shift(-1).notna())
         return rows, bars[["close"]].to_numpy(np.float32)[rows]
 
-    assert list(check_truncation(make_segments(30), recompute, ["a"], cuts=4).figures["changed"]) == ["row selection"]
+    assert list(check_truncation(make_segments(30), recompute, ["a"], cuts=4).measurements["changed"]) == [
+        "row selection"
+    ]
 
 
 # Each column leaks in one kind of place only.
@@ -139,7 +141,7 @@ def test_truncation_finds_a_hidden_leak(where: str):
         return np.arange(len(table)), pd.concat(parts).to_numpy(np.float32)[:, None]
 
     found = truncation(bars, recompute, recompute(bars), ["hidden"], cuts=24, seed=1)
-    assert list(found.figures["changed"]) == ["hidden"]
+    assert list(found.measurements["changed"]) == ["hidden"]
 
 
 def test_truncation_cuts_at_every_kind_of_place_in_turn():
@@ -153,7 +155,7 @@ def test_truncation_cuts_at_every_kind_of_place_in_turn():
         ["filled"],
         cuts=14,
     )
-    kinds = list(found.figures["cut_after_ms"].values())
+    kinds = list(found.measurements["cut_after_ms"].values())
     assert found.severity == "ok"
     assert {kind: kinds.count(kind) for kind in kinds} == {
         "anywhere": 2,
@@ -186,7 +188,7 @@ def test_truncation_names_the_column_that_is_not_stored_as_computed(edit, named:
 
     found = truncation(bars, recompute, edit(*recompute(bars)), ["a"], cuts=4, seed=1)
     assert found.severity == "critical"
-    assert found.figures["not_reproduced"] == {named: {"row": row, "time_ms": row * BAR}}
+    assert found.measurements["not_reproduced"] == {named: {"row": row, "time_ms": row * BAR}}
     assert f"{named}, bar at {row * BAR} (row {row}): not reproduced from the bars" in found.message
 
 
@@ -312,7 +314,7 @@ def test_look_ahead_compares_no_bar_with_another_segment():
     segment = np.repeat(np.arange(10, dtype=np.int32), 100)  # none is as long as the comparison
     x = take_moves(bars)[:, None].astype(np.float32)
     found = look_ahead(x, ["next"], take_moves(bars), segment, **LIMITS)
-    assert (found.severity, found.figures) == ("warning", {"rows": 0})
+    assert (found.severity, found.measurements) == ("warning", {"rows": 0})
     assert association.find_inner_rows(np.repeat([0, 1], [200, 130])).tolist() == [*range(64, 136), *range(264, 266)]
 
 
@@ -426,8 +428,8 @@ def test_target_leakage_finds_every_function_of_the_target(name: str, tails: int
 def test_target_leakage_finds_a_column_that_determines_the_target():
     x = np.random.default_rng(1).normal(size=5_000)
     found = check_target(x, np.cos(3 * x))
-    assert found.figures["column_determines_target"]["x"] > 0.95
-    assert found.figures["target_determines_column"]["x"] < 0.95
+    assert found.measurements["column_determines_target"]["x"] > 0.95
+    assert found.measurements["target_determines_column"]["x"] < 0.95
 
 
 @pytest.mark.parametrize("of", [lambda y: y, lambda y: y == 1, lambda y: 2 - y, lambda y: (y - 1) ** 2])
@@ -443,7 +445,7 @@ def test_target_leakage_accepts_a_forecast(noise: float):
     found = check_target(y + noise * rng.normal(size=5_000), y)
     assert found.severity == "ok"
     wanted = 1 / np.sqrt(1 + noise**2)
-    assert found.figures["pearson"]["x"] == pytest.approx(wanted, abs=0.03)
+    assert found.measurements["pearson"]["x"] == pytest.approx(wanted, abs=0.03)
 
 
 def test_target_leakage_measures_as_scipy_does():

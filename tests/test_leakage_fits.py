@@ -41,7 +41,7 @@ def test_normalization_finds_statistics_of_other_rows(fitted_on: slice):
 def test_normalization_finds_statistics_that_are_not_finite():
     x = draw_drifting(100)
     found = normalization((np.full(3, np.nan), x.std(axis=0)), x)
-    assert (found.severity, found.figures["differing"]) == ("critical", 3)
+    assert (found.severity, found.measurements["differing"]) == ("critical", 3)
 
 
 def test_a_model_that_standardizes_nothing_is_ok():
@@ -50,7 +50,7 @@ def test_a_model_that_standardizes_nothing_is_ok():
 
 def test_data_snooping_counts_trials():
     found = data_snooping(["a", "b", "c"], ["return_5", "barrier_20"], trials=7)
-    assert (found.severity, found.figures) == ("ok", {"models": 3, "targets": 2, "trials": 7})
+    assert (found.severity, found.measurements) == ("ok", {"models": 3, "targets": 2, "trials": 7})
 
 
 # fit_rows
@@ -66,7 +66,11 @@ def check_parts(train, valid, test, *, horizon: int = 2) -> Finding:
 def test_a_fit_with_purged_parts_is_ok():
     found = check_parts(range(50), range(52, 60), range(62, 100))
     assert (found.guard, found.severity) == ("fit_rows", "ok")
-    assert {name: found.figures[name] for name in ("train", "valid", "test")} == {"train": 50, "valid": 8, "test": 38}
+    assert {name: found.measurements[name] for name in ("train", "valid", "test")} == {
+        "train": 50,
+        "valid": 8,
+        "test": 38,
+    }
 
 
 @pytest.mark.parametrize(
@@ -142,7 +146,7 @@ def test_a_fit_on_its_own_rows_alone_keeps_every_bit():
 def test_a_fit_that_learns_from_one_other_row_is_found(foreign: list[int]):
     found = check_unseen(make_refit(rows=lambda samples: np.append(SEEN, foreign)))
     assert (found.guard, found.severity) == ("unseen_rows", "critical")
-    assert found.figures["differing"] == found.figures["predictions"] == len(TEST)
+    assert found.measurements["differing"] == found.measurements["predictions"] == len(TEST)
     assert f"{len(TEST)} of {len(TEST)} predictions change" in found.message
 
 

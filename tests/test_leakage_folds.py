@@ -56,14 +56,14 @@ def make_cpcv(count: int, *, horizon: int = 2, **changes: float) -> Folds:
 
 def test_temporal_order_is_ok_where_labels_and_embargo_end_before_the_holdout():
     found = temporal_order(make_split(range(50), range(55, 100), horizon=2, embargo_bars=3))
-    assert (found.severity, found.figures["early_holdout_rows"]) == ("ok", 0)
+    assert (found.severity, found.measurements["early_holdout_rows"]) == ("ok", 0)
     assert temporal_order(make_cpcv(200)).severity == "ok"
 
 
 @pytest.mark.parametrize(("first", "early"), [(54, 1), (51, 4), (40, 15)])
 def test_temporal_order_counts_the_holdout_rows_that_begin_too_early(first: int, early: int):
     found = temporal_order(make_split(range(50), range(first, 100), horizon=2, embargo_bars=3))
-    assert (found.severity, found.figures["early_holdout_rows"]) == ("critical", early)
+    assert (found.severity, found.measurements["early_holdout_rows"]) == ("critical", early)
 
 
 def test_temporal_order_warns_that_there_is_no_holdout():
@@ -75,26 +75,26 @@ def test_temporal_order_counts_the_labels_that_have_not_ended_when_a_walk_forwar
     folds = make_split(range(last + 1), range(40, 60), horizon=2)  # of row 37 the label ends at bar 39
     walk_forward = temporal_order(replace(folds, is_walk_forward=True))
     assert (
-        walk_forward.figures["unfinished_train_labels"],
-        temporal_order(folds).figures["unfinished_train_labels"],
+        walk_forward.measurements["unfinished_train_labels"],
+        temporal_order(folds).measurements["unfinished_train_labels"],
     ) == (unfinished, 0)
     assert ("split 0: " in walk_forward.message) == (unfinished > 0)
 
 
 def test_temporal_order_finds_a_walk_forward_that_trains_on_rows_after_its_test():
     folds = replace(make_split([*range(30), *range(70, 90)], range(40, 60)), is_walk_forward=True)
-    assert temporal_order(folds).figures["unfinished_train_labels"] == 20
+    assert temporal_order(folds).measurements["unfinished_train_labels"] == 20
 
 
 def test_a_walk_forward_that_trains_on_later_rows_is_critical_without_a_holdout_too():
     folds = replace(make_split(range(50, 60), range(40, 50)), is_walk_forward=True, holdout_rows=np.empty(0, np.int64))
     found = temporal_order(folds)
-    assert (found.severity, found.figures) == ("critical", {"unfinished_train_labels": 10, "holdout_rows": 0})
+    assert (found.severity, found.measurements) == ("critical", {"unfinished_train_labels": 10, "holdout_rows": 0})
 
 
 def test_label_overlap_finds_nothing_in_purged_folds():
     found = label_overlap(make_cpcv(200))
-    assert (found.severity, found.figures) == ("ok", {"splits": 15, "overlapping_rows": 0})
+    assert (found.severity, found.measurements) == ("ok", {"splits": 15, "overlapping_rows": 0})
 
 
 PURGED = {  # test 40 to 59, label of two bars, embargo of three: (train, rows that overlap, rows within the embargo)
@@ -114,7 +114,10 @@ def test_a_train_row_that_overlaps_the_test_is_an_overlap_and_one_soon_after_it_
     train_rows, overlapping, embargoed = PURGED[how]
     folds = make_split(train_rows, range(40, 60), horizon=2, embargo_bars=3)
     overlap, violation = label_overlap(folds), embargo(folds, 3)
-    assert (overlap.figures["overlapping_rows"], violation.figures["rows_within_embargo"]) == (overlapping, embargoed)
+    assert (overlap.measurements["overlapping_rows"], violation.measurements["rows_within_embargo"]) == (
+        overlapping,
+        embargoed,
+    )
     assert overlap.severity == ("critical" if overlapping else "ok")
     assert violation.severity == ("critical" if embargoed else "ok")
 
@@ -122,7 +125,7 @@ def test_a_train_row_that_overlaps_the_test_is_an_overlap_and_one_soon_after_it_
 def test_label_overlap_checks_the_inner_edges_of_two_test_runs():
     outer_edges_only = [*range(17), *range(30, 60), *range(83, 100)]  # test 20 to 29 and 60 to 79
     found = label_overlap(make_split(outer_edges_only, [*range(20, 30), *range(60, 80)], horizon=2))
-    assert found.figures["overlapping_rows"] == 4  # 30 and 31 after the first run, 58 and 59 before the second
+    assert found.measurements["overlapping_rows"] == 4  # 30 and 31 after the first run, 58 and 59 before the second
 
 
 @settings(max_examples=100, deadline=None)
@@ -140,14 +143,16 @@ def test_overlaps_and_embargo_violations_are_those_of_comparing_all_pairs(seed: 
     def count_overlaps(extension: int) -> int:
         return sum(bool(((starts <= label_end[row]) & (ends + extension >= time[row])).any()) for row in train_rows)
 
-    assert label_overlap(folds).figures["overlapping_rows"] == count_overlaps(0)
-    assert embargo(folds, 0).figures["rows_within_embargo"] == count_overlaps(embargo_bars * BAR) - count_overlaps(0)
+    assert label_overlap(folds).measurements["overlapping_rows"] == count_overlaps(0)
+    assert embargo(folds, 0).measurements["rows_within_embargo"] == count_overlaps(embargo_bars * BAR) - count_overlaps(
+        0
+    )
 
 
 def test_an_embargo_shorter_than_the_look_back_is_a_warning_with_both_figures():
     folds = make_split([0], [50], embargo_bars=60)
     assert [embargo(folds, bars).severity for bars in (60, 61)] == ["ok", "warning"]
-    assert embargo(folds, 200).figures == {"embargo_bars": 60, "lookback_bars": 200, "rows_within_embargo": 0}
+    assert embargo(folds, 200).measurements == {"embargo_bars": 60, "lookback_bars": 200, "rows_within_embargo": 0}
 
 
 # duplicates
@@ -173,7 +178,7 @@ def test_duplicates_finds_rows_copied_to_the_other_side(copies: list[tuple[int, 
     for source, copy in copies:
         x[copy] = x[source]
     found = duplicates(x, make_one_segment(folds), folds)
-    assert (found.severity, found.figures["crossing_duplicates"]) == ("critical", 2 * len(copies))
+    assert (found.severity, found.measurements["crossing_duplicates"]) == ("critical", 2 * len(copies))
 
 
 def test_duplicates_finds_development_rows_copied_into_the_holdout():
@@ -181,7 +186,7 @@ def test_duplicates_finds_development_rows_copied_into_the_holdout():
     x = draw_noise(folds)
     x[1_900] = x[100]
     found = duplicates(x, make_one_segment(folds), folds)
-    assert (found.severity, found.figures["crossing_duplicates"]) == ("critical", 1)
+    assert (found.severity, found.measurements["crossing_duplicates"]) == ("critical", 1)
 
 
 def test_duplicates_treats_zeros_of_both_signs_as_equal():
@@ -190,7 +195,7 @@ def test_duplicates_treats_zeros_of_both_signs_as_equal():
     x[50, 0] = 0.0
     x[900] = x[50]
     x[900, 0] = -0.0
-    assert duplicates(x, make_one_segment(folds), folds).figures["crossing_duplicates"] == 2
+    assert duplicates(x, make_one_segment(folds), folds).measurements["crossing_duplicates"] == 2
 
 
 def test_duplicates_accepts_a_flat_market():
@@ -198,7 +203,11 @@ def test_duplicates_accepts_a_flat_market():
     x = draw_noise(folds)
     x[300:380] = x[1_100:1_150] = 0.0
     found = duplicates(x, make_one_segment(folds), folds)
-    assert (found.severity, found.figures["flat_rows"], found.figures["crossing_duplicates"]) == ("ok", 130, 0)
+    assert (found.severity, found.measurements["flat_rows"], found.measurements["crossing_duplicates"]) == (
+        "ok",
+        130,
+        0,
+    )
 
 
 def test_duplicates_accepts_rows_that_coarse_columns_make_equal():
@@ -206,7 +215,7 @@ def test_duplicates_accepts_rows_that_coarse_columns_make_equal():
     x = np.round(draw_noise(folds))
     found = duplicates(x, make_one_segment(folds), folds)
     assert found.severity == "ok"
-    assert found.figures["crossing_duplicates"] > 1_000
+    assert found.measurements["crossing_duplicates"] > 1_000
 
 
 def test_duplicates_finds_a_repeated_bar():
@@ -214,6 +223,6 @@ def test_duplicates_finds_a_repeated_bar():
     time, label_end = (np.append(span, span[70]) for span in (folds.time, folds.label_end))
     twice = cpcv(time, label_end, **SCHEME)
     found = duplicates(draw_noise(twice), make_one_segment(twice), twice)
-    assert (found.severity, found.figures["repeated_bars"]) == ("critical", 1)
+    assert (found.severity, found.measurements["repeated_bars"]) == ("critical", 1)
     apart = np.append(make_one_segment(folds), np.int32(1))  # the same minute of another symbol
     assert duplicates(draw_noise(twice), apart, twice).severity == "ok"

@@ -54,7 +54,7 @@ def check_labels(relabel, *, cuts: int = 24) -> Finding:
 @pytest.mark.parametrize("kind", KINDS)
 def test_correct_labels_keep_every_bit(kind: str):
     found = check_labels(make_relabel(KINDS[kind]), cuts=60)
-    assert (found.severity, found.figures["changes"], found.figures["cuts"]) == ("ok", [], 60)
+    assert (found.severity, found.measurements["changes"], found.measurements["cuts"]) == ("ok", [], 60)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -113,7 +113,7 @@ PLANTED = {
 def test_a_label_that_reads_more_than_its_own_bars_is_found(relabel):
     found = check_labels(relabel)
     assert found.severity == "critical"
-    assert PLANTED[relabel] in {change["change"] for change in found.figures["changes"]}
+    assert PLANTED[relabel] in {change["change"] for change in found.measurements["changes"]}
 
 
 def test_the_rows_and_the_cut_time_of_a_change_are_named():
@@ -122,8 +122,8 @@ def test_the_rows_and_the_cut_time_of_a_change_are_named():
         return np.arange(4), np.where(np.arange(4) == 2, close[-1], 1.0), time[:4]
 
     found = label_end(simulate_market(30), relabel, "target", cuts=5, seed=1)
-    assert found.figures["changes"][0]["first_row"] == 2
-    assert f"first row 2 at {2 * BAR}; seen at {len(found.figures['changes'])} cut times" in found.message
+    assert found.measurements["changes"][0]["first_row"] == 2
+    assert f"first row 2 at {2 * BAR}; seen at {len(found.measurements['changes'])} cut times" in found.message
 
 
 def test_a_label_end_that_moves_is_found():
@@ -132,7 +132,7 @@ def test_a_label_end_that_moves_is_found():
         is_higher = bars["close"].to_numpy()[-1] > simulate_market(30)["close"].to_numpy()[-1]
         return np.arange(20), np.zeros(20), time[1:21] - BAR * is_higher
 
-    changes = label_end(simulate_market(30), relabel, "target", cuts=8, seed=1).figures["changes"]
+    changes = label_end(simulate_market(30), relabel, "target", cuts=8, seed=1).measurements["changes"]
     assert {change["change"] for change in changes} == {"label_end changes"}
 
 
@@ -153,7 +153,7 @@ def test_bars_are_altered_after_the_cut_time_alone_and_stay_valid():
     for other in seen[1:]:
         differs = (other["close"] != bars["close"]).to_numpy()
         cut_ms = bars["open_time"][np.argmax(differs) - 1]
-        assert cut_ms in found.figures["altered_after_ms"]
+        assert cut_ms in found.measurements["altered_after_ms"]
         is_later = bars["open_time"] > cut_ms
         assert np.array_equal(differs, is_later)
         pd.testing.assert_frame_equal(other[~is_later], bars[~is_later])
@@ -179,7 +179,7 @@ def test_labels_of_every_kind_are_known_after_their_bar_and_have_the_moves_of_th
     bars = simulate_market(400, 30, 300)
     table = labels.make_labels(bars, KINDS[kind]).table
     found = label_timing(bars, *(table[name].to_numpy() for name in ("row", "label_end", "move")))
-    assert (found.guard, found.severity, found.figures["rows"]) == ("label_timing", "ok", len(table))
+    assert (found.guard, found.severity, found.measurements["rows"]) == ("label_timing", "ok", len(table))
 
 
 @pytest.mark.parametrize(

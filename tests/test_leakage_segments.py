@@ -31,7 +31,7 @@ def check_rows(bars: pd.DataFrame, rows: np.ndarray, *, horizon: int = 2, **chan
 
 def test_rows_whose_warm_ups_and_labels_stay_inside_segments_are_ok():
     found = check_rows(make_segments(20, 30), np.r_[3:18, 23:48])
-    assert (found.severity, found.figures["segments"]) == ("ok", 2)
+    assert (found.severity, found.measurements["segments"]) == ("ok", 2)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_two_interleaved_symbols_are_found():
 def test_a_run_that_crosses_a_missing_bar_or_a_border_is_found(run: list[int], broken: int):
     time = np.array([0, 1, 3, 4, 5, 6]) * BAR
     found = check_window_runs(time, np.array([0, 0, 0, 0, 1, 1]), np.array(run), bar_ms=BAR)
-    assert (found.figures["broken_runs"], found.severity) == (broken, "critical" if broken else "ok")
+    assert (found.measurements["broken_runs"], found.severity) == (broken, "critical" if broken else "ok")
 
 
 def test_rows_of_a_segment_that_the_bars_do_not_have_are_rejected():

@@ -385,8 +385,8 @@ def test_class_metrics_are_scikit_learns(least: int):
     expected = precision_recall_fscore_support(y, predicted, labels=range(3), zero_division=0)
     classes = callback.report()["last"]["classes"]
     assert list(classes) == list(CLASSES)
-    for name, *figures in zip(CLASSES, *expected, strict=True):
-        assert list(classes[name].values()) == pytest.approx(figures, rel=1e-12)
+    for name, *metrics in zip(CLASSES, *expected, strict=True):
+        assert list(classes[name].values()) == pytest.approx(metrics, rel=1e-12)
         assert list(classes[name]) == ["precision", "recall", "f1", "rows"]
     assert state.entry["valid_accuracy"] == pytest.approx(accuracy_score(y, predicted))
     assert state.entry["valid_f1"] == pytest.approx(expected[2].mean())

@@ -8,10 +8,10 @@ from scipy.stats import binom
 from benchmarks.null_markets import (
     bound_probability,
     draw_bars,
-    flag_worlds_above,
+    flag_markets_above,
     make_null_bars,
     measure_rate,
-    summarize_worlds,
+    summarize_markets,
 )
 from pipeline.market import bars as klines
 from pipeline.market import simulated
@@ -44,20 +44,20 @@ def take_moves(table: pd.DataFrame) -> np.ndarray:
 
 
 def test_a_bar_that_is_not_mirrored_keeps_its_shape_and_opens_where_the_last_one_closed():
-    world = make_null_bars(make_two_bars(), np.array([1, 0]), np.array([False, False]))
-    assert world["open"].to_numpy() == pytest.approx([200.0, 150.0])
-    assert world["close"].to_numpy() == pytest.approx([150.0, 165.0])
-    assert world["high"].to_numpy() == pytest.approx([210.0, 180.0])
-    assert world["low"].to_numpy() == pytest.approx([140.0, 142.5])
-    assert world["quote_volume"].to_numpy() == pytest.approx([700.0, 1_575.0])
-    assert world["taker_buy_quote"].to_numpy() == pytest.approx([190.0, 960.0])
-    assert world["taker_buy_base"].tolist() == [1.0, 6.0]
-    assert world["open_time"].tolist() == [0, 60_000]
+    market = make_null_bars(make_two_bars(), np.array([1, 0]), np.array([False, False]))
+    assert market["open"].to_numpy() == pytest.approx([200.0, 150.0])
+    assert market["close"].to_numpy() == pytest.approx([150.0, 165.0])
+    assert market["high"].to_numpy() == pytest.approx([210.0, 180.0])
+    assert market["low"].to_numpy() == pytest.approx([140.0, 142.5])
+    assert market["quote_volume"].to_numpy() == pytest.approx([700.0, 1_575.0])
+    assert market["taker_buy_quote"].to_numpy() == pytest.approx([190.0, 960.0])
+    assert market["taker_buy_base"].tolist() == [1.0, 6.0]
+    assert market["open_time"].tolist() == [0, 60_000]
 
 
 def test_a_mirrored_bar_is_upside_down_and_takers_sell_as_much_as_they_bought():
-    world = make_null_bars(make_two_bars(), np.array([0]), np.array([True]))
-    bar = world.iloc[0]
+    market = make_null_bars(make_two_bars(), np.array([0]), np.array([True]))
+    bar = market.iloc[0]
     assert [bar["open"], bar["high"], bar["low"], bar["close"]] == pytest.approx([100.0, 105.0, 80.0, 90.0])
     assert bar["volume"] == 10.0
     assert bar["quote_volume"] == pytest.approx(950.0)  # a mean price of 105, now 95
@@ -68,8 +68,8 @@ def test_a_mirrored_bar_is_upside_down_and_takers_sell_as_much_as_they_bought():
 @pytest.mark.parametrize("seed", range(3))
 def test_a_null_world_passes_every_check_of_clean_bars(seed):
     rng = np.random.default_rng(seed)
-    world = make_null_bars(BARS, *draw_bars(len(BARS), length=1200, block_bars=60, rng=rng))
-    clean, report = klines.clean(world.assign(symbol="NULL").astype({"symbol": "str"}))
+    market = make_null_bars(BARS, *draw_bars(len(BARS), length=1200, block_bars=60, rng=rng))
+    clean, report = klines.clean(market.assign(symbol="NULL").astype({"symbol": "str"}))
     assert len(clean) == 1200
     assert report["segments"] == 1
 
@@ -77,21 +77,21 @@ def test_a_null_world_passes_every_check_of_clean_bars(seed):
 @pytest.mark.skipif(not SLICE.exists(), reason="the real slice is not in ../shared/data")
 def test_real_bars_made_null_pass_every_check_of_clean_bars():
     bars = pd.read_parquet(SLICE)
-    world = make_null_bars(bars, *draw_bars(len(bars), length=20_000, block_bars=60, rng=np.random.default_rng(1)))
-    clean, _ = klines.clean(world.assign(symbol="NULL").astype({"symbol": "str"}))
+    market = make_null_bars(bars, *draw_bars(len(bars), length=20_000, block_bars=60, rng=np.random.default_rng(1)))
+    clean, _ = klines.clean(market.assign(symbol="NULL").astype({"symbol": "str"}))
     assert len(clean) == 20_000
 
 
 @pytest.mark.parametrize("flipped_bar", [0, 700, 1199])
 def test_a_world_with_one_coin_flipped_has_the_same_past_to_the_bit_and_the_opposite_move(flipped_bar):
-    # Both worlds are equally likely, so a position chosen from the past earns a move or its opposite: 0 on average.
+    # Both markets are equally likely, so a position chosen from the past earns a move or its opposite: 0 on average.
     rows, mirrored = draw_bars(len(BARS), length=1200, block_bars=60, rng=np.random.default_rng(0))
     flipped = mirrored.copy()
     flipped[flipped_bar] = not flipped[flipped_bar]
-    world, other = make_null_bars(BARS, rows, mirrored), make_null_bars(BARS, rows, flipped)
-    pd.testing.assert_frame_equal(world[:flipped_bar], other[:flipped_bar], check_exact=True)
-    assert take_moves(other)[flipped_bar] == pytest.approx(-take_moves(world)[flipped_bar], abs=1e-15)
-    assert take_moves(other)[flipped_bar + 1 :] == pytest.approx(take_moves(world)[flipped_bar + 1 :], abs=1e-12)
+    market, other = make_null_bars(BARS, rows, mirrored), make_null_bars(BARS, rows, flipped)
+    pd.testing.assert_frame_equal(market[:flipped_bar], other[:flipped_bar], check_exact=True)
+    assert take_moves(other)[flipped_bar] == pytest.approx(-take_moves(market)[flipped_bar], abs=1e-15)
+    assert take_moves(other)[flipped_bar + 1 :] == pytest.approx(take_moves(market)[flipped_bar + 1 :], abs=1e-12)
 
 
 def test_a_null_world_has_no_predictable_sign_of_the_next_bar():
@@ -103,17 +103,17 @@ def test_a_null_world_has_no_predictable_sign_of_the_next_bar():
     many = simulated.load(
         symbols=["A"], interval="1m", start="2024-01-01", days=10, signal=0.2, predictor="flow", seed=3
     )
-    world = make_null_bars(many, *draw_bars(len(many), length=len(many), block_bars=60, rng=np.random.default_rng(5)))
+    market = make_null_bars(many, *draw_bars(len(many), length=len(many), block_bars=60, rng=np.random.default_rng(5)))
     assert measure_forecast(many) > 0.1
-    assert abs(measure_forecast(world)) < 3 / np.sqrt(len(many))
+    assert abs(measure_forecast(market)) < 3 / np.sqrt(len(many))
 
 
 def test_volatility_still_clusters_within_blocks():
     many = simulated.load(
         symbols=["A"], interval="1m", start="2024-01-01", days=10, signal=0.0, predictor="flow", seed=3
     )
-    world = make_null_bars(many, *draw_bars(len(many), length=len(many), block_bars=60, rng=np.random.default_rng(5)))
-    size = np.abs(take_moves(world))
+    market = make_null_bars(many, *draw_bars(len(many), length=len(many), block_bars=60, rng=np.random.default_rng(5)))
+    size = np.abs(take_moves(market))
     assert np.corrcoef(size[:-1], size[1:])[0, 1] > 0.2
 
 
@@ -136,7 +136,7 @@ def test_an_interval_leaves_two_and_a_half_percent_on_either_side():
     assert binom.cdf(3, 40, high) == pytest.approx(0.025)
 
 
-def test_of_twenty_worlds_without_an_event_the_interval_reaches_to_seventeen_percent():
+def test_of_twenty_markets_without_an_event_the_interval_reaches_to_seventeen_percent():
     low, high = bound_probability(0, 20)
     assert low == 0.0
     assert high == pytest.approx(1 - 0.025 ** (1 / 20))  # 0.168
@@ -160,21 +160,21 @@ def test_a_world_counts_once_for_any_number_of_models_above_95_percent_and_never
         make_outcome(0.5, None, pbo=None),
         make_outcome(None, None, pbo=None),
     ]
-    assert flag_worlds_above(completed, "dsr") == [True, False]
+    assert flag_markets_above(completed, "dsr") == [True, False]
 
 
-def test_a_summary_counts_worlds_models_alarms_and_worlds_without_pbo():
+def test_a_summary_counts_markets_models_alarms_and_markets_without_pbo():
     alarmed = make_outcome(pbo=None, alarms=("truncation", "embargo"))
     suspected = make_outcome(0.2, pbo=0.6, warnings=("embargo_sensitivity",))
-    figures = summarize_worlds(
+    metrics = summarize_markets(
         [make_outcome(0.99, 0.97, pbo=0.02), make_outcome(0.5, None, pbo=None), suspected, alarmed]
     )
-    assert figures["worlds"] == 4
-    assert (figures["alarm"]["count"], figures["alarm"]["of"]) == (1, 4)
-    assert figures["named"] == {"embargo": 1, "embargo_sensitivity": 1, "truncation": 1}
-    assert (figures["suspected"]["count"], figures["suspected"]["of"]) == (1, 3)
-    assert (figures["any_dsr"]["count"], figures["any_dsr"]["of"]) == (1, 3)
-    assert (figures["model_dsr"]["count"], figures["model_dsr"]["of"]) == (2, 4)
-    assert figures["without_pbo"] == 1
-    assert (figures["pbo_at_most_0.05"]["count"], figures["pbo_at_least_0.5"]["count"]) == (1, 1)
-    assert figures["ic"] == pytest.approx((0.05 + 0.05 + 0.0) / 3)
+    assert metrics["markets"] == 4
+    assert (metrics["alarm"]["count"], metrics["alarm"]["of"]) == (1, 4)
+    assert metrics["named"] == {"embargo": 1, "embargo_sensitivity": 1, "truncation": 1}
+    assert (metrics["suspected"]["count"], metrics["suspected"]["of"]) == (1, 3)
+    assert (metrics["any_dsr"]["count"], metrics["any_dsr"]["of"]) == (1, 3)
+    assert (metrics["model_dsr"]["count"], metrics["model_dsr"]["of"]) == (2, 4)
+    assert metrics["without_pbo"] == 1
+    assert (metrics["pbo_at_most_0.05"]["count"], metrics["pbo_at_least_0.5"]["count"]) == (1, 1)
+    assert metrics["ic"] == pytest.approx((0.05 + 0.05 + 0.0) / 3)

@@ -1,4 +1,4 @@
-"""The contents of the pictures, read from the figures."""
+"""The contents of the plots, read from the figures."""
 
 import pytest
 

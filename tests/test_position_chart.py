@@ -57,8 +57,8 @@ def test_a_window_begins_with_one_again_and_has_the_trades_of_its_bars():
 
 
 def test_trades_of_the_busiest_window_are_marked_at_their_prices():
-    picture = position_chart.plot_positions(make_history([0.5, 0.5, -0.5], price=[1.0, 2.0, 3.0, 4.0]), title="a")
-    marks = {points.get_label(): points.get_offsets()[:, 1].tolist() for points in picture.axes[1].collections}
+    figure = position_chart.plot_positions(make_history([0.5, 0.5, -0.5], price=[1.0, 2.0, 3.0, 4.0]), title="a")
+    marks = {points.get_label(): points.get_offsets()[:, 1].tolist() for points in figure.axes[1].collections}
     assert (marks["bought"], marks["sold"]) == ([1.0, 4.0], [3.0])
 
 
@@ -78,13 +78,13 @@ def test_a_long_time_is_shown_by_the_mean_position_of_bins_and_the_busiest_windo
 
 @pytest.mark.parametrize("bars", [1, 50, 3000])
 def test_the_chart_of_a_model_that_never_trades_says_so(bars):
-    picture = position_chart.plot_positions(walk_randomly(bars, traded=0.0), title="idle")
-    picture.draw_without_rendering()
-    assert picture.axes[0].get_title("left") == "idle: it never trades"
+    figure = position_chart.plot_positions(walk_randomly(bars, traded=0.0), title="idle")
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_title("left") == "idle: it never trades"
 
 
 def test_a_model_that_loses_everything_has_a_chart():
     history = make_history([0.0] * 300 + [1.0, -1.0] * 200, net=[0.0, -1.5] + [0.0] * 698)
-    picture = position_chart.plot_positions(history, title="ruined")
-    picture.draw_without_rendering()
-    assert picture.axes[4].get_title("left") == "equity −100.00%, buy and hold +0.00%, maximum drawdown 100.00%"
+    figure = position_chart.plot_positions(history, title="ruined")
+    figure.draw_without_rendering()
+    assert figure.axes[4].get_title("left") == "equity −100.00%, buy and hold +0.00%, maximum drawdown 100.00%"

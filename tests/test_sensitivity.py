@@ -110,7 +110,7 @@ def test_the_score_falls_step_by_step_and_the_finding_says_which_embargo_is_long
     assert report["embargo_bars"] == [0, 16, 80]
     assert report["boundary_ic"][0] > report["boundary_ic"][1] > report["boundary_ic"][2]
     assert "from 80 bars on no drop is significant" in report["guard"]["message"]
-    assert set(report["guard"]["figures"]["p_value"]) == {"0", "1"}
+    assert set(report["guard"]["measurements"]["p_value"]) == {"0", "1"}
 
 
 def test_every_embargo_trains_on_as_many_rows_and_on_none_that_it_removes():

@@ -32,21 +32,31 @@ def plan() -> list[FitTask]:
 
 
 def smallest() -> FitTask:
-    return next(task for task in plan() if task.is_smallest)
+    return plan()[np.argmin(make_folds().count_rows().train)]
 
 
-def test_the_split_with_the_fewest_train_rows_is_the_one_that_the_audit_refits():
+def test_fits_are_those_of_the_splits_and_then_the_final_one():
     folds, tasks = make_folds(), plan()
-    (chosen,) = [task for task in tasks if task.is_smallest]
     assert [task.split for task in tasks] == [*range(6), FINAL]
-    assert len(folds.train(chosen.split)) == min(len(folds.train(split)) for split in range(6))
+    assert len(folds.train(smallest().split)) == min(len(folds.train(split)) for split in range(6))
+
+
+def test_an_unfitted_copy_has_the_hyperparameters_of_the_saved_model(tmp_path: Path):
+    task = smallest()
+    model = SPEC.build(task.seed)
+    model.fit(SAMPLES, task.train, task.valid)
+    model.save(tmp_path)
+    again = base.build_like(tmp_path, seed=task.seed)
+    again.fit(SAMPLES, task.train, task.valid)
+    assert np.array_equal(again.predict_rows(SAMPLES, task.test), model.predict_rows(SAMPLES, task.test))
+    assert base.build_like(tmp_path, seed=7).seed == 7
 
 
 def test_an_honest_fit_passes_the_audit(tmp_path: Path):
     task = smallest()
     fit = fit_fold(task, SPEC, SAMPLES, folder=tmp_path)
     of_fit = audit.check_fit(task, SAMPLES, fit.standardization)
-    of_model = list(audit.check_model(SPEC, task, SAMPLES, fit.out_of_sample))
+    of_model = list(audit.check_model(SPEC.build(task.seed), task, SAMPLES, fit.out_of_sample))
     assert [(found.guard, found.severity) for found in (*of_fit, *of_model)] == [
         ("normalization", "ok"),
         ("fit_rows", "ok"),
@@ -92,7 +102,7 @@ def test_a_model_that_cheats_is_found_by_its_guard(plugin: type[LightGBM], guard
     model = SPEC.build(task.seed)
     model.fit(SAMPLES, task.train, task.valid)
     predictions = predict(model, task.split, SAMPLES, rows=task.test)
-    found = list(audit.check_model(SPEC, task, SAMPLES, predictions))
+    found = list(audit.check_model(SPEC.build(task.seed), task, SAMPLES, predictions))
     assert [finding.guard for finding in found if finding.severity == "critical"] == [guard]
 
 

@@ -48,18 +48,19 @@ RECOMMENDATIONS = {  # by symptom
 
 
 class Symptom(NamedTuple):
-    """A symptom of a fit, with its figures."""
+    """A symptom of a fit, with its measurements."""
 
     verdict: str  # one of VERDICTS
     name: str  # one of RECOMMENDATIONS
-    figures: dict[str, float]
+    measurements: dict[str, float]
 
 
 def diagnose_fit(history: Sequence[Mapping[str, float]], *, reached_last_epoch: bool) -> dict[str, Any]:
     """Return the diagnosis of a fit, JSON-able.
 
     "verdict" is the worst of VERDICTS that has a symptom, "healthy" where there is none, and "undetermined" with fewer
-    than two epochs. "symptoms" are [{"symptom": name, **figures}], the worst first. "recommendations" say what to try.
+    than two epochs. "symptoms" are [{"symptom": name, **measurements}], the worst first. "recommendations" say what to
+    try.
 
     Args:
         history: one entry for each epoch, see the module.
@@ -73,7 +74,7 @@ def diagnose_fit(history: Sequence[Mapping[str, float]], *, reached_last_epoch: 
     )
     return {
         "verdict": symptoms[0].verdict if symptoms else "healthy",
-        "symptoms": [{"symptom": symptom.name, **symptom.figures} for symptom in symptoms],
+        "symptoms": [{"symptom": symptom.name, **symptom.measurements} for symptom in symptoms],
         "recommendations": list(dict.fromkeys(each for symptom in symptoms for each in RECOMMENDATIONS[symptom.name])),
     }
 
@@ -97,8 +98,8 @@ def _check_train_loss(train: np.ndarray) -> Iterator[Symptom]:
     if _measure_rise(first, last) > DIVERGED_RISE:
         yield Symptom("diverged", "train loss rose", {"first": first, "last": last, "rise": _measure_rise(first, last)})
     if -_measure_rise(first, lowest) <= LEARNED_FALL:
-        figures = {"first": first, "lowest": lowest, "fall": -_measure_rise(first, lowest)}
-        yield Symptom("not learning", "train loss did not fall", figures)
+        measurements = {"first": first, "lowest": lowest, "fall": -_measure_rise(first, lowest)}
+        yield Symptom("not learning", "train loss did not fall", measurements)
 
 
 def _check_valid_loss(train: np.ndarray, valid: np.ndarray, *, reached_last_epoch: bool) -> Iterator[Symptom]:
@@ -111,14 +112,18 @@ def _check_valid_loss(train: np.ndarray, valid: np.ndarray, *, reached_last_epoc
     if jump > UNSTABLE_JUMP:
         yield Symptom("unstable", "valid loss jumps", {"jump": jump, "level": float(np.abs(valid).mean())})
     if fall_since_best > 0 and rise > (EARLY_BEST_RISE if best < EARLY_BEST_EPOCHS else LATER_BEST_RISE):
-        figures = {"best_epoch": best + 1, "best_valid_loss": float(valid[best]), "last_valid_loss": float(valid[-1])}
-        figures |= {"rise": rise, "train_fall": fall_since_best}
-        yield Symptom("overfitting", "valid loss rose while train loss fell", figures)
+        measurements = {
+            "best_epoch": best + 1,
+            "best_valid_loss": float(valid[best]),
+            "last_valid_loss": float(valid[-1]),
+        }
+        measurements |= {"rise": rise, "train_fall": fall_since_best}
+        yield Symptom("overfitting", "valid loss rose while train loss fell", measurements)
     is_at_best = len(valid) - best <= STILL_BEST_EPOCHS and rise <= EARLY_BEST_RISE
     if reached_last_epoch and is_at_best and last_fall > STILL_FALLING:
-        figures = {"epochs": len(train), "best_epoch": best + 1}
-        figures |= {"last_train_loss": float(train[-1]), "last_fall": last_fall}
-        yield Symptom("underfitting", "stopped too soon", figures)
+        measurements = {"epochs": len(train), "best_epoch": best + 1}
+        measurements |= {"last_train_loss": float(train[-1]), "last_fall": last_fall}
+        yield Symptom("underfitting", "stopped too soon", measurements)
 
 
 def _check_gradients(history: Sequence[Mapping[str, float]]) -> Iterator[Symptom]:
@@ -132,11 +137,11 @@ def _check_gradients(history: Sequence[Mapping[str, float]]) -> Iterator[Symptom
     if not is_finite.all():
         yield Symptom("diverged", "gradients not finite", _locate_epochs(epochs[~is_finite]))
     if exploding.any():
-        figures = _locate_epochs(epochs[exploding]) | {"norm_max": float(highest[exploding].max())}
-        yield Symptom("unstable", "exploding gradients", figures)
+        measurements = _locate_epochs(epochs[exploding]) | {"norm_max": float(highest[exploding].max())}
+        yield Symptom("unstable", "exploding gradients", measurements)
     if vanishing.any():
-        figures = _locate_epochs(epochs[vanishing]) | {"norm_min": float(mean[vanishing].min())}
-        yield Symptom("not learning", "vanishing gradients", figures)
+        measurements = _locate_epochs(epochs[vanishing]) | {"norm_min": float(mean[vanishing].min())}
+        yield Symptom("not learning", "vanishing gradients", measurements)
 
 
 def _locate_epochs(epochs: np.ndarray) -> dict[str, float]:

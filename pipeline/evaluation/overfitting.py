@@ -106,7 +106,7 @@ def assess_sharpe(
         confidence: of the minimum track record, which is against a Sharpe ratio of 0.
 
     `excess_over_expected_max` is the Sharpe ratio less the expected maximum of the largest number of trials. Everything
-    is NaN where the Sharpe ratio is; figures that need the variance are NaN where the variance is.
+    is NaN where the Sharpe ratio is; metrics that need the variance are NaN where the variance is.
     """
     ratio, n, skew, kurtosis = (moments[name] for name in ("sharpe", "n", "skew", "kurtosis"))
     expected_max = {

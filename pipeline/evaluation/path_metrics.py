@@ -32,12 +32,12 @@ class Targets:
 
 @dataclass(frozen=True)
 class PathResult:
-    """Predictions of one path or of the holdout: their figures, and the portfolio's net return bar by bar."""
+    """Predictions of one path or of the holdout: their metrics, and the portfolio's net return bar by bar."""
 
     forecast: dict[str, float]
     confusion: np.ndarray  # (classes, classes) counts, true by predicted; of a number: below and above neutral
     trading: dict[str, float]
-    reasons: dict[str, str]  # of figures that are undefined
+    reasons: dict[str, str]  # of metrics that are undefined
     time: np.ndarray
     net: np.ndarray
 
@@ -61,7 +61,7 @@ def select_path(predictions: pd.DataFrame, folds: Folds, path: int) -> pd.DataFr
 def measure_predictions(
     development: pd.DataFrame, holdout: pd.DataFrame, targets: Targets, folds: Folds
 ) -> ModelResult:
-    """Return the figures of predictions on every path and on the holdout."""
+    """Return the metrics of predictions on every path and on the holdout."""
     rows = folds.select_tested()
     places = locate_on_paths(development, paths=folds.paths, group=folds.number_groups()[rows], rows=rows)
     return ModelResult(
@@ -71,7 +71,7 @@ def measure_predictions(
 
 
 def measure_path(predictions: pd.DataFrame, targets: Targets) -> PathResult:
-    """Return the figures of predictions in the order of their rows; a bar without a row, as after a gap, earns 0."""
+    """Return the metrics of predictions in the order of their rows; a bar without a row, as after a gap, earns 0."""
     time, net, turnover = fill_missing_bars(*trade_portfolio(predictions, targets), bar_ms=targets.bar_ms)
     traded, undefined = performance.measure_trading(net, turnover, bars_per_year=targets.bars_per_year)
     y, predicted = targets.y[predictions["row"]], predictions[list(targets.outputs)].to_numpy(np.float64)
@@ -85,12 +85,12 @@ def measure_path(predictions: pd.DataFrame, targets: Targets) -> PathResult:
     return PathResult(forecasts, counts, traded, reasons | undefined, time, net)
 
 
-def fill_missing_bars(time: np.ndarray, *figures: np.ndarray, bar_ms: int) -> tuple[np.ndarray, ...]:
-    """Return times and figures with the bars that have no row added: nothing is held there, nothing earned."""
+def fill_missing_bars(time: np.ndarray, *series: np.ndarray, bar_ms: int) -> tuple[np.ndarray, ...]:
+    """Return times and series with the bars that have no row added: nothing is held there, nothing earned."""
     place = (time - time[0]) // bar_ms
     bars = place[-1] + 1
-    filled = np.zeros((len(figures), bars))
-    filled[:, place] = figures
+    filled = np.zeros((len(series), bars))
+    filled[:, place] = series
     return time[0] + bar_ms * np.arange(bars), *filled
 
 

@@ -205,7 +205,7 @@ def check_ic_drop(
     deviations = curve.resampled - curve.resampled[:, -1:] - drops  # (resamples, factors)
     p_values = (1 + (deviations >= drops).sum(axis=0)) / (1 + len(deviations))
     names = [f"{factor:g}" for factor in embargo_factors[:-1]]
-    figures = {
+    measurements = {
         "ic_drop": dict(zip(names, drops.tolist(), strict=False)),
         "p_value": dict(zip(names, p_values.tolist(), strict=False)),
     }
@@ -214,9 +214,9 @@ def check_ic_drop(
         f"after {embargo_bars[-1]} bars (p {p_values[0]:.2g})"
     )
     if drops[0] <= min_ic_drop or p_values[0] >= significance:
-        return Finding(GUARD, "ok", f"the IC does not fall as the embargo grows: {measured}", figures)
+        return Finding(GUARD, "ok", f"the IC does not fall as the embargo grows: {measured}", measurements)
     enough = embargo_bars[1 + int(np.flatnonzero(p_values < significance)[-1])]
     remedy = (
         f"from {enough} bars on no drop is significant: use at least that embargo, or drop features that encode time"
     )
-    return Finding(GUARD, "warning", f"suspected leakage, the IC falls: {measured}; {remedy}", figures)
+    return Finding(GUARD, "warning", f"suspected leakage, the IC falls: {measured}; {remedy}", measurements)

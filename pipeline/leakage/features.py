@@ -48,14 +48,14 @@ def truncation(
             if name not in not_reproduced:
                 changed.setdefault(name, {"cut_after_ms": cut_ms, **_locate_row(row, time)})
     ok_message = f"{len(columns)} columns are reproduced to the bit from their bars, also at {len(drawn)} cut times"
-    figures = {
+    measurements = {
         "cuts": len(drawn),
         "cut_after_ms": dict(sorted(drawn.items())),
         "changed": changed,
         "not_reproduced": not_reproduced,
     }
     problems = _describe_differences(not_reproduced, changed)
-    return make_finding("truncation", problems, ok_message=ok_message, figures=figures)
+    return make_finding("truncation", problems, ok_message=ok_message, measurements=measurements)
 
 
 def _locate_row(row: int, time: np.ndarray) -> dict[str, int]:
@@ -152,14 +152,14 @@ def look_ahead(
         f"compute it from bars up to its own"
         for j in np.flatnonzero((future > floor) & (future > ratio * past)).tolist()
     ]
-    figures = {
+    measurements = {
         "rows": len(rows),
         "future_correlation": round_by_column(columns, future),
         "past_correlation": round_by_column(columns, past),
     }
     nearest = columns[int(future.argmax())]
     ok_message = f"no column is correlated with future moves; the highest is {nearest}, {future.max():.2f} of {floor}"
-    return make_finding("look_ahead", problems, ok_message=ok_message, figures=figures)
+    return make_finding("look_ahead", problems, ok_message=ok_message, measurements=measurements)
 
 
 def target_leakage(x: np.ndarray, columns: Sequence[str], y: np.ndarray, target: str, *, threshold: float) -> Finding:
@@ -176,8 +176,8 @@ def target_leakage(x: np.ndarray, columns: Sequence[str], y: np.ndarray, target:
         f"{columns[j]} contains the target {target} ({measures[strongest[j]]} {largest[j]:.3f}): drop it"
         for j in np.flatnonzero(largest > threshold).tolist()
     ]
-    figures = {"target": target, "rows": len(y)}
-    figures |= {name: round_by_column(columns, measured[name]) for name in measures}
+    measurements = {"target": target, "rows": len(y)}
+    measurements |= {name: round_by_column(columns, measured[name]) for name in measures}
     nearest = columns[int(largest.argmax())]
     ok_message = f"no column contains the target {target}; the nearest is {nearest}, {largest.max():.2f} of {threshold}"
-    return make_finding("target_leakage", problems, ok_message=ok_message, figures=figures)
+    return make_finding("target_leakage", problems, ok_message=ok_message, measurements=measurements)

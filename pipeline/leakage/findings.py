@@ -16,12 +16,12 @@ class LeakageError(ValueError):
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of a guard: where the leak is, how large, how to fix it, and the figures behind it (JSON-able)."""
+    """The result of a guard: where the leak is, how large, how to fix it, and its measurements (JSON-able)."""
 
     guard: str
     severity: Literal["ok", "warning", "critical"]
     message: str
-    figures: dict[str, Any]
+    measurements: dict[str, Any]
 
 
 def raise_if_critical(findings: Iterable[Finding]) -> None:
@@ -31,15 +31,15 @@ def raise_if_critical(findings: Iterable[Finding]) -> None:
         raise LeakageError("\n".join(f"{finding.guard}: {finding.message}" for finding in critical))
 
 
-def make_finding(guard: str, problems: Sequence[str], *, ok_message: str, figures: dict[str, Any]) -> Finding:
+def make_finding(guard: str, problems: Sequence[str], *, ok_message: str, measurements: dict[str, Any]) -> Finding:
     """Return a critical finding with the first of the problems; without any, an ok one with `ok_message`."""
     more = [f"and {len(problems) - MAX_SHOWN} more"] if len(problems) > MAX_SHOWN else []
     message = "; ".join([*problems[:MAX_SHOWN], *more]) or ok_message
-    return Finding(guard, "critical" if problems else "ok", message, figures)
+    return Finding(guard, "critical" if problems else "ok", message, measurements)
 
 
 def round_by_column(columns: Sequence[str], values: np.ndarray) -> dict[str, float]:
-    """Return one rounded figure for each column."""
+    """Return one rounded measurement for each column."""
     return {name: round(float(value), 4) for name, value in zip(columns, values, strict=True)}
 
 

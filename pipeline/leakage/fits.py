@@ -37,7 +37,7 @@ def normalization(statistics: tuple[np.ndarray, np.ndarray] | None, x_train: np.
         "normalization",
         problems,
         ok_message=f"mean and scale of {len(mean)} columns are those of the train rows",
-        figures={"columns": len(mean), "differing": int((~is_equal).sum())},
+        measurements={"columns": len(mean), "differing": int((~is_equal).sum())},
     )
 
 
@@ -72,7 +72,7 @@ def fit_rows(
         "fit_rows",
         problems,
         ok_message=f"no span of {len(seen)} train and valid rows overlaps one of {len(test)} test rows",
-        figures={"train": len(train), "valid": len(valid), "test": len(test), **counts},
+        measurements={"train": len(train), "valid": len(valid), "test": len(test), **counts},
     )
 
 
@@ -101,7 +101,7 @@ def unseen_rows(
         "unseen_rows",
         [problem] if differing else [],
         ok_message=f"{len(expected)} predictions stay the same to the bit when the unseen rows are altered",
-        figures={"predictions": len(expected), "differing": differing, "unseen_rows": unseen},
+        measurements={"predictions": len(expected), "differing": differing, "unseen_rows": unseen},
     )
 
 
@@ -167,7 +167,7 @@ def row_order(
         "row_order",
         problems,
         ok_message=f"{len(rows)} predictions do not depend on the order or the position of their rows",
-        figures={
+        measurements={
             "rows": len(rows),
             "tolerance": float(tolerance),
             "differing_by_order": by_order,

@@ -64,24 +64,26 @@ def temporal_order(folds: TrainTestSplits) -> Finding:
     """
     wrong = _find_unfinished_labels(folds) if folds.is_walk_forward else {}
     problems = _describe_unfinished_labels(wrong)
-    figures = {"unfinished_train_labels": sum(rows for _, rows in wrong.values())}
+    measurements = {"unfinished_train_labels": sum(rows for _, rows in wrong.values())}
     holdout = folds.holdout()
     if not holdout.size:
         message = "; ".join([*problems, "there is no holdout, so every row is in some fold: raise holdout_pct"])
-        return Finding("temporal_order", "critical" if problems else "warning", message, figures | {"holdout_rows": 0})
+        return Finding(
+            "temporal_order", "critical" if problems else "warning", message, measurements | {"holdout_rows": 0}
+        )
     last_ms = int(folds.label_end[folds.development()].max())
     first_ms = int(folds.time[holdout].min())
     early = int((folds.time[holdout] <= last_ms + folds.embargo_ms).sum())
     measured = f"the holdout begins at {first_ms}, the last label before it ends at {last_ms}"
     if early:
         problems.append(f"{measured}: begin it more than {folds.embargo_ms} ms after that ({early} rows too early)")
-    figures |= {
+    measurements |= {
         "development_end_ms": last_ms,
         "embargo_ms": folds.embargo_ms,
         "holdout_start_ms": first_ms,
         "early_holdout_rows": early,
     }
-    return make_finding("temporal_order", problems, ok_message=measured, figures=figures)
+    return make_finding("temporal_order", problems, ok_message=measured, measurements=measurements)
 
 
 def _find_unfinished_labels(folds: TrainTestSplits) -> dict[int, tuple[int, int]]:
@@ -110,9 +112,9 @@ def label_overlap(folds: TrainTestSplits) -> Finding:
         f"a test span: purge by label_end at every edge of every test run"
         for split, rows in overlapping.items()
     ]
-    figures = {"splits": folds.n_splits, "overlapping_rows": sum(map(len, overlapping.values()))}
+    measurements = {"splits": folds.n_splits, "overlapping_rows": sum(map(len, overlapping.values()))}
     ok_message = f"no train span overlaps a test span in {folds.n_splits} splits"
-    return make_finding("label_overlap", problems, ok_message=ok_message, figures=figures)
+    return make_finding("label_overlap", problems, ok_message=ok_message, measurements=measurements)
 
 
 def embargo(folds: TrainTestSplits, lookback_bars: int) -> Finding:
@@ -126,16 +128,16 @@ def embargo(folds: TrainTestSplits, lookback_bars: int) -> Finding:
         f"embargo of {folds.embargo_bars} bars after a test label: drop them after every test run"
         for split, rows in within.items()
     ]
-    figures = {
+    measurements = {
         "embargo_bars": folds.embargo_bars,
         "lookback_bars": lookback_bars,
         "rows_within_embargo": sum(map(len, within.values())),
     }
     measured = f"the embargo has {folds.embargo_bars} bars, the longest look-back {lookback_bars}"
     if problems or folds.embargo_bars >= lookback_bars:
-        return make_finding("embargo", problems, ok_message=measured, figures=figures)
+        return make_finding("embargo", problems, ok_message=measured, measurements=measurements)
     message = f"{measured}: features of train rows read bars of a test; raise embargo_pct"
-    return Finding("embargo", "warning", message, figures)
+    return Finding("embargo", "warning", message, measurements)
 
 
 def _find_overlaps(
@@ -174,14 +176,14 @@ def duplicates(x: np.ndarray, segment: np.ndarray, folds: TrainTestSplits) -> Fi
             f"{len(crossing)} test rows, first row {crossing[0]} at {folds.time[crossing[0]]}, have the features of a "
             f"train row ({expected:.1f} expected by chance): drop the copies"
         )
-    figures = {
+    measurements = {
         "repeated_bars": len(repeated),
         "flat_rows": len(x) - len(not_flat),
         "crossing_duplicates": len(crossing),
         "expected_by_chance": expected,
     }
     ok_message = f"{len(crossing)} of {len(x)} rows are both in train and in test, no more than expected by chance"
-    return make_finding("duplicates", problems, ok_message=ok_message, figures=figures)
+    return make_finding("duplicates", problems, ok_message=ok_message, measurements=measurements)
 
 
 def _is_flat(x: np.ndarray, segment: np.ndarray) -> np.ndarray:

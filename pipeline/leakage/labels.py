@@ -42,7 +42,7 @@ def label_end(bars: pd.DataFrame, relabel: Relabel, target: str, *, cuts: int, s
             {"altered_after_ms": cut_ms, "change": change, "rows": len(rows), "first_row": int(rows[0])}
             for change, rows in _find_changes(original, altered, cut_ms=cut_ms, bars=len(bars))
         ]
-    figures = {
+    measurements = {
         "target": target,
         "rows": len(original[0]),
         "cuts": len(drawn),
@@ -51,7 +51,7 @@ def label_end(bars: pd.DataFrame, relabel: Relabel, target: str, *, cuts: int, s
     }
     ok_message = f"{target}: no label changes at {len(drawn)} cut times when the bars after its label_end are altered"
     problems = list(_describe_changes(target, changes, time=time))
-    return make_finding("label_end", problems, ok_message=ok_message, figures=figures)
+    return make_finding("label_end", problems, ok_message=ok_message, measurements=measurements)
 
 
 def _describe_changes(target: str, changes: list[dict[str, Any]], *, time: np.ndarray) -> Iterator[str]:
@@ -142,5 +142,5 @@ def label_timing(bars: pd.DataFrame, positions: np.ndarray, label_end_ms: np.nda
         "label_timing",
         problems,
         ok_message=f"{len(positions)} labels end after their bar, within its segment",
-        figures={"rows": len(positions), **{name: int(is_wrong.sum()) for name, (_, is_wrong) in wrong.items()}},
+        measurements={"rows": len(positions), **{name: int(is_wrong.sum()) for name, (_, is_wrong) in wrong.items()}},
     )

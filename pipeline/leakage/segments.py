@@ -48,7 +48,7 @@ def segments(
         "segments",
         problems,
         ok_message=f"nothing crosses a border of {len(extent)} segments",
-        figures={"segments": len(extent), "rows": len(time), **counts},
+        measurements={"segments": len(extent), "rows": len(time), **counts},
     )
 
 
@@ -62,7 +62,7 @@ def check_window_runs(time: np.ndarray, segment: np.ndarray, run: np.ndarray, *,
         "segments",
         [f"windows cross a gap or a border at row {row}: begin a new run there" for row in broken],
         ok_message="every run is of consecutive bars of one segment",
-        figures={"runs": len(np.unique(run)), "rows": len(time), "broken_runs": len(broken)},
+        measurements={"runs": len(np.unique(run)), "rows": len(time), "broken_runs": len(broken)},
     )
 
 

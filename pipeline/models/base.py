@@ -178,7 +178,7 @@ class Model(ABC):
         described = {
             "family": family,
             "plugin": plugin,
-            "arguments": {name: getattr(self, name) for name in list_arguments(type(self))},
+            "hyperparameters": {name: getattr(self, name) for name in list_arguments(type(self))},
             "seed": self.seed,
             "columns": self.signature.columns,
             "outputs": self.signature.outputs,
@@ -189,11 +189,16 @@ class Model(ABC):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Return the model that `save` wrote to `folder`, with the same predictions."""
-        described = _read_description(folder)
-        signature = Signature(columns=tuple(described["columns"]), outputs=tuple(described["outputs"]))
-        model = cls(signature=signature, seed=described["seed"], **described["arguments"])
+        described = read_description(folder)
+        model = cls.from_description(described, seed=described["seed"])
         model.load_fitted(folder)
         return model
+
+    @classmethod
+    def from_description(cls, described: Mapping[str, Any], *, seed: int) -> Self:
+        """Return the unfitted model that `described`, the content of a `model.json`, describes."""
+        signature = Signature(columns=tuple(described["columns"]), outputs=tuple(described["outputs"]))
+        return cls(signature=signature, seed=seed, **described["hyperparameters"])
 
     @abstractmethod
     def save_fitted(self, folder: Path) -> None:
@@ -233,8 +238,14 @@ def build(
 
 def load(folder: Path) -> Model:
     """Return the model saved in `folder`, of whatever family."""
-    described = _read_description(folder)
+    described = read_description(folder)
     return _find_plugin(described["family"], described["plugin"]).load(folder)
+
+
+def build_like(folder: Path, *, seed: int) -> Model:
+    """Return an unfitted model with the hyperparameters of the one saved in `folder`, and another seed."""
+    described = read_description(folder)
+    return _find_plugin(described["family"], described["plugin"]).from_description(described, seed=seed)
 
 
 def list_arguments(plugin: type[Model]) -> tuple[str, ...]:
@@ -242,7 +253,8 @@ def list_arguments(plugin: type[Model]) -> tuple[str, ...]:
     return tuple(name for name in inspect.signature(plugin).parameters if name not in {f.name for f in fields(Model)})
 
 
-def _read_description(folder: Path) -> dict[str, Any]:
+def read_description(folder: Path) -> dict[str, Any]:
+    """Return the `model.json` of a saved model: family, plugin, arguments, seed, columns and outputs."""
     described: dict[str, Any] = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     return described
 

@@ -26,7 +26,6 @@ class FitTask:
     valid: np.ndarray
     test: np.ndarray
     seed: int
-    is_smallest: bool  # the split with the fewest train rows, the first of several: the one that the audit refits
 
 
 @dataclass(frozen=True)
@@ -79,12 +78,11 @@ def plan_cross_fit(params: config.Block, model: str) -> CrossFit:
 
 def plan_fits(folds: Folds, model: str, seed: int, *, valid_pct: float) -> Iterator[FitTask]:
     """Yield the fits of a model: one for each split and last the final one, on the whole development part."""
-    smallest = int(np.argmin(folds.count_rows().train))
     for split in (*range(folds.n_splits), FINAL):
         rows = folds.development() if split == FINAL else folds.train(split)
         train, valid = folds.split_validation(rows, valid_pct)
         test = folds.holdout() if split == FINAL else folds.test(split)
-        yield FitTask(split, train, valid, test, config.derive_seed(seed, model, split), split == smallest)
+        yield FitTask(split, train, valid, test, config.derive_seed(seed, model, split))
 
 
 def fit_fold(

@@ -1,4 +1,4 @@
-"""Learning curves: the histories of fits, iteration by iteration, as one picture."""
+"""Learning curves: the histories of fits, iteration by iteration, as one plot."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Pictures of results as images, which `dvc plots` shows offline: arrays in, matplotlib figures out."""
+"""Plots of results as images, which `dvc plots` shows offline: arrays in, matplotlib figures out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -278,7 +278,7 @@ def plot_embargo_sensitivity(
 
 
 def plot_message(title: str) -> Figure:
-    """Return an empty picture whose title says why it is empty."""
+    """Return an empty figure whose title says why it is empty."""
     figure, axes = _make_axes(title, "", "")
     axes.set_axis_off()
     return figure
@@ -320,7 +320,7 @@ def add_legend_below(figure: Figure) -> None:
 
 
 def pick_points(length: int) -> np.ndarray:
-    """Return the indices of a long line that a picture shows: the first, the last, and evenly spaced ones between."""
+    """Return the indices of a long line that a plot shows: the first, the last, and evenly spaced ones between."""
     return np.unique(np.linspace(0, length - 1, MAX_POINTS).astype(np.int64))
 
 

@@ -78,8 +78,8 @@ def find_busiest_window(change: np.ndarray, *, bars: int) -> int:
 def plot_positions(history: PositionHistory, *, title: str) -> Figure:
     """Return price, position and equity over the whole time; beside them the busiest window, bar by bar."""
     zoom = history.slice_bars(find_busiest_window(history.change, bars=ZOOM_BARS), bars=ZOOM_BARS)
-    picture = Figure(figsize=(15.0, 8.8), dpi=100, layout="constrained")
-    panels = picture.subplots(3, 2, sharex="col", width_ratios=[1.6, 1.0], height_ratios=[2.2, 1.2, 1.6])
+    figure = Figure(figsize=(15.0, 8.8), dpi=100, layout="constrained")
+    panels = figure.subplots(3, 2, sharex="col", width_ratios=[1.6, 1.0], height_ratios=[2.2, 1.2, 1.6])
     window = f"{'busiest' if history.change.any() else 'first'} {len(zoom.position)} bars"
     for column, shown, name in zip(panels.T, (history, zoom), (title, window), strict=True):
         _draw_price(column[0], shown, title=f"{name}: {_summarize(shown)}")
@@ -91,8 +91,8 @@ def plot_positions(history: PositionHistory, *, title: str) -> Figure:
     if len(zoom.time) < len(history.time):
         spans = [axes.axvspan(*to_dates(zoom.time[[0, -1]]), color=INK, alpha=0.2, lw=1.0) for axes in panels[:, 0]]
         spans[-1].set_label("shown to the right")
-    add_legend_below(picture)
-    return picture
+    add_legend_below(figure)
+    return figure
 
 
 def _summarize(shown: PositionHistory) -> str:

@@ -9,18 +9,25 @@ import pandas as pd
 from pipeline import artifacts, cli, config
 from pipeline.leakage.findings import Finding, raise_if_critical
 from pipeline.leakage.fits import fit_rows, normalization, row_order, unseen_rows
-from pipeline.models.cross_fit import FitTask, ModelSpec, name_split, plan_cross_fit
+from pipeline.models import base
+from pipeline.models.cross_fit import FitTask, name_split, plan_fits
+from pipeline.models.dataset import load_dataset
 from pipeline.samples import Samples
 
 
 def main(model: str) -> None:
     """Audit the fits of a model; a leak stops the pipeline."""
-    plan = plan_cross_fit(config.load_params(), model)
+    params = config.load_params()
+    _, block = config.find_model(params, model)
+    samples, folds = load_dataset(block["dataset"], block["target"])
+    train = config.look_up(params, "train")
+    tasks = list(config.call_with(plan_fits, folds, model, params["seed"], block=train, name="train"))
     statistics = pd.read_parquet(artifacts.STATISTICS / f"{model}.parquet")
     predictions = pd.read_parquet(artifacts.OOS / f"{model}.parquet")
-    of_fits = {name_split(task.split): check_fit(task, plan.samples, statistics) for task in plan.tasks}
-    smallest = next(task for task in plan.tasks if task.is_smallest)
-    of_model = list(check_model(plan.spec, smallest, plan.samples, predictions))
+    of_fits = {name_split(task.split): check_fit(task, samples, statistics) for task in tasks}
+    smallest = tasks[np.argmin(folds.count_rows().train)]
+    unfitted = base.build_like(artifacts.MODELS / model, seed=smallest.seed)
+    of_model = list(check_model(unfitted, smallest, samples, predictions))
     report = {
         "fits": [{"split": split, "guards": list(map(asdict, found))} for split, found in of_fits.items()],
         "guards": [asdict(finding) for finding in of_model],
@@ -39,12 +46,12 @@ def check_fit(task: FitTask, samples: Samples, statistics: pd.DataFrame) -> list
     ]
 
 
-def check_model(spec: ModelSpec, task: FitTask, samples: Samples, predictions: pd.DataFrame) -> Iterator[Finding]:
+def check_model(model: base.Model, task: FitTask, samples: Samples, predictions: pd.DataFrame) -> Iterator[Finding]:
     """Yield what the guards find in one refit: the model learns from its rows and predicts from inputs alone.
 
     `predictions` are those of the fits that `train` made; the refit, on altered rows, must give the same to the bit.
     """
-    seen, model = np.concatenate([task.train, task.valid]), spec.build(task.seed)
+    seen = np.concatenate([task.train, task.valid])
 
     def refit(table: Samples) -> np.ndarray:
         if table is samples:

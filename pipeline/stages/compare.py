@@ -161,7 +161,7 @@ def render_sensitivity(sensitivity: Report) -> str:
 def plot_comparison(
     dataset: str, models: Mapping[str, Returns], comparison: Comparison, sensitivity: Report, *, bars_per_year: float
 ) -> dict[str, Figure]:
-    """Return the pictures of the comparison by file name."""
+    """Return the plots of the comparison by file name."""
     year, ranked = np.sqrt(bars_per_year), {name: models[name] for name in comparison.leaderboard}
     sharpes = {name: model.sharpes * year for name, model in ranked.items()}
     holdout = {name: float(performance.sharpe(model.holdout)) * year for name, model in ranked.items()}
@@ -185,7 +185,7 @@ def plot_comparison(
 
 
 def plot_overfitting(cscv: CscvResult | None, *, year: float) -> dict[str, Figure]:
-    """Return the pictures of the choice in sample and its result out of sample."""
+    """Return the plots of the choice in sample and its result out of sample."""
     if cscv is None:
         message = plots.plot_message(NO_PBO)
         return {"pbo_logits": message, "degradation": message}
@@ -201,7 +201,7 @@ def plot_overfitting(cscv: CscvResult | None, *, year: float) -> dict[str, Figur
 
 
 def plot_sensitivity(sensitivity: Report) -> Figure:
-    """Return the picture of the IC against the embargo; its title names a significant drop."""
+    """Return the plot of the IC against the embargo; its title names a significant drop."""
     guard = sensitivity["guard"]
     if sensitivity["reason"]:
         return plots.plot_message(guard["message"])
@@ -213,7 +213,7 @@ def plot_sensitivity(sensitivity: Report) -> Figure:
 
 
 def make_equity_paths(model: Returns) -> plots.EquityPaths:
-    """Return a model's equity at as many bars as a picture shows."""
+    """Return a model's equity at as many bars as a plot shows."""
     shown, holdout_shown = plots.pick_points(len(model.time)), plots.pick_points(len(model.holdout))
     return plots.EquityPaths(
         time=model.time[shown],

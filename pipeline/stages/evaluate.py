@@ -1,4 +1,4 @@
-"""evaluate <model>: measure its out-of-sample predictions, backtest them net of costs, and draw the pictures."""
+"""evaluate <model>: measure its out-of-sample predictions, backtest them net of costs, and draw the plots."""
 
 from typing import Any
 
@@ -113,7 +113,7 @@ def summarize_diagnoses(diagnoses: dict[str, dict[str, Any]]) -> dict[str, float
 
 
 def make_model_headline(result: ModelResult, linear: ModelResult, splits: pd.DataFrame) -> dict[str, object]:
-    """Return the dozen figures that `dvc metrics` shows; a path that never trades has no Sharpe ratio."""
+    """Return the dozen metrics that `dvc metrics` shows; a path that never trades has no Sharpe ratio."""
     sharpes = np.array([path.trading["sharpe"] for path in result.paths])
     hit_rate = "accuracy" if "accuracy" in result.paths[0].forecast else "directional_accuracy"
     holdout = result.holdout
@@ -121,7 +121,7 @@ def make_model_headline(result: ModelResult, linear: ModelResult, splits: pd.Dat
         "ic": average_paths(result, "ic"),
         "rank_ic": average_paths(result, "rank_ic"),
         "hit_rate": average_paths(result, hit_rate),
-        "ic_over_linear": average_paths(result, "ic") - average_paths(linear, "ic"),
+        "ic_minus_linear": average_paths(result, "ic") - average_paths(linear, "ic"),
         "sharpe": float(sharpes[performance.find_median_path(sharpes)]),
         "sharpe_worst": float(np.sort(sharpes)[0]),
         "sharpe_std": float(np.nanstd(sharpes, ddof=1)) if np.isfinite(sharpes).sum() > 1 else float("nan"),
@@ -136,9 +136,9 @@ def make_model_headline(result: ModelResult, linear: ModelResult, splits: pd.Dat
 
 
 def explain_undefined_figures(result: ModelResult, splits: pd.DataFrame) -> str:
-    """Return why figures of the headline are undefined, where some are."""
+    """Return why metrics of the headline are undefined, where some are."""
     paths = [*((f"path {number}", path) for number, path in enumerate(result.paths)), ("holdout", result.holdout)]
-    reasons = [f"{name}: no {figure}, {path.reasons[figure]}" for name, path in paths for figure in path.reasons]
+    reasons = [f"{name}: no {metric}, {path.reasons[metric]}" for name, path in paths for metric in path.reasons]
     if np.isfinite([path.trading["sharpe"] for path in result.paths]).sum() < 2:
         reasons.append("no sharpe_std, fewer than two paths trade")
     if ratio := divide_in_by_out(splits)[1]:
@@ -147,14 +147,14 @@ def explain_undefined_figures(result: ModelResult, splits: pd.DataFrame) -> str:
 
 
 def average_paths(result: ModelResult, name: str) -> float:
-    """Return a forecast figure's mean over the paths."""
+    """Return a forecast metric's mean over the paths."""
     return float(np.mean([path.forecast[name] for path in result.paths]))
 
 
 def collect_model_details(
     result: ModelResult, baselines: dict[str, ModelResult], splits: pd.DataFrame
 ) -> dict[str, object]:
-    """Return every figure of the model and of the baselines; NaN with its reason."""
+    """Return every metric of the model and of the baselines; NaN with its reason."""
     ratio, reason = divide_in_by_out(splits)
     in_and_out = {"in_over_out": ratio, "reason": reason, "splits": splits.to_dict("list")}
     return {
@@ -165,12 +165,12 @@ def collect_model_details(
 
 
 def collect_paths(result: ModelResult) -> dict[str, object]:
-    """Return the figures of each path and of the holdout."""
+    """Return the metrics of each path and of the holdout."""
     return {"paths": [collect_figures(path) for path in result.paths], "holdout": collect_figures(result.holdout)}
 
 
 def collect_figures(path: PathResult) -> dict[str, object]:
-    """Return all figures of one path, and why some are undefined."""
+    """Return all metrics of one path, and why some are undefined."""
     counts = {"bars": len(path.net), "confusion": path.confusion}
     return {**counts, **path.forecast, **path.trading, "undefined": path.reasons}
 

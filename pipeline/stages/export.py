@@ -26,8 +26,9 @@ def main(model: str) -> None:
 
 def make_contract(model: str, fitted: base.Model, params: config.Block, graph: Path) -> dict[str, object]:
     """Return what goes in, what comes out, and what it was made from."""
-    family, block = config.find_model(params, model)
-    dataset = config.look_up(params, f"datasets.{block['dataset']}")
+    _, block = config.find_model(params, model)
+    target = config.look_up(params, f"datasets.{block['dataset']}.targets.{block['target']}")
+    described = base.read_description(artifacts.MODELS / model)
     data = [
         artifacts.FEATURES / f"{block['dataset']}.parquet",
         artifacts.LABELS / block["dataset"] / f"{block['target']}.parquet",
@@ -39,9 +40,9 @@ def make_contract(model: str, fitted: base.Model, params: config.Block, graph: P
         "graph": read_signature(graph),
         "columns": fitted.input_columns,
         "outputs": fitted.outputs,
-        "target": {"name": block["target"], **dataset["targets"][block["target"]]},
-        "features": dataset["features"],
-        "params": {"family": family, "model": block, family: params[family], "seed": params["seed"]},
+        "target": {"name": block["target"], **target},
+        "features": artifacts.read_json(artifacts.report_path("featurize", block["dataset"]))["params"],
+        "fit": {key: described[key] for key in ("family", "plugin", "hyperparameters", "seed")},
         "sha256": {
             "graph": artifacts.hash_files(sorted(graph.parent.glob("*.onnx"))),
             "model": artifacts.hash_files(trained),

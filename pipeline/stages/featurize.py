@@ -19,7 +19,9 @@ def main(dataset: str) -> None:
     keys = pd.DataFrame({"segment": rows["segment"].to_numpy(), "time": rows["open_time"].to_numpy()})
     columns = pd.DataFrame(features.x, columns=list(features.columns))
     artifacts.write_table(artifacts.FEATURES / f"{dataset}.parquet", pd.concat([keys, columns], axis=1))
-    artifacts.write_json(artifacts.report_path("featurize", dataset), summarize_features(features, bars))
+    artifacts.write_json(
+        artifacts.report_path("featurize", dataset), summarize_features(features, bars) | {"params": block}
+    )
 
 
 def raise_if_empty(features: engine.Features, bars: pd.DataFrame) -> None:

@@ -31,7 +31,7 @@ def main(model: str) -> None:
     graph = artifacts.ONNX / model / "model.onnx"
     samples, folds = load_dataset(block["dataset"], block["target"])
     rows = folds.holdout()
-    rng = np.random.default_rng(config.derive_seed(params["seed"], model, -1))
+    rng = np.random.default_rng(fitted.seed)
     some = fitted.inputs(samples, np.sort(rng.permutation(rows)[: base.BATCH_ROWS]))
     scale = fitted.predict_rows(samples, rows).std(axis=0, dtype=np.float64)  # (outputs,)
     ordinary = (fitted.inputs(samples, part) for part in base.split_into_batches(rows))
@@ -126,10 +126,10 @@ def check_limits(found: Mapping[str, float], name: str, *, mean_abs: float, max_
             f"{found['worst_row']:.0f}; do not deploy this graph: fix the model's to_onnx"
         )
     limits = {"mean_abs": mean_abs, "max_abs": max_abs, "mean_over_std": mean_abs, "max_over_std": max_abs}
-    for figure, limit in limits.items():
-        if found[figure] > limit:
+    for statistic, limit in limits.items():
+        if found[statistic] > limit:
             raise ParityError(
-                f"{figure} is {found[figure]:.3g} on the {name} rows, above {limit:g}; the worst is row "
+                f"{statistic} is {found[statistic]:.3g} on the {name} rows, above {limit:g}; the worst is row "
                 f"{found['worst_row']:.0f}; do not deploy this graph: fix the model's to_onnx"
             )
     if found["flipped_decisions"]:

@@ -83,7 +83,7 @@ def summarize_fit(fit: FoldFit) -> dict[str, object]:
 
 
 def summarize_fits(fits: Sequence[FoldFit]) -> dict[str, float]:
-    """Return medians over the fits, as metrics; a figure that no fit has is left out."""
+    """Return medians over the fits, as metrics; a metric that no fit has is left out."""
     best = [find_best_entry(fit.history) for fit in fits]
     values = {name: [entry[name] for entry in best if name in entry] for name in METRICS}
     of_best = {f"best_{name}": float(np.median(found)) for name, found in values.items() if found}

@@ -79,27 +79,27 @@ def run_guards(makers: Mapping[str, ColumnMaker], market: CanaryMarket) -> dict[
 
 def select_truncation(table: Finding, name: str) -> Finding:
     """Return the finding about one column, given that of `truncation` about its table."""
-    changed, not_reproduced = (table.figures[key].get(name) for key in ("changed", "not_reproduced"))
-    figures = {"cuts": table.figures["cuts"], "changed": changed, "not_reproduced": not_reproduced}
+    changed, not_reproduced = (table.measurements[key].get(name) for key in ("changed", "not_reproduced"))
+    measurements = {"cuts": table.measurements["cuts"], "changed": changed, "not_reproduced": not_reproduced}
     if not_reproduced:
         message = f"{name} of the bar at {not_reproduced['time_ms']} is not reproduced from the bars"
     elif changed:
         cut_ms = changed["cut_after_ms"]
         message = f"{name} of the bar at {changed['time_ms']} changes when the bars after {cut_ms} are removed"
     else:
-        message = f"{name} stays the same to the bit at {figures['cuts']} cut times"
-    return Finding(table.guard, "critical" if changed or not_reproduced else "ok", message, figures)
+        message = f"{name} stays the same to the bit at {measurements['cuts']} cut times"
+    return Finding(table.guard, "critical" if changed or not_reproduced else "ok", message, measurements)
 
 
 def select_look_ahead(table: Finding, name: str, *, ratio: float, floor: float) -> Finding:
     """Return the finding about one column, given that of `look_ahead`, whose message names only the first few."""
-    if "future_correlation" not in table.figures:  # too few rows to judge any column
+    if "future_correlation" not in table.measurements:  # too few rows to judge any column
         return table
-    future, past = (table.figures[key][name] for key in ("future_correlation", "past_correlation"))
+    future, past = (table.measurements[key][name] for key in ("future_correlation", "past_correlation"))
     is_critical = table.severity == "critical" and future > max(floor, ratio * past)
     message = f"{name}: correlation {future:.2f} with future moves, {past:.2f} with past ones"
-    figures = {"future_correlation": future, "past_correlation": past}
-    return Finding(table.guard, "critical" if is_critical else "ok", message, figures)
+    measurements = {"future_correlation": future, "past_correlation": past}
+    return Finding(table.guard, "critical" if is_critical else "ok", message, measurements)
 
 
 def find_warm_rows(bars: pd.DataFrame, market: CanaryMarket) -> np.ndarray:

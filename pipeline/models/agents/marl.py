@@ -77,7 +77,7 @@ class MARL(Agent):
         return make_team_rewards(env, config, move_std=self.move_std)
 
     def describe_backtest(self, backtest: PolicyBacktest) -> dict[str, Any]:
-        """Return the figures of every agent, and each role's contribution by ablation.
+        """Return the metrics of every agent, and each role's contribution by ablation.
 
         A contribution compares the backtest with that of a team in which the role is ablated; see
         `TeamPolicy.list_layers`.

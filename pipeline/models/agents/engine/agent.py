@@ -240,7 +240,7 @@ class Agent(FlatModel):
         return self.describe_backtest(self.run_backtest(self.make_env(samples, np.sort(rows))))
 
     def describe_backtest(self, backtest: PolicyBacktest) -> dict[str, Any]:
-        """Return the figures of a backtest on unseen rows, JSON-able."""
+        """Return the metrics of a backtest on unseen rows, JSON-able."""
         config = self.learner_config
         violations = backtest.find_violations(self.policy, self.critic, config=config, tail=self.tail)
         return backtest.describe(violations, var_level=config.var_level)

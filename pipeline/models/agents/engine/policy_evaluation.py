@@ -1,4 +1,4 @@
-"""The backtest of a policy, and its figures: objective, turnover, and the violations of its value at risk."""
+"""The backtest of a policy, and its metrics: objective, turnover, and the violations of its value at risk."""
 
 from dataclasses import asdict
 from typing import Any
@@ -66,7 +66,7 @@ class PolicyBacktest:
         return -returns > forecast_var(policy, critic, self.observe(starts), config=config, tail=tail)
 
     def describe(self, violations: np.ndarray, *, var_level: float) -> dict[str, Any]:
-        """Return the figures of the backtest and of the (S,) `violations` of the value at risk, JSON-able."""
+        """Return the metrics of the backtest and of the (S,) `violations` of the value at risk, JSON-able."""
         var = backtest_var(violations, level=var_level)
         tested = {"var_violation_rate": var.violation_rate, "var_rejected": var.joint_p < SIGNIFICANCE}
         return {

@@ -15,7 +15,7 @@ Report = dict[str, Any]  # JSON-able
 
 @dataclass(eq=False)
 class FitState:
-    """The state of a fit. Callbacks read it, add figures to `entry`, and may set `should_stop`."""
+    """The state of a fit. Callbacks read it, add metrics to `entry`, and may set `should_stop`."""
 
     net: nn.Module  # (B, T, F) raw columns -> (B, outputs): logits, or values in deviations of y
     optimizer: torch.optim.Optimizer

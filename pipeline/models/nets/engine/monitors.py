@@ -54,7 +54,7 @@ class ClassMetrics(Callback):
         codes, predicted = _predict_classes(state)
         table = precision_recall_fscore_support(codes, predicted, labels=range(len(state.classes)), zero_division=0.0)
         columns = {name: each.tolist() for name, each in zip(("precision", "recall", "f1", "rows"), table, strict=True)}
-        rows = (dict(zip(columns, figures, strict=True)) for figures in zip(*columns.values(), strict=True))
+        rows = (dict(zip(columns, metrics, strict=True)) for metrics in zip(*columns.values(), strict=True))
         state.entry["valid_accuracy"] = float(np.mean(codes == predicted))
         state.entry["valid_f1"] = math.fsum(columns["f1"]) / len(columns["f1"])
         self._epochs["last"] = {"epoch": state.epoch, "classes": dict(zip(state.classes, rows, strict=True))}
