@@ -172,7 +172,7 @@ def run_until_fits(blocks: dict[str, Any]) -> list[str]:
 def list_warnings() -> list[str]:
     """Return the guards that warn, without stopping the pipeline, in the reports of the current folder."""
     reports = [json.loads(file.read_text()) for file in Path("trained/reports").rglob("*.json")]
-    findings = [finding for report in reports for finding in (*report.get("guards", []), report.get("guard"))]
+    findings = [finding for report in reports for finding in (*report.get("findings", []), report.get("finding"))]
     return sorted({finding["guard"] for finding in findings if finding and finding["severity"] == "warning"})
 
 
@@ -263,7 +263,7 @@ COLUMNS = {
 
 def render_summaries(summaries: dict[tuple[str, str], Metrics]) -> str:
     """Return the calibration as markdown: one line for each truth and setting."""
-    head = ["market", "traded at", "markets", *COLUMNS, "PBO deciles 1, 5, 9", "IC"]
+    head = ["market", "traded at", "markets", *COLUMNS, "PBO: 10th, 50th, 90th percentile", "mean IC"]
     rows = (
         [market, setting, str(metrics["markets"]), *(format_rate(metrics[name]) for name in COLUMNS.values())]
         + [format_deciles(metrics), format_ic(metrics)]

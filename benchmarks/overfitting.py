@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from pipeline.evaluation import bootstrap, overfitting
 
 REPEATS, RESAMPLES = 5, 2000
-TRUE_SHARPE, BARS, WORLDS, RESAMPLES_OF_SIMULATION = 0.05, 10_000, 500, 499
+TRUE_SHARPE, BARS, WORLDS, COVERAGE_RESAMPLES = 0.05, 10_000, 500, 499
 WARM_UP = 500  # bars of a process that are dropped, so that its start does not matter
 
 
@@ -98,15 +98,13 @@ PROCESSES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
 
 def measure_coverage(simulations: int) -> None:
     """Print how often the interval covers the true Sharpe ratio, and how often one for independent returns does."""
-    print(
-        f"coverage of the 95 % interval, {BARS:,} bars, {RESAMPLES_OF_SIMULATION} resamples, {simulations:,} simulations"
-    )
+    print(f"coverage of the 95 % interval, {BARS:,} bars, {COVERAGE_RESAMPLES} resamples, {simulations:,} simulations")
     for name, process in PROCESSES.items():
         rng, hits = np.random.default_rng(1), []
         for simulation in range(simulations):
             returns = process(rng) + TRUE_SHARPE
             result = bootstrap.bootstrap_sharpes(
-                returns[:, None], np.ones((1, 1)), resamples=RESAMPLES_OF_SIMULATION, seed=simulation
+                returns[:, None], np.ones((1, 1)), resamples=COVERAGE_RESAMPLES, seed=simulation
             )
             low, high = result.make_intervals(confidence=0.95)[0]
             moments = overfitting.estimate_moments(returns)

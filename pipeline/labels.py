@@ -111,7 +111,7 @@ def trend(bars: pd.DataFrame, *, horizon: int) -> Labels:
 def position(bars: pd.DataFrame, *, volatility_window: int) -> Labels:
     """Return the next bar's log return in units of σ_t, the target of agents.
 
-    An agent's reward is computed from `move`; its positions are scored against this y, as forecasts are.
+    An agent's reward is computed from `move`. Its prediction is a position, which is compared with this y by IC.
     """
     return forward_return(bars, horizon=1, volatility_window=volatility_window)
 

@@ -16,10 +16,14 @@ SMALL = {
     "trees.early_stopping_rounds": 10,
     "nets.epochs": 2,
     "nets.train_stride": 16,
+    "models.nets.lstm.hyperparameters.window": 4,
+    "models.nets.lstm.hyperparameters.hidden_size": 8,
+    "embargo_sensitivity.embargo_factors": [0, 1],
+    "embargo_sensitivity.hyperparameters.num_boost_round": 2,
     "split.groups": 4,
     "compare.blocks": 8,
     "quantize.min_rank_correlation": 0.9,  # a tiny net is coarse
-    "quantize.max_flipped_decisions": 0.5,
+    "quantize.max_flipped_share": 0.5,
     "trading.no_trade_band": 0.02,
     "agents.num_evaluations": 2,
     "agents.learning_starts": 500,
@@ -48,6 +52,7 @@ def copy(folder: Path) -> Path:
         if (ROOT / file).is_file() and file != "dvc.lock" and not file.startswith(("trained/reports", "trained/plots")):
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / file, folder / file)
+    copy_compiled_code(folder)
     params = yaml.safe_load((folder / "params.yaml").read_text())
     for path, value in SMALL.items():
         *parents, key = path.split(".")
@@ -63,6 +68,14 @@ def copy(folder: Path) -> Path:
     command(folder, "git", "init", "--quiet", "--initial-branch", "main")
     commit(folder, "A small market")
     return folder
+
+
+def copy_compiled_code(folder: Path) -> None:
+    """Copy what numba has compiled so far: it is valid where a module has the same size and time of change."""
+    for file in (ROOT / "pipeline").rglob("__pycache__/*.nb[ci]"):
+        target = folder / file.relative_to(ROOT)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy2(file, target)
 
 
 def commit(folder: Path, subject: str) -> None:

@@ -41,13 +41,13 @@ def test_a_tail_is_fitted_where_there_are_enough_exceedances_and_otherwise_a_fai
     losses.add(rng.normal(size=10), terminated=none, truncated=none)
     losses.refit()
     assert losses.tail is None
-    assert losses.describe() == {"fits": 0, "failed_fits": 1, "losses": 10}
+    assert losses.describe() == {"refits": 0, "failed_refits": 1, "observations": 10}
     for _ in range(50):
         losses.add(rng.standard_t(4, size=10), terminated=none, truncated=none)
     losses.refit()
     report = losses.describe()
-    assert report["losses"] == EVT.window == report["observations"]
-    assert (report["fits"], report["failed_fits"], report["exceedances"]) == (1, 1, 10)
+    assert report["observations"] == EVT.window
+    assert (report["refits"], report["failed_refits"], report["exceedances"]) == (1, 1, 10)
     other = LossTail(EVT, gamma=0.0, num_envs=10)
     other.load_state_dict(losses.state_dict())
     assert other.describe() == report

@@ -157,7 +157,7 @@ def test_a_value_at_risk_is_backtested_on_rows_that_the_fit_has_not_seen(name: s
     assert report.keys() - untested.keys() == {"var_violation_rate", "var_rejected"}
     tail = model.fit_report["tail"]
     assert tail["exceedances"] >= PARAMS["agents"]["evt"]["min_exceedances"]
-    assert {"shape", "scale", "shape_standard_error", "shape_std_of_later_fits"} <= set(tail)
+    assert {"shape", "scale", "shape_standard_error", "shape_std_of_later_refits"} <= set(tail)
 
 
 @pytest.mark.parametrize(

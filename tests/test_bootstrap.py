@@ -94,7 +94,7 @@ def test_the_error_of_independent_returns_is_that_of_the_formula() -> None:
 
 @pytest.mark.parametrize(("phi", "naive"), [(0.0, 1.0), (0.6, 0.82)])
 def test_the_interval_covers_the_true_sharpe_as_often_as_it_says(phi: float, naive: float) -> None:
-    """200 simulations of 2,000 bars; without blocks, the interval of autocorrelated returns covers it far less often."""
+    """200 simulations of 2,000 bars; without blocks, that of autocorrelated returns covers far less often."""
     true, rng, hits = 0.1, np.random.default_rng(6), []
     for simulation, returns in enumerate(simulate_ar1(phi, bars=2000, rng=rng, columns=200).T + true):
         found = bootstrap_one(returns, resamples=199, seed=simulation)

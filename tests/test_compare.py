@@ -31,7 +31,7 @@ SENSITIVITY = {
     "boundary_ic_low": [0.4, 0.15, 0.025],
     "boundary_ic_high": [0.6, 0.35, 0.225],
     "reason": None,
-    "guard": {
+    "finding": {
         "guard": "embargo_sensitivity",
         "severity": "warning",
         "message": "suspected leakage",
@@ -41,7 +41,7 @@ SENSITIVITY = {
 NOT_MEASURED = {
     "target": "return_5",
     "reason": "no multiples",
-    "guard": {
+    "finding": {
         "guard": "embargo_sensitivity",
         "severity": "ok",
         "message": "not measured: no multiples",

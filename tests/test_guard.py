@@ -34,7 +34,7 @@ def edit_table(file: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> No
 def read_severities() -> dict[str, list[str]]:
     """Return the severities in the report, by guard."""
     severities: dict[str, list[str]] = {}
-    for found in artifacts.read_json(artifacts.report_path("guard", "klines"))["guards"]:
+    for found in artifacts.read_json(artifacts.report_path("guard", "klines"))["findings"]:
         severities.setdefault(found["guard"], []).append(found["severity"])
     return severities
 

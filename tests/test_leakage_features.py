@@ -306,7 +306,9 @@ def test_look_ahead_accepts_a_causal_signal_that_predicts_a_fifth_of_the_next_mo
     move = np.sqrt(0.2) * signal + np.sqrt(0.8) * rng.standard_t(4, 20_000) / np.sqrt(2)
     columns = pd.DataFrame({"signal": signal, "slow": pd.Series(signal).rolling(20, min_periods=1).mean()})
     assert check_look_ahead(columns, move).severity == "ok"
-    assert check_look_ahead(columns.assign(leak=move), move).message.startswith("leak is correlated with future moves")
+    assert check_look_ahead(columns.assign(leak=move), move).message.startswith(
+        "leak is correlated with future returns"
+    )
 
 
 def test_look_ahead_compares_no_bar_with_another_segment():

@@ -152,7 +152,7 @@ def test_overlaps_and_embargo_violations_are_those_of_comparing_all_pairs(seed: 
 def test_an_embargo_shorter_than_the_look_back_is_a_warning_with_both_figures():
     folds = make_split([0], [50], embargo_bars=60)
     assert [embargo(folds, bars).severity for bars in (60, 61)] == ["ok", "warning"]
-    assert embargo(folds, 200).measurements == {"embargo_bars": 60, "lookback_bars": 200, "rows_within_embargo": 0}
+    assert embargo(folds, 200).measurements == {"embargo_bars": 60, "warm_up_bars": 200, "rows_within_embargo": 0}
 
 
 # duplicates

@@ -295,6 +295,8 @@ def test_parity_holds_on_columns_of_raw_scale(tmp_path):
         ({"optimizer": {**OPTIMIZER, "learning_rate": 0.0}}, "allowed are a rate above 0"),
         ({"lr_schedule": {"name": "step"}}, "allowed are"),
         ({"lr_schedule": {"name": "cosine"}}, "its keys are \\['eta_min'\\]"),
+        ({"lr_schedule": {"name": "cosine", "eta_min": -0.1}}, "eta_min is -0.1; allowed is a rate of 0 or more"),
+        ({"lr_schedule": {"name": "plateau", "factor": 1.5, "patience": 1}}, "factor is 1.5"),
     ],
 )
 def test_hyperparameters_out_of_range_are_refused_before_any_fit(changes, message):

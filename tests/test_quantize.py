@@ -9,8 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 from pipeline.models.onnx_session import open_session
 from pipeline.stages import quantize
 
-LIMITS = {"min_rank_correlation": 0.99, "max_flipped_decisions": 0.02}
-GOOD = {"rank_correlation": 0.999, "flipped_decisions": 0.001}
+LIMITS = {"min_rank_correlation": 0.99, "max_flipped_share": 0.02}
+GOOD = {"rank_correlation": 0.999, "flipped_share": 0.001}
 
 
 def write_linear_graph(file, *, columns=64, outputs=1):
@@ -40,7 +40,7 @@ def test_the_int8_predictions_are_close_to_the_float32_predictions(graphs):
     assert found["rows"] == 300
     assert found["rank_correlation"] > 0.999
     assert 0 < found["mean_abs"] < found["max_abs"] < 0.05
-    assert found["flipped_decisions"] < 0.03
+    assert found["flipped_share"] < 0.03
 
 
 def test_the_int8_graph_has_the_same_bytes_each_time(graphs, tmp_path):
@@ -90,7 +90,7 @@ def test_an_int8_graph_within_its_limits_passes():
     [
         ({"rank_correlation": 0.98}, "rank correlation of 0.98, below quantize.min_rank_correlation 0.99"),
         ({"rank_correlation": float("nan")}, "rank correlation of nan"),
-        ({"flipped_decisions": 0.03}, "differ on 3.000% of the rows, above quantize.max_flipped_decisions 2.000%"),
+        ({"flipped_share": 0.03}, "differ on 3.000% of the rows, above quantize.max_flipped_share 2.000%"),
     ],
 )
 def test_an_int8_graph_beyond_a_limit_is_refused(found, message):

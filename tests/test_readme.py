@@ -27,7 +27,7 @@ def test_the_number_of_planted_leaks_is_that_of_the_report():
 def test_every_guard_of_the_reports_is_described():
     reports = [json.loads(file.read_text()) for file in (ROOT / "trained/reports").rglob("*.json")]
     parts = [part for report in reports for part in (report, *report.get("fits", [])) if isinstance(part, dict)]
-    found = {finding["guard"] for part in parts for finding in part.get("guards", [])}
+    found = {finding["guard"] for part in parts for finding in part.get("findings", [])}
     text = (ROOT / "pipeline/leakage/README.md").read_text()
     described = re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE)
     assert found - set(described) == set()

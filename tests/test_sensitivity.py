@@ -83,25 +83,25 @@ def measure(samples: Samples, *, seed: int = 0, embargo_pct: float = EMBARGO_PCT
 @pytest.mark.parametrize("seed", range(12))
 def test_a_slow_label_with_features_that_encode_time_is_suspected_leakage(seed):
     report = measure(simulate_samples(seed, slow_label=True, slow_features=True), seed=seed)
-    assert report["guard"]["severity"] == "warning"
-    assert "suspected leakage" in report["guard"]["message"]
+    assert report["finding"]["severity"] == "warning"
+    assert "suspected leakage" in report["finding"]["message"]
     assert report["boundary_ic"][0] - report["boundary_ic"][1] > 0.2
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_where_rows_are_independent_the_score_does_not_fall(seed):
-    assert measure(simulate_samples(seed), seed=seed)["guard"]["severity"] == "ok"
+    assert measure(simulate_samples(seed), seed=seed)["finding"]["severity"] == "ok"
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_features_that_encode_time_leak_nothing_where_labels_are_independent(seed):
-    assert measure(simulate_samples(seed, slow_features=True), seed=seed)["guard"]["severity"] == "ok"
+    assert measure(simulate_samples(seed, slow_features=True), seed=seed)["finding"]["severity"] == "ok"
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_an_honest_signal_is_no_leak(seed):
     report = measure(simulate_samples(seed, signal=1.0), seed=seed)
-    assert report["guard"]["severity"] == "ok"
+    assert report["finding"]["severity"] == "ok"
     assert report["boundary_ic"][1] > 0.5
 
 
@@ -109,8 +109,8 @@ def test_the_score_falls_step_by_step_and_the_finding_says_which_embargo_is_long
     report = measure(simulate_samples(3, slow_label=True, slow_features=True), seed=3, embargo_factors=[0, 1, 5])
     assert report["embargo_bars"] == [0, 16, 80]
     assert report["boundary_ic"][0] > report["boundary_ic"][1] > report["boundary_ic"][2]
-    assert "from 80 bars on no drop is significant" in report["guard"]["message"]
-    assert set(report["guard"]["measurements"]["p_value"]) == {"0", "1"}
+    assert "from 80 bars on no drop is significant" in report["finding"]["message"]
+    assert set(report["finding"]["measurements"]["p_value"]) == {"0", "1"}
 
 
 def test_every_embargo_trains_on_as_many_rows_and_on_none_that_it_removes():
@@ -237,7 +237,7 @@ def test_classes_are_scored_by_the_last_over_the_first():
 def test_without_an_embargo_nothing_is_measured_and_the_report_says_so():
     report = measure(simulate_samples(0, rows=1000), embargo_pct=0.0)
     assert "embargo_pct is 0" in report["reason"]
-    assert report["guard"]["severity"] == "ok"
+    assert report["finding"]["severity"] == "ok"
     assert "boundary_ic" not in report
 
 

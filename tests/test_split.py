@@ -57,8 +57,8 @@ def test_few_splits_are_listed_by_column():
     assert (report["rows"], report["development"], report["tested"], report["holdout"]) == (18, 12, 12, 6)
     listed = {name: column.tolist() for name, column in report["splits"].items()}
     assert listed == {
-        "test_groups": [[0], [1], [2]],
-        "train": [8] * 3,
+        "tested_groups": [[0], [1], [2]],
+        "train_and_valid": [8] * 3,
         "test": [4] * 3,
         "purged_and_embargoed": [0] * 3,
     }
@@ -67,7 +67,7 @@ def test_few_splits_are_listed_by_column():
 def test_many_splits_are_summarized_by_their_range():
     folds = make_point_folds(np.arange(18), groups=10, test_groups=3)  # of 2, 2, 1, 1 … rows
     assert split.summarize_folds(folds)["splits"] == {  # 56 splits test 3 rows, 56 test 4 and 8 test 5
-        "train": {"min": 7, "median": 8.0, "max": 9},
+        "train_and_valid": {"min": 7, "median": 8.0, "max": 9},
         "test": {"min": 3, "median": 4.0, "max": 5},
         "purged_and_embargoed": {"min": 0, "median": 0.0, "max": 0},
     }

@@ -27,7 +27,7 @@ def test_the_pipeline_ends_in_graphs_that_predict_what_their_models_do(ran):
         report = json.loads((ran / f"trained/reports/parity/{model}.json").read_text())
         assert report["edge_cases"] == report["edge_cases"] | {
             "flipped_decisions": 0,
-            "within": {"mean_abs": 1e-6, "max_abs": 1e-5},
+            "limits": {"mean_abs": 1e-6, "max_abs": 1e-5},
         }
         measured = json.loads((ran / f"trained/measured/parity/{model}.json").read_text())
         assert 0 <= measured["edge_cases"]["max_abs"] < 1e-5

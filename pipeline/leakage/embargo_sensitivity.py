@@ -210,13 +210,15 @@ def check_ic_drop(
         "p_value": dict(zip(names, p_values.tolist(), strict=False)),
     }
     measured = (
-        f"near a test's end the IC is {curve.boundary_ic[0]:.3f} without an embargo and {curve.boundary_ic[-1]:.3f} "
-        f"after {embargo_bars[-1]} bars (p {p_values[0]:.2g})"
+        f"in the last embargo length of each test range it is {curve.boundary_ic[0]:.3f} without an embargo and "
+        f"{curve.boundary_ic[-1]:.3f} with one of {embargo_bars[-1]} bars (p {p_values[0]:.2g})"
     )
     if drops[0] <= min_ic_drop or p_values[0] >= significance:
-        return Finding(GUARD, "ok", f"the IC does not fall as the embargo grows: {measured}", measurements)
+        return Finding(GUARD, "ok", f"no significant fall of the IC with the embargo: {measured}", measurements)
     enough = embargo_bars[1 + int(np.flatnonzero(p_values < significance)[-1])]
     remedy = (
         f"from {enough} bars on no drop is significant: use at least that embargo, or drop features that encode time"
     )
-    return Finding(GUARD, "warning", f"suspected leakage, the IC falls: {measured}; {remedy}", measurements)
+    return Finding(
+        GUARD, "warning", f"suspected leakage, the IC falls with the embargo: {measured}; {remedy}", measurements
+    )

@@ -148,7 +148,7 @@ def look_ahead(
     strongest = np.argmax(of_future, axis=0), np.arange(len(columns))
     future, past = of_future[strongest], of_past[strongest]  # (F,)
     problems = [
-        f"{columns[j]} is correlated with future moves ({future[j]:.2f}; {past[j]:.2f} with past ones): "
+        f"{columns[j]} is correlated with future returns ({future[j]:.2f}; {past[j]:.2f} with past ones): "
         f"compute it from bars up to its own"
         for j in np.flatnonzero((future > floor) & (future > ratio * past)).tolist()
     ]
@@ -158,7 +158,9 @@ def look_ahead(
         "past_correlation": round_by_column(columns, past),
     }
     nearest = columns[int(future.argmax())]
-    ok_message = f"no column is correlated with future moves; the highest is {nearest}, {future.max():.2f} of {floor}"
+    ok_message = (
+        f"no column's correlation with future returns exceeds {floor}; the highest is {future.max():.2f}, of {nearest}"
+    )
     return make_finding("look_ahead", problems, ok_message=ok_message, measurements=measurements)
 
 
@@ -179,5 +181,7 @@ def target_leakage(x: np.ndarray, columns: Sequence[str], y: np.ndarray, target:
     measurements = {"target": target, "rows": len(y)}
     measurements |= {name: round_by_column(columns, measured[name]) for name in measures}
     nearest = columns[int(largest.argmax())]
-    ok_message = f"no column contains the target {target}; the nearest is {nearest}, {largest.max():.2f} of {threshold}"
+    ok_message = (
+        f"no column's association with {target} exceeds {threshold}; the highest is {largest.max():.2f}, of {nearest}"
+    )
     return make_finding("target_leakage", problems, ok_message=ok_message, measurements=measurements)

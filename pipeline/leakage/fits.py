@@ -201,6 +201,7 @@ def data_snooping(models: Sequence[str], targets: Sequence[str], *, trials: int)
     return Finding(
         "data_snooping",
         "ok",
-        f"{trials} trials: {len(models)} models of {len(targets)} targets, and earlier ones: deflate by all of them",
+        f"{trials} trials, by which Sharpe ratios are deflated; {len(models)} of them are models of this dataset, with "
+        f"{len(targets)} targets",
         {"models": len(models), "targets": len(targets), "trials": trials},
     )

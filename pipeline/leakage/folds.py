@@ -117,26 +117,26 @@ def label_overlap(folds: TrainTestSplits) -> Finding:
     return make_finding("label_overlap", problems, ok_message=ok_message, measurements=measurements)
 
 
-def embargo(folds: TrainTestSplits, lookback_bars: int) -> Finding:
+def embargo(folds: TrainTestSplits, warm_up_bars: int) -> Finding:
     """Return a critical finding where a train row that overlaps no test span begins within the embargo after one.
 
-    A warning where the embargo is shorter than the longest look-back of a feature.
+    A warning where the embargo is shorter than the longest warm-up of a feature.
     """
     within = _find_overlaps(folds, excluded_ms=0, extension_ms=folds.embargo_ms)
     problems = [
         f"split {split}: {len(rows)} train rows, first row {rows[0]} at {folds.time[rows[0]]}, begin within the "
-        f"embargo of {folds.embargo_bars} bars after a test label: drop them after every test run"
+        f"embargo of {folds.embargo_bars} bars after a test label: drop them after every test range"
         for split, rows in within.items()
     ]
     measurements = {
         "embargo_bars": folds.embargo_bars,
-        "lookback_bars": lookback_bars,
+        "warm_up_bars": warm_up_bars,
         "rows_within_embargo": sum(map(len, within.values())),
     }
-    measured = f"the embargo has {folds.embargo_bars} bars, the longest look-back {lookback_bars}"
-    if problems or folds.embargo_bars >= lookback_bars:
+    measured = f"the embargo has {folds.embargo_bars} bars, the longest warm-up of a feature {warm_up_bars}"
+    if problems or folds.embargo_bars >= warm_up_bars:
         return make_finding("embargo", problems, ok_message=measured, measurements=measurements)
-    message = f"{measured}: features of train rows read bars of a test; raise embargo_pct"
+    message = f"{measured}: features of train rows read bars of a test range; raise embargo_pct"
     return Finding("embargo", "warning", message, measurements)
 
 

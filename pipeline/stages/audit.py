@@ -29,8 +29,9 @@ def main(model: str) -> None:
     unfitted = base.build_like(artifacts.MODELS / model, seed=smallest.seed)
     of_model = list(check_model(unfitted, smallest, samples, predictions))
     report = {
-        "fits": [{"split": split, "guards": list(map(asdict, found))} for split, found in of_fits.items()],
-        "guards": [asdict(finding) for finding in of_model],
+        "fits": [{"split": split, "findings": list(map(asdict, found))} for split, found in of_fits.items()],
+        "refitted_split": name_split(smallest.split),
+        "findings": [asdict(finding) for finding in of_model],
     }
     artifacts.write_json(artifacts.report_path("audit", model), report)
     raise_if_critical(finding for found in (*of_fits.values(), of_model) for finding in found)

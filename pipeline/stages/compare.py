@@ -51,8 +51,8 @@ def main(dataset: str) -> None:
     sensitivity = artifacts.read_json(artifacts.report_path("sensitivity", dataset))
     snooping = data_snooping(names, sorted({blocks[name]["target"] for name in names}), trials=comparison.trials)
     artifacts.write_json(folder / f"{dataset}.json", make_headline(comparison, sensitivity))
-    guards = [asdict(snooping), sensitivity["guard"]]
-    artifacts.write_json(folder / "details" / f"{dataset}.json", collect_details(comparison) | {"guards": guards})
+    findings = [asdict(snooping), sensitivity["finding"]]
+    artifacts.write_json(folder / "details" / f"{dataset}.json", collect_details(comparison) | {"findings": findings})
     artifacts.write_text(folder / f"{dataset}.md", render_page(dataset, comparison, sensitivity))
     figures = plot_comparison(dataset, models, comparison, sensitivity, bars_per_year=bars_per_year)
     for name, figure in figures.items():
@@ -146,7 +146,7 @@ def render_pairs(pairs: Sequence[bootstrap.PairComparison]) -> str:
 
 def render_sensitivity(sensitivity: Report) -> str:
     """Return the finding about the embargo, and the ICs against the embargo as a table of markdown."""
-    message = f"Embargo: {sensitivity['guard']['message']}."
+    message = f"Embargo: {sensitivity['finding']['message']}."
     if sensitivity["reason"]:
         return message
     curves = (sensitivity[name] for name in ("embargo_factors", "embargo_bars", *CURVES))
@@ -154,7 +154,7 @@ def render_sensitivity(sensitivity: Report) -> str:
         [f"{factor:g}", str(bars), format_interval(boundary_ic, low, high), format_number(ic)]
         for factor, bars, boundary_ic, low, high, ic in zip(*curves, strict=True)
     )
-    head = ["embargo, × default", "bars", "IC before a test's end", "IC of all rows"]
+    head = ["embargo, × default", "bars", "IC in the last embargo length of a test range", "IC of all rows"]
     return f"{message}\n\n{markdown.render_table(head, rows)}"
 
 
@@ -202,10 +202,10 @@ def plot_overfitting(cscv: CscvResult | None, *, year: float) -> dict[str, Figur
 
 def plot_sensitivity(sensitivity: Report) -> Figure:
     """Return the plot of the IC against the embargo; its title names a significant drop."""
-    guard = sensitivity["guard"]
+    finding = sensitivity["finding"]
     if sensitivity["reason"]:
-        return plots.plot_message(guard["message"])
-    verdict = "the IC does not fall with the embargo" if guard["severity"] == "ok" else "SUSPECTED LEAKAGE"
+        return plots.plot_message(finding["message"])
+    verdict = "no significant fall of the IC with the embargo" if finding["severity"] == "ok" else "SUSPECTED LEAKAGE"
     boundary_ic, low, high, ic = (sensitivity[name] for name in CURVES)
     return plots.plot_embargo_sensitivity(
         sensitivity["embargo_bars"], boundary_ic, (low, high), ic, title=f"{sensitivity['target']}: {verdict}"

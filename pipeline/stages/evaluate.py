@@ -156,7 +156,7 @@ def collect_model_details(
 ) -> dict[str, object]:
     """Return every metric of the model and of the baselines; NaN with its reason."""
     ratio, reason = divide_in_by_out(splits)
-    in_and_out = {"in_over_out": ratio, "reason": reason, "splits": splits.to_dict("list")}
+    in_and_out = {"in_to_out_of_sample_sharpe": ratio, "reason": reason, "splits": splits.to_dict("list")}
     return {
         "model": collect_paths(result),
         "baselines": {name: collect_paths(baseline) for name, baseline in baselines.items()},
@@ -166,10 +166,10 @@ def collect_model_details(
 
 def collect_paths(result: ModelResult) -> dict[str, object]:
     """Return the metrics of each path and of the holdout."""
-    return {"paths": [collect_figures(path) for path in result.paths], "holdout": collect_figures(result.holdout)}
+    return {"paths": [collect_path(path) for path in result.paths], "holdout": collect_path(result.holdout)}
 
 
-def collect_figures(path: PathResult) -> dict[str, object]:
+def collect_path(path: PathResult) -> dict[str, object]:
     """Return all metrics of one path, and why some are undefined."""
     counts = {"bars": len(path.net), "confusion": path.confusion}
     return {**counts, **path.forecast, **path.trading, "undefined": path.reasons}

@@ -42,7 +42,7 @@ def make_contract(model: str, fitted: base.Model, params: config.Block, graph: P
         "outputs": fitted.outputs,
         "target": {"name": block["target"], **target},
         "features": artifacts.read_json(artifacts.report_path("featurize", block["dataset"]))["params"],
-        "fit": {key: described[key] for key in ("family", "plugin", "hyperparameters", "seed")},
+        "model_spec": {key: described[key] for key in ("family", "plugin", "hyperparameters", "seed")},
         "sha256": {
             "graph": artifacts.hash_files(sorted(graph.parent.glob("*.onnx"))),
             "model": artifacts.hash_files(trained),

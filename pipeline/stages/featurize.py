@@ -58,7 +58,6 @@ def summarize_features(features: engine.Features, bars: pd.DataFrame) -> dict[st
         "warm_up_bars": max(features.warm_up_bars.values()),
         "columns": {
             name: {
-                "lost_by_segment": features.lost_by_segment,
                 "warm_up_bars": features.warm_up_bars[name],
                 "std": float(x[:, i].std()),
                 "q01": quantiles[0, i],

@@ -29,7 +29,7 @@ def main(dataset: str) -> None:
     )
     warm_up_bars = artifacts.read_json(artifacts.report_path("featurize", dataset))["warm_up_bars"]
     findings += check_segments(bars, features, files, warm_up_bars=warm_up_bars)
-    artifacts.write_json(artifacts.report_path("guard", dataset), {"guards": list(map(asdict, findings))})
+    artifacts.write_json(artifacts.report_path("guard", dataset), {"findings": list(map(asdict, findings))})
     raise_if_critical(findings)
 
 

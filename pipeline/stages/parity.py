@@ -51,7 +51,7 @@ def main(model: str) -> None:
 
 def summarize_comparison(found: Mapping[str, float], limits: Mapping[str, float]) -> dict[str, object]:
     """Return the part of a passed comparison that is the same on every CPU: onnxruntime's rounding is not."""
-    return {"rows": found["rows"], "within": dict(limits), "flipped_decisions": found["flipped_decisions"]}
+    return {"rows": found["rows"], "limits": dict(limits), "flipped_decisions": found["flipped_decisions"]}
 
 
 def describe_machine() -> dict[str, object]:
@@ -70,7 +70,7 @@ def describe_machine() -> dict[str, object]:
 def compare(
     fitted: base.Model, graph: Path, inputs: Iterable[np.ndarray], *, scale: np.ndarray, count_flips: Flips
 ) -> dict[str, float]:
-    """Return how far the graph's predictions are from the model's, over every batch size, and its flipped leaves.
+    """Return how far the graph's predictions are from the model's, over every batch size, and its flipped decisions.
 
     Args:
         fitted: the model.
@@ -89,7 +89,7 @@ def compare(
 
 
 def summarize_differences(difference: np.ndarray, flipped: np.ndarray, *, scale: np.ndarray) -> dict[str, float]:
-    """Return means, maxima and worst rows of (n, outputs) differences and (n,) counts of flipped leaves."""
+    """Return means, maxima and worst rows of (n, outputs) differences and (n,) counts of flipped decisions."""
     relative = difference[:, scale > 0] / scale[scale > 0]  # a constant output has no relative difference
     worst = np.unravel_index(np.argmax(difference), difference.shape)[0]  # the first NaN, if there is one
     return {
@@ -119,7 +119,7 @@ def run_graph(session: onnxruntime.InferenceSession, inputs: np.ndarray, batch_s
 
 
 def check_limits(found: Mapping[str, float], name: str, *, mean_abs: float, max_abs: float) -> None:
-    """Raise ParityError, naming the row, where a difference is NaN or beyond its limit, or a leaf is flipped."""
+    """Raise ParityError, naming the row, where a difference is NaN or beyond its limit, or a decision is flipped."""
     if found["not_finite"]:
         raise ParityError(
             f"{found['not_finite']} predictions of the {name} rows differ by NaN or infinity, the first at row "
@@ -134,8 +134,9 @@ def check_limits(found: Mapping[str, float], name: str, *, mean_abs: float, max_
             )
     if found["flipped_decisions"]:
         raise ParityError(
-            f"{found['flipped_decisions']} decisions (leaves or trades) are flipped on the {name} rows, most at row "
-            f"{found['flipped_row']:.0f}; do not deploy this graph: fix the thresholds in the model's to_onnx"
+            f"{found['flipped_decisions']} decisions (a tree's leaf, an agent's trade) are flipped on the {name} rows, "
+            f"most at row {found['flipped_row']:.0f}; do not deploy this graph: fix the thresholds in the model's "
+            "to_onnx"
         )
 
 

@@ -104,7 +104,7 @@ def compare_graphs(
     return {
         "rows": len(float32),
         "rank_correlation": float(spearmanr(*scores).statistic),
-        "flipped_decisions": float(np.mean(to_decision(float32, scores[0]) != to_decision(int8, scores[1]))),
+        "flipped_share": float(np.mean(to_decision(float32, scores[0]) != to_decision(int8, scores[1]))),
         "mean_abs": float(difference.mean()),
         "max_abs": float(difference.max()),
         "max_over_std": float((difference.max(axis=0) / deviation).max()) if deviation.all() else float("nan"),
@@ -119,7 +119,7 @@ def to_decision(prediction: np.ndarray, score: np.ndarray) -> np.ndarray:
 
 
 def raise_if_beyond_limits(
-    report: dict[str, float], model: str, *, min_rank_correlation: float, max_flipped_decisions: float
+    report: dict[str, float], model: str, *, min_rank_correlation: float, max_flipped_share: float
 ) -> None:
     """Raise QuantizationError where the int8 graph misses a limit, or where its scores never vary."""
     source = artifacts.ONNX / model.rpartition(".")[2]
@@ -129,10 +129,10 @@ def raise_if_beyond_limits(
             f"{model}: the int8 and float32 scores have a rank correlation of {report['rank_correlation']:.4g}, "
             f"below quantize.min_rank_correlation {min_rank_correlation:g}; {remedy}"
         )
-    if not report["flipped_decisions"] <= max_flipped_decisions:
+    if not report["flipped_share"] <= max_flipped_share:
         raise QuantizationError(
-            f"{model}: the int8 and float32 decisions differ on {report['flipped_decisions']:.3%} of the rows, above "
-            f"quantize.max_flipped_decisions {max_flipped_decisions:.3%}; {remedy}"
+            f"{model}: the int8 and float32 decisions differ on {report['flipped_share']:.3%} of the rows, above "
+            f"quantize.max_flipped_share {max_flipped_share:.3%}; {remedy}"
         )
 
 

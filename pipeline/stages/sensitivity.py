@@ -98,13 +98,13 @@ def measure_sensitivity(
         "boundary_ic_low": low,
         "boundary_ic_high": high,
         "reason": None,
-        "guard": asdict(finding),
+        "finding": asdict(finding),
     }
 
 
 def explain_missing(reason: str) -> dict[str, Any]:
     """Return the report where nothing can be measured."""
-    return {"reason": reason, "guard": asdict(Finding(GUARD, "ok", f"not measured: {reason}", {}))}
+    return {"reason": reason, "finding": asdict(Finding(GUARD, "ok", f"not measured: {reason}", {}))}
 
 
 def predict_tasks(

@@ -34,10 +34,10 @@ def main(dataset: str) -> None:
     lost = {**reports["featurize"]["lost"], **count_unlabeled(feature_rows, rows)}
     clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet", columns=["symbol", "segment", "open_time"])
     counts = {"bars": reports["featurize"]["bars"], "lost": lost}
-    guards = {"guards": [asdict(finding) for finding in findings]}
-    content = {**counts, **summarize_folds(folds), **summarize_groups(folds, rows, clean), **guards}
+    findings_report = {"findings": [asdict(finding) for finding in findings]}
+    content = {**counts, **summarize_folds(folds), **summarize_groups(folds, rows, clean), **findings_report}
     artifacts.write_json(artifacts.report_path("split", dataset), content)
-    raise_if_critical([*(Finding(**finding) for finding in reports["guard"]["guards"]), *findings])
+    raise_if_critical([*(Finding(**finding) for finding in reports["guard"]["findings"]), *findings])
     with artifacts.replace_atomically(artifacts.FOLDS / f"{dataset}.parquet") as draft:
         folds.save(draft, rows["segment"].to_numpy())
 
@@ -68,7 +68,7 @@ def summarize_folds(folds: Folds) -> dict[str, object]:
         "rows": len(folds.time),
         "development": len(folds.development()),
         "tested": len(folds.select_tested()),
-        "embargoed": len(folds.select_embargoed()),
+        "purged_and_embargoed_before_holdout": len(folds.select_embargoed()),
         "holdout": len(folds.holdout()),
         "n_splits": folds.n_splits,
         "n_paths": folds.n_paths,
@@ -80,8 +80,9 @@ def summarize_folds(folds: Folds) -> dict[str, object]:
 def summarize_splits(folds: Folds) -> dict[str, object]:
     """Return columns of train, test, and purged and embargoed rows by split; with many splits, the range of each."""
     columns = folds.count_rows()._asdict()
+    columns["train_and_valid"] = columns.pop("train")
     if folds.n_splits <= MAX_LISTED_SPLITS:
-        return {"test_groups": folds.splits, **columns}
+        return {"tested_groups": folds.splits, **columns}
     return {
         name: {"min": values.min(), "median": np.median(values), "max": values.max()}
         for name, values in columns.items()

@@ -1,4 +1,4 @@
-"""train <model>: fit it on every fold and on the whole development part; save predictions and the final model."""
+"""train <model>: fit it on every split and on the whole development part; save predictions and the final model."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ METRICS = (
 
 
 def main(model: str) -> None:
-    """Fit a model on every fold and on the whole development part."""
+    """Fit a model on every split and on the whole development part."""
     params = config.load_params()
     plan = plan_cross_fit(params, model)
     unfitted = plan.spec.build(params["seed"])
@@ -72,7 +72,7 @@ def write_tables(model: str, fits: Sequence[FoldFit], *, fields: Sequence[str]) 
 
 def summarize_fit(fit: FoldFit) -> dict[str, object]:
     """Return the report of one fit: its rows, its iterations and the best of them."""
-    optional = {"fit_report": fit.fit_report, "evaluation": fit.evaluation}
+    optional = {"fit_report": fit.fit_report, "own_forecasts": fit.evaluation}
     return {
         "split": name_split(fit.split),
         "rows": fit.rows,

@@ -149,13 +149,13 @@ class Folds:
         return self.row_index.expand_to_rows(np.append(self.row_index.group, [-1, -1]).astype(np.int32))
 
     def split_validation(self, rows: np.ndarray, valid_pct: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return (fit, valid): valid is the last `valid_pct` of the distinct times of `rows`, fit the purged rest.
+        """Return (train, valid): valid is the last `valid_pct` of the distinct times of `rows`, train the purged rest.
 
-        Fit is purged and embargoed as before the holdout: a row is used if its label has ended more than an embargo
-        before the first valid time. With `valid_pct` 0 all rows are fit rows.
+        Train is purged and embargoed as before the holdout: a row is used if its label has ended more than an embargo
+        before the first valid time. With `valid_pct` 0 all rows are train rows.
 
         Raises:
-            ValueError: `valid_pct` is outside [0, 1), or no fit row is left.
+            ValueError: `valid_pct` is outside [0, 1), or no train row is left.
         """
         _check_fraction("valid_pct", valid_pct)
         times = sort_unique(self.time[rows])
@@ -163,13 +163,13 @@ class Folds:
         if not valid_times:
             return rows, rows[:0]
         first_ms = times[-valid_times]
-        fit = rows[self.label_end[rows] + self.embargo_ms < first_ms]
-        if not fit.size:
+        train = rows[self.label_end[rows] + self.embargo_ms < first_ms]
+        if not train.size:
             raise ValueError(
                 f"validation: of {len(rows)} rows none has a label that ends more than {self.embargo_bars} bars "
                 f"before the {valid_times} validation times; lower valid_pct ({valid_pct}) or embargo_pct"
             )
-        return fit, rows[self.time[rows] >= first_ms]
+        return train, rows[self.time[rows] >= first_ms]
 
     def save(self, file: Path, segment: np.ndarray) -> None:
         """Write `file`, a parquet with segment, time and label_end of each row, and the scheme as metadata."""

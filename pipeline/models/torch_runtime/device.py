@@ -26,14 +26,15 @@ def use_one_thread(device: torch.device) -> Iterator[None]:
     """Run torch on one thread and, on a GPU too, with deterministic algorithms."""
     threads, was_deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(1)
-    if device.type == "cuda":
+    if device.type == "cuda":  # only there: the switch imports torch's compiler, which takes seconds
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(was_deterministic)
+        if device.type == "cuda":
+            torch.use_deterministic_algorithms(was_deterministic)
 
 
 @contextmanager

@@ -36,7 +36,7 @@ class LossTail:
         self.config, self.gamma, self.horizon_bars = config, gamma, count_horizon_bars(gamma)
         self.tail: GpdTail | None = None
         self.shapes: list[float] = []  # of every fit
-        self.failed_fits = 0
+        self.failed_refits = 0
         self._latest, self._sums, self._age = np.empty(0), np.zeros(num_envs), np.zeros(num_envs, np.int64)
 
     def add(self, reward: np.ndarray, *, terminated: np.ndarray, truncated: np.ndarray) -> None:
@@ -54,25 +54,25 @@ class LossTail:
         try:
             self.tail = fit_tail(self._latest, tail_fraction=fraction, min_exceedances=least)
         except TooFewExceedancesError:
-            self.tail, self.failed_fits = None, self.failed_fits + 1
+            self.tail, self.failed_refits = None, self.failed_refits + 1
             return
         self.shapes.append(self.tail.shape)
 
     def describe(self) -> dict[str, Any]:
         """Return the last fit with its standard errors, the spread of the shape over later fits, and the counts."""
-        counts = {"fits": len(self.shapes), "failed_fits": self.failed_fits, "losses": len(self._latest)}
+        counts = {"refits": len(self.shapes), "failed_refits": self.failed_refits, "observations": len(self._latest)}
         if self.tail is None:
             return counts
         later = self.shapes[len(self.shapes) // 2 :]
         errors = dict(zip(("shape_standard_error", "scale_standard_error"), self.tail.standard_errors, strict=True))
-        return {**counts, **asdict(self.tail), **errors, "shape_std_of_later_fits": float(np.std(later))}
+        return {**counts, **asdict(self.tail), **errors, "shape_std_of_later_refits": float(np.std(later))}
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that later results depend on, as plain values and arrays."""
         return {
             "tail": asdict(self.tail) if self.tail else None,
             "shapes": list(self.shapes),
-            "failed_fits": self.failed_fits,
+            "failed_refits": self.failed_refits,
             "latest": self._latest.copy(),
             "sums": self._sums.copy(),
             "age": self._age.copy(),
@@ -81,5 +81,5 @@ class LossTail:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.tail = GpdTail(**state["tail"]) if state["tail"] else None
-        self.shapes, self.failed_fits = list(state["shapes"]), state["failed_fits"]
+        self.shapes, self.failed_refits = list(state["shapes"]), state["failed_refits"]
         self._latest, self._sums, self._age = (np.array(state[name]) for name in ("latest", "sums", "age"))

@@ -20,7 +20,7 @@ from pipeline.models.nets.engine.loggers import CSVLogger, ProgressBar
 from pipeline.models.nets.engine.losses import check_loss, make_loss
 from pipeline.models.nets.engine.memory import retain_freed_memory
 from pipeline.models.nets.engine.monitors import ClassMetrics, LearningRateMonitor
-from pipeline.models.nets.engine.optimizers import make_lr_schedule, make_optimizer
+from pipeline.models.nets.engine.optimizers import check_lr_schedule, check_optimizer
 from pipeline.models.nets.engine.standardized_net import DeployedNet, StandardizedNet
 from pipeline.models.nets.engine.trainer import Trainer, TrainingData, TrainingOptions
 from pipeline.models.nets.engine.windows import make_windows
@@ -67,7 +67,8 @@ class Net(Model):
         check_sizes("nets", window=self.window)
         with fork_rng(self.seed, torch.device("cpu")):
             self.net = self._make_net()
-        make_lr_schedule(make_optimizer(self.net, **self.optimizer), self.epochs, **self.lr_schedule)
+        check_optimizer(**self.optimizer)
+        check_lr_schedule(**self.lr_schedule)
         self._make_options()
         select_device(self.device)
 
