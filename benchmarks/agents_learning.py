@@ -27,7 +27,7 @@ MOVE_STD, HALF_LIFE = 1e-3, 10
 ROWS = 40_000
 TRAIN, VALID, TEST = np.split(np.arange(ROWS), [24_000, 28_000])
 COSTS = {"fee_bps": 4.0, "slippage_bps": 1.0}
-JUMP_SHARE, JUMP_SIZE = 0.01, 6.0  # of the bars, and in standard deviations of a bar's move
+JUMP_SHARE, JUMP_SIZE = 0.01, 6.0  # of the bars, and in standard deviations of a bar's return
 
 
 def simulate_market(

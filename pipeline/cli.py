@@ -9,12 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline import has_avx2
+from pipeline.config import ParamsError
 
 log = logging.getLogger(__name__)
 
 
 def run(stage: Callable[..., None]) -> None:
-    """Call `stage` with its arguments from the command line; an input error is one message and exit status 1."""
+    """Call `stage` with its arguments from the command line; an input error is one message and exit status 1.
+
+    The message of an error in params.yaml names the key; other messages are followed by the line that raised them.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if not has_avx2():
         log.warning("this CPU has no AVX2: results agree with those of other machines within rounding, not to the byte")
@@ -25,6 +29,8 @@ def run(stage: Callable[..., None]) -> None:
     command = " ".join([Path(sys.argv[0]).stem, *arguments.values()])
     try:
         stage(**arguments)
+    except ParamsError as error:
+        sys.exit(f"{command}: {error}")
     except (ValueError, OSError) as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         sys.exit(f"{command}: {error}\n  (raised at {where.filename}:{where.lineno})")

@@ -1,18 +1,49 @@
-"""Read params.yaml, the only module that does, and turn its blocks into keyword arguments."""
+"""Read params.yaml, the only module that does, check its sections, and turn them into keyword arguments."""
 
+import dataclasses
+import functools
 import inspect
+import json
 import os
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import yaml
+from pydantic import ConfigDict, NonNegativeInt, TypeAdapter, ValidationError, with_config
+from pydantic_core import ErrorDetails
+from typing_extensions import TypedDict
 
 T = TypeVar("T")
 Block = Mapping[str, Any]
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # of a dataset, a target or a model: it becomes a file's name
+PREFIX = "params.yaml: "  # of every message
+WORDS = {  # of pydantic's messages, in the words of params.yaml
+    r"List should have (.*) items? after validation, not \d+": r"a list of \1",
+    r"Dictionary should have (.*) items? after validation, not \d+": r"a section of \1",
+    "Input should be ": "",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid string": "text",
+    "a valid boolean": "true or false",
+    "a valid array": "a list",
+    "an object": "a section of keys and values",
+    "greater than or equal to ": "at least ",
+    "less than or equal to ": "at most ",
+    "greater than ": "above ",
+    "less than ": "below ",
+}
+UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+PRECEDENCE = {**dict.fromkeys(UNKNOWN_KEY, 0), "missing": 1}  # of errors: keys before values, which they explain
+
+
+class ParamsError(ValueError):
+    """A value of params.yaml that is not allowed; the message names it, what it is and what is allowed."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -25,58 +56,147 @@ _Loader.add_implicit_resolver(
 
 
 class ModelBlock(NamedTuple):
-    """One entry of `models` in params.yaml, and the family that it stands under."""
+    """One entry of `models` in params.yaml: the family that it stands under, its content, and its name."""
 
     family: str
     block: Block
+    name: str = "<model>"
 
 
 def load_params() -> dict[str, Any]:
-    """Return the blocks of params.yaml."""
+    """Return the sections of params.yaml."""
     with Path("params.yaml").open() as stream:
         params: dict[str, Any] = yaml.load(stream, Loader=_Loader)
+    if "seed" in params:
+        check_section(_declare_seed, {"seed": params["seed"]}, name="")
     return params
 
 
+def _declare_seed(*, seed: NonNegativeInt) -> None:
+    """Declare the type of the only value that stands outside of all sections."""
+
+
 def look_up(params: Block, path: str) -> Any:
-    """Return the value at a dotted path of params, such as `datasets.klines.source`; ValueError names what exists."""
+    """Return the value at a dotted path of params, such as `datasets.klines.source`; ParamsError names what exists."""
     value: Any = params
     done: list[str] = []
     for key in path.split("."):
         if not isinstance(value, Mapping) or key not in value:
-            known = ", ".join(value) if isinstance(value, Mapping) else "nothing"
-            raise ValueError(f"params.yaml: there is no {path}; {'.'.join(done) or 'the file'} has {known}")
+            known = ", ".join(map(str, value)) if isinstance(value, Mapping) else repr(value)
+            raise ParamsError(f"{PREFIX}there is no {path}; {'.'.join(done) or 'the file'} has {known}")
         value, done = value[key], [*done, key]
     return value
 
 
 def find_model(params: Block, model: str) -> ModelBlock:
-    """Return the block `models.<family>.<model>`; ValueError where no family has the model, or several have it."""
+    """Return the entry `models.<family>.<model>`; ParamsError where no family has the model, or several have it."""
     families = look_up(params, "models")
     found = [family for family, models in families.items() if models and model in models]
     if len(found) != 1:
         names = ", ".join(f"{family}.{name}" for family, models in families.items() for name in models or ())
         fault = f"stands in {', '.join(found)}; rename all but one" if found else f"is not there; models has {names}"
-        raise ValueError(f"params.yaml: model {model} {fault}")
-    return ModelBlock(found[0], families[found[0]][model])
+        raise ParamsError(f"{PREFIX}model {model} {fault}")
+    check_name(model, owner=f"models.{found[0]}")
+    entry = families[found[0]][model]
+    check_section(declare_model, entry, name=f"models.{found[0]}.{model}")
+    try:
+        look_up(params, f"datasets.{entry['dataset']}.targets.{entry['target']}")
+    except ParamsError as error:
+        raise ParamsError(f"{PREFIX}models.{found[0]}.{model}: {str(error).removeprefix(PREFIX)}") from None
+    return ModelBlock(found[0], entry, model)
+
+
+def declare_model(*, dataset: str, target: str, plugin: str, hyperparameters: dict[str, Any]) -> None:
+    """Declare the keys of a model and their types."""
+
+
+def check_name(name: object, *, owner: str) -> None:
+    """Raise ParamsError where a name cannot be that of a file."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ParamsError(
+            f"{PREFIX}{owner}: {name!r} cannot be a name; allowed are letters, digits, _ and -, the first a "
+            "letter or digit"
+        )
 
 
 def call_with(function: Callable[..., T], *args: Any, block: Block, name: str) -> T:
-    """Return `function(*args, **block)`: the keys of a params block are its keyword-only arguments.
+    """Return `function(*args, **block)`: the keys of a section are the function's keyword-only arguments.
 
     Raises:
-        ValueError: a key is misspelt or missing; names it, the block and the keys that exist.
+        ParamsError: see `check_section`.
+    """
+    check_section(function, block, name=name)
+    return function(*args, **block)
+
+
+def check_section(
+    function: Callable[..., Any], block: object, *, name: str, keys: tuple[str, ...] | None = None
+) -> None:
+    """Check a section of params.yaml by the annotations of a function's keyword-only arguments, or of those in `keys`.
+
+    Types are strict: text is never read as a number, a number never as true or false, a fraction never as an integer.
+
+    Raises:
+        ParamsError: a key is unknown or missing, or a value is not allowed; names it, and what is allowed.
     """
     if not isinstance(block, Mapping):
-        raise ValueError(f"{name}: is {block!r}; it is a block of keys and values")
-    allowed = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    for key in block:
-        if key not in allowed:
-            raise ValueError(f"{name}: unknown key {key!r}; its keys are {', '.join(allowed)}")
-    for key in allowed:
-        if key not in block:
-            raise ValueError(f"{name}: key {key!r} is missing; its keys are {', '.join(allowed)}")
-    return function(*args, **block)
+        raise ParamsError(f"{PREFIX}{name} is {block!r}; it must be a section of keys and values")
+    keys = list_keys(function) if keys is None else keys
+    try:
+        _make_schema(function, keys).validate_json(json.dumps(dict(block), default=str))  # JSON has YAML's types
+    except ValidationError as error:
+        found = min(error.errors(), key=lambda each: (PRECEDENCE.get(each["type"], 2), -len(each["loc"])))
+        raise ParamsError(f"{PREFIX}{_describe_error(found, block, name=name, keys=keys)}") from None
+
+
+def check_fields(owner: Any, *, name: str) -> None:
+    """Check the fields of a dataclass by their own annotations, as `check_section` does."""
+    check_section(type(owner), {each.name: getattr(owner, each.name) for each in dataclasses.fields(owner)}, name=name)
+
+
+def list_keys(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the names of a function's keyword-only arguments."""
+    return tuple(p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY)
+
+
+@cache
+def _make_schema(function: Callable[..., Any], keys: tuple[str, ...]) -> TypeAdapter[Any]:
+    parameters = inspect.signature(function).parameters
+    section = TypedDict("section", {key: _find_type(parameters[key]) for key in keys})  # type: ignore[misc]
+    return TypeAdapter(with_config(ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))(section))
+
+
+def _find_type(parameter: inspect.Parameter) -> Any:
+    return Any if parameter.annotation is parameter.empty else parameter.annotation
+
+
+def _describe_error(found: ErrorDetails, block: Block, *, name: str, keys: tuple[str, ...]) -> str:
+    """Return an error of pydantic in the words of params.yaml."""
+    path = _find_path(block, found["loc"])
+    if found["type"] in UNKNOWN_KEY:
+        *path, key = path
+        fault = f": unknown key {key!r}"
+    elif found["type"] == "missing":
+        fault = f": key {found['loc'][-1]!r} is missing"
+    else:
+        message = functools.reduce(lambda text, pair: re.sub(pair[0], pair[1], text), WORDS.items(), found["msg"])
+        return f"{_join([name, *path])} is {found['input']!r}; it must be {message}"
+    known = f"; its keys are {', '.join(keys)}" if not path else ""
+    return _join([name, *path]) + fault + known
+
+
+def _join(path: Iterable[int | str]) -> str:
+    return ".".join(str(part) for part in path if part != "")
+
+
+def _find_path(block: object, loc: tuple[int | str, ...]) -> list[int | str]:
+    """Return the keys of a place in a section: pydantic adds the names of alternatives, which are no keys."""
+    path: list[int | str] = []
+    for part in loc:
+        if (isinstance(block, Mapping) and part in block) or (isinstance(block, list) and isinstance(part, int)):
+            block = block[part]  # type: ignore[index]
+            path.append(part)
+    return path
 
 
 def count_workers() -> int:

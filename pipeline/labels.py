@@ -4,14 +4,17 @@ A label of row t uses bars after t, none beyond the row's segment, and ends at t
 volatility, is estimated from bars up to t.
 """
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+from annotated_types import Interval
 from numba import njit
+from pydantic import PositiveFloat
+
+from pipeline import config
 
 OUTPUTS: dict[str, tuple[str, ...]] = {  # of a model for each kind of target; class codes are its indices
     "return": ("return",),
@@ -21,6 +24,8 @@ OUTPUTS: dict[str, tuple[str, ...]] = {  # of a model for each kind of target; c
     "position": ("position",),
 }
 NEUTRAL = {"return": 0.0, "trend": 0.5, "position": 0.0}  # the y without a direction, of each regression kind
+Bars = Annotated[int, Interval(ge=1, le=1_000_000)]
+Window = Annotated[int, Interval(ge=2, le=1_000_000)]  # bars, of a volatility
 DOWN, FLAT, UP = range(3)  # class codes of the triple barrier
 
 
@@ -33,28 +38,27 @@ class Labels:
     ties: int  # labels decided by a convention: see each kind
 
 
-def make_labels(bars: pd.DataFrame, block: dict[str, Any]) -> Labels:
-    """Return the labels of the clean table `bars` for a target block: `kind`, and that kind's arguments.
+def make_labels(bars: pd.DataFrame, block: dict[str, Any], *, name: str = "target") -> Labels:
+    """Return the labels of the clean table `bars` for a target: its `kind`, and that kind's arguments.
+
+    Errors name the target by `name`.
 
     The table's columns: `row` int64, the position in `bars`; `segment` int32; `time` and `label_end` int64 ms, the
     open_time of the row and of the last bar that its label uses; `y` float32, or int32 codes into `OUTPUTS[kind]`;
     `raw` float64, the log return from the row's close until its label ends; `move` float64, close[i+1]/close[i] - 1.
 
     Raises:
-        ValueError: an unknown kind, an unknown or missing key, or a value out of range.
+        ValueError: an unknown kind, or a wrong key or value.
     """
     if block.get("kind") not in KINDS:
-        raise ValueError(f"kind: {block.get('kind')!r}; a target's kind is one of {', '.join(KINDS)}")
+        raise config.ParamsError(
+            f"params.yaml: {name}.kind is {block.get('kind')!r}; it must be one of {', '.join(KINDS)}"
+        )
     arguments = {key: value for key, value in block.items() if key != "kind"}
-    known = [name for name, p in inspect.signature(KINDS[block["kind"]]).parameters.items() if p.kind is p.KEYWORD_ONLY]
-    unknown, missing = [key for key in arguments if key not in known], [key for key in known if key not in arguments]
-    if unknown or missing:
-        wrong = [f"unknown key {key!r}" for key in unknown] + [f"missing key {key!r}" for key in missing]
-        raise ValueError(f"{block['kind']} target: {', '.join(wrong)}; its keys are {', '.join(known)}")
-    return KINDS[block["kind"]](bars, **arguments)
+    return config.call_with(KINDS[block["kind"]], bars, block=arguments, name=name)
 
 
-def forward_return(bars: pd.DataFrame, *, horizon: int, volatility_window: int) -> Labels:
+def forward_return(bars: pd.DataFrame, *, horizon: Bars, volatility_window: Window) -> Labels:
     """Return log returns over the next `horizon` bars in units of σ_t·√horizon, σ_t the one-bar volatility at t."""
     volatility = estimate_volatility(bars, window=volatility_window)
     row, lost = _select_labelable(bars, horizon=horizon, volatility=volatility)
@@ -63,7 +67,7 @@ def forward_return(bars: pd.DataFrame, *, horizon: int, volatility_window: int) 
     return _assemble_labels(bars, row, end=row + horizon, y=y.astype(np.float32), raw=raw, lost=lost, ties=0)
 
 
-def direction(bars: pd.DataFrame, *, horizon: int) -> Labels:
+def direction(bars: pd.DataFrame, *, horizon: Bars) -> Labels:
     """Return 1 where the close is higher after `horizon` bars, and 0 elsewhere; `ties` counts equal closes (0)."""
     row, lost = _select_labelable(bars, horizon=horizon)
     raw = _take_log_returns(bars, row, row + horizon)
@@ -71,7 +75,9 @@ def direction(bars: pd.DataFrame, *, horizon: int) -> Labels:
     return _assemble_labels(bars, row, end=row + horizon, y=(raw > 0).astype(np.int32), raw=raw, lost=lost, ties=ties)
 
 
-def triple_barrier(bars: pd.DataFrame, *, horizon: int, profit: float, stop: float, volatility_window: int) -> Labels:
+def triple_barrier(
+    bars: pd.DataFrame, *, horizon: Bars, profit: PositiveFloat, stop: PositiveFloat, volatility_window: Window
+) -> Labels:
     """Return the barrier that the next `horizon` bars' highs and lows touch first: up, down, or flat (AFML 3.2).
 
     The barriers are close_t·(1 + profit·σ_t) and close_t·(1 - stop·σ_t), σ_t the one-bar volatility at t. The label
@@ -90,7 +96,7 @@ def triple_barrier(bars: pd.DataFrame, *, horizon: int, profit: float, stop: flo
     return _assemble_labels(bars, row, end=end, y=y, raw=raw, lost=lost, ties=ties)
 
 
-def trend(bars: pd.DataFrame, *, horizon: int) -> Labels:
+def trend(bars: pd.DataFrame, *, horizon: Bars) -> Labels:
     """Return (1 + signed efficiency ratio)/2 of the next `horizon` log closes: 1 straight up, 0 straight down.
 
     The efficiency ratio is the total move over the sum of the absolute steps (Kaufman 1995). `ties` counts constant
@@ -108,7 +114,7 @@ def trend(bars: pd.DataFrame, *, horizon: int) -> Labels:
     )
 
 
-def position(bars: pd.DataFrame, *, volatility_window: int) -> Labels:
+def position(bars: pd.DataFrame, *, volatility_window: Window) -> Labels:
     """Return the next bar's log return in units of σ_t, the target of agents.
 
     An agent's reward is computed from `move`. Its prediction is a position, which is compared with this y by IC.

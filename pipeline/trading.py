@@ -1,9 +1,12 @@
 """From a score to a position, its costs and its net return: the one P&L formula."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Interval
 from numba import njit, vectorize
+from pydantic import NonNegativeFloat
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,9 @@ def run_backtest(
     segment: np.ndarray,
     move: np.ndarray,
     *,
-    fee_bps: float,
-    slippage_bps: float,
-    no_trade_band: float,
+    fee_bps: NonNegativeFloat,
+    slippage_bps: NonNegativeFloat,
+    no_trade_band: Annotated[float, Interval(ge=0, lt=1)],
 ) -> Backtest:
     """Return the backtest of scores (N,): each is traded at its bar's close and held over the next bar's `move` (N,).
 

@@ -147,7 +147,6 @@ def test_an_observation_does_not_depend_on_later_bars():
     [
         ({"fee_bps": -1.0}, "fee_bps is -1.0"),
         ({"max_drawdown": 0.0}, "max_drawdown is 0.0; it must be above 0"),
-        ({"episode_bars": 0}, "episode_bars is 0"),
         ({"risk_penalty": float("nan")}, "risk_penalty is nan"),
         ({"no_trade_band": 1.0}, "no_trade_band is 1.0"),
     ],

@@ -133,7 +133,7 @@ def test_a_killed_fit_resumes_and_ends_in_the_same_bytes(name, killed_at, tmp_pa
         again = build_agent(name, samples, **SHORT, risk_aversion=0.5, evt=EARLY_EVT, checkpoint_seconds=0.0)
         assert again.fit(samples, TRAIN, VALID, files=files) == expected
     assert steps[0] == killed_at
-    assert whole.fit_report["tail"]["fits"] > 0
+    assert whole.fit_report["tail"]["refits"] > 0
     assert again.fit_report == whole.fit_report
     again.checkpoint_seconds = whole.checkpoint_seconds
     again.save(tmp_path / "again")
@@ -163,23 +163,23 @@ def test_a_value_at_risk_is_backtested_on_rows_that_the_fit_has_not_seen(name: s
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden_sizes": []}, "hidden_sizes is \\[\\]; allowed is a list with one width"),
+        ({"hidden_sizes": []}, "hidden_sizes is \\[\\]; it must be a list of at least 1"),
         ({"var_level": 1.0}, "var_level is 1.0"),
         ({"risk_aversion": -1.0}, "risk_aversion is -1.0"),
-        ({"n_atoms": 1}, "1 atoms"),
+        ({"n_atoms": 1}, "n_atoms is 1; it must be at least 2"),
         ({"tau": 0.0}, "tau is 0.0"),
         ({"num_episodes": 0}, "num_episodes is 0"),
         ({"batch_size": 1.5}, "batch_size is 1.5"),
         ({"exploration_noise": [0.1]}, "exploration_noise is \\[0.1\\]"),
         ({"exploration_noise": [0.5, -0.1]}, "exploration_noise"),
-        ({"gamma": 1.0}, "gamma is 1.0; it must be at least 0 and below 1"),
+        ({"gamma": 1.0}, "gamma is 1.0; it must be below 1"),
         ({"num_episodes": 1}, "1 episodes of 240 bars, 64 at once, are 4 steps: too few for 8 evaluations"),
-        ({"evt": EARLY_EVT | {"tail_fraction": 1.0}}, "evt: tail_fraction is 1.0"),
+        ({"evt": EARLY_EVT | {"tail_fraction": 1.0}}, "agents.evt.tail_fraction is 1.0; it must be below 1"),
         ({"clip_sigma": 0.0}, "clip_sigma is 0.0"),
         ({"buffer_size": 1000}, "buffer_size is 1000; it must be at least learning_starts \\(2000\\)"),
         ({"buffer_size": 100, "learning_starts": 50}, "n_step · num_envs \\(2 · 64\\)"),
         ({"gamma": 0.99}, "a gamma of 0.99 needs 299 bars for a whole return, episodes have 240"),
-        ({"device": "tpu"}, "device is 'tpu'; allowed are auto, cpu and cuda"),
+        ({"device": "tpu"}, "device is 'tpu'; it must be 'auto', 'cpu' or 'cuda'"),
     ],
 )
 def test_hyperparameters_out_of_range_are_refused(changes, message):

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from pipeline import labels
+from pipeline import config, labels
 from pipeline.features import engine
 from pipeline.leakage.canaries import features, formulas, purge_rules, runner, segments
 from pipeline.leakage.canaries.canary import Canary, Outcome
@@ -254,8 +254,8 @@ def test_too_few_bars_of_every_symbol_are_refused_with_the_number_that_is_needed
 
 @pytest.mark.parametrize("bars", [0, 2.5, "many"])
 def test_a_number_of_bars_that_is_not_a_positive_integer_is_refused(bars):
-    with pytest.raises(ValueError, match=r"canary\.bars is .*whole number"):
-        take_first_bars(load_market("simulated"), bars=bars)
+    with pytest.raises(ValueError, match=r"canary\.bars is .*it must be (a whole number|above 0)"):
+        config.call_with(take_first_bars, load_market("simulated"), block={"bars": bars}, name="canary")
 
 
 # market

@@ -189,11 +189,6 @@ def test_where_the_sensitivity_was_not_measured_the_page_says_why():
     assert compare.plot_sensitivity(NOT_MEASURED).axes[0].get_title(loc="left") == "not measured: no multiples"
 
 
-def test_negative_earlier_trials_are_refused():
-    with pytest.raises(ValueError, match=r"compare\.earlier_trials is -1"):
-        compare_small({"a": simulate_model(0.0, seed=1)}, earlier_trials=-1)
-
-
 def test_a_model_that_never_trades_does_not_raise_the_rank_of_those_that_lose():
     losers = {"a": simulate_model(-1e-4, seed=1), "b": simulate_model(-1e-4, seed=2)}
     assert compare_small(losers | {"idle": IDLE}).cscv.pbo == compare_small(losers).cscv.pbo

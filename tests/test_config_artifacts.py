@@ -74,7 +74,7 @@ def test_numbers_are_read_as_dvc_writes_them(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("block", [None, 3, "1"])
 def test_a_block_that_is_no_mapping_is_refused(block):
-    with pytest.raises(ValueError, match="trading: is .*; it is a block of keys and values"):
+    with pytest.raises(ValueError, match="trading is .*; it must be a section of keys and values"):
         config.call_with(label_bars, 1, block=block, name="trading")
 
 
@@ -85,8 +85,9 @@ def test_a_number_of_workers_that_is_no_integer_is_refused(monkeypatch):
 
 
 def test_a_model_is_found_under_its_family_and_an_unknown_one_is_named_with_all_models():
-    params = {"models": {"trees": {"lightgbm": {"plugin": "lightgbm"}}, "nets": None}}
-    assert config.find_model(params, "lightgbm") == ("trees", {"plugin": "lightgbm"})
+    entry = {"dataset": "klines", "target": "up", "plugin": "lightgbm", "hyperparameters": {}}
+    params = {"models": {"trees": {"lightgbm": entry}, "nets": None}, "datasets": {"klines": {"targets": {"up": {}}}}}
+    assert config.find_model(params, "lightgbm") == ("trees", entry, "lightgbm")
     with pytest.raises(ValueError, match=r"model lstm is not there; models has trees\.lightgbm"):
         config.find_model(params, "lstm")
 

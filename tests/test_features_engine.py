@@ -197,14 +197,14 @@ def test_bars_out_of_order_are_refused() -> None:
 @pytest.mark.parametrize("name", [name for name, value in BLOCK.items() if isinstance(value, int)])
 @pytest.mark.parametrize("value", [0, -1, 2.0, "20", True, None])
 def test_an_invalid_window_is_refused_by_name(name: str, value: object) -> None:
-    with pytest.raises(ValueError, match=f"features.{name}: got {value!r}; allowed"):
+    with pytest.raises(ValueError, match=f"features.{name} is {value!r}; it must be"):
         engine.Stream(**BLOCK | {name: value})
 
 
 @pytest.mark.parametrize("name", [name for name, value in BLOCK.items() if isinstance(value, list)])
 @pytest.mark.parametrize("value", [[], [5, 5], [0, 3, 4], [1.5, 2, 3], 20, None])
 def test_an_invalid_list_of_windows_is_refused_by_name(name: str, value: object) -> None:
-    with pytest.raises(ValueError, match=f"features.{name}: got"):
+    with pytest.raises(ValueError, match=f"features.{name}"):
         engine.Stream(**BLOCK | {name: value})
 
 
@@ -221,7 +221,7 @@ def test_an_invalid_list_of_windows_is_refused_by_name(name: str, value: object)
     ],
 )
 def test_a_parameter_out_of_its_range_is_refused_by_name(name: str, value: object) -> None:
-    with pytest.raises(ValueError, match=f"features.{name}: got"):
+    with pytest.raises(ValueError, match=f"features.{name}"):
         engine.Stream(**BLOCK | {name: value})
 
 

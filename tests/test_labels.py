@@ -240,15 +240,21 @@ def test_trend_of_three_steps_forward_and_one_back_is_three_quarters() -> None:
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        ({"kind": "returns", "horizon": 5}, "'returns'; a target's kind is one of return, direction, barrier, trend"),
-        ({"horizon": 5}, "None; a target's kind"),
-        ({"kind": "direction", "horizons": 5}, "unknown key 'horizons', missing key 'horizon'; its keys are horizon"),
-        ({"kind": "return", "horizon": 5}, "missing key 'volatility_window'; its keys are horizon, volatility_window"),
-        ({"kind": "direction", "horizon": 0}, "horizon: 0; .* at least 1"),
-        ({"kind": "direction", "horizon": 2.5}, "horizon: 2.5; .* integer number"),
-        ({**BLOCKS["return"], "volatility_window": 1}, "volatility_window: 1; .* at least 2"),
-        ({**BLOCKS["barrier"], "profit": 0}, "profit: 0; it must be above 0"),
-        ({**BLOCKS["barrier"], "stop": -1.0}, "stop: -1.0; it must be above 0"),
+        (
+            {"kind": "returns", "horizon": 5},
+            "target.kind is 'returns'; it must be one of return, direction",
+        ),
+        ({"horizon": 5}, "target.kind is None; it must be one of"),
+        ({"kind": "direction", "horizons": 5}, "unknown key 'horizons'; its keys are horizon"),
+        (
+            {"kind": "return", "horizon": 5},
+            "'volatility_window' is missing; its keys are horizon, volatility_window",
+        ),
+        ({"kind": "direction", "horizon": 0}, "target.horizon is 0; it must be at least 1"),
+        ({"kind": "direction", "horizon": 2.5}, "target.horizon is 2.5; it must be a whole number"),
+        ({**BLOCKS["return"], "volatility_window": 1}, "target.volatility_window is 1; it must be at least 2"),
+        ({**BLOCKS["barrier"], "profit": 0}, "target.profit is 0; it must be above 0"),
+        ({**BLOCKS["barrier"], "stop": -1.0}, "target.stop is -1.0; it must be above 0"),
     ],
 )
 def test_a_wrong_block_is_refused_with_its_key(block: dict[str, Any], message: str) -> None:

@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose
 from scipy.special import softmax
 from torch import Tensor, nn
 
+from pipeline import config
 from pipeline.models.nets.cnn import Cnn
 from pipeline.models.nets.mlp import Mlp
 from pipeline.models.nets.recurrent import Recurrent
@@ -78,7 +79,8 @@ def use_one_thread() -> Iterator[None]:
 def make_net(plugin: type[nn.Module], seed: int = 0, **changes: object) -> nn.Module:
     """Return a module in evaluation mode, whose running statistics are no longer the initial ones."""
     torch.manual_seed(seed)
-    made = plugin(**{"columns": COLUMNS, "window": WINDOW, "outputs": OUTPUTS, **HYPERPARAMETERS[plugin], **changes})
+    block = {"columns": COLUMNS, "window": WINDOW, "outputs": OUTPUTS, **HYPERPARAMETERS[plugin], **changes}
+    made = config.call_with(plugin, block=block, name=plugin.__name__.lower())
     with torch.no_grad():
         made.train()(3 * draw_windows(16, seed=8) + 1)
     return made.eval()
@@ -295,46 +297,44 @@ def test_sinusoids_are_those_of_the_paper() -> None:
 @PLUGINS
 @pytest.mark.parametrize("size", ["columns", "window", "outputs"])
 def test_a_size_of_zero_is_refused(plugin: type[nn.Module], size: str) -> None:
-    with pytest.raises(ValueError, match=rf"{plugin.__name__.lower()}: {size} is 0; allowed are integers of 1"):
+    with pytest.raises(ValueError, match=rf"{plugin.__name__.lower()}.{size} is 0; it must be above 0"):
         make_net(plugin, **{size: 0})
 
 
 @PLUGINS
 @pytest.mark.parametrize("dropout", [-0.1, 1.0, float("nan"), "1e-3"])
 def test_a_dropout_that_is_no_probability_below_one_is_refused(plugin: type[nn.Module], dropout: object) -> None:
-    with pytest.raises(
-        ValueError, match=rf"{plugin.__name__.lower()}: dropout is {dropout!r}; allowed is 0 <= dropout"
-    ):
+    with pytest.raises(ValueError, match=rf"{plugin.__name__.lower()}.dropout is {dropout!r}; it must be"):
         make_net(plugin, dropout=dropout)
 
 
 @pytest.mark.parametrize(
     ("plugin", "changes", "message"),
     [
-        (Recurrent, {"cell": "rnn"}, r"recurrent: cell is 'rnn'; allowed are \['gru', 'lstm'\]"),
-        (Recurrent, {"hidden_size": 0}, "recurrent: hidden_size is 0; allowed are integers of 1 or more"),
-        (Recurrent, {"num_layers": 1.5}, "recurrent: num_layers is 1.5; allowed are integers of 1 or more"),
-        (Cnn, {"channels": []}, r"cnn: channels is \[\]; allowed is a list with one width for each block"),
-        (Cnn, {"channels": 32}, "cnn: channels is 32; allowed is a list with one width for each block"),
-        (Cnn, {"channels": [8, 0]}, r"cnn: channels\[1\] is 0; allowed are integers of 1 or more"),
-        (Cnn, {"kernel_size": 0}, "cnn: kernel_size is 0; allowed are integers of 1 or more"),
-        (Cnn, {"pool": "first"}, r"cnn: pool is 'first'; allowed are \['last', 'max', 'mean'\]"),
+        (Recurrent, {"cell": "rnn"}, r"recurrent.cell is 'rnn'; it must be 'lstm' or 'gru'"),
+        (Recurrent, {"hidden_size": 0}, "recurrent.hidden_size is 0; it must be above 0"),
+        (Recurrent, {"num_layers": 1.5}, "recurrent.num_layers is 1.5; it must be a whole number"),
+        (Cnn, {"channels": []}, r"cnn.channels is \[\]; it must be a list of at least 1"),
+        (Cnn, {"channels": 32}, "cnn.channels is 32; it must be a list"),
+        (Cnn, {"channels": [8, 0]}, "cnn.channels.1 is 0; it must be above 0"),
+        (Cnn, {"kernel_size": 0}, "cnn.kernel_size is 0; it must be above 0"),
+        (Cnn, {"pool": "first"}, "cnn.pool is 'first'; it must be 'last', 'max' or 'mean'"),
         (
             Transformer,
             {"d_model": 10, "nhead": 4},
             "transformer: d_model is 10 and nhead is 4; nhead must divide d_model",
         ),
-        (Transformer, {"nhead": 0}, "transformer: nhead is 0; allowed are integers of 1 or more"),
-        (Transformer, {"num_layers": 0}, "transformer: num_layers is 0; allowed are integers of 1 or more"),
-        (Transformer, {"dim_feedforward": -1}, "transformer: dim_feedforward is -1; allowed are integers of 1 or more"),
+        (Transformer, {"nhead": 0}, "transformer.nhead is 0; it must be above 0"),
+        (Transformer, {"num_layers": 0}, "transformer.num_layers is 0; it must be above 0"),
+        (Transformer, {"dim_feedforward": -1}, "transformer.dim_feedforward is -1; it must be above 0"),
         (
             Transformer,
             {"positional_encoding": "none"},
-            r"positional_encoding is 'none'; allowed are \['learned', 'sinusoidal'\]",
+            "positional_encoding is 'none'; it must be 'learned' or 'sinusoidal'",
         ),
-        (Mlp, {"hidden_sizes": []}, r"mlp: hidden_sizes is \[\]; allowed is a list with one width for each layer"),
-        (Mlp, {"hidden_sizes": [-4]}, r"mlp: hidden_sizes\[0\] is -4; allowed are integers of 1 or more"),
-        (Mlp, {"activation": "tanh"}, r"mlp: activation is 'tanh'; allowed are \['gelu', 'relu', 'silu'\]"),
+        (Mlp, {"hidden_sizes": []}, r"mlp.hidden_sizes is \[\]; it must be a list of at least 1"),
+        (Mlp, {"hidden_sizes": [-4]}, "mlp.hidden_sizes.0 is -4; it must be above 0"),
+        (Mlp, {"activation": "tanh"}, "mlp.activation is 'tanh'; it must be 'relu', 'gelu' or 'silu'"),
     ],
 )
 def test_a_hyperparameter_out_of_range_is_named_with_what_is_allowed(

@@ -94,7 +94,9 @@ class RemembersPlaces(LightGBM):
 
 @pytest.mark.parametrize(("plugin", "guard"), [(LearnsFromTheTable, "unseen_rows"), (RemembersPlaces, "row_order")])
 def test_a_model_that_cheats_is_found_by_its_guard(plugin: type[LightGBM], guard: str, monkeypatch: pytest.MonkeyPatch):
-    def build_cheat(family: str, block: dict, signature: base.Signature, *, shared: dict, seed: int) -> base.Model:
+    def build_cheat(
+        family: str, block: dict, signature: base.Signature, *, shared: dict, seed: int, name: str
+    ) -> base.Model:
         return plugin(signature=signature, seed=seed, **block["hyperparameters"], **shared)
 
     monkeypatch.setattr(base, "build", build_cheat)

@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge, Interval, MultipleOf
+from pydantic import NonNegativeInt, PositiveInt
 
 from pipeline.evaluation import bootstrap, overfitting
 from pipeline.evaluation.returns import Returns
@@ -30,10 +33,10 @@ def compare_models(
     tried: int,
     seed: int,
     *,
-    blocks: int,
-    confidence: float,
-    resamples: int,
-    earlier_trials: int,
+    blocks: Annotated[int, Ge(2), MultipleOf(2)],
+    confidence: Annotated[float, Interval(gt=0, lt=1)],
+    resamples: PositiveInt,
+    earlier_trials: NonNegativeInt,
 ) -> Comparison:
     """Return the models ranked and compared in pairs, and PBO of the mean of each model's paths.
 
@@ -41,8 +44,6 @@ def compare_models(
     raise the rank of every model that loses. Among the trials it counts in full, as do trials whose returns are not
     known. `tried` is the number of models in params, of all datasets; `earlier_trials` is the number dropped before.
     """
-    if earlier_trials < 0:
-        raise ValueError(f"compare.earlier_trials is {earlier_trials}; it counts trials: give 0 or more")
     trades = [name for name, model in models.items() if model.paths.any()]
     sharpes = bootstrap.compare_sharpes(
         {name: models[name].paths for name in trades},

@@ -2,11 +2,20 @@
 
 import functools
 import inspect
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Concatenate, ParamSpec, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Annotated, Concatenate, ParamSpec, TypeVar
 
+from annotated_types import Interval, Len, MinLen
+from pydantic import PositiveFloat
+
+from pipeline import config
+
+MAX_BARS = 100_000
+Window = Annotated[int, Interval(ge=1, le=MAX_BARS)]
+LongWindow = Annotated[int, Interval(ge=2, le=MAX_BARS)]
+Windows = Annotated[list[Window], MinLen(1)]
+LongWindows = Annotated[list[LongWindow], MinLen(1)]
 First = TypeVar("First")
 Params = TypeVar("Params")
 Result = TypeVar("Result")
@@ -20,63 +29,42 @@ class FeatureParams:
     Raises ValueError, which names the key, where a value is not allowed.
     """
 
-    return_windows: Sequence[int]
-    volatility_windows: Sequence[int]
-    range_window: int = field(metadata={"minimum": 2})
-    sma_windows: Sequence[int] = field(metadata={"minimum": 2})
-    ema_windows: Sequence[int] = field(metadata={"minimum": 2})
-    bollinger_window: int = field(metadata={"minimum": 2})
-    bollinger_deviations: float
-    rsi_windows: Sequence[int]
-    macd_windows: Sequence[int]  # fast, slow, signal
-    momentum_windows: Sequence[int]
-    stochastic_window: int
-    trend_window: int
-    volume_window: int
-    baseline_window: int
-    flow_window: int
-    liquidity_window: int = field(metadata={"minimum": 2})
-    vpin_buckets: int
-    vpin_bucket_bars: int
+    return_windows: Windows
+    volatility_windows: Windows
+    range_window: LongWindow
+    sma_windows: LongWindows
+    ema_windows: LongWindows
+    bollinger_window: LongWindow
+    bollinger_deviations: PositiveFloat
+    rsi_windows: Windows
+    macd_windows: Annotated[Windows, Len(3, 3)]  # fast, slow, signal
+    momentum_windows: Windows
+    stochastic_window: Window
+    trend_window: Window
+    volume_window: Window
+    baseline_window: Window
+    flow_window: Window
+    liquidity_window: LongWindow
+    vpin_buckets: Window
+    vpin_bucket_bars: Window
 
     def __post_init__(self) -> None:
         """Raise ValueError where a value is not allowed, alone or beside another."""
+        config.check_fields(self, name="features")
         for key in fields(self):
-            value, minimum = getattr(self, key.name), key.metadata.get("minimum", 1)
-            if key.name.endswith("_windows"):
-                check_windows(key.name, value, minimum=minimum)
-            elif key.name.endswith("_deviations"):
-                check_multiple(key.name, value)
-            else:
-                check_window(key.name, value, minimum=minimum)
-        check_macd_windows(self.macd_windows)
-        check_window("baseline_window", self.baseline_window, minimum=self.volume_window + 1)
-
-
-def check_window(name: str, value: object, *, minimum: int) -> None:
-    """Raise ValueError, naming the parameter, unless `value` is a whole number of at least `minimum` bars."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ValueError(f"features.{name}: got {value!r}; allowed is a whole number, {minimum} or more")
-
-
-def check_windows(name: str, values: object, *, minimum: int) -> None:
-    """Raise ValueError unless `values` are one or more different windows of at least `minimum` bars."""
-    if not isinstance(values, list | tuple) or not values or len(set(map(repr, values))) != len(values):
-        raise ValueError(f"features.{name}: got {values!r}; allowed is a list of different whole numbers")
-    for value in values:
-        check_window(name, value, minimum=minimum)
-
-
-def check_macd_windows(values: Sequence[int]) -> None:
-    """Raise ValueError unless `values` are three windows, the first below the second."""
-    if len(values) != 3 or values[0] >= values[1]:
-        raise ValueError(f"features.macd_windows: got {list(values)}; allowed is [fast, slow, signal], fast below slow")
-
-
-def check_multiple(name: str, value: object) -> None:
-    """Raise ValueError unless `value` is a finite number above 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value < math.inf:
-        raise ValueError(f"features.{name}: got {value!r}; allowed is a number above 0")
+            windows = getattr(self, key.name)
+            if isinstance(windows, list | tuple) and len(set(windows)) < len(windows):
+                raise config.ParamsError(f"params.yaml: features.{key.name} is {windows}; its windows must differ")
+        if self.macd_windows[0] >= self.macd_windows[1]:
+            raise config.ParamsError(
+                f"params.yaml: features.macd_windows is {self.macd_windows}; it must be [fast, slow, signal], fast "
+                "below slow"
+            )
+        if self.baseline_window <= self.volume_window:
+            raise config.ParamsError(
+                f"params.yaml: features.baseline_window is {self.baseline_window}; it must be above volume_window, "
+                f"{self.volume_window}"
+            )
 
 
 def expand_params(

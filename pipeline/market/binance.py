@@ -9,12 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import httpx
 import numpy as np
 import pandas as pd
 import tenacity
+from annotated_types import MinLen
+from pydantic import NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
 log = logging.getLogger(__name__)
@@ -108,15 +110,15 @@ class Archive(NamedTuple):
 
 def load(
     *,
-    symbols: list[str],
+    symbols: Annotated[list[str], MinLen(1)],
     interval: str,
     start: str,
-    days: int,
+    days: PositiveInt,
     market: str,
     base_url: str,
     archive: str,
-    connections: int,
-    retries: int,
+    connections: PositiveInt,
+    retries: NonNegativeInt,
 ) -> pd.DataFrame:
     """Return the klines of all symbols, concatenated, from midnight UTC of `start` for `days` days; times in ms.
 

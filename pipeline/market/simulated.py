@@ -10,11 +10,13 @@ weight +1 on the five latest and five earliest, and -1 on the ten between. Sums 
 
 import zlib
 from datetime import date
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from annotated_types import Interval, MinLen
+from pydantic import NonNegativeInt
 from scipy.signal import lfilter
 
 Array = npt.NDArray[np.float64]
@@ -37,6 +39,7 @@ ZERO_VOLUME_SHARE = 0.0005
 QUOTE_PER_DAY, QUOTE_PER_TRADE = 1.5e9, 1_000.0
 VOLUME_PERSISTENCE, VOLUME_NOISE = 0.9, 0.45  # of the residual log volume, given volatility
 START_PRICES = {"BTCUSDT": 42_000.0, "ETHUSDT": 2_300.0}  # other symbols draw theirs
+MAX_DAYS = 36_525  # a century
 START_PRICE_RANGE = [0.2, 2_000.0]
 PRICE_DIGITS, MIN_PRICE_DECIMALS = 5, 2  # decimals of the tick: 2 from 1,000 on, one more for each digit below
 VOLUME_DECIMALS = 5
@@ -75,7 +78,14 @@ class Moves(NamedTuple):
 
 
 def load(
-    *, symbols: list[str], interval: str, start: str, days: int, signal: float, predictor: str, seed: int
+    *,
+    symbols: Annotated[list[str], MinLen(1)],
+    interval: str,
+    start: str,
+    days: Annotated[int, Interval(ge=1, le=MAX_DAYS)],
+    signal: Annotated[float, Interval(ge=0, lt=1)],
+    predictor: Literal["flow", "order"],
+    seed: NonNegativeInt,
 ) -> pd.DataFrame:
     """Return the simulated klines of all symbols, concatenated. See `simulate`."""
     table, _ = simulate(

@@ -11,12 +11,12 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from pipeline import config
 from pipeline.samples import Samples
 
 MODELS = Path(__file__).parent
 HISTORY = ("iteration", "train_loss", "valid_loss")  # the fields of every entry of a fit's history
 BATCH_ROWS = 4096  # rows predicted at once; it bounds memory, and the last bits of a prediction depend on it
-BLOCK_KEYS = ("dataset", "target", "plugin", "hyperparameters")
 
 
 @dataclass(frozen=True)
@@ -220,20 +220,52 @@ def split_into_batches(rows: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def build(
-    family: str, block: Mapping[str, Any], signature: Signature, *, shared: Mapping[str, Any], seed: int
+    family: str,
+    block: Mapping[str, Any],
+    signature: Signature,
+    *,
+    shared: Mapping[str, Any],
+    seed: int,
+    name: str = "<model>",
 ) -> Model:
-    """Return the unfitted model of one block of params' `models.<family>`; `shared` is the family's own block.
+    """Return the unfitted model of one entry `name` of params' `models.<family>`; `shared` is the family's own section.
 
-    Raises ValueError, naming the key and the keys that exist, where a key is unknown, missing or in both blocks.
+    Raises:
+        ParamsError: a key is unknown, missing or in both sections, or a value is not allowed; names it.
     """
-    _check_keys(f"a block of models.{family}", given=tuple(block), known=BLOCK_KEYS)
-    name = f"{family}.{block['plugin']}"
-    plugin = _find_plugin(family, block["plugin"])
-    doubled = sorted(set(block["hyperparameters"]) & set(shared))
-    if doubled:
-        raise ValueError(f"{name}: {doubled} stands both under hyperparameters and under {family}; give it once")
-    _check_keys(name, given=(*block["hyperparameters"], *shared), known=list_arguments(plugin))
-    return plugin(signature=signature, seed=seed, **block["hyperparameters"], **shared)
+    entry = f"models.{family}.{name}"
+    config.check_section(config.declare_model, block, name=entry)
+    own = block["hyperparameters"]
+    if doubled := sorted(set(own) & set(shared)):
+        raise config.ParamsError(
+            f"params.yaml: {doubled} stands both under {entry}.hyperparameters and under {family}; give it once"
+        )
+    try:
+        plugin = _find_plugin(family, block["plugin"])
+    except ValueError as error:
+        raise config.ParamsError(f"params.yaml: {entry}: {error}") from error
+    known = list_arguments(plugin)
+    config.check_section(plugin, shared, name=family, keys=tuple(key for key in known if key in shared))
+    keys = tuple(key for key in known if key not in shared)
+    config.check_section(plugin, own, name=f"{entry}.hyperparameters", keys=keys)
+    try:
+        return plugin(signature=signature, seed=seed, **own, **shared)
+    except ValueError as error:
+        fault = str(error).removeprefix(config.PREFIX)
+        raise config.ParamsError(f"{config.PREFIX}{entry}: {fault}") from error
+
+
+def build_plugin(
+    family: str, plugin: str, signature: Signature, *, hyperparameters: Mapping[str, Any], seed: int, name: str
+) -> Model:
+    """Return an unfitted model that is no entry of `models`; the section `name` of params has all its hyperparameters.
+
+    Raises:
+        ParamsError: a key is unknown or missing, or a value is not allowed; names it.
+    """
+    found = _find_plugin(family, plugin)
+    config.check_section(found, hyperparameters, name=f"{name}.hyperparameters", keys=list_arguments(found))
+    return found(signature=signature, seed=seed, **hyperparameters)
 
 
 def load(folder: Path) -> Model:
@@ -257,12 +289,6 @@ def read_description(folder: Path) -> dict[str, Any]:
     """Return the `model.json` of a saved model: family, plugin, arguments, seed, columns and outputs."""
     described: dict[str, Any] = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     return described
-
-
-def _check_keys(name: str, *, given: tuple[str, ...], known: tuple[str, ...]) -> None:
-    for fault, keys in (("unknown", set(given) - set(known)), ("missing", set(known) - set(given))):
-        if keys:
-            raise ValueError(f"{name}: {fault} {sorted(keys)}; its keys are {sorted(known)}")
 
 
 def _find_plugin(family: str, plugin: str) -> type[Model]:

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+from annotated_types import Interval
 
 from pipeline import config, labels
 from pipeline.config import ModelBlock
@@ -38,7 +39,8 @@ class ModelSpec:
 
     def build(self, seed: int) -> base.Model:
         """Return the unfitted model."""
-        return base.build(*self.model, self.signature, shared=self.shared, seed=seed)
+        family, block, name = self.model
+        return base.build(family, block, self.signature, shared=self.shared, seed=seed, name=name)
 
 
 @dataclass(frozen=True)
@@ -66,17 +68,20 @@ class FoldFit:
 
 def plan_cross_fit(params: config.Block, model: str) -> CrossFit:
     """Return the fits of a model of params.yaml on the dataset and target of its block."""
-    family, block = config.find_model(params, model)
+    entry = config.find_model(params, model)
+    family, block = entry.family, entry.block
     samples, folds = load_dataset(block["dataset"], block["target"])
     kind = config.look_up(params, f"datasets.{block['dataset']}.targets.{block['target']}.kind")
     signature = base.Signature(columns=samples.columns, outputs=labels.OUTPUTS[kind])
-    spec = ModelSpec(config.ModelBlock(family, block), signature, config.look_up(params, family))
+    spec = ModelSpec(entry, signature, config.look_up(params, family))
     train = config.look_up(params, "train")
     fits = config.call_with(plan_fits, folds, model, params["seed"], block=train, name="train")
     return CrossFit(spec, samples, list(fits))
 
 
-def plan_fits(folds: Folds, model: str, seed: int, *, valid_pct: float) -> Iterator[FitTask]:
+def plan_fits(
+    folds: Folds, model: str, seed: int, *, valid_pct: Annotated[float, Interval(gt=0, lt=1)]
+) -> Iterator[FitTask]:
     """Yield the fits of a model: one for each split and last the final one, on the whole development part."""
     for split in (*range(folds.n_splits), FINAL):
         rows = folds.development() if split == FINAL else folds.train(split)

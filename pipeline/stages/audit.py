@@ -18,7 +18,7 @@ from pipeline.samples import Samples
 def main(model: str) -> None:
     """Audit the fits of a model; a leak stops the pipeline."""
     params = config.load_params()
-    _, block = config.find_model(params, model)
+    block = config.find_model(params, model).block
     samples, folds = load_dataset(block["dataset"], block["target"])
     train = config.look_up(params, "train")
     tasks = list(config.call_with(plan_fits, folds, model, params["seed"], block=train, name="train"))

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
+from pydantic import NonNegativeFloat
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
@@ -34,7 +35,9 @@ def main(dataset: str) -> None:
             artifacts.write_table(folder / f"{target}.parquet", table)
 
 
-def predict_folds(samples: Samples, folds: Folds, outputs: tuple[str, ...], target: str, *, l2: float) -> pd.DataFrame:
+def predict_folds(
+    samples: Samples, folds: Folds, outputs: tuple[str, ...], target: str, *, l2: NonNegativeFloat
+) -> pd.DataFrame:
     """Return the predictions of every baseline for the test rows of every split and for the holdout."""
     previous = find_previous_labels(samples)
     jobs = [

@@ -33,7 +33,7 @@ CALIBRATION_BINS = 10
 def main(model: str) -> None:
     """Measure and backtest a model's predictions beside the baselines'."""
     params = config.load_params()
-    _, block = config.find_model(params, model)
+    block = config.find_model(params, model).block
     folds, segment = Folds.load(artifacts.FOLDS / f"{block['dataset']}.parquet")
     targets = read_targets(params, block, make_keys(segment, folds.time))
     predictions = pd.read_parquet(artifacts.OOS / f"{model}.parquet")

@@ -26,7 +26,7 @@ def main(model: str) -> None:
 
 def make_contract(model: str, fitted: base.Model, params: config.Block, graph: Path) -> dict[str, object]:
     """Return what goes in, what comes out, and what it was made from."""
-    _, block = config.find_model(params, model)
+    block = config.find_model(params, model).block
     target = config.look_up(params, f"datasets.{block['dataset']}.targets.{block['target']}")
     described = base.read_description(artifacts.MODELS / model)
     data = [

@@ -3,6 +3,9 @@
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Annotated, Any
+
+from annotated_types import MinLen
 
 from pipeline import artifacts, cli, config
 
@@ -13,22 +16,30 @@ SCHEMA_FILE = SOURCES / "bars.py"
 def main(dataset: str) -> None:
     """Fetch the raw bars of a dataset."""
     params = config.load_params()
-    config.call_with(_check_dataset, block=config.look_up(params, f"datasets.{dataset}"), name=f"datasets.{dataset}")
-    source = config.look_up(params, f"datasets.{dataset}.source")
+    described = config.look_up(params, f"datasets.{dataset}")
+    config.check_name(dataset, owner="datasets")
+    config.check_section(_declare_dataset, described, name=f"datasets.{dataset}")
+    for target in described["targets"]:
+        config.check_name(target, owner=f"datasets.{dataset}.targets")
+    source = described["source"]
     load = _import_source(config.look_up(params, f"sources.{source}.kind"), name=f"sources.{source}.kind").load
     block = {key: value for key, value in params["sources"][source].items() if key != "kind"}
     table = config.call_with(load, block=block, name=f"sources.{source}")
     artifacts.write_table(artifacts.RAW / f"{dataset}.parquet", table)
 
 
-def _check_dataset(*, source: str, features: config.Block, targets: config.Block) -> None:
-    """Accept the keys of a dataset: later stages use the others, but a misspelled one is reported at once."""
+def _declare_dataset(
+    *, source: str, features: dict[str, Any], targets: Annotated[dict[str, dict[str, Any]], MinLen(1)]
+) -> None:
+    """Declare the keys of a dataset: later stages use the others, but a wrong one is reported at once."""
 
 
 def _import_source(kind: str, *, name: str) -> ModuleType:
     known = sorted(file.stem for file in SOURCES.glob("[!_]*.py") if file != SCHEMA_FILE)
     if kind not in known:
-        raise ValueError(f"{name}: there is no source {kind!r}; pipeline/market has {', '.join(known)}")
+        raise config.ParamsError(
+            f"params.yaml: {name}: there is no source {kind!r}; pipeline/market has {', '.join(known)}"
+        )
     return import_module(f"pipeline.market.{kind}")
 
 

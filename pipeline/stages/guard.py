@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from pipeline import artifacts, cli, config, labels
 from pipeline.features import engine
@@ -40,10 +41,10 @@ def check_values(
     described: config.Block,
     seed: int,
     *,
-    cuts: int,
-    look_ahead_ratio: float,
-    look_ahead_floor: float,
-    correlation_threshold: float,
+    cuts: PositiveInt,
+    look_ahead_ratio: PositiveFloat,
+    look_ahead_floor: NonNegativeFloat,
+    correlation_threshold: PositiveFloat,
 ) -> Iterator[Finding]:
     """Yield the findings of columns and targets, recomputed and as stored; one table of features is held at a time."""
     recompute = make_recompute(described["features"])

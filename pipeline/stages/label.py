@@ -9,15 +9,31 @@ from pipeline import artifacts, cli, config, labels
 def main(dataset: str) -> None:
     """Label the clean bars of a dataset with every target."""
     targets = config.look_up(config.load_params(), f"datasets.{dataset}.targets")
+    if not isinstance(targets, dict) or not targets:
+        raise config.ParamsError(f"params.yaml: datasets.{dataset}.targets is {targets!r}; name one or more")
     bars = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet")
     report = {}
     with artifacts.replace_atomically(artifacts.LABELS / dataset) as folder:
         folder.mkdir()
         for target, block in targets.items():
-            labeled = labels.make_labels(bars, block)
+            labeled = make_labels(bars, target, block, name=f"datasets.{dataset}.targets.{target}")
             artifacts.write_table(folder / f"{target}.parquet", select_columns(labeled))
             report[target] = summarize_labels(labeled, block["kind"], bars=len(bars))
     artifacts.write_json(artifacts.report_path("label", dataset), report)
+
+
+def make_labels(bars: pd.DataFrame, target: object, block: object, *, name: str) -> labels.Labels:
+    """Return the labels of one target; ParamsError where its name or its section is wrong, or no bar has a label."""
+    config.check_name(target, owner=name.rpartition(".")[0])
+    if not isinstance(block, dict):
+        raise config.ParamsError(f"params.yaml: {name} is {block!r}; it must be a section with kind and its arguments")
+    labeled = labels.make_labels(bars, block, name=name)
+    if labeled.table.empty:
+        lost = ", ".join(f"{count} by {cause}" for cause, count in labeled.lost.items())
+        raise config.ParamsError(
+            f"params.yaml: {name}: none of {len(bars)} bars has a label ({lost}); lower its windows"
+        )
+    return labeled
 
 
 def select_columns(labeled: labels.Labels) -> pd.DataFrame:

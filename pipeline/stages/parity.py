@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from pydantic import PositiveFloat
 
 from pipeline import artifacts, cli, config, has_avx2
 from pipeline.models import base
@@ -26,7 +27,7 @@ class ParityError(ValueError):
 def main(model: str) -> None:
     """Compare a model's ONNX graph with the model on the holdout and on inputs on which graphs often differ."""
     params = config.load_params()
-    family, block = config.find_model(params, model)
+    family, block, _ = config.find_model(params, model)
     fitted, checks = base.load(artifacts.MODELS / model), find_parity_checks(family)
     graph = artifacts.ONNX / model / "model.onnx"
     samples, folds = load_dataset(block["dataset"], block["target"])
@@ -118,7 +119,7 @@ def run_graph(session: onnxruntime.InferenceSession, inputs: np.ndarray, batch_s
     return np.concatenate([session.run(["answer"], {"inputs": rows})[0] for rows in parts])
 
 
-def check_limits(found: Mapping[str, float], name: str, *, mean_abs: float, max_abs: float) -> None:
+def check_limits(found: Mapping[str, float], name: str, *, mean_abs: PositiveFloat, max_abs: PositiveFloat) -> None:
     """Raise ParityError, naming the row, where a difference is NaN or beyond its limit, or a decision is flipped."""
     if found["not_finite"]:
         raise ParityError(

@@ -4,12 +4,13 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import torch
+from annotated_types import Interval
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from scipy.stats import spearmanr
@@ -23,6 +24,10 @@ from pipeline.samples import Samples
 
 LATENCY_RUNS = 2_000  # of each graph
 PERCENTILES = (50, 99)
+
+
+Correlation = Annotated[float, Interval(ge=-1, le=1)]
+Share = Annotated[float, Interval(ge=0, le=1)]
 
 
 class QuantizationError(ValueError):
@@ -119,7 +124,7 @@ def to_decision(prediction: np.ndarray, score: np.ndarray) -> np.ndarray:
 
 
 def raise_if_beyond_limits(
-    report: dict[str, float], model: str, *, min_rank_correlation: float, max_flipped_share: float
+    report: dict[str, float], model: str, *, min_rank_correlation: Correlation, max_flipped_share: Share
 ) -> None:
     """Raise QuantizationError where the int8 graph misses a limit, or where its scores never vary."""
     source = artifacts.ONNX / model.rpartition(".")[2]

@@ -1,11 +1,13 @@
 """sensitivity <dataset>: measure how the IC of a model that memorizes depends on the embargo."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Interval, MinLen
 from joblib import Parallel, delayed
+from pydantic import NonNegativeFloat, PositiveInt
 from tqdm import tqdm
 
 from pipeline import artifacts, cli, config, labels
@@ -36,11 +38,11 @@ class Settings:
     """The block `embargo_sensitivity` of params.yaml."""
 
     plugin: str
-    hyperparameters: Mapping[str, Any]  # every argument of the plugin, those that its family shares too
-    embargo_factors: Sequence[float]  # multiples of the embargo of the folds
-    resamples: int
-    significance: float  # of the one-sided p-value
-    min_ic_drop: float
+    hyperparameters: dict[str, Any]  # every argument of the plugin, those that its family shares too
+    embargo_factors: Annotated[list[NonNegativeFloat], MinLen(2)]  # multiples of the embargo of the folds
+    resamples: PositiveInt
+    significance: Annotated[float, Interval(gt=0, lt=1)]  # of the one-sided p-value
+    min_ic_drop: NonNegativeFloat
 
     def __post_init__(self) -> None:
         """Raise ValueError for factors that do not ascend from 0."""
@@ -129,8 +131,14 @@ def predict_fit(
     samples: Samples, train: np.ndarray, test: np.ndarray, *, settings: Settings, signature: base.Signature, seed: int
 ) -> np.ndarray:
     """Return (n,) scores of a model that memorizes `train`: its valid rows are train's, and never stop it."""
-    block = {"dataset": None, "target": None, "plugin": settings.plugin, "hyperparameters": settings.hyperparameters}
-    model = base.build(FAMILY, block, signature, shared={}, seed=seed)
+    model = base.build_plugin(
+        FAMILY,
+        settings.plugin,
+        signature,
+        hyperparameters=settings.hyperparameters,
+        seed=seed,
+        name="embargo_sensitivity",
+    )
     model.fit(samples, train, train)
     return model.score(samples, test)
 

@@ -11,15 +11,18 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import chain, combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from annotated_types import Ge, Interval
+from pydantic import PositiveInt
 
 from pipeline.validation.row_index import RowIndex, check_spans, index_rows, sort_unique
 
-METHODS = ("cpcv", "purged_kfold", "walk_forward_expanding", "walk_forward_rolling")
+Method = Literal["cpcv", "purged_kfold", "walk_forward_expanding", "walk_forward_rolling"]
+METHODS: tuple[Method, ...] = get_args(Method)
 METADATA_KEY = b"folds"
 
 
@@ -43,7 +46,7 @@ class RowCounts(NamedTuple):
 class Scheme:
     """The arguments of `make_folds`; with the spans of the rows they determine the folds."""
 
-    method: str
+    method: Method
     groups: int
     test_groups: int
     train_groups: int
@@ -206,12 +209,12 @@ def make_folds(
     time: np.ndarray,
     label_end: np.ndarray,
     *,
-    method: str,
-    groups: int,
-    test_groups: int,
-    train_groups: int,
-    embargo_pct: float,
-    holdout_pct: float,
+    method: Method,
+    groups: Annotated[int, Ge(2)],
+    test_groups: PositiveInt,
+    train_groups: PositiveInt,
+    embargo_pct: Annotated[float, Interval(ge=0, lt=1)],
+    holdout_pct: Annotated[float, Interval(ge=0, lt=1)],
 ) -> Folds:
     """Return purged folds of rows with spans [time, label_end], before a holdout.
 
@@ -227,7 +230,7 @@ def make_folds(
         method: "cpcv" tests every choice of `test_groups` groups (AFML 12.4), "purged_kfold" each group once (7.4);
             both train on all others. The walk-forwards test each group from number `train_groups` on, and train
             on all groups before it ("walk_forward_expanding") or on the `train_groups` before it
-            ("walk_forward_rolling"). They embargo nothing, since they never train on rows after a test.
+            ("walk_forward_rolling"); they need no embargo.
         groups: parts of the development part.
         test_groups: of cpcv; validated but not used by the other methods.
         train_groups: of the walk-forwards; validated but not used by the other methods.

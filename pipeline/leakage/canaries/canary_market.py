@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from pipeline import labels
 from pipeline.features.engine import Features
@@ -23,10 +24,10 @@ Compute = Callable[[pd.DataFrame], Features]
 class GuardSettings:
     """The block `guard` of params.yaml."""
 
-    cuts: int
-    look_ahead_ratio: float
-    look_ahead_floor: float
-    correlation_threshold: float
+    cuts: PositiveInt
+    look_ahead_ratio: PositiveFloat
+    look_ahead_floor: NonNegativeFloat
+    correlation_threshold: PositiveFloat
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,8 @@ class CanaryMarket:
     seed: int
 
 
-def take_first_bars(table: pd.DataFrame, *, bars: int) -> pd.DataFrame:
+def take_first_bars(table: pd.DataFrame, *, bars: PositiveInt) -> pd.DataFrame:
     """Return the first `bars` bars of each symbol of a clean table."""
-    if not isinstance(bars, int) or bars < 1:
-        raise ValueError(f"canary.bars is {bars!r}; it is a whole number of bars of each symbol, 1 or more")
     return table.groupby("symbol", sort=False).head(bars)
 
 

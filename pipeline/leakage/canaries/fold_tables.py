@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.leakage.canaries.canary_market import CanaryMarket
 from pipeline.leakage.canaries.purge_rules import mark_tested
-from pipeline.validation.folds import Folds, TimeRange, make_folds
+from pipeline.validation.folds import Folds, Method, TimeRange, make_folds
 
 GROUPS, TEST_GROUPS, HOLDOUT_PCT = 4, 2, 0.15
 LISTING_QUANTILE = 0.3  # fraction of the first symbol's rows that come before the second symbol is listed
@@ -79,9 +79,9 @@ def list_folds(folds: Folds) -> ListedFolds:
 
 
 def divide_span(
-    time: np.ndarray, label_end: np.ndarray, market: CanaryMarket, *, method: str, holdout_pct: float = HOLDOUT_PCT
+    time: np.ndarray, label_end: np.ndarray, market: CanaryMarket, *, method: Method, holdout_pct: float = HOLDOUT_PCT
 ) -> Folds:
-    """Return the pipeline's folds of rows with these spans, with an embargo as long as the longest look-back."""
+    """Return the pipeline's folds of rows with these spans, with an embargo as long as the longest warm-up."""
     development_times = int(len(np.unique(time)) * (1 - holdout_pct))
     return make_folds(
         time,
@@ -95,21 +95,21 @@ def divide_span(
     )
 
 
-def divide_rows(market: CanaryMarket, *, method: str, label_bars: int | None = None) -> Folds:
+def divide_rows(market: CanaryMarket, *, method: Method, label_bars: int | None = None) -> Folds:
     """Return the pipeline's folds of the market's rows, with labels of another length where `label_bars` is given."""
     time = market.samples.time
     label_end = time + label_bars * market.bar_ms if label_bars else market.samples.label_end
     return divide_span(time, label_end, market, method=method)
 
 
-def divide(market: CanaryMarket, *, method: str = "cpcv", label_bars: int | None = None) -> FoldTable:
+def divide(market: CanaryMarket, *, method: Method = "cpcv", label_bars: int | None = None) -> FoldTable:
     """Return the rows divided as by the pipeline."""
     folds = divide_rows(market, method=method, label_bars=label_bars)
     return FoldTable(folds, market.samples.x, market.samples.segment)
 
 
 def divide_by_rule(
-    market: CanaryMarket, *, drop: DropRule, method: str = "cpcv", label_bars: int | None = None
+    market: CanaryMarket, *, drop: DropRule, method: Method = "cpcv", label_bars: int | None = None
 ) -> FoldTable:
     """Return the rows with the pipeline's tests, and the train rows that are left by the rule `drop`."""
     folds = divide_rows(market, method=method, label_bars=label_bars)

@@ -6,13 +6,14 @@ from pipeline.models.agents.engine.agent import Agent
 from pipeline.models.agents.engine.market_env import MarketEnv
 from pipeline.models.agents.engine.networks import Critic, Policy, SingleActorCritic, SingleActorPolicy
 from pipeline.models.agents.engine.training import RewardFunction
+from pipeline.models.torch_runtime.hyperparameters import Sizes
 
 
 @dataclass(kw_only=True, eq=False)
 class D4PG(Agent):
     """One actor, whose action is the target position; a risk_aversion above 0 penalizes the expected shortfall."""
 
-    hidden_sizes: list[int]  # units of each layer, in the actor and in the critic
+    hidden_sizes: Sizes  # units of each layer, in the actor and in the critic
 
     def make_networks(self, columns: int) -> tuple[Policy, Critic]:
         """Return two perceptrons."""

@@ -3,10 +3,12 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Interval
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from pipeline.models.agents.engine.agent import Agent
@@ -23,7 +25,6 @@ from pipeline.models.agents.engine.networks import (
 )
 from pipeline.models.agents.engine.policy_evaluation import PolicyBacktest
 from pipeline.models.agents.engine.training import RewardFunction
-from pipeline.models.torch_runtime.checks import check_sizes
 from pipeline.models.torch_runtime.onnx_export import export_onnx
 from pipeline.models.torch_runtime.standardize import Standardize
 from pipeline.trading import apply_no_trade_band, net_return
@@ -39,14 +40,16 @@ LEAST_PATH = 1e-15  # sum of |moves| below which nothing has moved
 class MARL(Agent):
     """Trend follower, mean reverter, momentum trader, risk manager and coordinator; see `make_team_rewards`."""
 
-    hidden_size: int  # units of each layer, in every actor and in the critic
-    num_heads: int  # of the critic's attention
-    message_size: int  # numbers that each actor sends to the others
-    min_position_limit: float  # the least share of the coordinator's action that the risk manager must leave
-    reward_shaping: float
-    downside_penalty: float
-    trend_window: int
-    momentum_window: int
+    hidden_size: PositiveInt  # units of each layer, in every actor and in the critic
+    num_heads: PositiveInt  # of the critic's attention
+    message_size: PositiveInt  # numbers that each actor sends to the others
+    min_position_limit: Annotated[
+        float, Interval(gt=0, le=1)
+    ]  # the least share of the coordinator's action that the risk manager must leave
+    reward_shaping: NonNegativeFloat
+    downside_penalty: NonNegativeFloat
+    trend_window: PositiveInt
+    momentum_window: PositiveInt
 
     def make_networks(self, columns: int) -> tuple[Policy, Critic]:
         """Return five actors, and a critic that attends to all of them."""
@@ -124,9 +127,6 @@ class TeamPolicy(Policy):
         what a position would have earned.
         """
         super().__init__()
-        check_sizes("marl", hidden_size=hidden_size, message_size=message_size)
-        if not 0 < min_position_limit <= 1:
-            raise ValueError(f"marl: min_position_limit is {min_position_limit}; it must be above 0 and at most 1")
         self.min_position_limit, self.message_size = min_position_limit, message_size
         self.standardize = Standardize(columns, clip_sigma=clip_sigma)
         roles = len(ROLES)
@@ -236,7 +236,6 @@ class TeamCritic(Critic):
     def __init__(self, columns: int, *, hidden_size: int, num_heads: int, clip_sigma: float, n_atoms: int) -> None:
         """Build an untrained critic with `num_heads` attention heads, which must divide `hidden_size`."""
         super().__init__()
-        check_sizes("marl", hidden_size=hidden_size, num_heads=num_heads)
         if hidden_size % num_heads:
             raise ValueError(
                 f"marl: hidden_size is {hidden_size}, num_heads {num_heads}; the first must be a multiple of the second"
@@ -283,7 +282,7 @@ class TeamRewardConfig:
     """The terms by which the roles' rewards differ from the market's."""
 
     reward_shaping: float  # weight of a trader's own net return
-    downside_penalty: float  # of the risk manager: times the square of a loss, in standard deviations of a bar's move
+    downside_penalty: float  # of the risk manager: times the square of a loss, in standard deviations of a bar's return
     trend_window: int  # bars of the efficiency ratio of trend follower and mean reverter
     momentum_window: int  # bars of the momentum trader's
 

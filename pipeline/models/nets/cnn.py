@@ -1,10 +1,11 @@
 """A convolutional net: causal convolutions over the bars (Bai et al. 2018), then pooling over time."""
 
+from typing import Literal
+
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from pipeline.models.torch_runtime.checks import check_dropout, check_sizes, check_widths
-
-POOLS = ("last", "max", "mean")
+from pipeline.models.torch_runtime.hyperparameters import Dropout, Sizes
 
 
 class Cnn(nn.Module):
@@ -18,22 +19,17 @@ class Cnn(nn.Module):
     def __init__(
         self,
         *,
-        columns: int,
-        window: int,
-        outputs: int,
-        channels: list[int],
-        kernel_size: int,
-        pool: str,
+        columns: PositiveInt,
+        window: PositiveInt,
+        outputs: PositiveInt,
+        channels: Sizes,
+        kernel_size: PositiveInt,
+        pool: Literal["last", "max", "mean"],
         batch_norm: bool,
-        dropout: float,
+        dropout: Dropout,
     ) -> None:
-        """Draw the weights from torch's global generator. Raises ValueError naming a hyperparameter out of range."""
+        """Draw the weights from torch's global generator."""
         super().__init__()
-        check_sizes("cnn", columns=columns, window=window, outputs=outputs, kernel_size=kernel_size)
-        check_widths("cnn", of="block", channels=channels)
-        if pool not in POOLS:
-            raise ValueError(f"cnn: pool is {pool!r}; allowed are {list(POOLS)}")
-        check_dropout("cnn", dropout)
         self.pool = pool
         self.blocks = nn.Sequential(
             *(

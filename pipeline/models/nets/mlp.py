@@ -1,8 +1,11 @@
 """A multilayer perceptron of the last bar: the tabular net."""
 
+from typing import Literal
+
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from pipeline.models.torch_runtime.checks import check_dropout, check_sizes, check_widths
+from pipeline.models.torch_runtime.hyperparameters import Dropout, Sizes
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 
@@ -16,20 +19,15 @@ class Mlp(nn.Module):
     def __init__(
         self,
         *,
-        columns: int,
-        window: int,
-        outputs: int,
-        hidden_sizes: list[int],
-        dropout: float,
-        activation: str,
+        columns: PositiveInt,
+        window: PositiveInt,
+        outputs: PositiveInt,
+        hidden_sizes: Sizes,
+        dropout: Dropout,
+        activation: Literal["relu", "gelu", "silu"],
     ) -> None:
-        """Draw the weights from torch's global generator. Raises ValueError naming a hyperparameter out of range."""
+        """Draw the weights from torch's global generator."""
         super().__init__()
-        check_sizes("mlp", columns=columns, window=window, outputs=outputs)
-        check_widths("mlp", of="layer", hidden_sizes=hidden_sizes)
-        check_dropout("mlp", dropout)
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"mlp: activation is {activation!r}; allowed are {sorted(ACTIVATIONS)}")
         self.layers = nn.Sequential(
             *(
                 nn.Sequential(_make_linear(before, after), ACTIVATIONS[activation](), nn.Dropout(dropout))

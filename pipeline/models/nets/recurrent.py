@@ -1,10 +1,13 @@
 """A recurrent net: LSTM (Hochreiter & Schmidhuber 1997) or GRU (Cho et al. 2014), optionally with attention."""
 
+from typing import Literal
+
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from pipeline.models.torch_runtime.checks import check_dropout, check_sizes
 from pipeline.models.torch_runtime.device import disable_onednn
+from pipeline.models.torch_runtime.hyperparameters import Dropout
 
 CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -20,23 +23,18 @@ class Recurrent(nn.Module):
     def __init__(
         self,
         *,
-        columns: int,
-        window: int,
-        outputs: int,
-        cell: str,
-        hidden_size: int,
-        num_layers: int,
+        columns: PositiveInt,
+        window: PositiveInt,
+        outputs: PositiveInt,
+        cell: Literal["lstm", "gru"],
+        hidden_size: PositiveInt,
+        num_layers: PositiveInt,
         bidirectional: bool,
         attention: bool,
-        dropout: float,
+        dropout: Dropout,
     ) -> None:
-        """Draw the weights from torch's global generator. Raises ValueError naming a hyperparameter out of range."""
+        """Draw the weights from torch's global generator."""
         super().__init__()
-        if cell not in CELLS:
-            raise ValueError(f"recurrent: cell is {cell!r}; allowed are {sorted(CELLS)}")
-        check_sizes("recurrent", columns=columns, window=window, outputs=outputs)
-        check_sizes("recurrent", hidden_size=hidden_size, num_layers=num_layers)
-        check_dropout("recurrent", dropout)
         width = 2 * hidden_size if bidirectional else hidden_size
         self.recurrence = CELLS[cell](
             columns,

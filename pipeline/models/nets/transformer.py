@@ -1,13 +1,13 @@
 """A transformer encoder over the window (Vaswani et al. 2017) with pre-layer normalization (Xiong et al. 2020)."""
 
 import math
+from typing import Literal
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from pipeline.models.torch_runtime.checks import check_dropout, check_sizes
-
-POSITIONAL_ENCODINGS = ("learned", "sinusoidal")
+from pipeline.models.torch_runtime.hyperparameters import Dropout
 
 
 class Transformer(nn.Module):
@@ -21,27 +21,20 @@ class Transformer(nn.Module):
     def __init__(
         self,
         *,
-        columns: int,
-        window: int,
-        outputs: int,
-        d_model: int,
-        nhead: int,
-        num_layers: int,
-        dim_feedforward: int,
-        positional_encoding: str,
-        dropout: float,
+        columns: PositiveInt,
+        window: PositiveInt,
+        outputs: PositiveInt,
+        d_model: PositiveInt,
+        nhead: PositiveInt,
+        num_layers: PositiveInt,
+        dim_feedforward: PositiveInt,
+        positional_encoding: Literal["learned", "sinusoidal"],
+        dropout: Dropout,
     ) -> None:
-        """Draw the weights from torch's global generator. Raises ValueError naming a hyperparameter out of range."""
+        """Draw the weights from torch's global generator. Raises ValueError where nhead does not divide d_model."""
         super().__init__()
-        check_sizes("transformer", columns=columns, window=window, outputs=outputs, d_model=d_model)
-        check_sizes("transformer", nhead=nhead, num_layers=num_layers, dim_feedforward=dim_feedforward)
         if d_model % nhead:
             raise ValueError(f"transformer: d_model is {d_model} and nhead is {nhead}; nhead must divide d_model")
-        if positional_encoding not in POSITIONAL_ENCODINGS:
-            raise ValueError(
-                f"transformer: positional_encoding is {positional_encoding!r}; allowed are {list(POSITIONAL_ENCODINGS)}"
-            )
-        check_dropout("transformer", dropout)
         self.embedding = nn.Linear(columns, d_model)
         if positional_encoding == "learned":
             self.positions = nn.Parameter(0.02 * torch.randn(window, d_model))  # as in BERT (Devlin et al. 2019)

@@ -4,14 +4,17 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import lightgbm as lgb
 import numpy as np
 import onnx
+from annotated_types import Interval
 from onnxmltools import convert_lightgbm
 from onnxmltools.convert.common.data_types import FloatTensorType
+from pydantic import NonNegativeFloat, NonNegativeInt
 
-from pipeline.models.trees.engine.forest import BoostedTrees, BoostingData, LossCurves
+from pipeline.models.trees.engine.forest import BoostedTrees, BoostingData, Fraction, LossCurves
 from pipeline.models.trees.engine.forest_graph import LEAF, OPSETS, Tree
 
 ZERO_THRESHOLD = np.float32(1e-35)  # LightGBM's kZeroThreshold: smaller magnitudes are read as zero
@@ -21,13 +24,13 @@ ZERO_THRESHOLD = np.float32(1e-35)  # LightGBM's kZeroThreshold: smaller magnitu
 class LightGBM(BoostedTrees):
     """A LightGBM forest. The arguments have LightGBM's own names."""
 
-    learning_rate: float
-    num_leaves: int
-    min_data_in_leaf: int
-    feature_fraction: float
-    bagging_fraction: float
-    lambda_l2: float
-    max_bin: int
+    learning_rate: Fraction
+    num_leaves: Annotated[int, Interval(ge=2, le=131_072)]  # LightGBM's limit
+    min_data_in_leaf: NonNegativeInt
+    feature_fraction: Fraction
+    bagging_fraction: Fraction
+    lambda_l2: NonNegativeFloat
+    max_bin: Annotated[int, Interval(ge=2, le=65_535)]
     _forest: lgb.Booster = field(init=False, repr=False)
 
     def grow(self, train: BoostingData, valid: BoostingData) -> LossCurves:

@@ -3,14 +3,17 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import onnx
 import xgboost as xgb
+from annotated_types import Interval
 from onnxmltools import convert_xgboost
 from onnxmltools.convert.common.data_types import FloatTensorType
+from pydantic import NonNegativeFloat
 
-from pipeline.models.trees.engine.forest import BoostedTrees, BoostingData, LossCurves, apply_in_batches
+from pipeline.models.trees.engine.forest import BoostedTrees, BoostingData, Fraction, LossCurves, apply_in_batches
 from pipeline.models.trees.engine.forest_graph import LEAF, OPSETS, Tree
 
 OBJECTIVES = {  # by loss and number of margins: XGBoost's objective, and the metric that is this loss or its root
@@ -26,13 +29,13 @@ MULTICLASS_OBJECTIVE = ("multi:softprob", "mlogloss")
 class XGBoost(BoostedTrees):
     """An XGBoost forest. The arguments have XGBoost's own names."""
 
-    learning_rate: float
-    max_depth: int
-    min_child_weight: float
-    colsample_bytree: float
-    subsample: float
-    reg_lambda: float
-    max_bin: int
+    learning_rate: Fraction
+    max_depth: Annotated[int, Interval(ge=1, le=64)]
+    min_child_weight: NonNegativeFloat
+    colsample_bytree: Fraction
+    subsample: Fraction
+    reg_lambda: NonNegativeFloat
+    max_bin: Annotated[int, Interval(ge=2, le=65_535)]
     _forest: xgb.Booster = field(init=False, repr=False)
 
     def grow(self, train: BoostingData, valid: BoostingData) -> LossCurves:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
+from pydantic import NonNegativeFloat, PositiveFloat
 
+from pipeline import config
 from pipeline.models.agents.engine import hyperparameters
 from pipeline.models.agents.engine.hyperparameters import EnvironmentConfig, EvtConfig, LearnerConfig, TrainingConfig
 from pipeline.models.agents.engine.learner import Learner
@@ -26,6 +28,7 @@ from pipeline.models.agents.engine.training import (
 from pipeline.models.base import HISTORY, FitFiles, Model, split_into_batches
 from pipeline.models.torch_runtime.checkpoint import make_checkpoint
 from pipeline.models.torch_runtime.device import fork_rng, select_device, use_one_thread
+from pipeline.models.torch_runtime.hyperparameters import Device
 from pipeline.models.torch_runtime.live_metrics import LiveMetrics
 from pipeline.models.torch_runtime.onnx_export import export_onnx
 from pipeline.samples import Samples
@@ -61,14 +64,14 @@ class Agent(FlatModel):
 
     history_fields: ClassVar[tuple[str, ...]] = HISTORY_FIELDS
 
-    device: str  # auto, cpu or cuda
-    clip_sigma: float  # standardized columns are clipped at ± this many standard deviations
+    device: Device
+    clip_sigma: PositiveFloat  # standardized columns are clipped at ± this many standard deviations
     evt: dict[str, Any]  # see EvtConfig
-    checkpoint_seconds: float
+    checkpoint_seconds: NonNegativeFloat
     policy: Policy = field(init=False, repr=False)
     critic: Critic = field(init=False, repr=False)
     tail: GpdTail | None = field(init=False, repr=False, default=None)
-    move_std: float = field(init=False, repr=False, default=float("nan"))  # of a bar's move in the train rows
+    move_std: float = field(init=False, repr=False, default=float("nan"))  # of a bar's return in the train rows
     report: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -98,7 +101,7 @@ class Agent(FlatModel):
     @property
     def evt_config(self) -> EvtConfig:
         """The fits of the tail of its losses."""
-        return EvtConfig(**self.evt)
+        return config.call_with(EvtConfig, block=self.evt, name="agents.evt")
 
     @property
     def input_columns(self) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ OPTIMIZERS = ("actor_optimizer", "critic_optimizer")
 
 
 class Learner:
-    """A policy and its critic, updated from transitions; rewards are in standard deviations of a bar's move."""
+    """A policy and its critic, updated from transitions; rewards are in standard deviations of a bar's return."""
 
     def __init__(self, policy: Policy, critic: Critic, *, config: LearnerConfig, device: torch.device) -> None:
         """Move both networks to `device`; the target networks start as their copies."""
@@ -145,7 +145,7 @@ class Learner:
 def forecast_var(
     policy: Policy, critic: Critic, observation: np.ndarray, *, config: LearnerConfig, tail: GpdTail | None
 ) -> np.ndarray:
-    """Return the value at risk (B,) of the last actor's return, in standard deviations of a bar's move."""
+    """Return the value at risk (B,) of the last actor's return, in standard deviations of a bar's return."""
     device = next(policy.parameters()).device
     support, found = config.support.to(device), [np.empty(0, np.float32)]
     with use_one_thread(device):

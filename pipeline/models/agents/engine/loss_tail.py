@@ -25,7 +25,7 @@ def discount_runs(reward: np.ndarray, run_lengths: np.ndarray, *, gamma: float) 
 
 
 class LossTail:
-    """The latest losses of many environments, in standard deviations of a bar's move, and their last fitted tail.
+    """The latest losses of many environments, in standard deviations of a bar's return, and their last fitted tail.
 
     A loss is minus a discounted return over the horizon; windows follow one another in each environment and do not
     overlap. The open window of a truncated episode is dropped, that of a terminated one counts.

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.models.agents.engine.hyperparameters import EnvironmentConfig
-from pipeline.models.torch_runtime.checks import check_sizes
 from pipeline.samples import Samples
 from pipeline.trading import net_return, step_positions
 
@@ -64,7 +63,6 @@ class MarketEnv:
         """
         if not len(rows) or (np.diff(rows) <= 0).any():
             raise ValueError(f"market of {len(rows)} rows; give at least one, in increasing order")
-        check_sizes("market", episode_bars=episode_bars)
         self.samples, self.rows, self.config, self.episode_bars = samples, rows, config, episode_bars
         self._run_end = _find_run_ends(rows, samples.segment)
 

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.torch_runtime.checks import check_widths
 from pipeline.models.torch_runtime.standardize import Standardize
 
 RELU, TANH, LINEAR = range(3)
@@ -116,8 +115,7 @@ def limit_position(action: Any, min_position_limit: float) -> Any:
 
 
 def make_mlp(inputs: int, hidden_sizes: list[int], *, outputs: int) -> nn.Sequential:
-    """Return linear layers with ReLU between them. Raise ValueError where a size is no whole number from 1 on."""
-    check_widths("agent", of="layer", hidden_sizes=hidden_sizes)
+    """Return linear layers with ReLU between them."""
     widths = [inputs, *hidden_sizes]
     layers: list[nn.Module] = []
     for before, after in zip(widths, hidden_sizes, strict=False):

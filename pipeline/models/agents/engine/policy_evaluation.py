@@ -21,7 +21,7 @@ class PolicyBacktest:
     """A rollout over a market's rows, traded by the backtest."""
 
     def __init__(self, env: MarketEnv, rollout: Rollout, *, move_std: float, gamma: float) -> None:
-        """Trade the rollout's targets; `move_std` is the standard deviation of a bar's move, the unit of returns."""
+        """Trade the rollout's targets; `move_std` is the standard deviation of a bar's return, the unit of returns."""
         self.env, self.rollout, self.move_std, self.gamma = env, rollout, move_std, gamma
         self.run_lengths = np.diff(env.runs, axis=1)[:, 0] + 1  # (R,) bars
         runs = np.repeat(np.arange(len(self.run_lengths)), self.run_lengths)
@@ -30,7 +30,7 @@ class PolicyBacktest:
 
     @property
     def reward(self) -> np.ndarray:
-        """(n,) net returns less the risk penalty, in standard deviations of a bar's move."""
+        """(n,) net returns less the risk penalty, in standard deviations of a bar's return."""
         return np.asarray((self.result.net - self.env.config.risk_penalty * self.result.net**2) / self.move_std)
 
     def discount_rewards(self) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ from pipeline.models.torch_runtime.checkpoint import Checkpoint
 from pipeline.models.torch_runtime.live_metrics import LiveMetrics
 from pipeline.models.torch_runtime.standardize import measure_statistics
 
-UNREALIZED_STD = 5.0  # by which the unrealized return is standardized, in standard deviations of a bar's move
+UNREALIZED_STD = 5.0  # by which the unrealized return is standardized, in standard deviations of a bar's return
 LOG_BARS_STD = 2.0  # the same for ln(1 + bars since entry)
 RewardFunction = Callable[[EpisodeState, EnvStep, np.ndarray], np.ndarray]  # before, step, (E, actors) -> (E, actors)
 History = list[dict[str, float]]
@@ -50,7 +50,7 @@ class TrainingLoop:
         move_std: float,
         seed: int,
     ) -> None:
-        """Start the episodes; `move_std` is the standard deviation of a bar's move, the unit of rewards."""
+        """Start the episodes; `move_std` is the standard deviation of a bar's return, the unit of rewards."""
         self.learner, self.env, self.config = learner, env, config
         self.reward_function, self.move_std = reward_function, move_std
         self.rng = np.random.default_rng(seed)

@@ -6,7 +6,6 @@ from typing import ClassVar
 from torch import Tensor
 
 from pipeline.models.nets.engine.callback_base import Callback, FitState, Report, State
-from pipeline.models.torch_runtime.checks import check_sizes
 
 
 class EarlyStopping(Callback):
@@ -20,7 +19,6 @@ class EarlyStopping(Callback):
 
     def __init__(self, *, patience: int) -> None:
         """`patience` is in epochs, 1 or more."""
-        check_sizes("EarlyStopping", patience=patience)
         self._patience = patience
         self._best_weights: dict[str, Tensor] = {}
         self._best_loss = math.inf

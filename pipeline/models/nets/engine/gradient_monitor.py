@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.models.nets.engine.callback_base import Callback, FitState, Report, State
-from pipeline.models.torch_runtime.checks import check_sizes
 
 VANISHING_LAYER_NORM = 1e-7  # a layer's gradient below this hardly changes its weights
 EXPLODING_LAYER_NORM = 1e3  # above this a step destroys what the layer has learned
@@ -62,7 +61,6 @@ class GradientMonitor(Callback):
 
     def __init__(self, *, interval: int) -> None:
         """`interval` is in batches, 1 or more."""
-        check_sizes("GradientMonitor", interval=interval)
         self._interval = interval
         self._batches = 0  # measured
         self._epoch_norms: list[float] = []  # over all parameters

@@ -1,13 +1,15 @@
 """Losses by name, as params give them; all take the raw outputs of a net."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from pipeline import config
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (B, outputs) raw outputs and (B,) values or codes -> a scalar
 
@@ -18,8 +20,6 @@ class HuberLoss(nn.Module):
     def __init__(self, *, delta: float) -> None:
         """`delta` is in standard deviations of y, the unit in which a regression is learned."""
         super().__init__()
-        if not delta > 0:
-            raise ValueError(f"loss huber: delta is {delta}; allowed are numbers above 0, such as 1.0")
         self.delta = delta
 
     def forward(self, output: Tensor, y: Tensor) -> Tensor:
@@ -58,8 +58,6 @@ class FocalLoss(nn.Module):
     def __init__(self, *, gamma: float, alpha: Tensor) -> None:
         """`alpha` is (classes,). γ = 0 and α = 1 give the cross-entropy."""
         super().__init__()
-        if not gamma >= 0:
-            raise ValueError(f"loss focal: gamma is {gamma}; allowed are numbers of 0 or more, such as 2.0")
         self.gamma = gamma
         self.register_buffer("alpha", alpha)
 
@@ -79,16 +77,18 @@ def _make_weighted(codes: np.ndarray, classes: int) -> nn.Module:
     return CrossEntropyLoss(weigh_classes(codes, classes))
 
 
-def _make_focal(codes: np.ndarray, classes: int, *, gamma: float, alpha: float | list[float]) -> nn.Module:
+def _make_focal(
+    codes: np.ndarray, classes: int, *, gamma: NonNegativeFloat, alpha: PositiveFloat | list[PositiveFloat]
+) -> nn.Module:
     by_class = [alpha] * classes if isinstance(alpha, int | float) else list(alpha)
-    if len(by_class) != classes or min(by_class) <= 0:
+    if len(by_class) != classes:
         raise ValueError(
             f"loss focal: alpha is {alpha}; allowed are a number above 0, or a list of {classes}, one for each class"
         )
     return FocalLoss(gamma=gamma, alpha=torch.tensor(by_class, dtype=torch.float32))
 
 
-def _make_huber(codes: np.ndarray, classes: int, *, delta: float) -> nn.Module:
+def _make_huber(codes: np.ndarray, classes: int, *, delta: PositiveFloat) -> nn.Module:
     return HuberLoss(delta=delta)
 
 
@@ -107,11 +107,9 @@ def check_loss(block: Mapping[str, Any], *, is_classification: bool) -> None:
     allowed = LOSSES[is_classification]
     if block.get("name") not in allowed:
         kind = "classification" if is_classification else "regression"
-        raise ValueError(f"loss {dict(block)} of a {kind}; its name must be one of {sorted(allowed)}")
-    known = [name for name in inspect.signature(allowed[block["name"]]).parameters if name not in ("codes", "classes")]
-    given = [name for name in block if name != "name"]
-    if sorted(known) != sorted(given):
-        raise ValueError(f"loss {block['name']}: got the keys {sorted(given)}, its keys are {sorted(known)}")
+        raise config.ParamsError(f"loss {dict(block)} of a {kind}; its name must be one of {sorted(allowed)}")
+    own = {name: value for name, value in block.items() if name != "name"}
+    config.check_section(allowed[block["name"]], own, name=f"loss {block['name']}")
 
 
 def make_loss(block: Mapping[str, Any], codes: np.ndarray, *, classes: int) -> nn.Module:

@@ -10,8 +10,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from pipeline import config
 from pipeline.models.base import FitFiles, Model, split_into_batches
 from pipeline.models.nets.engine.callback_base import NET_HISTORY, Callback
 from pipeline.models.nets.engine.early_stopping import EarlyStopping
@@ -20,13 +22,13 @@ from pipeline.models.nets.engine.loggers import CSVLogger, ProgressBar
 from pipeline.models.nets.engine.losses import check_loss, make_loss
 from pipeline.models.nets.engine.memory import retain_freed_memory
 from pipeline.models.nets.engine.monitors import ClassMetrics, LearningRateMonitor
-from pipeline.models.nets.engine.optimizers import check_lr_schedule, check_optimizer
+from pipeline.models.nets.engine.optimizers import check_lr_schedule, make_optimizer
 from pipeline.models.nets.engine.standardized_net import DeployedNet, StandardizedNet
 from pipeline.models.nets.engine.trainer import Trainer, TrainingData, TrainingOptions
 from pipeline.models.nets.engine.windows import make_windows
 from pipeline.models.torch_runtime.checkpoint import Checkpoint, make_checkpoint
-from pipeline.models.torch_runtime.checks import check_sizes
 from pipeline.models.torch_runtime.device import fork_rng, select_device, use_one_thread
+from pipeline.models.torch_runtime.hyperparameters import Device
 from pipeline.models.torch_runtime.onnx_export import export_onnx
 from pipeline.samples import Samples
 
@@ -44,32 +46,30 @@ class Net(Model):
     history_fields: ClassVar[tuple[str, ...]] = NET_HISTORY
     module: ClassVar[type[nn.Module]]
 
-    window: int  # bars
-    clip_sigma: float  # standardized columns are clipped at ± this many standard deviations
+    window: PositiveInt  # bars
+    clip_sigma: PositiveFloat  # standardized columns are clipped at ± this many standard deviations
     loss: dict[str, Any]  # {name: huber, delta: 1.0}, see losses
     optimizer: dict[str, Any]
     lr_schedule: dict[str, Any]
-    epochs: int
-    patience: int  # epochs without a lower valid loss after which a fit stops
-    batch_size: int
-    train_stride: int
-    max_grad_norm: float
+    epochs: PositiveInt
+    patience: PositiveInt  # epochs without a lower validation loss after which a fit stops
+    batch_size: PositiveInt
+    train_stride: PositiveInt
+    max_grad_norm: PositiveFloat
     mixed_precision: bool
-    device: str  # auto, cpu or cuda
-    gradient_log_interval: int  # in batches
-    checkpoint_seconds: float
+    device: Device
+    gradient_log_interval: PositiveInt  # in batches
+    checkpoint_seconds: NonNegativeFloat
     net: StandardizedNet = field(init=False, repr=False)
     callback_reports: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise ValueError naming the first hyperparameter that is not allowed."""
         check_loss(self.loss, is_classification=self.signature.is_classification)
-        check_sizes("nets", window=self.window)
         with fork_rng(self.seed, torch.device("cpu")):
             self.net = self._make_net()
-        check_optimizer(**self.optimizer)
-        check_lr_schedule(**self.lr_schedule)
-        self._make_options()
+        config.check_section(make_optimizer, self.optimizer, name="optimizer")
+        check_lr_schedule(self.lr_schedule)
         select_device(self.device)
 
     def _make_net(self) -> StandardizedNet:
@@ -202,14 +202,16 @@ class Net(Model):
 @cache
 def make_model_class(module: type[nn.Module]) -> type[Net]:
     """Return the model class of a plugin's `module`: its hyperparameters join those of all nets."""
-    return dataclasses.make_dataclass(
+    made = dataclasses.make_dataclass(
         module.__name__,
-        [(name, Any) for name in list_hyperparameters(module)],
+        [(name, inspect.signature(module).parameters[name].annotation) for name in list_hyperparameters(module)],
         bases=(Net,),
-        namespace={"module": module, "__module__": module.__module__, "__doc__": module.__doc__},
+        namespace={"module": module, "__doc__": module.__doc__},
         kw_only=True,
         eq=False,
     )
+    made.__module__ = module.__module__  # not in the namespace: from Python 3.12 on, make_dataclass replaces it
+    return made
 
 
 def list_hyperparameters(module: type[nn.Module]) -> tuple[str, ...]:

@@ -1,27 +1,23 @@
 """Optimizers and learning rate schedules by name, as params give them."""
 
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Interval
+from pydantic import NonNegativeFloat, NonNegativeInt
 from torch import nn
 from torch.optim import lr_scheduler
+
+from pipeline import config
+from pipeline.models.torch_runtime.hyperparameters import LearningRate
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
-def check_optimizer(*, name: str, learning_rate: float, weight_decay: float) -> None:
-    """Raise ValueError where these are not arguments of `make_optimizer`; no optimizer is made, which takes seconds."""
-    if name not in OPTIMIZERS:
-        raise ValueError(f"optimizer: name is {name!r}; allowed are {sorted(OPTIMIZERS)}")
-    if not learning_rate > 0 or not weight_decay >= 0:
-        raise ValueError(
-            f"optimizer: learning_rate is {learning_rate} and weight_decay is {weight_decay}; allowed are a rate above "
-            "0 and a decay of 0 or more"
-        )
-
-
-def make_optimizer(net: nn.Module, *, name: str, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+def make_optimizer(
+    net: nn.Module, *, name: Literal["adam", "adamw"], learning_rate: LearningRate, weight_decay: NonNegativeFloat
+) -> torch.optim.Optimizer:
     """Return Adam (Kingma & Ba 2015) or AdamW (Loshchilov & Hutter 2019) over all parameters of `net`.
 
     Fused: torch's other kernels approximate square roots on a CPU, differently from CPU to CPU.
@@ -33,12 +29,18 @@ def _make_constant(optimizer: torch.optim.Optimizer, epochs: int) -> lr_schedule
     return lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
-def _make_cosine(optimizer: torch.optim.Optimizer, epochs: int, *, eta_min: float) -> lr_scheduler.LRScheduler:
+def _make_cosine(
+    optimizer: torch.optim.Optimizer, epochs: int, *, eta_min: NonNegativeFloat
+) -> lr_scheduler.LRScheduler:
     return lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs, eta_min=eta_min)
 
 
 def _make_plateau(
-    optimizer: torch.optim.Optimizer, epochs: int, *, factor: float, patience: int
+    optimizer: torch.optim.Optimizer,
+    epochs: int,
+    *,
+    factor: Annotated[float, Interval(gt=0, lt=1)],
+    patience: NonNegativeInt,
 ) -> lr_scheduler.LRScheduler:
     return lr_scheduler.ReduceLROnPlateau(optimizer, factor=factor, patience=patience)
 
@@ -48,23 +50,17 @@ LR_SCHEDULES: dict[str, Callable[..., lr_scheduler.LRScheduler]] = {
     "cosine": _make_cosine,
     "plateau": _make_plateau,
 }
-RANGES: dict[str, tuple[Callable[[float], bool], str]] = {  # of the schedules' own keys
-    "eta_min": (lambda rate: rate >= 0, "a rate of 0 or more"),
-    "factor": (lambda factor: 0 < factor < 1, "a factor between 0 and 1"),
-    "patience": (lambda epochs: isinstance(epochs, int) and epochs >= 0, "an integer of 0 or more"),
-}
 
 
-def check_lr_schedule(*, name: str, **hyperparameters: float) -> None:
-    """Raise ValueError where these are not arguments of `make_lr_schedule`."""
-    if name not in LR_SCHEDULES:
-        raise ValueError(f"lr_schedule: name is {name!r}; allowed are {sorted(LR_SCHEDULES)}")
-    known = [key for key in inspect.signature(LR_SCHEDULES[name]).parameters if key not in ("optimizer", "epochs")]
-    if sorted(known) != sorted(hyperparameters):
-        raise ValueError(f"lr_schedule {name}: got the keys {sorted(hyperparameters)}, its keys are {sorted(known)}")
-    for key, (is_allowed, allowed) in RANGES.items():
-        if key in hyperparameters and not is_allowed(hyperparameters[key]):
-            raise ValueError(f"lr_schedule {name}: {key} is {hyperparameters[key]!r}; allowed is {allowed}")
+def check_lr_schedule(block: Mapping[str, Any]) -> None:
+    """Raise ParamsError where `block`, such as {name: cosine, eta_min: 1e-4}, is not one of the schedules."""
+    own = {key: value for key, value in block.items() if key != "name"}
+    config.check_section(_declare_name, {"name": block.get("name")}, name="lr_schedule")
+    config.check_section(LR_SCHEDULES[block["name"]], own, name="lr_schedule")
+
+
+def _declare_name(*, name: Literal["constant", "cosine", "plateau"]) -> None:
+    """Declare the names of the schedules."""
 
 
 def make_lr_schedule(

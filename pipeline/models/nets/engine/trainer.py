@@ -15,7 +15,6 @@ from pipeline.models.nets.engine.losses import Loss
 from pipeline.models.nets.engine.optimizers import make_lr_schedule, make_optimizer, step_lr_schedule
 from pipeline.models.nets.engine.windows import Windows
 from pipeline.models.torch_runtime.checkpoint import Checkpoint, CheckpointState
-from pipeline.models.torch_runtime.checks import check_sizes
 
 RESUMED_FIELDS = ("epoch", "batch", "entry", "history", "should_stop")  # of the FitState, in checkpoints
 
@@ -47,12 +46,6 @@ class TrainingOptions:
     lr_schedule: Mapping[str, Any]  # {name: constant | cosine, eta_min | plateau, factor, patience}
     max_grad_norm: float  # a larger gradient norm is scaled down to it
     mixed_precision: bool  # bfloat16 products on a GPU; ignored on a CPU
-
-    def __post_init__(self) -> None:
-        """Raise ValueError naming the first option that is not allowed."""
-        check_sizes("nets", epochs=self.epochs, batch_size=self.batch_size, train_stride=self.train_stride)
-        if not self.max_grad_norm > 0:
-            raise ValueError(f"nets: max_grad_norm is {self.max_grad_norm}; allowed are numbers above 0, such as 1.0")
 
 
 class Trainer:

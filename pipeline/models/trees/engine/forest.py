@@ -5,10 +5,12 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import onnx
+from annotated_types import Interval
+from pydantic import PositiveInt
 from scipy.special import softmax
 
 from pipeline.models.base import FitFiles, Model
@@ -16,6 +18,7 @@ from pipeline.models.trees.engine.forest_graph import Tree, make_forest_graph
 from pipeline.samples import Samples
 
 OBJECTIVE_LOSSES = {False: ("l2", "l1", "huber"), True: ("log",)}  # by whether outputs are classes
+Fraction = Annotated[float, Interval(gt=0, le=1)]
 LEAF_BATCH_ROWS = 16384  # bounds the memory of one leaf for each row and tree
 
 
@@ -50,8 +53,8 @@ class BoostedTrees(Model):
     """
 
     loss: str  # one of OBJECTIVE_LOSSES
-    num_boost_round: int
-    early_stopping_rounds: int
+    num_boost_round: PositiveInt
+    early_stopping_rounds: PositiveInt
     offset: np.ndarray = field(init=False, repr=False)  # (outputs,) float64
     trees: list[Tree] = field(init=False, repr=False)  # the library's own, in the order of its iterations
 

@@ -1,0 +1,141 @@
+"""Wrong values of params.yaml stop their stage with one line that names the key, and nothing is written."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline import cli
+from pipeline.stages import canary, compare, evaluate, featurize, fetch, guard, label, parity, sensitivity, split, train
+from tests.small_repository import surroundings
+
+FETCH, LABEL, TREES = (fetch.main, "klines"), (label.main, "klines"), (train.main, "lightgbm")
+NETS, AGENTS, EVALUATE = (train.main, "lstm"), (train.main, "marl"), (evaluate.main, "lightgbm")
+FEATURES = (featurize.main, "klines")
+SOURCE, TARGETS = "sources.simulated", "datasets.klines.targets"
+TREE, NET, AGENT = (f"models.{name}.hyperparameters" for name in ("trees.lightgbm", "nets.lstm", "agents.marl"))
+WHOLE, NUMBER, TEXT, LIST = "a whole number", "a number", "text", "a list"
+WRONG: list[tuple[Any, str, Any, str]] = [  # the stage, the key, its value, and words of the message after the key
+    (FETCH, f"{SOURCE}.days", "5", f"is '5'; it must be {WHOLE}"),
+    (FETCH, f"{SOURCE}.days", [5], f"is [5]; it must be {WHOLE}"),
+    (FETCH, f"{SOURCE}.days", None, f"is None; it must be {WHOLE}"),
+    (FETCH, f"{SOURCE}.days", 2.5, f"is 2.5; it must be {WHOLE}"),
+    (FETCH, f"{SOURCE}.days", True, f"is True; it must be {WHOLE}"),
+    (FETCH, f"{SOURCE}.days", 0, "is 0; it must be at least 1"),
+    (FETCH, f"{SOURCE}.signal", "x", f"is 'x'; it must be {NUMBER}"),
+    (FETCH, f"{SOURCE}.signal", 1.0, "is 1.0; it must be below 1"),
+    (FETCH, f"{SOURCE}.interval", 60, f"is 60; it must be {TEXT}"),
+    (FETCH, f"{SOURCE}.predictor", "news", "is 'news'; it must be 'flow' or 'order'"),
+    (FETCH, f"{SOURCE}.symbols", [5], f"is 5; it must be {TEXT}"),
+    (FETCH, f"{SOURCE}.symbols", [], "is []; it must be a list of at least 1"),
+    (FETCH, f"{SOURCE}.kind", "../evil", "there is no source '../evil'"),
+    (FETCH, "datasets.klines.source", "nowhere", "there is no sources.nowhere"),
+    (FETCH, "datasets.klines.source", 5, f"is 5; it must be {TEXT}"),
+    (FETCH, TARGETS, None, "is None; it must be a section of keys and values"),
+    (FETCH, TARGETS, {}, "is {}; it must be a section of at least 1"),
+    (FETCH, TARGETS, [1], "it must be a section of keys and values"),
+    (FETCH, TARGETS, {"../evil": {"kind": "direction", "horizon": 5}}, "'../evil' cannot be a name"),
+    (FETCH, "seed", 1.5, f"seed is 1.5; it must be {WHOLE}"),
+    (FETCH, "seed", -1, "seed is -1; it must be at least 0"),
+    (LABEL, TARGETS, None, "is None; name one or more"),
+    (LABEL, TARGETS, {"a/b": {"kind": "direction", "horizon": 5}}, "'a/b' cannot be a name; allowed are letters"),
+    (LABEL, f"{TARGETS}.barrier_20.profit", "4", f"is '4'; it must be {NUMBER}"),
+    (LABEL, f"{TARGETS}.barrier_20.profit", float("inf"), "is inf; it must be a finite number"),
+    (LABEL, f"{TARGETS}.barrier_20.stop", None, f"is None; it must be {NUMBER}"),
+    (LABEL, f"{TARGETS}.return_5.horizon", True, f"is True; it must be {WHOLE}"),
+    (LABEL, f"{TARGETS}.return_5.horizon", 10**7, "is 10000000; it must be at most 1000000"),
+    (LABEL, f"{TARGETS}.return_5.horizon", 10**6, "none of 5760 bars has a label"),
+    (LABEL, f"{TARGETS}.return_5.kind", "up", "is 'up'; it must be one of return, direction"),
+    (FEATURES, "datasets.klines.features.rsi_windows", [1e9], f"is 1000000000.0; it must be {WHOLE}"),
+    (FEATURES, "datasets.klines.features.rsi_windows", [10**9], "is 1000000000; it must be at most 100000"),
+    (FEATURES, "datasets.klines.features.macd_windows", [26, 12, 9], "fast below slow"),
+    ((guard.main, "klines"), "guard.cuts", 0, "is 0; it must be above 0"),
+    ((canary.main, "klines"), "canary.bars", "all", f"is 'all'; it must be {WHOLE}"),
+    ((split.main, "klines"), "split.method", "kfold", "is 'kfold'; it must be 'cpcv', 'purged_kfold'"),
+    ((split.main, "klines"), "split.embargo_pct", 1, "is 1; it must be below 1"),
+    (TREES, "trees.num_boost_round", "x", f"is 'x'; it must be {WHOLE}"),
+    (TREES, "trees.num_boost_round", 0, "is 0; it must be above 0"),
+    (TREES, f"{TREE}.num_leaves", "15", f"is '15'; it must be {WHOLE}"),
+    (TREES, f"{TREE}.learning_rate", [0.1], f"is [0.1]; it must be {NUMBER}"),
+    (TREES, f"{TREE}.learning_rate", "x", f"is 'x'; it must be {NUMBER}"),
+    (TREES, f"{TREE}.learning_rate", 1e9, "is 1000000000.0; it must be at most 1"),
+    (TREES, "models.trees.lightgbm.dataset", "books", "there is no datasets.books"),
+    (TREES, "models.trees.lightgbm.target", "return_7", "there is no datasets.klines.targets.return_7"),
+    (TREES, "models.trees.lightgbm", {"dataset": "klines", "plugin": "lightgbm"}, "key 'target' is missing"),
+    (TREES, "models.trees.lightgbm.plugin", "forest", "unknown plugin 'forest'"),
+    (TREES, "train.valid_pct", 0, "is 0; it must be above 0"),
+    (NETS, "nets.patience", float("nan"), f"is nan; it must be {WHOLE}"),
+    (NETS, f"{NET}.loss", "huber", "is 'huber'; it must be a section of keys and values"),
+    (NETS, f"{NET}.loss", {"name": "huber", "delta": 0}, "loss huber.delta is 0; it must be above 0"),
+    (NETS, f"{NET}.bidirectional", "no", "is 'no'; it must be true or false"),
+    (NETS, f"{NET}.hidden_size", 0, "is 0; it must be above 0"),
+    (NETS, f"{NET}.dropout", 2, "is 2; it must be below 1"),
+    (NETS, f"{NET}.lr_schedule", {"name": "step"}, "lr_schedule.name is 'step'; it must be 'constant'"),
+    (NETS, f"{NET}.optimizer", {"name": "adam"}, "optimizer: key 'learning_rate' is missing"),
+    (AGENTS, "agents.no_trade_band", -1, "is -1; it must be at least 0"),
+    (AGENTS, "agents.episode_bars", 10**7, "is 10000000; it must be at most 1000000"),
+    (AGENTS, "agents.evt", {"tail_fraction": 0.1}, "agents.evt: key 'min_exceedances' is missing"),
+    (AGENTS, f"{AGENT}.hidden_size", 0, "is 0; it must be above 0"),
+    (AGENTS, f"{AGENT}.num_heads", 5, "the first must be a multiple of the second"),
+    (EVALUATE, "trading.fee_bps", "abc", f"is 'abc'; it must be {NUMBER}"),
+    (EVALUATE, "trading.no_trade_band", 1, "is 1; it must be below 1"),
+    ((compare.main, "klines"), "compare.blocks", 7, "is 7; it must be a multiple of 2"),
+    ((compare.main, "klines"), "compare.confidence", 95, "is 95; it must be below 1"),
+    ((sensitivity.main, "klines"), "embargo_sensitivity.embargo_factors", [0, "x"], f"is 'x'; it must be {NUMBER}"),
+    ((sensitivity.main, "klines"), "embargo_sensitivity.hyperparameters.max_bin", 1, "is 1; it must be at least 2"),
+    ((parity.main, "lightgbm"), "parity.max_abs", None, f"is None; it must be {NUMBER}"),
+]
+
+
+def set_value(params: dict[str, Any], path: str, value: Any) -> None:
+    *parents, key = path.split(".")
+    for parent in parents:
+        params = params[parent]
+    params[key] = value
+
+
+def digest_files(folder: Path) -> dict[Path, str]:
+    files = (path for part in ("data", "trained") for path in (folder / part).rglob("*") if path.is_file())
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def outputs(ran: Path) -> dict[Path, str]:
+    return digest_files(ran)
+
+
+@pytest.mark.parametrize(("stage", "path", "value", "words"), WRONG, ids=lambda part: str(part)[:60])
+def test_a_wrong_value_is_one_line_that_names_its_key_and_nothing_is_written(
+    stage, path, value, words, ran, outputs, monkeypatch, capsys
+):
+    main, key = stage
+    params = yaml.safe_load((ran / "params.yaml").read_text())
+    set_value(params, path, value)
+    before = (ran / "params.yaml").read_text()
+    monkeypatch.chdir(ran)
+    monkeypatch.setattr(sys, "argv", [main.__module__, key])
+    monkeypatch.setenv("PIPELINE_WORKERS", "1")
+    try:
+        Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        with pytest.raises(SystemExit) as stopped:
+            cli.run(main)
+    finally:
+        Path("params.yaml").write_text(before)
+    message = str(stopped.value.code)
+    assert "\n" not in message
+    assert "params.yaml: " in message
+    assert words in message
+    assert path.rpartition(".")[2] in message or path.rpartition(".")[0] in message
+    assert digest_files(ran) == outputs
+
+
+def test_an_error_ends_with_status_one(ran):
+    words = [sys.executable, "-m", "pipeline.stages.train", "nobody"]
+    done = subprocess.run(words, cwd=ran, env=surroundings({}), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    assert "params.yaml: model nobody is not there; models has trees.lightgbm" in done.stderr
