@@ -65,8 +65,14 @@ class ModelBlock(NamedTuple):
 
 def load_params() -> dict[str, Any]:
     """Return the sections of params.yaml."""
-    with Path("params.yaml").open() as stream:
-        params: dict[str, Any] = yaml.load(stream, Loader=_Loader)
+    try:
+        params = yaml.load(Path("params.yaml").read_text(encoding="utf-8"), Loader=_Loader)
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)
+        where = f"line {place.line + 1}" if place else "some line"
+        raise ParamsError(f"{PREFIX}{where} is not YAML ({getattr(error, 'problem', error)}); correct it") from error
+    if not isinstance(params, dict):
+        raise ParamsError(f"{PREFIX}the file is {params!r}; it must have sections of keys and values")
     if "seed" in params:
         check_section(_declare_seed, {"seed": params["seed"]}, name="")
     return params

@@ -19,7 +19,7 @@ class Samples:
 
     time: np.ndarray  # (N,) int64 ms, the bar's open_time; increasing within a segment
     label_end: np.ndarray  # (N,) int64 ms
-    segment: np.ndarray  # (N,) int32, numbers of runs of consecutive bars: a window never crosses one
+    segment: np.ndarray  # (N,) int32, the run of consecutive rows: a new one at each segment border and missing row
     x: np.ndarray  # (N, F) float32
     columns: tuple[str, ...]
     y: np.ndarray  # (N,) float32 for regression, int32 class codes for classification

@@ -72,6 +72,21 @@ def test_numbers_are_read_as_dvc_writes_them(tmp_path, monkeypatch):
     assert config.load_params() == {"a": 5e-5, "b": 1e6, "c": 1.5e-3, "d": 0.1, "e": "e5", "f": "2024-01-01e"}
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1\nb: 2\n", "params.yaml: line 2 is not YAML"),
+        ("", "params.yaml: the file is None; it must have sections"),
+        ("seed: x\n", "params.yaml: seed is 'x'; it must be a whole number"),
+    ],
+)
+def test_a_file_that_is_no_params_is_refused(text, message, tmp_path, monkeypatch):
+    (tmp_path / "params.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(config.ParamsError, match=message):
+        config.load_params()
+
+
 @pytest.mark.parametrize("block", [None, 3, "1"])
 def test_a_block_that_is_no_mapping_is_refused(block):
     with pytest.raises(ValueError, match="trading is .*; it must be a section of keys and values"):

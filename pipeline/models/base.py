@@ -35,8 +35,8 @@ class Signature:
 def to_score(prediction: np.ndarray, outputs: tuple[str, ...]) -> np.ndarray:
     """Return the score that is traded, (B,) in [-1, 1], of a prediction (B, len(outputs)).
 
-    A return, in units of volatility, and a position are scores themselves; a trend in [0, 1] is centered; classes,
-    which are ordered from the lowest to the highest, give P(highest) - P(lowest).
+    A return, in units of σ·√horizon, and a target position are scores themselves; a trend in [0, 1] is centered;
+    classes, which are ordered from the lowest to the highest, give P(highest) - P(lowest).
     """
     score: np.ndarray
     if len(outputs) > 1:
