@@ -45,6 +45,10 @@ PRECEDENCE = {**dict.fromkeys(UNKNOWN_KEY, 0), "missing": 1}  # of errors: keys 
 class ParamsError(ValueError):
     """A value of params.yaml that is not allowed; the message names it, what it is and what is allowed."""
 
+    def __init__(self, message: str) -> None:
+        """`message` may be that of another ParamsError, which has the file's name in front already."""
+        super().__init__(PREFIX + message.removeprefix(PREFIX))
+
 
 class _Loader(yaml.SafeLoader):
     """Reads numbers as DVC writes them, by YAML 1.2: 5e-05 is a number, where PyYAML alone reads a string."""
@@ -70,9 +74,9 @@ def load_params() -> dict[str, Any]:
     except yaml.YAMLError as error:
         place = getattr(error, "problem_mark", None)
         where = f"line {place.line + 1}" if place else "some line"
-        raise ParamsError(f"{PREFIX}{where} is not YAML ({getattr(error, 'problem', error)}); correct it") from error
+        raise ParamsError(f"{where} is not YAML ({getattr(error, 'problem', error)}); correct it") from error
     if not isinstance(params, dict):
-        raise ParamsError(f"{PREFIX}the file is {params!r}; it must have sections of keys and values")
+        raise ParamsError(f"the file is {params!r}; it must have sections of keys and values")
     if "seed" in params:
         check_section(_declare_seed, {"seed": params["seed"]}, name="")
     return params
@@ -89,7 +93,7 @@ def look_up(params: Block, path: str) -> Any:
     for key in path.split("."):
         if not isinstance(value, Mapping) or key not in value:
             known = ", ".join(map(str, value)) if isinstance(value, Mapping) else repr(value)
-            raise ParamsError(f"{PREFIX}there is no {path}; {'.'.join(done) or 'the file'} has {known}")
+            raise ParamsError(f"there is no {path}; {'.'.join(done) or 'the file'} has {known}")
         value, done = value[key], [*done, key]
     return value
 
@@ -101,14 +105,14 @@ def find_model(params: Block, model: str) -> ModelBlock:
     if len(found) != 1:
         names = ", ".join(f"{family}.{name}" for family, models in families.items() for name in models or ())
         fault = f"stands in {', '.join(found)}; rename all but one" if found else f"is not there; models has {names}"
-        raise ParamsError(f"{PREFIX}model {model} {fault}")
+        raise ParamsError(f"model {model} {fault}")
     check_name(model, owner=f"models.{found[0]}")
     entry = families[found[0]][model]
     check_section(declare_model, entry, name=f"models.{found[0]}.{model}")
     try:
         look_up(params, f"datasets.{entry['dataset']}.targets.{entry['target']}")
     except ParamsError as error:
-        raise ParamsError(f"{PREFIX}models.{found[0]}.{model}: {str(error).removeprefix(PREFIX)}") from None
+        raise ParamsError(f"models.{found[0]}.{model}: {str(error).removeprefix(PREFIX)}") from None
     return ModelBlock(found[0], entry, model)
 
 
@@ -120,8 +124,7 @@ def check_name(name: object, *, owner: str) -> None:
     """Raise ParamsError where a name cannot be that of a file."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ParamsError(
-            f"{PREFIX}{owner}: {name!r} cannot be a name; allowed are letters, digits, _ and -, the first a "
-            "letter or digit"
+            f"{owner}: {name!r} cannot be a name; allowed are letters, digits, _ and -, the first a letter or digit"
         )
 
 
@@ -146,13 +149,13 @@ def check_section(
         ParamsError: a key is unknown or missing, or a value is not allowed; names it, and what is allowed.
     """
     if not isinstance(block, Mapping):
-        raise ParamsError(f"{PREFIX}{name} is {block!r}; it must be a section of keys and values")
+        raise ParamsError(f"{name} is {block!r}; it must be a section of keys and values")
     keys = list_keys(function) if keys is None else keys
     try:
         _make_schema(function, keys).validate_json(json.dumps(dict(block), default=str))  # JSON has YAML's types
     except ValidationError as error:
         found = min(error.errors(), key=lambda each: (PRECEDENCE.get(each["type"], 2), -len(each["loc"])))
-        raise ParamsError(f"{PREFIX}{_describe_error(found, block, name=name, keys=keys)}") from None
+        raise ParamsError(_describe_error(found, block, name=name, keys=keys)) from None
 
 
 def check_fields(owner: Any, *, name: str) -> None:

@@ -1,6 +1,8 @@
 """Wrong values of params.yaml stop their stage with one line that names the key, and nothing is written."""
 
 import hashlib
+import importlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,16 +12,14 @@ import pytest
 import yaml
 
 from pipeline import cli
-from pipeline.stages import canary, compare, evaluate, featurize, fetch, guard, label, parity, sensitivity, split, train
 from tests.small_repository import surroundings
 
-FETCH, LABEL, TREES = (fetch.main, "klines"), (label.main, "klines"), (train.main, "lightgbm")
-NETS, AGENTS, EVALUATE = (train.main, "lstm"), (train.main, "marl"), (evaluate.main, "lightgbm")
-FEATURES = (featurize.main, "klines")
+FETCH, LABEL, FEATURES, TREES = "fetch klines", "label klines", "featurize klines", "train lightgbm"
+NETS, AGENTS, EVALUATE = "train lstm", "train marl", "evaluate lightgbm"
 SOURCE, TARGETS = "sources.simulated", "datasets.klines.targets"
 TREE, NET, AGENT = (f"models.{name}.hyperparameters" for name in ("trees.lightgbm", "nets.lstm", "agents.marl"))
 WHOLE, NUMBER, TEXT, LIST = "a whole number", "a number", "text", "a list"
-WRONG: list[tuple[Any, str, Any, str]] = [  # the stage, the key, its value, and words of the message after the key
+WRONG: list[tuple[str, str, Any, str]] = [  # the stage, the key, its value, and words of the message after the key
     (FETCH, f"{SOURCE}.days", "5", f"is '5'; it must be {WHOLE}"),
     (FETCH, f"{SOURCE}.days", [5], f"is [5]; it must be {WHOLE}"),
     (FETCH, f"{SOURCE}.days", None, f"is None; it must be {WHOLE}"),
@@ -53,10 +53,10 @@ WRONG: list[tuple[Any, str, Any, str]] = [  # the stage, the key, its value, and
     (FEATURES, "datasets.klines.features.rsi_windows", [1e9], f"is 1000000000.0; it must be {WHOLE}"),
     (FEATURES, "datasets.klines.features.rsi_windows", [10**9], "is 1000000000; it must be at most 100000"),
     (FEATURES, "datasets.klines.features.macd_windows", [26, 12, 9], "fast below slow"),
-    ((guard.main, "klines"), "guard.cuts", 0, "is 0; it must be above 0"),
-    ((canary.main, "klines"), "canary.bars", "all", f"is 'all'; it must be {WHOLE}"),
-    ((split.main, "klines"), "split.method", "kfold", "is 'kfold'; it must be 'cpcv', 'purged_kfold'"),
-    ((split.main, "klines"), "split.embargo_pct", 1, "is 1; it must be below 1"),
+    ("guard klines", "guard.cuts", 0, "is 0; it must be above 0"),
+    ("canary klines", "canary.bars", "all", f"is 'all'; it must be {WHOLE}"),
+    ("split klines", "split.method", "kfold", "is 'kfold'; it must be 'cpcv', 'purged_kfold'"),
+    ("split klines", "split.embargo_pct", 1, "is 1; it must be below 1"),
     (TREES, "trees.num_boost_round", "x", f"is 'x'; it must be {WHOLE}"),
     (TREES, "trees.num_boost_round", 0, "is 0; it must be above 0"),
     (TREES, f"{TREE}.num_leaves", "15", f"is '15'; it must be {WHOLE}"),
@@ -83,11 +83,11 @@ WRONG: list[tuple[Any, str, Any, str]] = [  # the stage, the key, its value, and
     (AGENTS, f"{AGENT}.num_heads", 5, "the first must be a multiple of the second"),
     (EVALUATE, "trading.fee_bps", "abc", f"is 'abc'; it must be {NUMBER}"),
     (EVALUATE, "trading.no_trade_band", 1, "is 1; it must be below 1"),
-    ((compare.main, "klines"), "compare.blocks", 7, "is 7; it must be a multiple of 2"),
-    ((compare.main, "klines"), "compare.confidence", 95, "is 95; it must be below 1"),
-    ((sensitivity.main, "klines"), "embargo_sensitivity.embargo_factors", [0, "x"], f"is 'x'; it must be {NUMBER}"),
-    ((sensitivity.main, "klines"), "embargo_sensitivity.hyperparameters.max_bin", 1, "is 1; it must be at least 2"),
-    ((parity.main, "lightgbm"), "parity.max_abs", None, f"is None; it must be {NUMBER}"),
+    ("compare klines", "compare.blocks", 7, "is 7; it must be a multiple of 2"),
+    ("compare klines", "compare.confidence", 95, "is 95; it must be below 1"),
+    ("sensitivity klines", "embargo_sensitivity.embargo_factors", [0, "x"], f"is 'x'; it must be {NUMBER}"),
+    ("sensitivity klines", "embargo_sensitivity.hyperparameters.max_bin", 1, "is 1; it must be at least 2"),
+    ("parity lightgbm", "parity.max_abs", None, f"is None; it must be {NUMBER}"),
 ]
 
 
@@ -104,25 +104,34 @@ def digest_files(folder: Path) -> dict[Path, str]:
 
 
 @pytest.fixture(scope="module")
-def outputs(ran: Path) -> dict[Path, str]:
-    return digest_files(ran)
+def repo(ran: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository in which the pipeline has run: other tests read the original at the same time."""
+    ignored = shutil.ignore_patterns(".git", ".dvc")
+    return shutil.copytree(ran, tmp_path_factory.mktemp("params") / "repo", ignore=ignored, symlinks=True)
 
 
-@pytest.mark.parametrize(("stage", "path", "value", "words"), WRONG, ids=lambda part: str(part)[:60])
+@pytest.fixture(scope="module")
+def outputs(repo: Path) -> dict[Path, str]:
+    return digest_files(repo)
+
+
+@pytest.mark.parametrize(
+    ("stage", "path", "value", "words"), WRONG, ids=[f"{stage}, {path}={value}" for stage, path, value, _ in WRONG]
+)
 def test_a_wrong_value_is_one_line_that_names_its_key_and_nothing_is_written(
-    stage, path, value, words, ran, outputs, monkeypatch, capsys
+    stage, path, value, words, repo, outputs, monkeypatch
 ):
-    main, key = stage
-    params = yaml.safe_load((ran / "params.yaml").read_text())
+    module, key = stage.split()
+    before = (repo / "params.yaml").read_text()
+    params = yaml.safe_load(before)
     set_value(params, path, value)
-    before = (ran / "params.yaml").read_text()
-    monkeypatch.chdir(ran)
-    monkeypatch.setattr(sys, "argv", [main.__module__, key])
+    monkeypatch.chdir(repo)
+    monkeypatch.setattr(sys, "argv", [module, key])
     monkeypatch.setenv("PIPELINE_WORKERS", "1")
     try:
         Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
         with pytest.raises(SystemExit) as stopped:
-            cli.run(main)
+            cli.run(importlib.import_module(f"pipeline.stages.{module}").main)
     finally:
         Path("params.yaml").write_text(before)
     message = str(stopped.value.code)
@@ -130,12 +139,12 @@ def test_a_wrong_value_is_one_line_that_names_its_key_and_nothing_is_written(
     assert "params.yaml: " in message
     assert words in message
     assert path.rpartition(".")[2] in message or path.rpartition(".")[0] in message
-    assert digest_files(ran) == outputs
+    assert digest_files(repo) == outputs
 
 
-def test_an_error_ends_with_status_one(ran):
+def test_an_error_ends_with_status_one(repo):
     words = [sys.executable, "-m", "pipeline.stages.train", "nobody"]
-    done = subprocess.run(words, cwd=ran, env=surroundings({}), capture_output=True, text=True, check=False)
+    done = subprocess.run(words, cwd=repo, env=surroundings({}), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1
     assert "params.yaml: model nobody is not there; models has trees.lightgbm" in done.stderr

@@ -43,7 +43,7 @@ def test_a_second_repro_does_nothing(ran):
 def test_every_row_lost_has_one_cause_and_the_counts_add_up(ran):
     report = json.loads((ran / "trained/reports/split/klines.json").read_text())
     assert report["bars"] == report["rows"] + sum(report["lost"].values())
-    assert report["rows"] == report["development"] + report["embargoed"] + report["holdout"]
+    assert report["rows"] == report["development"] + report["purged_and_embargoed_before_holdout"] + report["holdout"]
 
 
 def test_killed_and_repeated_on_another_number_of_workers_fits_end_in_the_same_bytes(repo):

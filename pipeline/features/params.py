@@ -54,15 +54,14 @@ class FeatureParams:
         for key in fields(self):
             windows = getattr(self, key.name)
             if isinstance(windows, list | tuple) and len(set(windows)) < len(windows):
-                raise config.ParamsError(f"params.yaml: features.{key.name} is {windows}; its windows must differ")
+                raise config.ParamsError(f"features.{key.name} is {windows}; its windows must differ")
         if self.macd_windows[0] >= self.macd_windows[1]:
             raise config.ParamsError(
-                f"params.yaml: features.macd_windows is {self.macd_windows}; it must be [fast, slow, signal], fast "
-                "below slow"
+                f"features.macd_windows is {self.macd_windows}; it must be [fast, slow, signal], fast below slow"
             )
         if self.baseline_window <= self.volume_window:
             raise config.ParamsError(
-                f"params.yaml: features.baseline_window is {self.baseline_window}; it must be above volume_window, "
+                f"features.baseline_window is {self.baseline_window}; it must be above volume_window, "
                 f"{self.volume_window}"
             )
 

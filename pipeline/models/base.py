@@ -238,12 +238,12 @@ def build(
     own = block["hyperparameters"]
     if doubled := sorted(set(own) & set(shared)):
         raise config.ParamsError(
-            f"params.yaml: {doubled} stands both under {entry}.hyperparameters and under {family}; give it once"
+            f"{doubled} stands both under {entry}.hyperparameters and under {family}; give it once"
         )
     try:
         plugin = _find_plugin(family, block["plugin"])
     except ValueError as error:
-        raise config.ParamsError(f"params.yaml: {entry}: {error}") from error
+        raise config.ParamsError(f"{entry}: {error}") from error
     known = list_arguments(plugin)
     config.check_section(plugin, shared, name=family, keys=tuple(key for key in known if key in shared))
     keys = tuple(key for key in known if key not in shared)
@@ -252,7 +252,7 @@ def build(
         return plugin(signature=signature, seed=seed, **own, **shared)
     except ValueError as error:
         fault = str(error).removeprefix(config.PREFIX)
-        raise config.ParamsError(f"{config.PREFIX}{entry}: {fault}") from error
+        raise config.ParamsError(f"{entry}: {fault}") from error
 
 
 def build_plugin(

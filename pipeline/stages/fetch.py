@@ -37,9 +37,7 @@ def _declare_dataset(
 def _import_source(kind: str, *, name: str) -> ModuleType:
     known = sorted(file.stem for file in SOURCES.glob("[!_]*.py") if file != SCHEMA_FILE)
     if kind not in known:
-        raise config.ParamsError(
-            f"params.yaml: {name}: there is no source {kind!r}; pipeline/market has {', '.join(known)}"
-        )
+        raise config.ParamsError(f"{name}: there is no source {kind!r}; pipeline/market has {', '.join(known)}")
     return import_module(f"pipeline.market.{kind}")
 
 

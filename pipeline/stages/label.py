@@ -10,7 +10,7 @@ def main(dataset: str) -> None:
     """Label the clean bars of a dataset with every target."""
     targets = config.look_up(config.load_params(), f"datasets.{dataset}.targets")
     if not isinstance(targets, dict) or not targets:
-        raise config.ParamsError(f"params.yaml: datasets.{dataset}.targets is {targets!r}; name one or more")
+        raise config.ParamsError(f"datasets.{dataset}.targets is {targets!r}; name one or more")
     bars = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet")
     report = {}
     with artifacts.replace_atomically(artifacts.LABELS / dataset) as folder:
@@ -26,13 +26,11 @@ def make_labels(bars: pd.DataFrame, target: object, block: object, *, name: str)
     """Return the labels of one target; ParamsError where its name or its section is wrong, or no bar has a label."""
     config.check_name(target, owner=name.rpartition(".")[0])
     if not isinstance(block, dict):
-        raise config.ParamsError(f"params.yaml: {name} is {block!r}; it must be a section with kind and its arguments")
+        raise config.ParamsError(f"{name} is {block!r}; it must be a section with kind and its arguments")
     labeled = labels.make_labels(bars, block, name=name)
     if labeled.table.empty:
         lost = ", ".join(f"{count} by {cause}" for cause, count in labeled.lost.items())
-        raise config.ParamsError(
-            f"params.yaml: {name}: none of {len(bars)} bars has a label ({lost}); lower its windows"
-        )
+        raise config.ParamsError(f"{name}: none of {len(bars)} bars has a label ({lost}); lower its windows")
     return labeled
 
 
