@@ -18,6 +18,8 @@ SMALL = {
     "nets.train_stride": 16,
     "models.nets.lstm.hyperparameters.window": 4,
     "models.nets.lstm.hyperparameters.hidden_size": 8,
+    "disabled_models.nets.gru.hyperparameters.window": 4,
+    "disabled_models.nets.gru.hyperparameters.hidden_size": 8,
     "embargo_sensitivity.embargo_factors": [0, 1],
     "embargo_sensitivity.hyperparameters.num_boost_round": 2,
     "split.groups": 4,

@@ -286,7 +286,7 @@ def list_arguments(plugin: type[Model]) -> tuple[str, ...]:
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """Return the `model.json` of a saved model: family, plugin, arguments, seed, columns and outputs."""
+    """Return the `model.json` of a saved model: family, plugin, hyperparameters, seed, columns and outputs."""
     described: dict[str, Any] = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     return described
 
