@@ -8,7 +8,6 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -23,7 +22,7 @@ Block = Mapping[str, Any]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # of a dataset, a target or a model: it becomes a file's name
 PREFIX = "params.yaml: "  # of every message
-WORDS = {  # of pydantic's messages, in the words of params.yaml
+WORDS = {  # patterns in pydantic's messages, and the words of params.yaml for them
     r"List should have (.*) items? after validation, not \d+": r"a list of \1",
     r"Dictionary should have (.*) items? after validation, not \d+": r"a section of \1",
     "Input should be ": "",
@@ -168,7 +167,7 @@ def list_keys(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY)
 
 
-@cache
+@functools.cache
 def _make_schema(function: Callable[..., Any], keys: tuple[str, ...]) -> TypeAdapter[Any]:
     parameters = inspect.signature(function).parameters
     section = TypedDict("section", {key: _find_type(parameters[key]) for key in keys})  # type: ignore[misc]
@@ -198,12 +197,13 @@ def _join(path: Iterable[int | str]) -> str:
     return ".".join(str(part) for part in path if part != "")
 
 
-def _find_path(block: object, loc: tuple[int | str, ...]) -> list[int | str]:
+def _find_path(block: Any, loc: tuple[int | str, ...]) -> list[int | str]:
     """Return the keys of a place in a section: pydantic adds the names of alternatives, which are no keys."""
     path: list[int | str] = []
     for part in loc:
-        if (isinstance(block, Mapping) and part in block) or (isinstance(block, list) and isinstance(part, int)):
-            block = block[part]  # type: ignore[index]
+        keys = range(len(block)) if isinstance(block, list) else block if isinstance(block, Mapping) else ()
+        if part in keys:
+            block = block[part]
             path.append(part)
     return path
 

@@ -24,8 +24,8 @@ OUTPUTS: dict[str, tuple[str, ...]] = {  # of a model for each kind of target; c
     "position": ("position",),
 }
 NEUTRAL = {"return": 0.0, "trend": 0.5, "position": 0.0}  # the y without a direction, of each regression kind
-Bars = Annotated[int, Interval(ge=1, le=1_000_000)]
-Window = Annotated[int, Interval(ge=2, le=1_000_000)]  # bars, of a volatility
+Horizon = Annotated[int, Interval(ge=1, le=1_000_000)]
+VolatilityWindow = Annotated[int, Interval(ge=2, le=1_000_000)]
 DOWN, FLAT, UP = range(3)  # class codes of the triple barrier
 
 
@@ -58,7 +58,7 @@ def make_labels(bars: pd.DataFrame, block: dict[str, Any], *, name: str = "targe
     return config.call_with(KINDS[block["kind"]], bars, block=arguments, name=name)
 
 
-def forward_return(bars: pd.DataFrame, *, horizon: Bars, volatility_window: Window) -> Labels:
+def forward_return(bars: pd.DataFrame, *, horizon: Horizon, volatility_window: VolatilityWindow) -> Labels:
     """Return log returns over the next `horizon` bars in units of σ_t·√horizon, σ_t the one-bar volatility at t."""
     volatility = estimate_volatility(bars, window=volatility_window)
     row, lost = _select_labelable(bars, horizon=horizon, volatility=volatility)
@@ -67,7 +67,7 @@ def forward_return(bars: pd.DataFrame, *, horizon: Bars, volatility_window: Wind
     return _assemble_labels(bars, row, end=row + horizon, y=y.astype(np.float32), raw=raw, lost=lost, ties=0)
 
 
-def direction(bars: pd.DataFrame, *, horizon: Bars) -> Labels:
+def direction(bars: pd.DataFrame, *, horizon: Horizon) -> Labels:
     """Return 1 where the close is higher after `horizon` bars, and 0 elsewhere; `ties` counts equal closes (0)."""
     row, lost = _select_labelable(bars, horizon=horizon)
     raw = _take_log_returns(bars, row, row + horizon)
@@ -76,7 +76,12 @@ def direction(bars: pd.DataFrame, *, horizon: Bars) -> Labels:
 
 
 def triple_barrier(
-    bars: pd.DataFrame, *, horizon: Bars, profit: PositiveFloat, stop: PositiveFloat, volatility_window: Window
+    bars: pd.DataFrame,
+    *,
+    horizon: Horizon,
+    profit: PositiveFloat,
+    stop: PositiveFloat,
+    volatility_window: VolatilityWindow,
 ) -> Labels:
     """Return the barrier that the next `horizon` bars' highs and lows touch first: up, down, or flat (AFML 3.2).
 
@@ -96,7 +101,7 @@ def triple_barrier(
     return _assemble_labels(bars, row, end=end, y=y, raw=raw, lost=lost, ties=ties)
 
 
-def trend(bars: pd.DataFrame, *, horizon: Bars) -> Labels:
+def trend(bars: pd.DataFrame, *, horizon: Horizon) -> Labels:
     """Return (1 + signed efficiency ratio)/2 of the next `horizon` log closes: 1 straight up, 0 straight down.
 
     The efficiency ratio is the total move over the sum of the absolute steps (Kaufman 1995). `ties` counts constant
@@ -114,7 +119,7 @@ def trend(bars: pd.DataFrame, *, horizon: Bars) -> Labels:
     )
 
 
-def position(bars: pd.DataFrame, *, volatility_window: Window) -> Labels:
+def position(bars: pd.DataFrame, *, volatility_window: VolatilityWindow) -> Labels:
     """Return the next bar's log return in units of σ_t, the target of agents.
 
     An agent's reward is computed from `move`. Its prediction is a position, which is compared with this y by IC.

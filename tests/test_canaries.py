@@ -17,7 +17,6 @@ from pipeline.leakage.canaries.canary_market import (
     GAP_BARS,
     HALT_BARS,
     CanaryMarket,
-    GuardSettings,
     make_market,
     redraw_symbol,
     take_first_bars,
@@ -25,6 +24,7 @@ from pipeline.leakage.canaries.canary_market import (
 from pipeline.leakage.canaries.fold_tables import divide_rows
 from pipeline.leakage.canaries.labels import BARRIER, BARRIER_BARS, label_triple_barrier
 from pipeline.leakage.findings import Finding, LeakageError
+from pipeline.leakage.settings import GuardSettings
 from pipeline.market import bars as klines
 from pipeline.market import simulated
 from pipeline.stages import canary

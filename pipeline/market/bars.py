@@ -1,12 +1,14 @@
 """The kline table: its schema, its validation, and its segments (a segment = one symbol, no gap)."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from annotated_types import Interval
 
+Days = Annotated[int, Interval(ge=1, le=36_525)]  # that a source gives: at most a century
 YEAR_MS = 365 * 24 * 3600 * 1000
 SCHEMA = {
     "symbol": "str",

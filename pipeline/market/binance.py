@@ -19,6 +19,8 @@ from annotated_types import MinLen
 from pydantic import NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
+from pipeline.market.bars import Days
+
 log = logging.getLogger(__name__)
 
 # The columns of the archive's CSV, in order; the last one is unused.
@@ -113,7 +115,7 @@ def load(
     symbols: Annotated[list[str], MinLen(1)],
     interval: str,
     start: str,
-    days: PositiveInt,
+    days: Days,
     market: str,
     base_url: str,
     archive: str,

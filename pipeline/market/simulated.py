@@ -19,6 +19,8 @@ from annotated_types import Interval, MinLen
 from pydantic import NonNegativeInt
 from scipy.signal import lfilter
 
+from pipeline.market.bars import Days
+
 Array = npt.NDArray[np.float64]
 
 DAY_MS = 86_400_000
@@ -39,7 +41,6 @@ ZERO_VOLUME_SHARE = 0.0005
 QUOTE_PER_DAY, QUOTE_PER_TRADE = 1.5e9, 1_000.0
 VOLUME_PERSISTENCE, VOLUME_NOISE = 0.9, 0.45  # of the residual log volume, given volatility
 START_PRICES = {"BTCUSDT": 42_000.0, "ETHUSDT": 2_300.0}  # other symbols draw theirs
-MAX_DAYS = 36_525  # a century
 START_PRICE_RANGE = [0.2, 2_000.0]
 PRICE_DIGITS, MIN_PRICE_DECIMALS = 5, 2  # decimals of the tick: 2 from 1,000 on, one more for each digit below
 VOLUME_DECIMALS = 5
@@ -82,7 +83,7 @@ def load(
     symbols: Annotated[list[str], MinLen(1)],
     interval: str,
     start: str,
-    days: Annotated[int, Interval(ge=1, le=MAX_DAYS)],
+    days: Days,
     signal: Annotated[float, Interval(ge=0, lt=1)],
     predictor: Literal["flow", "order"],
     seed: NonNegativeInt,

@@ -9,8 +9,9 @@ from pipeline import artifacts, cli, config
 from pipeline.features import engine
 from pipeline.leakage.canaries import runner
 from pipeline.leakage.canaries.canary import Outcome, list_critical_guards
-from pipeline.leakage.canaries.canary_market import GuardSettings, make_market, take_first_bars
+from pipeline.leakage.canaries.canary_market import make_market, take_first_bars
 from pipeline.leakage.findings import LeakageError
+from pipeline.leakage.settings import GuardSettings
 from pipeline.reporting import markdown
 
 CAUGHT, MISSED, ALSO_CRITICAL, NOT_CRITICAL = "●", "✗", "○", "·"

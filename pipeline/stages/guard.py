@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from pipeline import artifacts, cli, config, labels
 from pipeline.features import engine
@@ -14,6 +13,7 @@ from pipeline.leakage.features import look_ahead, target_leakage, truncation
 from pipeline.leakage.findings import Finding, raise_if_critical
 from pipeline.leakage.labels import label_end, label_timing
 from pipeline.leakage.segments import check_window_runs, segments
+from pipeline.leakage.settings import GuardSettings
 from pipeline.market import bars as klines
 from pipeline.samples import KEY, Samples, align, intersect_rows, number_runs
 
@@ -24,10 +24,9 @@ def main(dataset: str) -> None:
     features = artifacts.FEATURES / f"{dataset}.parquet"
     files = sorted((artifacts.LABELS / dataset).glob("*.parquet"))
     bars = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet")
-    block, described = config.look_up(params, "guard"), config.look_up(params, f"datasets.{dataset}")
-    findings = list(
-        config.call_with(check_values, bars, features, files, described, params["seed"], block=block, name="guard")
-    )
+    settings = config.call_with(GuardSettings, block=config.look_up(params, "guard"), name="guard")
+    described = config.look_up(params, f"datasets.{dataset}")
+    findings = list(check_values(bars, features, files, described, settings, seed=params["seed"]))
     warm_up_bars = artifacts.read_json(artifacts.report_path("featurize", dataset))["warm_up_bars"]
     findings += check_segments(bars, features, files, warm_up_bars=warm_up_bars)
     artifacts.write_json(artifacts.report_path("guard", dataset), {"findings": list(map(asdict, findings))})
@@ -39,25 +38,23 @@ def check_values(
     features: Path,
     files: Sequence[Path],
     described: config.Block,
-    seed: int,
+    settings: GuardSettings,
     *,
-    cuts: PositiveInt,
-    look_ahead_ratio: PositiveFloat,
-    look_ahead_floor: NonNegativeFloat,
-    correlation_threshold: PositiveFloat,
+    seed: int,
 ) -> Iterator[Finding]:
     """Yield the findings of columns and targets, recomputed and as stored; one table of features is held at a time."""
     recompute = make_recompute(described["features"])
-    yield truncation(bars, recompute, *load_stored_features(features, bars), cuts=cuts, seed=seed)
+    yield truncation(bars, recompute, *load_stored_features(features, bars), cuts=settings.cuts, seed=seed)
     rows = intersect_rows([pd.read_parquet(file, columns=KEY) for file in (features, *files)])
     for number, file in enumerate(files):
         samples, target = Samples.load(features, file, rows=rows), file.stem
         x, columns = samples.x, samples.columns
         if not number:  # moves do not depend on the target
-            yield look_ahead(x, columns, samples.move, samples.segment, ratio=look_ahead_ratio, floor=look_ahead_floor)
-        yield target_leakage(x, columns, samples.y, target, threshold=correlation_threshold)
+            limits = {"ratio": settings.look_ahead_ratio, "floor": settings.look_ahead_floor}
+            yield look_ahead(x, columns, samples.move, samples.segment, **limits)
+        yield target_leakage(x, columns, samples.y, target, threshold=settings.correlation_threshold)
     for file in files:
-        yield label_end(bars, make_relabel(described["targets"][file.stem]), file.stem, cuts=cuts, seed=seed)
+        yield label_end(bars, make_relabel(described["targets"][file.stem]), file.stem, cuts=settings.cuts, seed=seed)
         table = pd.read_parquet(file, columns=[*KEY, "label_end", "move"])
         yield label_timing(bars, locate_bars(table, bars), table["label_end"].to_numpy(), table["move"].to_numpy())
 

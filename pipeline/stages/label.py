@@ -16,13 +16,13 @@ def main(dataset: str) -> None:
     with artifacts.replace_atomically(artifacts.LABELS / dataset) as folder:
         folder.mkdir()
         for target, block in targets.items():
-            labeled = make_labels(bars, target, block, name=f"datasets.{dataset}.targets.{target}")
+            labeled = label_target(bars, target, block, name=f"datasets.{dataset}.targets.{target}")
             artifacts.write_table(folder / f"{target}.parquet", select_columns(labeled))
             report[target] = summarize_labels(labeled, block["kind"], bars=len(bars))
     artifacts.write_json(artifacts.report_path("label", dataset), report)
 
 
-def make_labels(bars: pd.DataFrame, target: object, block: object, *, name: str) -> labels.Labels:
+def label_target(bars: pd.DataFrame, target: object, block: object, *, name: str) -> labels.Labels:
     """Return the labels of one target; ParamsError where its name or its section is wrong, or no bar has a label."""
     config.check_name(target, owner=name.rpartition(".")[0])
     if not isinstance(block, dict):

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 
 from pipeline import labels
 from pipeline.features.engine import Features
+from pipeline.leakage.settings import GuardSettings
 from pipeline.market import bars as klines
 from pipeline.samples import Samples, make_keys, number_runs
 
@@ -18,16 +19,6 @@ REDRAWN_BARS = 60  # length of the blocks that a second symbol is drawn in
 MIN_BARS, MIN_WARM_UPS = 2_000, 5  # on either side of the gap: with fewer, too few rows are left to make folds
 
 Compute = Callable[[pd.DataFrame], Features]
-
-
-@dataclass(frozen=True, kw_only=True)
-class GuardSettings:
-    """The block `guard` of params.yaml."""
-
-    cuts: PositiveInt
-    look_ahead_ratio: PositiveFloat
-    look_ahead_floor: NonNegativeFloat
-    correlation_threshold: PositiveFloat
 
 
 @dataclass(frozen=True)
