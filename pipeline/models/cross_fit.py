@@ -70,13 +70,20 @@ def plan_cross_fit(params: config.Block, model: str) -> CrossFit:
     """Return the fits of a model of params.yaml on the dataset and target of its block."""
     entry = config.find_model(params, model)
     family, block = entry.family, entry.block
-    samples, folds = load_dataset(block["dataset"], block["target"])
+    samples, _, tasks = load_fits(params, model)
     kind = config.look_up(params, f"datasets.{block['dataset']}.targets.{block['target']}.kind")
     signature = base.Signature(columns=samples.columns, outputs=labels.OUTPUTS[kind])
     spec = ModelSpec(entry, signature, config.look_up(params, family))
+    return CrossFit(spec, samples, tasks)
+
+
+def load_fits(params: config.Block, model: str) -> tuple[Samples, Folds, list[FitTask]]:
+    """Return the samples and the folds of a model of params.yaml, and the rows and the seed of each of its fits."""
+    block = config.find_model(params, model).block
+    samples, folds = load_dataset(block["dataset"], block["target"])
     train = config.look_up(params, "train")
     fits = config.call_with(plan_fits, folds, model, params["seed"], block=train, name="train")
-    return CrossFit(spec, samples, list(fits))
+    return samples, folds, list(fits)
 
 
 def plan_fits(

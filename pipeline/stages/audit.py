@@ -10,18 +10,13 @@ from pipeline import artifacts, cli, config
 from pipeline.leakage.findings import Finding, raise_if_critical
 from pipeline.leakage.fits import fit_rows, normalization, row_order, unseen_rows
 from pipeline.models import base
-from pipeline.models.cross_fit import FitTask, name_split, plan_fits
-from pipeline.models.dataset import load_dataset
+from pipeline.models.cross_fit import FitTask, load_fits, name_split
 from pipeline.samples import Samples
 
 
 def main(model: str) -> None:
     """Audit the fits of a model; a leak stops the pipeline."""
-    params = config.load_params()
-    block = config.find_model(params, model).block
-    samples, folds = load_dataset(block["dataset"], block["target"])
-    train = config.look_up(params, "train")
-    tasks = list(config.call_with(plan_fits, folds, model, params["seed"], block=train, name="train"))
+    samples, folds, tasks = load_fits(config.load_params(), model)
     statistics = pd.read_parquet(artifacts.STATISTICS / f"{model}.parquet")
     predictions = pd.read_parquet(artifacts.OOS / f"{model}.parquet")
     of_fits = {name_split(task.split): check_fit(task, samples, statistics) for task in tasks}
