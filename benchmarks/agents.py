@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import yaml
 
+from pipeline.labels import KINDS
 from pipeline.models.agents.engine.agent import Agent
 from pipeline.models.agents.engine.hyperparameters import EnvironmentConfig
 from pipeline.models.agents.engine.learner import Learner
@@ -66,7 +67,7 @@ def step_gymnasium(market: MarketEnv, *, steps: int) -> int:
 
 def build_agent(name: str, samples: Samples) -> Agent:
     """Return the unfitted model of a block."""
-    signature = Signature(columns=samples.columns, outputs=("position",))
+    signature = Signature(columns=samples.columns, output=KINDS["position"].output)
     model = build("agents", PARAMS["models"]["agents"][name], signature, shared=PARAMS["agents"], seed=1)
     assert isinstance(model, Agent)
     return model

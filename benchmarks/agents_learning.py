@@ -17,6 +17,7 @@ import yaml
 from joblib import Parallel, delayed
 from scipy.signal import lfilter
 
+from pipeline.labels import KINDS
 from pipeline.models.agents.engine.policy_evaluation import measure_shortfall
 from pipeline.models.base import Signature, build
 from pipeline.samples import Samples
@@ -74,7 +75,7 @@ def measure_agent(
     samples, expected = simulate_market(signal=signal, rows=ROWS, columns=8, seed=seed, has_jumps=has_jumps)
     block = PARAMS["models"]["agents"][name]
     block = block | {"hyperparameters": block["hyperparameters"] | (changes or {})}
-    signature = Signature(columns=samples.columns, outputs=("position",))
+    signature = Signature(columns=samples.columns, output=KINDS["position"].output)
     model = build("agents", block, signature, shared=PARAMS["agents"] | COSTS, seed=seed)
     history = model.fit(samples, TRAIN, VALID)
     segment, move = samples.segment[TEST], samples.move[TEST]

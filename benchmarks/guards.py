@@ -24,7 +24,7 @@ from pipeline.leakage.labels import label_end, label_timing
 from pipeline.leakage.segments import check_window_runs, segments
 from pipeline.market import bars as klines
 from pipeline.market import simulated
-from pipeline.samples import Samples, make_keys, number_runs
+from pipeline.samples import Samples, number_runs
 from pipeline.validation import folds
 
 PARAMS = yaml.safe_load((Path(__file__).resolve().parents[1] / "params.yaml").read_text())
@@ -87,7 +87,7 @@ def list_sample_checks(bars: pd.DataFrame, samples: Samples) -> Checks:
     """Yield the guards of columns and of segments."""
     x, columns, move, segment, y = samples.x, samples.columns, samples.move, samples.segment, samples.y
     spans = {"bars": bars, "bar_ms": klines.find_interval_ms(bars), "warm_up_bars": 200}
-    run = number_runs(make_keys(segment, samples.time))
+    run = number_runs(segment, np.arange(len(segment)))
     yield "look_ahead", lambda: look_ahead(x, columns, move, segment, **LIMITS)
     yield "target_leakage", lambda: target_leakage(x, columns, y, "target", threshold=0.95)
     yield "segments", lambda: segments(samples.time, samples.label_end, segment, **spans)

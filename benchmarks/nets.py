@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from pipeline.labels import KINDS
 from pipeline.models import base
 from pipeline.models.nets.engine.memory import retain_freed_memory
 from pipeline.models.nets.engine.net import Net
@@ -80,7 +81,7 @@ def make_model(name: str, workload: Workload) -> Net:
     """Return an unfitted net of `NETS`."""
     hyperparameters = COMMON | NETS[name]["own"]
     block = {"dataset": "d", "target": "t", "plugin": NETS[name]["plugin"], "hyperparameters": hyperparameters}
-    shape = base.Signature(tuple(f"column_{i}" for i in range(COLUMNS)), ("return",))
+    shape = base.Signature(tuple(f"column_{i}" for i in range(COLUMNS)), KINDS["return"].output)
     shared = SHARED | {"epochs": workload.epochs, "train_stride": workload.stride}
     model = base.build("nets", block, shape, shared=shared, seed=0)
     assert isinstance(model, Net)

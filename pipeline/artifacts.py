@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,6 +20,7 @@ TRAINED = Path("trained")
 MODELS, CHECKPOINTS, HISTORY, BASELINES = (TRAINED / name for name in ("models", "checkpoints", "history", "baselines"))
 OOS, IN_SAMPLE, STATISTICS, RETURNS = (TRAINED / name for name in ("oos", "in_sample", "statistics", "returns"))
 ONNX, INT8, REPORTS, PLOTS = (TRAINED / name for name in ("onnx", "int8", "reports", "plots"))
+ATTRIBUTES_KEY = b"PANDAS_ATTRS"  # under which pandas stores the `attrs` of a table in parquet
 MEASURED = TRAINED / "measured"  # on this machine: neither cached by DVC nor in git
 
 
@@ -62,6 +64,12 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write `table` to `path` as parquet."""
     with replace_atomically(path) as draft:
         table.to_parquet(draft, index=False, compression="zstd")
+
+
+def read_attributes(schema: pa.Schema) -> dict[str, Any]:
+    """Return the `attrs` of the table that was written as parquet with this schema."""
+    attributes: dict[str, Any] = json.loads((schema.metadata or {}).get(ATTRIBUTES_KEY, b"{}"))
+    return attributes
 
 
 def read_json(path: Path) -> Any:

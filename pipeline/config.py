@@ -9,10 +9,11 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, NotRequired, TypeVar
 
 import numpy as np
 import yaml
+from annotated_types import MinLen
 from pydantic import ConfigDict, NonNegativeInt, TypeAdapter, ValidationError, with_config
 from pydantic_core import ErrorDetails
 from typing_extensions import TypedDict
@@ -115,8 +116,21 @@ def find_model(params: Block, model: str) -> ModelBlock:
     return ModelBlock(found[0], entry, model)
 
 
-def declare_model(*, dataset: str, target: str, plugin: str, hyperparameters: dict[str, Any]) -> None:
-    """Declare the keys of a model and their types."""
+def declare_model(
+    *,
+    dataset: str,
+    target: str,
+    plugin: str,
+    hyperparameters: dict[str, Any],
+    columns: Annotated[list[str], MinLen(1)] | None = None,
+    include_symbols: Annotated[list[str], MinLen(1)] | None = None,
+    exclude_neutrals: bool = False,
+) -> None:
+    """Declare the keys of a model and their types; those with a default may be left out.
+
+    `columns` are names of features, or of groups of them, that it sees. `include_symbols` are the only symbols that it
+    learns from and predicts. With `exclude_neutrals` it learns from no row whose class is neutral.
+    """
 
 
 def check_name(name: object, *, owner: str) -> None:
@@ -170,12 +184,15 @@ def list_keys(function: Callable[..., Any]) -> tuple[str, ...]:
 @functools.cache
 def _make_schema(function: Callable[..., Any], keys: tuple[str, ...]) -> TypeAdapter[Any]:
     parameters = inspect.signature(function).parameters
-    section = TypedDict("section", {key: _find_type(parameters[key]) for key in keys})  # type: ignore[misc]
+    types = {key: _find_type(parameters[key]) for key in keys}
+    section = TypedDict("section", types)  # type: ignore[misc]
     return TypeAdapter(with_config(ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))(section))
 
 
 def _find_type(parameter: inspect.Parameter) -> Any:
-    return Any if parameter.annotation is parameter.empty else parameter.annotation
+    """Return the type of a key; a parameter with a default makes its key optional."""
+    annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
+    return annotation if parameter.default is parameter.empty else NotRequired[annotation]
 
 
 def _describe_error(found: ErrorDetails, block: Block, *, name: str, keys: tuple[str, ...]) -> str:

@@ -1,31 +1,25 @@
-"""Labels of bars, and when each is known: forward return, direction, triple barrier, trend, position.
+"""Labels of bars, and when each is known: forward return, direction, barrier, trend, position, volatility, range.
 
 A label of row t uses bars after t, none beyond the row's segment, and ends at the bar `label_end`. Its scale, the
 volatility, is estimated from bars up to t.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-from annotated_types import Interval
+from annotated_types import Interval, MinLen
 from numba import njit
 from pydantic import PositiveFloat
 
 from pipeline import config
+from pipeline.targets import Output, Target
 
-OUTPUTS: dict[str, tuple[str, ...]] = {  # of a model for each kind of target; class codes are its indices
-    "return": ("return",),
-    "direction": ("down", "up"),
-    "barrier": ("down", "flat", "up"),
-    "trend": ("trend",),
-    "position": ("position",),
-}
-NEUTRAL = {"return": 0.0, "trend": 0.5, "position": 0.0}  # the y without a direction, of each regression kind
 Horizon = Annotated[int, Interval(ge=1, le=1_000_000)]
 VolatilityWindow = Annotated[int, Interval(ge=2, le=1_000_000)]
+Level = Annotated[float, Interval(gt=0, lt=1)]
 DOWN, FLAT, UP = range(3)  # class codes of the triple barrier
 
 
@@ -38,24 +32,64 @@ class Labels:
     ties: int  # labels decided by a convention: see each kind
 
 
+@dataclass(frozen=True)
+class TargetKind:
+    """A kind of target: the function that labels bars, and what a model predicts for it."""
+
+    make: Callable[..., Labels]
+    output: Output
+    horizon_bars: int | None = None  # that of the kind itself; None where the target gives `horizon`
+
+
 def make_labels(bars: pd.DataFrame, block: dict[str, Any], *, name: str = "target") -> Labels:
     """Return the labels of the clean table `bars` for a target: its `kind`, and that kind's arguments.
 
-    Errors name the target by `name`.
+    Errors name the target by `name`. `block` may have `quantiles`, see `describe_target`.
 
     The table's columns: `row` int64, the position in `bars`; `segment` int32; `time` and `label_end` int64 ms, the
-    open_time of the row and of the last bar that its label uses; `y` float32, or int32 codes into `OUTPUTS[kind]`;
-    `raw` float64, the log return from the row's close until its label ends; `move` float64, close[i+1]/close[i] - 1.
+    open_time of the row and of the last bar that its label uses; `y` float32, or int32 class codes; `raw` float64, the
+    log return from the row's close until its label ends; `move` float64, close[i+1]/close[i] - 1.
 
     Raises:
         ValueError: an unknown kind, or a wrong key or value.
     """
+    kind = _find_kind(block, name=name)
+    arguments = {key: value for key, value in block.items() if key not in ("kind", "quantiles")}
+    return config.call_with(kind.make, bars, block=arguments, name=name)
+
+
+def describe_target(block: dict[str, Any], *, name: str, path: str) -> Target:
+    """Return what a target is; with `quantiles`, such as [0.1, 0.5, 0.9], models predict these of its y.
+
+    Raises:
+        ParamsError: an unknown kind, or levels that do not ascend, or of a kind whose y is no plain value.
+    """
+    kind = _find_kind(block, name=path)
+    output = kind.output
+    if "quantiles" in block:
+        levels = block["quantiles"]
+        config.check_section(_declare_quantiles, {"quantiles": levels}, name=path)
+        if output.kind != "value" or levels != sorted(set(levels)):
+            raise config.ParamsError(
+                f"{path}.quantiles is {levels!r}; it must be ascending levels, of a kind whose y is a value, such as "
+                f"{', '.join(name for name, each in KINDS.items() if each.output.kind == 'value')}"
+            )
+        names = tuple(f"q{100 * level:g}" for level in levels)
+        output = replace(output, kind="quantiles", names=names, levels=tuple(levels))
+    horizon_bars = block["horizon"] if kind.horizon_bars is None else kind.horizon_bars
+    return Target(name=name, horizon_bars=horizon_bars, output=output)
+
+
+def _declare_quantiles(*, quantiles: Annotated[list[Level], MinLen(1)]) -> None:
+    """Declare the type of the key that any target of values may have."""
+
+
+def _find_kind(block: dict[str, Any], *, name: str) -> TargetKind:
     if block.get("kind") not in KINDS:
         raise config.ParamsError(
             f"params.yaml: {name}.kind is {block.get('kind')!r}; it must be one of {', '.join(KINDS)}"
         )
-    arguments = {key: value for key, value in block.items() if key != "kind"}
-    return config.call_with(KINDS[block["kind"]], bars, block=arguments, name=name)
+    return KINDS[block["kind"]]
 
 
 def forward_return(bars: pd.DataFrame, *, horizon: Horizon, volatility_window: VolatilityWindow) -> Labels:
@@ -127,12 +161,39 @@ def position(bars: pd.DataFrame, *, volatility_window: VolatilityWindow) -> Labe
     return forward_return(bars, horizon=1, volatility_window=volatility_window)
 
 
-KINDS: dict[str, Callable[..., Labels]] = {
-    "return": forward_return,
-    "direction": direction,
-    "barrier": triple_barrier,
-    "trend": trend,
-    "position": position,
+def volatility(bars: pd.DataFrame, *, horizon: Horizon, volatility_window: VolatilityWindow) -> Labels:
+    """Return the realized volatility √(Σ r²/horizon) of the next `horizon` one-bar log returns r, in units of σ_t."""
+    scale = estimate_volatility(bars, window=volatility_window)
+    row, lost = _select_labelable(bars, horizon=horizon, volatility=scale)
+    squares = np.zeros(len(row))
+    for k in range(horizon):
+        squares += _take_log_returns(bars, row + k, row + k + 1) ** 2
+    y = (np.sqrt(squares / horizon) / scale[row]).astype(np.float32)
+    raw = _take_log_returns(bars, row, row + horizon)
+    return _assemble_labels(bars, row, end=row + horizon, y=y, raw=raw, lost=lost, ties=0)
+
+
+def price_range(bars: pd.DataFrame, *, horizon: Horizon, volatility_window: VolatilityWindow) -> Labels:
+    """Return ln(highest high / lowest low) of the next `horizon` bars in units of σ_t·√horizon."""
+    scale = estimate_volatility(bars, window=volatility_window)
+    row, lost = _select_labelable(bars, horizon=horizon, volatility=scale)
+    high, low = (bars[name].to_numpy(dtype=np.float64) for name in ("high", "low"))
+    highest, lowest = high[row + 1], low[row + 1]
+    for k in range(2, horizon + 1):
+        highest, lowest = np.maximum(highest, high[row + k]), np.minimum(lowest, low[row + k])
+    y = (np.log(highest / lowest) / (scale[row] * np.sqrt(horizon))).astype(np.float32)
+    raw = _take_log_returns(bars, row, row + horizon)
+    return _assemble_labels(bars, row, end=row + horizon, y=y, raw=raw, lost=lost, ties=0)
+
+
+KINDS: dict[str, TargetKind] = {
+    "return": TargetKind(forward_return, Output(kind="value", names=("return",))),
+    "direction": TargetKind(direction, Output(kind="classes", names=("down", "up"))),
+    "barrier": TargetKind(triple_barrier, Output(kind="classes", names=("down", "flat", "up"), neutral_class="flat")),
+    "trend": TargetKind(trend, Output(kind="probability", names=("trend",))),
+    "position": TargetKind(position, Output(kind="position", names=("position",)), horizon_bars=1),
+    "volatility": TargetKind(volatility, Output(kind="value", names=("volatility",), has_direction=False)),
+    "range": TargetKind(price_range, Output(kind="value", names=("range",), has_direction=False)),
 }
 
 

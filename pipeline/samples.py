@@ -1,53 +1,86 @@
 """The table that every model learns from: rows by segment, with their features and labels."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 KEY = ["segment", "time"]  # identifies a row in every table of a dataset
+LABELS = ["label_end", "y", "move"]
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Rows by segment, in time order within each.
+    """Rows by segment, in the order of the dataset's clock within each: every row whose features are known.
 
     `x` is known when the bar that opens at `time` closes, and `y` when the bar that opens at `label_end` (t1 in AFML)
-    closes.
+    closes. A row without a label is part of windows alone; its `y` is NaN or -1, its `move` NaN.
     """
 
-    time: np.ndarray  # (N,) int64 ms, the bar's open_time; increasing within a segment
-    label_end: np.ndarray  # (N,) int64 ms
-    segment: np.ndarray  # (N,) int32, the run of consecutive rows: a new one at each segment border and missing row
+    time: np.ndarray  # (N,) int64, the dataset's clock: of klines the bar's open_time in ms
+    label_end: np.ndarray  # (N,) int64, the same clock
+    segment: np.ndarray  # (N,) int32, the run of consecutive rows; a window never crosses its border
     x: np.ndarray  # (N, F) float32
     columns: tuple[str, ...]
     y: np.ndarray  # (N,) float32 for regression, int32 class codes for classification
     move: np.ndarray  # (N,) float64, simple return of one unit held over the next bar
+    is_labelled: np.ndarray = field(default_factory=lambda: np.empty(0, bool))  # (N,); not given: all are
+
+    def __post_init__(self) -> None:
+        """Take all rows as labelled where nothing else is given."""
+        if len(self.is_labelled) != len(self.time):
+            object.__setattr__(self, "is_labelled", np.ones(len(self.time), bool))
 
     @classmethod
     def load(cls, features: Path, labels: Path, *, rows: pd.DataFrame) -> "Samples":
         """Return the samples of `rows` (segment, time), in that order, from a features and a labels parquet.
 
+        Where `rows` have a column `is_labelled`, the others need no label; they end at their own time.
+
         Raises:
-            ValueError: a row has no features or no label; names the first.
+            ValueError: a row has no features, or a labelled one no label; names the first.
         """
-        feature_table = align(pd.read_parquet(features), rows, name=str(features))
-        label_table = align(pd.read_parquet(labels), rows, name=str(labels))
-        columns = tuple(column for column in feature_table.columns if column not in KEY)
+        table = align(pd.read_parquet(features), rows, name=str(features))
+        columns = tuple(column for column in table.columns if column not in KEY)
         return cls(
             time=rows["time"].to_numpy(),
-            label_end=label_table["label_end"].to_numpy(),
-            segment=number_runs(rows),
-            x=np.ascontiguousarray(feature_table[list(columns)].to_numpy(np.float32)),
+            segment=number_runs(rows["segment"].to_numpy(), table.index.to_numpy()),
+            x=np.ascontiguousarray(table[list(columns)].to_numpy(np.float32)),
             columns=columns,
-            y=label_table["y"].to_numpy(),
-            move=label_table["move"].to_numpy(),
+            **read_labels(labels, rows=rows),
         )
+
+    def select_columns(self, columns: Sequence[str]) -> "Samples":
+        """Return the samples with these columns alone, in this order.
+
+        Raises:
+            ValueError: a column does not exist.
+        """
+        if tuple(columns) == self.columns:
+            return self
+        if missing := [column for column in columns if column not in self.columns]:
+            raise ValueError(f"there are no columns {missing}; the features are {', '.join(self.columns)}")
+        x = np.ascontiguousarray(self.x[:, [self.columns.index(column) for column in columns]])
+        return replace(self, x=x, columns=tuple(columns))
+
+
+def read_labels(file: Path, *, rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return label_end, y, move and is_labelled, (N,) each, of `rows` from a parquet of labels; see Samples."""
+    is_labelled = rows["is_labelled"].to_numpy() if "is_labelled" in rows else np.ones(len(rows), bool)
+    table = align(pd.read_parquet(file, columns=[*KEY, *LABELS]), rows[is_labelled], name=str(file))
+    label_end, y, move = (table[name].to_numpy() for name in LABELS)
+    return {
+        "label_end": _fill_rows(label_end, is_labelled, rows["time"].to_numpy()),
+        "y": _fill_rows(y, is_labelled, -1 if np.issubdtype(y.dtype, np.integer) else np.nan),
+        "move": _fill_rows(move, is_labelled, np.nan),
+        "is_labelled": is_labelled,
+    }
 
 
 def make_keys(segment: np.ndarray, time: np.ndarray) -> pd.DataFrame:
-    """Return the table of row keys: (N,) segment and (N,) time in ms."""
+    """Return the table of row keys: (N,) segment and (N,) time."""
     return pd.DataFrame({"segment": segment, "time": time})
 
 
@@ -57,26 +90,39 @@ def align(table: pd.DataFrame, rows: pd.DataFrame, *, name: str) -> pd.DataFrame
     Raises:
         ValueError: the table `name` lacks a row; names the first.
     """
+    found = _find_positions(table, rows)
+    if (found < 0).any():
+        missing = rows.iloc[int(np.flatnonzero(found < 0)[0])]
+        raise ValueError(f"{name}: no row for segment {missing['segment']}, time {missing['time']}; run `dvc repro`")
+    return table.iloc[found]
+
+
+def intersect_rows(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the keys (segment, time) that every table has, in the order of the first."""
+    first, *others = tables
+    is_common = np.all([_find_positions(table, first) >= 0 for table in others], axis=0) if others else slice(None)
+    return first[KEY][is_common].reset_index(drop=True)
+
+
+def number_runs(segment: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """Return (n,) int32 numbers of the runs of consecutive rows: a new one at each new segment and missing row.
+
+    `row` are positions in a table that has every bar of a segment, such as the clean bars or all samples.
+    """
+    is_border = (np.diff(segment) != 0) | (np.diff(row) != 1)
+    return np.concatenate([np.zeros(min(len(row), 1), np.int32), np.cumsum(is_border, dtype=np.int32)])
+
+
+def _find_positions(table: pd.DataFrame, rows: pd.DataFrame) -> np.ndarray:
+    """Return (n,) the position in `table` of each key of `rows`; -1 where the table has none."""
     positions = table[KEY].assign(position=np.arange(len(table)))
     found = rows[KEY].merge(positions, on=KEY, how="left", validate="one_to_one")["position"]
-    if found.isna().any():
-        missing = rows.iloc[int(np.flatnonzero(found.isna())[0])]
-        raise ValueError(f"{name}: no row for segment {missing['segment']}, time {missing['time']}; run `dvc repro`")
-    return table.iloc[found.to_numpy(np.int64)]
+    return found.fillna(-1).to_numpy(np.int64)
 
 
-def intersect_rows(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """Return the keys (segment, time) that every table has, in the order of the first."""
-    rows = tables[0][KEY]
-    for table in tables[1:]:
-        rows = rows.merge(table[KEY], on=KEY, how="inner", validate="one_to_one")
-    return rows.reset_index(drop=True)
-
-
-def number_runs(rows: pd.DataFrame) -> np.ndarray:
-    """Return (n,) int32 numbers of the runs of consecutive bars: a new one at each new segment and missing bar."""
-    if rows.empty:
-        return np.empty(0, np.int32)
-    step, same = np.diff(rows["time"].to_numpy()), np.diff(rows["segment"].to_numpy()) == 0
-    bar_ms = step[same].min() if same.any() else 0
-    return np.concatenate([[0], np.cumsum(~same | (step != bar_ms))]).astype(np.int32)
+def _fill_rows(values: np.ndarray, is_present: np.ndarray, missing: np.ndarray | float) -> np.ndarray:
+    """Return (N,) the values where they are present, and `missing` elsewhere."""
+    filled = np.empty(len(is_present), values.dtype)
+    filled[:] = missing
+    filled[is_present] = values
+    return filled

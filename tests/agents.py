@@ -10,6 +10,7 @@ from pipeline.models.agents.engine.hyperparameters import EnvironmentConfig
 from pipeline.models.agents.engine.market_env import MarketEnv
 from pipeline.models.base import Signature
 from pipeline.samples import Samples
+from tests.data import OUTPUTS
 from tests.params import build_model
 
 FEE_BPS, BAND = 5.0, 0.2
@@ -37,7 +38,7 @@ def make_market(samples: Samples, rows: np.ndarray, *, episode_bars: int = 200, 
 
 def build_agent(name: str, samples: Samples, *, seed: int = 1, **changes: Any) -> Agent:
     """Return the unfitted model of a block with these costs; `changes` are of its hyperparameters or its family's."""
-    signature = Signature(columns=samples.columns, outputs=("position",))
+    signature = Signature(columns=samples.columns, output=OUTPUTS["position"])
     model = build_model(name, signature, seed=seed, changes=COSTS | changes)
     assert isinstance(model, Agent)
     return model

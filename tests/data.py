@@ -3,11 +3,17 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
+from pipeline.labels import KINDS
+from pipeline.models.dataset import LabelledDataset
 from pipeline.samples import Samples
+from pipeline.targets import Output, Target
+from pipeline.validation.folds import Folds
 
 BAR_MS = 60_000
 ROWS, COLUMNS = 8000, 8
+OUTPUTS: dict[str, Output] = {kind: described.output for kind, described in KINDS.items()}
 TRAIN, VALID, TEST = np.arange(200, 4800), np.arange(5200, 6400), np.arange(6600, 8000)
 
 
@@ -31,6 +37,8 @@ def plant_samples(kind: str, *, seed: int) -> Samples:
         "trend": (1 / (1 + np.exp(-value))).astype(np.float32),
         "direction": (value > 0).astype(np.int32),
         "barrier": np.digitize(value, [-0.5, 0.5]).astype(np.int32),
+        "volatility": np.exp(value / 2).astype(np.float32),
+        "range": np.exp(value / 2).astype(np.float32),
     }[kind]
     time = np.arange(ROWS, dtype=np.int64) * BAR_MS
     return Samples(
@@ -53,3 +61,15 @@ def corrupt_unseen(samples: Samples) -> Samples:
     x[beyond], move[unused] = np.nan, np.nan
     y[unused] = -1 if np.issubdtype(y.dtype, np.integer) else np.nan
     return replace(samples, x=x, y=y, move=move)
+
+
+def make_target(kind: str, *, name: str = "target") -> Target:
+    """Return a target of a kind of labels, with a horizon of five bars."""
+    return Target(name=name, horizon_bars=5, output=OUTPUTS[kind])
+
+
+def make_dataset(samples: Samples, folds: Folds, *, kind: str, symbols: np.ndarray | None = None) -> LabelledDataset:
+    """Return samples as a dataset of one symbol, or of the symbols given row by row."""
+    symbol = pd.Categorical(np.full(len(samples.time), "BTCUSDT") if symbols is None else symbols)
+    rows = pd.DataFrame({"segment": samples.segment, "time": samples.time, "symbol": symbol})
+    return LabelledDataset(samples, folds, make_target(kind), rows, {"first": ["column_0", "column_1"]})

@@ -15,6 +15,7 @@ from pipeline.models.base import FitFiles, Signature
 from pipeline.tail_risk import GpdTail
 from pipeline.trading import run_backtest
 from tests.agents import COSTS, FEE_BPS, SHORT, TEST, TRAIN, VALID, build_agent, simulate_market
+from tests.data import OUTPUTS
 from tests.params import PARAMS, build_model
 
 EARLY_EVT = {"tail_fraction": 0.2, "min_exceedances": 5, "window": 100, "refit_interval": 5}  # a tail after few steps
@@ -190,7 +191,7 @@ def test_hyperparameters_out_of_range_are_refused(changes, message):
 
 def test_an_agent_predicts_a_position_and_refuses_another_target():
     with pytest.raises(ValueError, match="its target must be of kind position"):
-        build_model("d4pg", Signature(columns=("a",), outputs=("return",)), seed=1)
+        build_model("d4pg", Signature(columns=("a",), output=OUTPUTS["return"]), seed=1)
 
 
 def test_agents_learn_with_the_costs_that_they_are_evaluated_with():

@@ -18,7 +18,7 @@ from pipeline.features import engine
 from pipeline.market import simulated
 from pipeline.models.base import Signature
 from pipeline.stages import baseline
-from tests.data import TEST, TRAIN, VALID, plant_samples
+from tests.data import OUTPUTS, TEST, TRAIN, VALID, plant_samples
 from tests.params import BLOCKS, PARAMS, build_model, kind_of
 
 DIGESTS = json.loads(Path(__file__).with_suffix(".json").read_text())
@@ -58,7 +58,7 @@ def test_labels(bars, target):
 @pytest.mark.parametrize("kind", ["return", "barrier"])
 def test_the_linear_baseline(kind):
     samples = plant_samples(kind, seed=1)
-    prediction = baseline.predict_linear(samples, train=TRAIN, test=TEST, classes=len(labels.OUTPUTS[kind]), l2=0.01)
+    prediction = baseline.predict_linear(samples, train=TRAIN, test=TEST, output=OUTPUTS[kind], l2=0.01)
     assert digest(prediction) == DIGESTS[f"linear {kind}"]
 
 
@@ -87,7 +87,7 @@ def fitted(name: str) -> np.ndarray:
     samples = plant_samples(kind_of(name), seed=1)
     known = BLOCKS[name][1]["hyperparameters"].keys() | PARAMS[BLOCKS[name][0]].keys()
     changes = {key: value for key, value in SMALL.items() if key in known}
-    signature = Signature(columns=samples.columns, outputs=labels.OUTPUTS[kind_of(name)])
+    signature = Signature(columns=samples.columns, output=OUTPUTS[kind_of(name)])
     model = build_model(name, signature, seed=7, changes=changes)
     model.fit(samples, TRAIN[:2400], VALID[:600])
     return model.predict_rows(samples, TEST[:300])

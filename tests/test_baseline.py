@@ -6,6 +6,7 @@ from sklearn.linear_model import LogisticRegression
 
 from pipeline.samples import Samples
 from pipeline.stages import baseline
+from tests.data import OUTPUTS
 
 
 def make_samples(y, label_end, segment=None, x=None):
@@ -37,12 +38,12 @@ def test_a_label_with_a_later_end_delays_those_after_it_until_all_are_known():
 
 
 def test_the_constant_is_the_mean_or_the_share_of_each_class():
-    assert baseline.predict_constant(np.float32([1, 2, 6]), classes=1).tolist() == [3.0]
-    assert baseline.predict_constant(np.int32([0, 2, 2, 2]), classes=3).tolist() == [0.25, 0.0, 0.75]
+    assert baseline.predict_constant(np.float32([1, 2, 6]), OUTPUTS["return"]).tolist() == [3.0]
+    assert baseline.predict_constant(np.int32([0, 2, 2, 2]), OUTPUTS["barrier"]).tolist() == [0.25, 0.0, 0.75]
 
 
 def test_a_previous_class_has_probability_one_and_the_constant_replaces_a_missing_label():
-    prediction = baseline.predict_previous(np.array([np.nan, 2.0]), np.array([0.2, 0.3, 0.5]))
+    prediction = baseline.predict_previous(np.array([np.nan, 2.0]), np.array([0.2, 0.3, 0.5]), OUTPUTS["barrier"])
     assert prediction.tolist() == [[0.2, 0.3, 0.5], [0.0, 0.0, 1.0]]
 
 
@@ -51,7 +52,9 @@ def test_the_linear_prediction_is_the_ridge_solution_of_the_normal_equations():
     x = rng.normal(2.0, 3.0, size=(300, 3)).astype(np.float32)
     y = (x @ [1.0, -2.0, 0.5] + rng.normal(size=300)).astype(np.float32)
     train, test = np.arange(200), np.arange(200, 300)
-    prediction = baseline.predict_linear(make_samples(y, range(300), x=x), train=train, test=test, classes=1, l2=0.1)
+    prediction = baseline.predict_linear(
+        make_samples(y, range(300), x=x), train=train, test=test, output=OUTPUTS["return"], l2=0.1
+    )
     mean, scale = x[train].astype(float).mean(axis=0), x[train].astype(float).std(axis=0)
     z, centered = (x - mean) / scale, y[train] - y[train].mean(dtype=float)
     slope = np.linalg.solve(z[train].T @ z[train] + 0.1 * 200 * np.eye(3), z[train].T @ centered)
@@ -63,7 +66,11 @@ def test_a_class_absent_from_train_has_its_column():
     x = rng.normal(size=(100, 3)).astype(np.float32)
     y = np.where(x[:, 0] > 0, 2, 0).astype(np.int32)
     prediction = baseline.predict_linear(
-        make_samples(y, range(100), x=x), train=np.arange(80), test=np.arange(80, 100), classes=3, l2=0.01
+        make_samples(y, range(100), x=x),
+        train=np.arange(80),
+        test=np.arange(80, 100),
+        output=OUTPUTS["barrier"],
+        l2=0.01,
     )
     assert prediction[:, 1].tolist() == [0.0] * 20
     standard = (x - x[:80].astype(float).mean(axis=0)) / x[:80].astype(float).std(axis=0)
@@ -71,16 +78,16 @@ def test_a_class_absent_from_train_has_its_column():
     assert prediction[:, [0, 2]] == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("classes", [1, 3])
-def test_the_linear_prediction_depends_on_train_rows_and_inputs_alone(classes):
+@pytest.mark.parametrize("kind", ["return", "barrier"])
+def test_the_linear_prediction_depends_on_train_rows_and_inputs_alone(kind):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(300, 3)).astype(np.float32)
-    y = rng.integers(0, 3, 300).astype(np.int32 if classes > 1 else np.float32)
+    y = rng.integers(0, 3, 300).astype(np.int32 if kind == "barrier" else np.float32)
     train, test = np.arange(200), np.arange(200, 250)
     others = np.concatenate([x[:250], 100 * x[250:]]), np.concatenate([y[:200], 2 - y[200:]])
     first, second = (
         baseline.predict_linear(
-            make_samples(label, range(300), x=inputs), train=train, test=test, classes=classes, l2=0.01
+            make_samples(label, range(300), x=inputs), train=train, test=test, output=OUTPUTS[kind], l2=0.01
         )
         for inputs, label in ((x, y), others)
     )

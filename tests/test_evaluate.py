@@ -8,22 +8,24 @@ from pipeline.models.predictions import FINAL, make_predictions
 from pipeline.samples import make_keys
 from pipeline.stages import evaluate
 from pipeline.validation import folds
+from tests.data import OUTPUTS, make_target
 
 MINUTE = 60_000
 COSTS = {"fee_bps": 10.0, "slippage_bps": 0.0, "no_trade_band": 0.0}
 
 
-def targets(y, move, *, segment=None, minutes=None, symbols=1):
+def known(y, move, *, segment=None, minutes=None, symbols=1, kind="return"):
     count = len(y)
     rows = make_keys(np.int32(segment or [0] * count), np.int64(minutes or range(count)) * MINUTE)
     symbol = np.array(["AAA", "BBB"])[rows["segment"] if symbols > 1 else [0] * count]
-    return path_metrics.Targets(
+    rows = rows.assign(symbol=pd.Categorical(symbol))
+    return path_metrics.EvaluationData(
         rows=rows,
-        clean=rows.rename(columns={"time": "open_time"}).assign(symbol=symbol, close=100.0 + np.arange(count)),
+        clean=rows.rename(columns={"time": "open_time"}).assign(close=100.0 + np.arange(count)),
         y=np.array(y),
         move=np.array(move),
-        outputs=("return",),
-        neutral=0.0,
+        output=OUTPUTS[kind],
+        is_included=np.ones(count, bool),
         symbols=symbols,
         bar_ms=MINUTE,
         bars_per_year=525_600.0,
@@ -31,38 +33,38 @@ def targets(y, move, *, segment=None, minutes=None, symbols=1):
     )
 
 
-def predict(score, split=0):
+def predict(score, data, split=0, rows=None):
     score = np.array(score)
-    return make_predictions(split, np.arange(len(score)), prediction=score[:, None], outputs=("return",), score=score)
+    rows, target = np.arange(len(score)) if rows is None else np.array(rows), make_target("return")
+    return make_predictions(split, data.rows, rows, prediction=score[:, None], target=target)
 
 
 def test_trading_pays_for_every_change_and_for_closing():
-    time, net, turnover = path_metrics.trade_portfolio(
-        predict([1.0, 1.0, -1.0]), targets([0.0] * 3, [0.01, 0.02, 0.03])
-    )
+    data = known([0.0] * 3, [0.01, 0.02, 0.03])
+    time, net, turnover = path_metrics.trade_portfolio(predict([1.0, 1.0, -1.0], data), data)
     assert time.tolist() == [0, MINUTE, 2 * MINUTE]
     assert net == pytest.approx([0.01 - 0.001, 0.02, -0.03 - 0.002 - 0.001])
     assert turnover.tolist() == [1.0, 0.0, 3.0]
 
 
 def test_a_position_is_closed_where_a_bar_is_left_out():
-    _, net, turnover = path_metrics.trade_portfolio(
-        predict([1.0] * 3), targets([0.0] * 3, [0.0] * 3, minutes=[0, 1, 3])
-    )
+    data = known([0.0] * 4, [0.0] * 4)
+    _, net, turnover = path_metrics.trade_portfolio(predict([1.0] * 3, data, rows=[0, 1, 3]), data)
     assert turnover.tolist() == [1.0, 1.0, 2.0]
     assert net == pytest.approx([-0.001, -0.001, -0.002])
 
 
 def test_two_symbols_share_the_capital():
-    both = targets([0.0] * 4, [0.01, 0.01, -0.02, 0.0], segment=[0, 0, 1, 1], minutes=[0, 1, 0, 1], symbols=2)
-    time, net, turnover = path_metrics.trade_portfolio(predict([1.0, 1.0, 1.0, 1.0]), both)
+    both = known([0.0] * 4, [0.01, 0.01, -0.02, 0.0], segment=[0, 0, 1, 1], minutes=[0, 1, 0, 1], symbols=2)
+    time, net, turnover = path_metrics.trade_portfolio(predict([1.0, 1.0, 1.0, 1.0], both), both)
     assert time.tolist() == [0, MINUTE]
     assert net == pytest.approx([(0.01 - 0.02) / 2 - 0.001, 0.01 / 2 - 0.001])
     assert turnover.tolist() == [1.0, 1.0]
 
 
 def test_a_model_that_never_trades_has_figures_that_are_nan_with_their_reason():
-    path = path_metrics.measure_path(predict([0.0, 0.0, 0.0]), targets([1.0, -1.0, 2.0], [0.1, 0.2, 0.1]))
+    data = known([1.0, -1.0, 2.0], [0.1, 0.2, 0.1])
+    path = path_metrics.measure_path(predict([0.0, 0.0, 0.0], data), data)
     assert np.isnan(path.trading["sharpe"])
     assert path.reasons["sharpe"] == "no trade"
     assert path.reasons["ic"] == "the prediction never varies"
@@ -84,7 +86,8 @@ def test_bins_hold_equally_many_rows_in_order_of_the_prediction():
 
 
 def test_the_holdout_is_written_as_path_minus_one():
-    path = path_metrics.measure_path(predict([0.5, -0.5], split=FINAL), targets([1.0, -1.0], [0.1, 0.2]))
+    data = known([1.0, -1.0], [0.1, 0.2])
+    path = path_metrics.measure_path(predict([0.5, -0.5], data, split=FINAL), data)
     earned = path.time, path.net
     table = returns.make_table([earned, earned], earned)
     assert table.groupby("path").size().to_dict() == {-1: 2, 0: 2, 1: 2}
@@ -100,35 +103,38 @@ def test_bars_without_a_row_earn_nothing_and_count():
 
 
 def test_the_confusion_of_a_number_counts_the_sides_of_neutral():
-    path = path_metrics.measure_path(predict([0.5, -0.5, 0.5, -0.5]), targets([1.0, 1.0, -1.0, -2.0], [0.0] * 4))
+    data = known([1.0, 1.0, -1.0, -2.0], [0.0] * 4)
+    path = path_metrics.measure_path(predict([0.5, -0.5, 0.5, -0.5], data), data)
     assert path.confusion.tolist() == [[1, 1], [1, 1]]
 
 
 def test_one_path_alone_has_no_spread_and_the_headline_says_why():
-    path = path_metrics.measure_path(predict([0.5, -0.5, 0.2]), targets([1.0, -1.0, 0.5], [0.1, 0.2, 0.1]))
+    data = known([1.0, -1.0, 0.5], [0.1, 0.2, 0.1])
+    path = path_metrics.measure_path(predict([0.5, -0.5, 0.2], data), data)
     splits = pd.DataFrame({"in_sample": [2.0], "out_of_sample": [1.0]})
     alone, both = (path_metrics.ModelResult(paths=[path] * count, holdout=path) for count in (1, 2))
-    headline = evaluate.make_model_headline(alone, alone, splits)
+    headline = evaluate.make_trading_headline(alone, splits)
     assert np.isnan(headline["sharpe_std"])
     assert headline["reason"] == "no sharpe_std, fewer than two paths trade"
-    assert evaluate.make_model_headline(both, both, splits)["reason"] is None
+    assert evaluate.make_trading_headline(both, splits)["reason"] is None
 
 
 def test_traced_positions_are_those_of_the_backtest_and_flat_where_a_row_is_missing():
-    scores, left_out = predict([1.0, 0.5, -1.0]), targets([0.0] * 3, [0.01, 0.02, 0.03], minutes=[0, 1, 4])
+    left_out = known([0.0] * 5, [0.01, 0.02, 0.0, 0.0, 0.03])
+    scores = predict([1.0, 0.5, -1.0], left_out, rows=[0, 1, 4])
     symbol, done = evaluate.trace_positions(scores, left_out)
     assert symbol == "AAA"
     assert (done.time // MINUTE).tolist() == [0, 1, 2, 3, 4, 5]
     assert done.position.tolist() == [1.0, 0.5, 0.0, 0.0, -1.0]
-    assert done.price.tolist() == [100.0, 101.0, 101.0, 101.0, 102.0, 102.0]
+    assert done.price.tolist() == [100.0, 101.0, 102.0, 103.0, 104.0, 104.0]
     _, net, turnover = path_metrics.trade_portfolio(scores, left_out)
     assert np.abs(done.change).sum() == pytest.approx(turnover.sum())
     assert done.equity == pytest.approx(np.cumprod([1.0, 1.0 + net[0], 1.0 + net[1], 1.0, 1.0, 1.0 + net[2]]))
 
 
 def test_of_two_symbols_the_positions_of_the_first_are_traced():
-    both = targets([0.0] * 4, [0.01, 0.01, -0.02, 0.0], segment=[0, 0, 1, 1], minutes=[0, 1, 0, 1], symbols=2)
-    symbol, done = evaluate.trace_positions(predict([1.0, -1.0, 0.3, 0.4]), both)
+    both = known([0.0] * 4, [0.01, 0.01, -0.02, 0.0], segment=[0, 0, 1, 1], minutes=[0, 1, 0, 1], symbols=2)
+    symbol, done = evaluate.trace_positions(predict([1.0, -1.0, 0.3, 0.4], both), both)
     assert symbol == "AAA"
     assert done.position.tolist() == [1.0, -1.0]
     assert done.price.tolist() == [100.0, 101.0, 101.0]
@@ -141,12 +147,9 @@ def test_pictures_have_the_same_bytes_each_time(size, tmp_path, monkeypatch):
         minutes * MINUTE, (minutes + 1) * MINUTE, groups=4, test_groups=2, embargo_pct=0.01, holdout_pct=0.3
     )
     tested = {split: cut.test(split) for split in range(cut.n_splits)} | {FINAL: cut.holdout()}
-    oos = pd.concat(
-        make_predictions(split, rows, prediction=score[:, None], outputs=("return",), score=score)
-        for split, rows in tested.items()
-        for score in [size * rng.uniform(-1, 1, size=len(rows))]
-    )
-    known = targets(rng.normal(size=1200), 1e-3 * rng.normal(size=1200))
+    data = known(rng.normal(size=1200), 1e-3 * rng.normal(size=1200))
+    scores = {split: size * rng.uniform(-1, 1, size=len(rows)) for split, rows in tested.items()}
+    oos = pd.concat(predict(scores[split], data, split=split, rows=rows) for split, rows in tested.items())
     development, holdout = evaluate.split_off_holdout(oos)
     history = {
         "0": [
@@ -157,9 +160,10 @@ def test_pictures_have_the_same_bytes_each_time(size, tmp_path, monkeypatch):
     drawn = []
     for folder in ("first", "second"):
         monkeypatch.setattr(artifacts, "PLOTS", tmp_path / folder)
-        evaluate.draw_result("a", path_metrics.measure_predictions(development, holdout, known, cut), known)
-        evaluate.draw_calibration("a", path_metrics.select_path(development, cut, path=0), known)
-        evaluate.draw_positions("a", holdout, known)
+        result = path_metrics.measure_predictions(development, holdout, data, cut)
+        evaluate.draw_trading("a", result, holdout, data)
+        evaluate.draw_confusion("a", result, data)
+        evaluate.draw_calibration("a", path_metrics.select_path(development, data, cut, path=0), data)
         evaluate.draw_training("a", history, {"gain": {"x": 1.0}})
         drawn.append({file.name: file.read_bytes() for file in (tmp_path / folder / "a").iterdir()})
     names = ["calibration", "confusion", "equity", "importances", "learning_curves", "positions"]

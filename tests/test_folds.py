@@ -4,6 +4,7 @@ import tracemalloc
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -12,9 +13,11 @@ from skfolio.model_selection import CombinatorialPurgedCV
 from sklearn.model_selection import KFold, TimeSeriesSplit
 
 from pipeline.validation import row_index
-from pipeline.validation.folds import METHODS, Folds, Scheme, TimeRange, cpcv, make_folds
+from pipeline.validation.folds import Folds, TimeRange, cpcv, make_folds
+from pipeline.validation.scheme import METHODS, Scheme
 
 BAR = 60_000
+SEGMENT = pd.DataFrame({"segment": np.zeros(12, np.int32)})
 
 
 def make_spans(count: int, *, horizon: int) -> tuple[np.ndarray, np.ndarray]:
@@ -403,12 +406,12 @@ def test_split_validation_with_a_share_of_zero_fits_every_row():
 def test_loaded_folds_equal_the_saved_ones_and_have_their_segments_and_bytes(method: str, tmp_path):
     scheme = {"groups": 6, "test_groups": 2, "train_groups": 3, "embargo_pct": 0.01, "holdout_pct": 0.3}
     folds = make_folds(*make_spans(48, horizon=2), method=method, **scheme)
-    segment = np.repeat([0, 1], 24).astype(np.int32)
-    folds.save(tmp_path / "a.parquet", segment)
-    loaded, loaded_segment = Folds.load(tmp_path / "a.parquet")
-    loaded.save(tmp_path / "b.parquet", loaded_segment)
+    rows = pd.DataFrame({"segment": np.repeat([0, 1], 24).astype(np.int32)})
+    folds.save(tmp_path / "a.parquet", rows)
+    loaded, loaded_rows = Folds.load(tmp_path / "a.parquet")
+    loaded.save(tmp_path / "b.parquet", loaded_rows)
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
-    assert loaded_segment.tolist() == segment.tolist()
+    assert loaded_rows["segment"].equals(rows["segment"])
     assert (loaded.scheme, loaded.group_ranges, loaded.embargo_ms) == (
         folds.scheme,
         folds.group_ranges,
@@ -419,19 +422,20 @@ def test_loaded_folds_equal_the_saved_ones_and_have_their_segments_and_bytes(met
 
 
 def test_the_saved_table_has_the_documented_columns_and_scheme(tmp_path):
-    make_small_folds().save(tmp_path / "folds.parquet", np.zeros(12, dtype=np.int32))
+    make_small_folds().save(tmp_path / "folds.parquet", SEGMENT)
     schema = pq.read_schema(tmp_path / "folds.parquet")
     assert {name: str(schema.field(name).type) for name in schema.names} == {
         "segment": "int32",
         "time": "int64",
         "label_end": "int64",
+        "is_labelled": "bool",
     }
     scheme = {"groups": 4, "test_groups": 2, "train_groups": 1, "embargo_pct": 0.0, "holdout_pct": 0.0}
     assert json.loads(schema.metadata[b"folds"]) == {"method": "cpcv", **scheme}
 
 
 def test_a_table_without_folds_is_refused(tmp_path):
-    make_small_folds().save(tmp_path / "folds.parquet", np.zeros(12, dtype=np.int32))
+    make_small_folds().save(tmp_path / "folds.parquet", SEGMENT)
     bare = pq.read_table(tmp_path / "folds.parquet").replace_schema_metadata(None)
     pq.write_table(bare, tmp_path / "bare.parquet")
     with pytest.raises(ValueError, match=r"bare\.parquet: has no folds metadata"):
@@ -502,3 +506,24 @@ def test_an_invalid_parameter_is_named_even_where_the_method_does_not_use_it(cha
     }
     with pytest.raises(ValueError, match=message):
         make_folds(*make_spans(100, horizon=0), **{**scheme, **changes})
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("is_sorted", [True, False])
+def test_rows_without_a_label_are_in_no_part_and_change_none(method: str, is_sorted: bool):
+    scheme = {"groups": 6, "test_groups": 2, "train_groups": 3, "embargo_pct": 0.01, "holdout_pct": 0.3}
+    rng = np.random.default_rng(3)
+    time, label_end = make_spans(96, horizon=2)
+    is_labelled = rng.random(96) < 0.7
+    order = np.arange(96) if is_sorted else rng.permutation(96)
+    time, label_end, is_labelled = time[order], label_end[order], is_labelled[order]
+    with_all = make_folds(time, np.where(is_labelled, label_end, time), is_labelled, method=method, **scheme)
+    alone = make_folds(time[is_labelled], label_end[is_labelled], method=method, **scheme)
+    rows = np.flatnonzero(is_labelled)
+    assert with_all.group_ranges == alone.group_ranges
+    for split in range(alone.n_splits):
+        assert with_all.train(split).tolist() == rows[alone.train(split)].tolist()
+        assert with_all.test(split).tolist() == rows[alone.test(split)].tolist()
+    assert with_all.holdout().tolist() == rows[alone.holdout()].tolist()
+    assert with_all.number_groups()[rows].tolist() == alone.number_groups().tolist()
+    assert set(with_all.number_groups()[~is_labelled]) == {-1}

@@ -17,6 +17,8 @@ BLOCKS: dict[str, dict[str, Any]] = {
     "barrier": {"kind": "barrier", "horizon": 6, "profit": 1.5, "stop": 1.0, "volatility_window": 8},
     "trend": {"kind": "trend", "horizon": 5},
     "position": {"kind": "position", "volatility_window": 8},
+    "volatility": {"kind": "volatility", "horizon": 5, "volatility_window": 8},
+    "range": {"kind": "range", "horizon": 5, "volatility_window": 8},
 }
 every_kind = pytest.mark.parametrize("kind", list(BLOCKS))
 
@@ -135,13 +137,14 @@ def test_no_label_crosses_a_segment(kind: str) -> None:
 @every_kind
 def test_the_table_has_the_documented_columns_and_types(kind: str) -> None:
     table = labels.make_labels(random_bars(seed=8), BLOCKS[kind]).table
-    coded = len(labels.OUTPUTS[kind]) > 1
+    output = labels.KINDS[kind].output
+    coded = output.is_classification
     types = ["int64", "int32", "int64", "int64", "int32" if coded else "float32", "float64", "float64"]
     names = ["row", "segment", "time", "label_end", "y", "raw", "move"]
     assert table.dtypes.astype(str).to_dict() == dict(zip(names, types, strict=True))
     assert np.isfinite(table.to_numpy(dtype=np.float64)).all()
     if coded:
-        assert set(table["y"]) <= set(range(len(labels.OUTPUTS[kind])))
+        assert set(table["y"]) <= set(range(len(output.names)))
 
 
 @every_kind
@@ -151,9 +154,29 @@ def test_segments_shorter_than_the_horizon_give_an_empty_table(kind: str) -> Non
     assert sum(result.lost.values()) == 3
 
 
-def test_every_kind_has_its_outputs() -> None:
-    assert set(labels.OUTPUTS) == set(labels.KINDS) == set(BLOCKS)
-    assert set(labels.NEUTRAL) == {kind for kind, outputs in labels.OUTPUTS.items() if len(outputs) == 1}
+def test_every_kind_is_tested() -> None:
+    assert set(labels.KINDS) == set(BLOCKS)
+
+
+@pytest.mark.parametrize("horizon", [1, 3])
+def test_volatility_is_that_of_the_next_bars_in_units_of_the_past_one(horizon: int) -> None:
+    bars = random_bars(seed=3)
+    table = labels.volatility(bars, horizon=horizon, volatility_window=5).table
+    step = np.diff(np.log(bars["close"].to_numpy()), prepend=np.nan)
+    for row, y in zip(table["row"].to_numpy()[::7], table["y"].to_numpy()[::7], strict=True):
+        past, following = step[row - 4 : row + 1], step[row + 1 : row + 1 + horizon]
+        assert y == pytest.approx(np.sqrt(np.mean(following**2)) / past.std(ddof=1), rel=1e-6)
+
+
+@pytest.mark.parametrize("horizon", [1, 3])
+def test_the_range_is_that_of_the_next_bars_highs_and_lows(horizon: int) -> None:
+    bars = random_bars(seed=3)
+    table = labels.price_range(bars, horizon=horizon, volatility_window=5).table
+    high, low = np.log(bars["high"].to_numpy()), np.log(bars["low"].to_numpy())
+    step = np.diff(np.log(bars["close"].to_numpy()), prepend=np.nan)
+    for row, y in zip(table["row"].to_numpy()[::7], table["y"].to_numpy()[::7], strict=True):
+        part, sigma = slice(row + 1, row + 1 + horizon), step[row - 4 : row + 1].std(ddof=1)
+        assert y == pytest.approx((high[part].max() - low[part].min()) / (sigma * np.sqrt(horizon)), rel=1e-6)
 
 
 def test_move_is_the_simple_return_of_the_next_bar() -> None:

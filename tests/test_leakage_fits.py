@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.labels import OUTPUTS
 from pipeline.leakage.findings import Finding
 from pipeline.leakage.fits import alter_unseen_rows, data_snooping, fit_rows, normalization, row_order, unseen_rows
 from pipeline.models.base import Model, Signature
 from pipeline.samples import Samples
-from tests.data import TEST, TRAIN, VALID, plant_samples
+from tests.data import OUTPUTS, TEST, TRAIN, VALID, plant_samples
 from tests.params import BLOCKS, PARAMS, build_model, kind_of
 
 BAR = 60_000
@@ -250,7 +249,7 @@ def test_every_model_of_params_learns_from_its_rows_and_predicts_from_its_inputs
     samples = plant_samples(kind_of(name), seed=1)
 
     def fit_model(on: Samples) -> Model:
-        signature = Signature(columns=on.columns, outputs=OUTPUTS[kind_of(name)])
+        signature = Signature(columns=on.columns, output=OUTPUTS[kind_of(name)])
         model = build_model(name, signature, seed=7, changes=SHORT[BLOCKS[name][0]])
         model.fit(on, TRAIN, VALID)
         return model

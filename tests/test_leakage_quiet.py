@@ -74,7 +74,7 @@ def check_folds(bars: pd.DataFrame, features: engine.Features, tables: dict[str,
     time, segment, bar_ms = rows["time"].to_numpy(), rows["segment"].to_numpy(), klines.find_interval_ms(bars)
     longest = max(features.warm_up_bars.values())
     yield segments(time, end, segment, bars=bars, bar_ms=bar_ms, warm_up_bars=longest)
-    yield check_window_runs(time, segment, number_runs(rows), bar_ms=bar_ms)
+    yield check_window_runs(time, segment, number_runs(segment, np.arange(len(rows))), bar_ms=bar_ms)
     cpcv = folds.cpcv(time, end, **SCHEME)
     x = features.x[np.isin(features.rows, merged[0]["row"])]
     yield from (temporal_order(cpcv), label_overlap(cpcv), duplicates(x, segment, cpcv), embargo(cpcv, longest))

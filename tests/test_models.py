@@ -9,16 +9,15 @@ import onnx
 import onnxruntime
 import pytest
 
-from pipeline.labels import OUTPUTS
-from pipeline.models.base import Model, Signature, build, load, to_score
+from pipeline.models.base import Model, Signature, build, load
 from pipeline.models.parity_checks.base import find_parity_checks
 from pipeline.samples import Samples
-from tests.data import TEST, TRAIN, VALID, corrupt_unseen, plant_samples, plant_signal
+from tests.data import OUTPUTS, TEST, TRAIN, VALID, corrupt_unseen, plant_samples, plant_signal
 from tests.params import BLOCKS, PARAMS, build_model, kind_of
 
 
 def unfitted(name: str, samples: Samples) -> Model:
-    signature = Signature(columns=samples.columns, outputs=OUTPUTS[kind_of(name)])
+    signature = Signature(columns=samples.columns, output=OUTPUTS[kind_of(name)])
     return build_model(name, signature, seed=7)
 
 
@@ -83,7 +82,7 @@ def test_a_prediction_has_one_finite_column_for_each_output_and_classes_sum_to_o
     prediction = fitted.model.predict(fitted.model.inputs(fitted.samples, TEST))
     assert prediction.shape == (len(TEST), len(fitted.model.outputs))
     assert np.isfinite(prediction).all()
-    if len(fitted.model.outputs) > 1:
+    if fitted.model.signature.is_classification:
         assert (prediction >= 0).all()
         assert prediction.sum(axis=1) == pytest.approx(1.0)
 
@@ -165,10 +164,10 @@ def test_hard_inputs_are_reproducible_finite_inputs_and_flip_no_decision(fitted:
         assert not flips.any()
 
 
-@pytest.mark.parametrize("name", [name for name in BLOCKS if len(OUTPUTS[kind_of(name)]) > 1])
+@pytest.mark.parametrize("name", [name for name in BLOCKS if OUTPUTS[kind_of(name)].is_classification])
 def test_a_class_that_train_has_not_seen_keeps_its_column_and_is_the_rarest(name: str) -> None:
     samples = plant_samples(kind_of(name), seed=1)
-    absent = len(OUTPUTS[kind_of(name)]) // 2  # flat among three, up among two
+    absent = len(OUTPUTS[kind_of(name)].names) // 2  # flat among three, up among two
     train = TRAIN[samples.y[TRAIN] != absent]
     model = unfitted(name, samples)
     model.fit(samples, train, VALID)
@@ -178,7 +177,7 @@ def test_a_class_that_train_has_not_seen_keeps_its_column_and_is_the_rarest(name
 
 
 FAMILY, BLOCK = next(iter(BLOCKS.values()))
-SHAPE = Signature(columns=("a",), outputs=("return",))
+SHAPE = Signature(columns=("a",), output=OUTPUTS["return"])
 
 
 def test_an_unknown_family_or_plugin_is_refused_with_those_that_exist() -> None:
@@ -202,11 +201,3 @@ def test_a_misspelled_missing_or_doubled_key_is_named() -> None:
             build(FAMILY, BLOCK | {"hyperparameters": hyperparameters}, SHAPE, shared=of_family, seed=1)
     with pytest.raises(ValueError, match="models.trees.<model>: unknown key 'hyperparams'"):
         build(FAMILY, BLOCK | {"hyperparams": {}}, SHAPE, shared=shared, seed=1)
-
-
-def test_the_score_follows_the_meaning_of_the_outputs() -> None:
-    assert to_score(np.array([[0.25], [-3.0]]), ("return",)).tolist() == [0.25, -1.0]
-    assert to_score(np.array([[0.25], [1.5]]), ("trend",)).tolist() == [-0.5, 1.0]
-    assert to_score(np.array([[0.25, 0.5, 0.25], [0.0, 0.25, 0.75]]), ("down", "flat", "up")).tolist() == [0.0, 0.75]
-    with pytest.raises(ValueError, match="have no score"):
-        to_score(np.zeros((1, 1)), ("unknown",))

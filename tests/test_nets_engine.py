@@ -24,6 +24,7 @@ from pipeline.models.parity_checks.nets import make_edge_cases
 from pipeline.models.torch_runtime.checkpoint import Checkpoint, CheckpointError, fingerprint_fit
 from pipeline.models.torch_runtime.standardize import Standardize
 from pipeline.samples import Samples
+from tests.data import OUTPUTS
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -56,14 +57,14 @@ def make_samples(rows: int = 1000, *, seed: int = 0, classes: int = 0) -> Sample
 
 def make_net(*, classes: int = 0, shared: dict | None = None, **changes: object) -> Model:
     """Return a small recurrent net."""
-    outputs = ("down", "flat", "up") if classes else ("return",)
+    output = OUTPUTS["barrier" if classes else "return"]
     own = {
         **{"window": 5, "cell": "gru", "hidden_size": 8, "num_layers": 1, "bidirectional": False, "attention": False},
         **{"dropout": 0.2, "optimizer": OPTIMIZER, "lr_schedule": {"name": "constant"}},
         "loss": {"name": "cross_entropy"} if classes else {"name": "mse"},
     }
     block = {"dataset": "d", "target": "t", "plugin": "recurrent", "hyperparameters": own | changes}
-    return build("nets", block, Signature(("a", "b", "c"), outputs), shared=SHARED | (shared or {}), seed=3)
+    return build("nets", block, Signature(("a", "b", "c"), output), shared=SHARED | (shared or {}), seed=3)
 
 
 def make_files(folder: Path) -> FitFiles:
@@ -111,12 +112,14 @@ def test_focal_loss_is_that_of_the_paper():
     p = np.array([np.exp(2) / (np.exp(2) + 1 + np.exp(-1)), 1 / 3])
     expected = -(np.array([0.25, 0.5]) * (1 - p) ** 2 * np.log(p)).mean()
     block = {"name": "focal", "gamma": 2.0, "alpha": [0.25, 0.25, 0.5]}
-    assert make_loss(block, np.array([0, 1, 2]), classes=3)(logits, y).item() == pytest.approx(expected, rel=1e-6)
+    assert make_loss(block, np.array([0, 1, 2]), OUTPUTS["barrier"])(logits, y).item() == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 def test_focal_loss_without_focus_is_cross_entropy():
     logits, y = torch.randn(50, 3), torch.randint(0, 3, (50,))
-    loss = make_loss({"name": "focal", "gamma": 0.0, "alpha": 1.0}, np.arange(3), classes=3)
+    loss = make_loss({"name": "focal", "gamma": 0.0, "alpha": 1.0}, np.arange(3), OUTPUTS["barrier"])
     assert loss(logits, y).item() == pytest.approx(F.cross_entropy(logits, y).item(), rel=1e-6)
 
 
@@ -125,18 +128,18 @@ def test_class_weights_are_inverse_train_frequencies():
 
 
 @pytest.mark.parametrize(
-    ("block", "classes", "message"),
+    ("block", "kind", "message"),
     [
-        ({"name": "hubber"}, 0, "must be one of"),
-        ({"name": "mse"}, 3, "of a classification"),
-        ({"name": "huber"}, 0, "loss huber: key 'delta' is missing; its keys are delta"),
-        ({"name": "huber", "delta": 0.0}, 0, "delta is 0.0"),
-        ({"name": "focal", "gamma": 2.0, "alpha": [0.2, 0.8]}, 3, "a list of 3, one for each class"),
+        ({"name": "hubber"}, "return", "must be one of"),
+        ({"name": "mse"}, "barrier", "of classes"),
+        ({"name": "huber"}, "return", "loss huber: key 'delta' is missing; its keys are delta"),
+        ({"name": "huber", "delta": 0.0}, "return", "delta is 0.0"),
+        ({"name": "focal", "gamma": 2.0, "alpha": [0.2, 0.8]}, "barrier", "a list of 3, one for each class"),
     ],
 )
-def test_an_unknown_or_misconfigured_loss_is_refused(block, classes, message):
+def test_an_unknown_or_misconfigured_loss_is_refused(block, kind, message):
     with pytest.raises(ValueError, match=message):
-        make_loss(block, np.arange(3), classes=classes)
+        make_loss(block, np.arange(3), OUTPUTS[kind])
 
 
 @pytest.mark.parametrize("loss", ["mse", "huber", "cross_entropy", "weighted_cross_entropy", "focal"])
@@ -248,7 +251,7 @@ def test_a_loss_that_is_not_finite_stops_the_fit_naming_epoch_batch_and_layer():
 
     model = make_net()
     model._make_net = lambda: StandardizedNet(
-        nn.Sequential(Broken(), nn.Linear(1, 1)), columns=3, outputs=1, clip_sigma=5.0
+        nn.Sequential(Broken(), nn.Linear(1, 1)), columns=3, outputs=1, is_classification=False, clip_sigma=5.0
     )
     with pytest.raises(NotFiniteError, match=r"epoch 1, batch \d+: the loss is (inf|nan), first in layer body\.0"):
         model.fit(make_samples(), TRAIN, VALID)

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from pipeline.labels import OUTPUTS
 from pipeline.models.base import Signature, build
 from pipeline.samples import Samples
 from tests import data
-from tests.data import plant_samples, plant_signal
+from tests.data import OUTPUTS, plant_samples, plant_signal
 from tests.test_nets_engine import SHARED
 
 WINDOW, ROWS = 20, 9000
@@ -64,7 +63,7 @@ def measure_net_ic(name: str, samples: Samples) -> float:
     }
     block = {"dataset": "d", "target": "t", "plugin": plugin, "hyperparameters": own | hyperparameters}
     shared = SHARED | {"epochs": 12, "patience": 4, "batch_size": 128, "train_stride": 2}
-    model = build("nets", block, Signature(COLUMNS, ("return",)), shared=shared, seed=1)
+    model = build("nets", block, Signature(COLUMNS, OUTPUTS["return"]), shared=shared, seed=1)
     model.fit(samples, TRAIN, VALID)
     return float(np.corrcoef(model.predict_rows(samples, TEST)[:, 0], samples.y[TEST])[0, 1])
 
@@ -81,7 +80,7 @@ def measure_trees_ic(samples: Samples) -> float:
     own |= {"bagging_fraction": 1.0, "lambda_l2": 1.0, "max_bin": 63}
     block = {"dataset": "d", "target": "t", "plugin": "lightgbm", "hyperparameters": own}
     shared = {"num_boost_round": 200, "early_stopping_rounds": 20}
-    model = build("trees", block, Signature(COLUMNS, ("return",)), shared=shared, seed=1)
+    model = build("trees", block, Signature(COLUMNS, OUTPUTS["return"]), shared=shared, seed=1)
     model.fit(samples, TRAIN, VALID)
     return float(np.corrcoef(model.predict_rows(samples, TEST)[:, 0], samples.y[TEST])[0, 1])
 
@@ -96,18 +95,18 @@ def test_the_order_of_bars_is_learned_where_no_single_row_shows_it(name):
 @pytest.mark.parametrize("name", [*SEQUENCES, "mlp"])
 def test_every_kind_of_target_is_learned(name, kind):
     plugin, hyperparameters = NETS[name]
-    samples, outputs = plant_samples(kind, seed=2), OUTPUTS[kind]
-    loss = {"name": "cross_entropy" if len(outputs) > 1 else "mse"}
+    samples, output = plant_samples(kind, seed=2), OUTPUTS[kind]
+    loss = {"name": "cross_entropy" if output.is_classification else "mse"}
     own = {"window": 4, "dropout": 0.0, "loss": loss, "lr_schedule": {"name": "constant"}, "optimizer": ADAM}
     block = {"dataset": "d", "target": "t", "plugin": plugin, "hyperparameters": own | hyperparameters}
     model = build(
-        "nets", block, Signature(samples.columns, outputs), shared=SHARED | {"epochs": 6, "patience": 6}, seed=1
+        "nets", block, Signature(samples.columns, output), shared=SHARED | {"epochs": 6, "patience": 6}, seed=1
     )
     model.fit(samples, data.TRAIN, data.VALID)
     prediction = model.predict_rows(samples, data.TEST)
-    assert prediction.shape == (len(data.TEST), len(outputs))
-    assert len(outputs) == 1 or np.allclose(prediction.sum(axis=1), 1, atol=1e-6)
-    score = model.score(samples, data.TEST)
+    assert prediction.shape == (len(data.TEST), len(output.names))
+    assert not output.is_classification or np.allclose(prediction.sum(axis=1), 1, atol=1e-6)
+    score = prediction[:, 0] if output.no_score_reason else model.score(samples, data.TEST)
     assert np.corrcoef(score, plant_signal(samples.x[data.TEST]))[0, 1] > 0.6
 
 

@@ -6,12 +6,15 @@ from onnx import TensorProto, helper, numpy_helper
 from pipeline.models.base import Model, Signature
 from pipeline.models.parity_checks.base import count_flips
 from pipeline.stages import parity
+from tests.data import OUTPUTS
 
 LIMITS = {"mean_abs": 1e-6, "max_abs": 1e-5}
 
 
 class Doubled(Model):
     """Predicts twice the first column."""
+
+    output_kinds = ("value",)
 
     def fit(self, samples, train, valid):
         return []
@@ -41,7 +44,7 @@ class Doubled(Model):
 
 @pytest.fixture
 def model():
-    return Doubled(signature=Signature(columns=("a", "b"), outputs=("return",)), seed=0)
+    return Doubled(signature=Signature(columns=("a", "b"), output=OUTPUTS["return"]), seed=0)
 
 
 @pytest.fixture

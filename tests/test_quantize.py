@@ -8,6 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.models.onnx_session import open_session
 from pipeline.stages import quantize
+from tests.data import OUTPUTS
 
 LIMITS = {"min_rank_correlation": 0.99, "max_flipped_share": 0.02}
 GOOD = {"rank_correlation": 0.999, "flipped_share": 0.001}
@@ -36,7 +37,7 @@ def graphs(tmp_path):
 
 def test_the_int8_predictions_are_close_to_the_float32_predictions(graphs):
     inputs = np.random.default_rng(1).normal(size=(300, 1, 64)).astype(np.float32)
-    found = quantize.compare_graphs(*graphs, iter(inputs / 10), outputs=("return",))
+    found = quantize.compare_graphs(*graphs, iter(inputs / 10), output=OUTPUTS["return"])
     assert found["rows"] == 300
     assert found["rank_correlation"] > 0.999
     assert 0 < found["mean_abs"] < found["max_abs"] < 0.05
@@ -77,8 +78,10 @@ def test_a_graph_with_inputs_that_are_no_features_is_refused_by_name():
 
 def test_a_decision_is_the_most_probable_class_or_the_sign_of_the_score():
     classes = np.array([[0.5, 0.3, 0.2], [0.2, 0.5, 0.3]])
-    assert quantize.to_decision(classes, np.array([-0.3, 0.1])).tolist() == [0, 1]
-    assert quantize.to_decision(np.array([[0.2], [-0.1], [0.0]]), np.array([0.2, -0.1, 0.0])).tolist() == [1, -1, 0]
+    assert quantize.to_decision(classes, np.array([-0.3, 0.1]), OUTPUTS["direction"]).tolist() == [0, 1]
+    assert quantize.to_decision(
+        np.array([[0.2], [-0.1], [0.0]]), np.array([0.2, -0.1, 0.0]), OUTPUTS["return"]
+    ).tolist() == [1, -1, 0]
 
 
 def test_an_int8_graph_within_its_limits_passes():

@@ -1,7 +1,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from pipeline.models.nets.engine.windows import make_windows
 from pipeline.samples import Samples, align, intersect_rows, make_keys, number_runs
 
 
@@ -9,13 +11,12 @@ def make_table(segment, minute, **columns):
     return pd.DataFrame({"segment": np.int32(segment), "time": np.int64(minute) * 60_000, **columns})
 
 
-def test_a_new_run_begins_at_a_new_segment_and_after_a_missing_bar():
-    rows = make_table([0, 0, 0, 0, 1, 1], [10, 11, 13, 14, 15, 16])
-    assert number_runs(rows).tolist() == [0, 0, 1, 1, 2, 2]
+def test_a_new_run_begins_at_a_new_segment_and_after_a_missing_row():
+    assert number_runs(np.int32([0, 0, 0, 0, 1, 1]), np.array([10, 11, 13, 14, 15, 16])).tolist() == [0, 0, 1, 1, 2, 2]
 
 
 def test_no_rows_have_no_runs():
-    assert number_runs(make_table([], [])).tolist() == []
+    assert number_runs(np.int32([]), np.array([], int)).tolist() == []
 
 
 def test_the_intersection_has_the_rows_of_every_table_in_the_order_of_the_first():
@@ -43,3 +44,38 @@ def test_samples_are_the_given_rows_in_their_order(tmp_path):
     assert samples.y.tolist() == [3, 2]
     assert samples.label_end.tolist() == [11, 4]
     assert samples.segment.tolist() == [0, 1]
+    assert samples.is_labelled.all()
+
+
+def write_tables(tmp_path, *, unlabelled, y):
+    features = make_table([0] * 6, range(6), a=np.arange(6, dtype=np.float32), b=np.zeros(6, np.float32))
+    labels = make_table([0] * 6, range(6), label_end=np.arange(6) * 60_000 + 120_000, y=y, move=np.full(6, 0.5))
+    features.to_parquet(tmp_path / "x.parquet")
+    labels.drop(index=unlabelled).reset_index(drop=True).to_parquet(tmp_path / "y.parquet")
+    is_labelled = ~np.isin(np.arange(6), unlabelled)
+    return make_keys(features["segment"], features["time"]).assign(is_labelled=is_labelled)
+
+
+@pytest.mark.parametrize(("dtype", "missing"), [(np.float32, "nan"), (np.int32, "-1")])
+def test_rows_without_a_label_keep_their_place_and_end_at_their_own_time(dtype, missing, tmp_path):
+    rows = write_tables(tmp_path, unlabelled=[2, 3], y=np.arange(6, dtype=dtype))
+    samples = Samples.load(tmp_path / "x.parquet", tmp_path / "y.parquet", rows=rows)
+    assert samples.segment.tolist() == [0] * 6
+    assert [f"{y:g}" for y in samples.y] == ["0", "1", missing, missing, "4", "5"]
+    assert (samples.label_end // 60_000).tolist() == [2, 3, 2, 3, 6, 7]
+    assert np.isnan(samples.move[[2, 3]]).all()
+
+
+def test_a_window_reads_rows_without_a_label_as_a_stream_would(tmp_path):
+    rows = write_tables(tmp_path, unlabelled=[1, 2, 3], y=np.zeros(6, np.float32))
+    samples = Samples.load(tmp_path / "x.parquet", tmp_path / "y.parquet", rows=rows)
+    windows = make_windows(samples.x, samples.segment, length=4, device=torch.device("cpu"))
+    assert windows.gather(torch.tensor([5]))[0, :, 0].tolist() == [2, 3, 4, 5]
+
+
+def test_columns_are_selected_by_name_and_an_unknown_one_is_refused(tmp_path):
+    rows = write_tables(tmp_path, unlabelled=[], y=np.zeros(6, np.float32))
+    samples = Samples.load(tmp_path / "x.parquet", tmp_path / "y.parquet", rows=rows)
+    assert samples.select_columns(["b", "a"]).x[:, 1].tolist() == list(range(6))
+    with pytest.raises(ValueError, match=r"no columns \['c'\]; the features are a, b"):
+        samples.select_columns(["c"])

@@ -10,6 +10,7 @@ from pipeline.models import base
 from pipeline.samples import Samples
 from pipeline.stages import sensitivity
 from pipeline.validation.folds import Folds, cpcv
+from tests.data import OUTPUTS, make_target
 
 BAR_MS = 60_000
 EMBARGO_PCT = 0.003  # of 5,100 development rows: 16 bars
@@ -74,7 +75,7 @@ def make_settings(**changes: object) -> sensitivity.Settings:
 
 
 def measure(samples: Samples, *, seed: int = 0, embargo_pct: float = EMBARGO_PCT, **other: object) -> dict:
-    signature = base.Signature(columns=samples.columns, outputs=("return",))
+    signature = base.Signature(columns=samples.columns, output=OUTPUTS["return"])
     return sensitivity.measure_sensitivity(
         samples, split_cpcv(samples, embargo_pct), signature=signature, settings=make_settings(**other), seed=seed
     )
@@ -222,7 +223,7 @@ def test_classes_are_scored_by_the_last_over_the_first():
     samples = simulate_samples(0, signal=2.0, rows=3000)
     codes = np.digitize(samples.y, np.quantile(samples.y, [1 / 3, 2 / 3])).astype(np.int32)
     classes = Samples(**{**vars(samples), "y": codes})
-    signature = base.Signature(columns=samples.columns, outputs=("down", "flat", "up"))
+    signature = base.Signature(columns=samples.columns, output=OUTPUTS["barrier"])
     hyperparameters = {**MEMORIZER["hyperparameters"], "loss": "log"}
     report = sensitivity.measure_sensitivity(
         classes,
@@ -264,9 +265,11 @@ def test_the_report_has_the_same_bytes_for_any_number_of_workers(tmp_path, monke
     x = pd.DataFrame(samples.x, columns=list(samples.columns))
     truth = pd.DataFrame({"label_end": samples.label_end, "y": samples.y, "move": samples.move})
     artifacts.write_table(artifacts.FEATURES / "d.parquet", pd.concat([key, x], axis=1))
-    artifacts.write_table(artifacts.LABELS / "d" / "return_5.parquet", pd.concat([key, truth], axis=1))
+    labels = pd.concat([key, truth], axis=1)
+    labels.attrs = make_target("return").attributes
+    artifacts.write_table(artifacts.LABELS / "d" / "return_5.parquet", labels)
     artifacts.FOLDS.mkdir()
-    split_cpcv(samples).save(artifacts.FOLDS / "d.parquet", samples.segment)
+    split_cpcv(samples).save(artifacts.FOLDS / "d.parquet", key[["segment"]])
     targets = {"return_5": {"kind": "return"}, "barrier_20": {"kind": "barrier"}}
     params = {"seed": 42, "datasets": {"d": {"targets": targets}}, "embargo_sensitivity": SETTINGS}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))

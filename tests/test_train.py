@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from pipeline.config import ModelBlock
-from pipeline.labels import OUTPUTS
 from pipeline.models import base
 from pipeline.models.cross_fit import FitTask, ModelSpec, fit_fold, plan_fits, predict
 from pipeline.models.predictions import FINAL
@@ -15,11 +14,11 @@ from pipeline.models.trees.lightgbm import LightGBM
 from pipeline.samples import Samples
 from pipeline.stages import audit, train
 from pipeline.validation.folds import Folds, cpcv
-from tests.data import plant_samples
+from tests.data import OUTPUTS, make_dataset, plant_samples
 from tests.params import BLOCKS, PARAMS
 
 SAMPLES = plant_samples("return", seed=1)
-SHAPE = base.Signature(columns=SAMPLES.columns, outputs=OUTPUTS["return"])
+SHAPE = base.Signature(columns=SAMPLES.columns, output=OUTPUTS["return"])
 SPEC = ModelSpec(ModelBlock(*BLOCKS["lightgbm"]), SHAPE, PARAMS["trees"] | {"num_boost_round": 10})
 
 
@@ -27,8 +26,12 @@ def make_folds() -> Folds:
     return cpcv(SAMPLES.time, SAMPLES.label_end, groups=4, test_groups=2, embargo_pct=0.01, holdout_pct=0.15)
 
 
+DATA = make_dataset(SAMPLES, make_folds(), kind="return")
+
+
 def plan() -> list[FitTask]:
-    return list(plan_fits(make_folds(), "lightgbm", 42, valid_pct=0.15))
+    every = np.ones(len(SAMPLES.time), bool)
+    return list(plan_fits(make_folds(), "lightgbm", 42, every, every, valid_pct=0.15))
 
 
 def smallest() -> FitTask:
@@ -54,7 +57,7 @@ def test_an_unfitted_copy_has_the_hyperparameters_of_the_saved_model(tmp_path: P
 
 def test_an_honest_fit_passes_the_audit(tmp_path: Path):
     task = smallest()
-    fit = fit_fold(task, SPEC, SAMPLES, folder=tmp_path)
+    fit = fit_fold(task, SPEC, DATA, folder=tmp_path)
     of_fit = audit.check_fit(task, SAMPLES, fit.standardization)
     of_model = list(audit.check_model(SPEC.build(task.seed), task, SAMPLES, fit.out_of_sample))
     assert [(found.guard, found.severity) for found in (*of_fit, *of_model)] == [
@@ -103,13 +106,13 @@ def test_a_model_that_cheats_is_found_by_its_guard(plugin: type[LightGBM], guard
     task = smallest()
     model = SPEC.build(task.seed)
     model.fit(SAMPLES, task.train, task.valid)
-    predictions = predict(model, task.split, SAMPLES, rows=task.test)
+    predictions = predict(model, task.split, DATA, rows=task.test)
     found = list(audit.check_model(SPEC.build(task.seed), task, SAMPLES, predictions))
     assert [finding.guard for finding in found if finding.severity == "critical"] == [guard]
 
 
 def test_the_report_summarizes_every_fit(tmp_path: Path):
-    fits = [fit_fold(task, SPEC, SAMPLES, folder=tmp_path) for task in plan()]
+    fits = [fit_fold(task, SPEC, DATA, folder=tmp_path) for task in plan()]
     assert [train.summarize_fit(fit)["split"] for fit in fits] == [*map(str, range(6)), "final"]
     assert set(train.summarize_fits(fits)) == {"best_iteration", "best_valid_loss"}
 

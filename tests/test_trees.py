@@ -15,7 +15,6 @@ from onnx import numpy_helper
 from scipy.special import expit, softmax
 from sklearn.metrics import log_loss, mean_squared_error
 
-from pipeline.labels import OUTPUTS
 from pipeline.models.base import Signature, build
 from pipeline.models.parity_checks.trees import count_flips, make_edge_cases
 from pipeline.models.trees.engine.forest import BoostedTrees
@@ -29,7 +28,7 @@ from pipeline.models.trees.engine.forest_graph import (
 )
 from pipeline.models.trees.lightgbm import round_leaves_to_float32, round_thresholds_to_float32
 from pipeline.samples import Samples
-from tests.data import TEST, TRAIN, VALID, plant_samples
+from tests.data import OUTPUTS, TEST, TRAIN, VALID, plant_samples
 
 BTCUSDT = Path(__file__).parents[1].parent / "shared" / "data" / "BTCUSDT_1m_2024-01-01_90d.parquet"
 HYPERPARAMETERS: dict[str, dict[str, Any]] = {
@@ -57,10 +56,10 @@ KINDS = pytest.mark.parametrize("kind", OUTPUTS)
 
 
 def build_unfitted(plugin: str, kind: str, columns: tuple[str, ...], **changes: object) -> BoostedTrees:
-    loss = "log" if len(OUTPUTS[kind]) > 1 else "l2"
+    loss = "log" if OUTPUTS[kind].is_classification else "l2"
     hyperparameters = {"loss": loss, **HYPERPARAMETERS[plugin], **changes}
     block = {"dataset": "planted", "target": kind, "plugin": plugin, "hyperparameters": hyperparameters}
-    signature = Signature(columns=columns, outputs=OUTPUTS[kind])
+    signature = Signature(columns=columns, output=OUTPUTS[kind])
     model = build("trees", block, signature, shared={"num_boost_round": 60, "early_stopping_rounds": 10}, seed=3)
     assert isinstance(model, BoostedTrees)
     return model
@@ -102,7 +101,7 @@ def test_the_best_iteration_is_the_one_that_predicts_and_is_exported(plugin: str
     inputs, truth = model.inputs(samples, VALID), samples.y[VALID]
     for prediction in (model.predict(inputs), run_graph(tmp_path / "model.onnx", inputs)):
         exact = prediction.astype(np.float64)
-        if len(model.outputs) > 1:
+        if model.signature.is_classification:
             loss = log_loss(truth, exact / exact.sum(axis=1, keepdims=True), labels=range(len(model.outputs)))
         else:
             loss = mean_squared_error(truth, exact[:, 0])
@@ -168,7 +167,7 @@ def test_predictions_equal_those_of_the_library_alone(plugin: str, kind: str, tm
         margins = lgb.Booster(model_file=tmp_path / "forest.txt").predict(inputs, raw_score=True)
     else:
         margins = xgb.Booster(model_file=tmp_path / "forest.ubj").predict(xgb.DMatrix(inputs), output_margin=True)
-    frequency = np.bincount(samples.y[TRAIN]) if len(model.outputs) > 1 else np.array([])
+    frequency = np.bincount(samples.y[TRAIN]) if model.signature.is_classification else np.array([])
     if kind == "barrier":
         expected = softmax(margins + np.log(frequency), axis=1)
     elif kind == "direction":

@@ -12,14 +12,28 @@ from sklearn.metrics import (
     r2_score,
 )
 
+from pipeline.targets import Output
+
 Metrics = tuple[dict[str, float], dict[str, str]]  # every metric by name; the reason of each that is NaN
+
+
+def measure_forecast(y: np.ndarray, prediction: np.ndarray, output: Output) -> Metrics:
+    """Return the metrics of predictions (N, outputs) of whatever kind."""
+    if output.is_classification:
+        return measure_classification(y, prediction, names=output.names)
+    center = output.take_center(prediction)
+    metrics, reasons = measure_regression(y, center, neutral=output.neutral)
+    if output.kind == "quantiles":
+        metrics |= measure_quantiles(y, prediction, levels=output.levels, names=output.names)
+    return metrics, reasons
 
 
 def measure_regression(y: np.ndarray, prediction: np.ndarray, *, neutral: float = 0.0) -> Metrics:
     """Return the metrics of (N,) predicted numbers: ic (Pearson), rank_ic (Spearman), r2, mae, directional_accuracy.
 
     directional_accuracy is the share of rows whose prediction lies on the same side of `neutral` as y. Rows whose y is
-    neutral do not count; a prediction that is exactly neutral counts as wrong.
+    neutral do not count; a prediction that is exactly neutral counts as wrong. With a `neutral` of NaN no y has a side,
+    and there is no directional_accuracy.
     Raises ValueError for no rows, unequal lengths, or a value that is not finite.
     """
     y, prediction = np.asarray(y, dtype=np.float64), np.asarray(prediction, dtype=np.float64)
@@ -27,14 +41,35 @@ def measure_regression(y: np.ndarray, prediction: np.ndarray, *, neutral: float 
     metrics, reasons = _correlate_with_target(y, prediction, of="the prediction")
     metrics["r2"] = float(r2_score(y, prediction)) if np.ptp(y) > 0 else np.nan
     metrics["mae"] = float(np.abs(y - prediction).mean())
+    if np.ptp(y) == 0:
+        reasons["r2"] = "y never varies"
+    if np.isnan(neutral):
+        return metrics, reasons
     side = np.sign(y - neutral)
     hits = (np.sign(prediction - neutral) == side)[side != 0]
     metrics["directional_accuracy"] = float(hits.mean()) if len(hits) else np.nan
-    if np.ptp(y) == 0:
-        reasons["r2"] = "y never varies"
     if not len(hits):
         reasons["directional_accuracy"] = "y is neutral at every row"
     return metrics, reasons
+
+
+def measure_quantiles(
+    y: np.ndarray, quantiles: np.ndarray, *, levels: Sequence[float], names: Sequence[str]
+) -> dict[str, float]:
+    """Return the metrics of predicted quantiles (N, levels) of y (N,).
+
+    They are pinball_loss, the mean over rows and levels (Koenker & Bassett 1978), `coverage_<name>`, the share of rows
+    whose y is not above the quantile, which should be its level, and crossing_share, of rows whose quantiles do not
+    ascend.
+    """
+    error = np.asarray(y, np.float64)[:, None] - quantiles  # (N, levels)
+    loss = np.maximum(np.asarray(levels) * error, (np.asarray(levels) - 1) * error)
+    coverage = (error <= 0).mean(axis=0)
+    return {
+        "pinball_loss": float(loss.mean()),
+        "crossing_share": float((np.diff(quantiles, axis=1) < 0).any(axis=1).mean()),
+        **{f"coverage_{name}": float(share) for name, share in zip(names, coverage, strict=True)},
+    }
 
 
 def measure_classification(codes: np.ndarray, probabilities: np.ndarray, *, names: Sequence[str]) -> Metrics:

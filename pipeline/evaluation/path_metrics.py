@@ -1,6 +1,6 @@
 """Measure and trade a table of predictions: on every path of the development part, and on the holdout."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,20 +11,21 @@ from pipeline import config, trading
 from pipeline.evaluation import forecast, performance
 from pipeline.evaluation.predictions import locate_on_paths
 from pipeline.samples import number_runs
+from pipeline.targets import Output
 from pipeline.validation.folds import Folds
 
 
 @dataclass(frozen=True)
-class Targets:
+class EvaluationData:
     """The labels of every row of a dataset, its prices, and the costs of trading it."""
 
     rows: pd.DataFrame  # segment, time
     clean: pd.DataFrame  # symbol, segment, open_time, close of every bar
     y: np.ndarray
     move: np.ndarray
-    outputs: tuple[str, ...]
-    neutral: float  # the y that is neither up nor down; NaN where y is a class
-    symbols: int
+    output: Output
+    is_included: np.ndarray  # (N,) bool, whether the model predicts the row's symbol
+    symbols: int  # that it predicts
     bar_ms: int
     bars_per_year: float
     costs: Mapping[str, Any]
@@ -35,8 +36,8 @@ class PathResult:
     """Predictions of one path or of the holdout: their metrics, and the portfolio's net return bar by bar."""
 
     forecast: dict[str, float]
-    confusion: np.ndarray  # (classes, classes) counts, true by predicted; of a number: below and above neutral
-    trading: dict[str, float]
+    confusion: np.ndarray | None  # (classes, classes) counts, true by predicted; of a number: below and above neutral
+    trading: dict[str, float]  # empty where predictions have no score
     reasons: dict[str, str]  # of metrics that are undefined
     time: np.ndarray
     net: np.ndarray
@@ -50,39 +51,52 @@ class ModelResult:
     holdout: PathResult
 
 
-def select_path(predictions: pd.DataFrame, folds: Folds, path: int) -> pd.DataFrame:
+def select_path(predictions: pd.DataFrame, data: EvaluationData, folds: Folds, path: int) -> pd.DataFrame:
     """Return the development part's predictions along one path, in the order of their rows."""
-    rows = folds.select_tested()
+    rows = select_predicted(data, folds)
     place = locate_on_paths(predictions, paths=folds.paths[[path]], group=folds.number_groups()[rows], rows=rows)[0]
     selected: pd.DataFrame = predictions.iloc[place]
     return selected
 
 
+def select_predicted(data: EvaluationData, folds: Folds) -> np.ndarray:
+    """Return the rows, ascending, that any split tests, of the symbols that the model predicts."""
+    rows = folds.select_tested()
+    return np.asarray(rows[data.is_included[rows]])
+
+
 def measure_predictions(
-    development: pd.DataFrame, holdout: pd.DataFrame, targets: Targets, folds: Folds
+    development: pd.DataFrame, holdout: pd.DataFrame, data: EvaluationData, folds: Folds
 ) -> ModelResult:
     """Return the metrics of predictions on every path and on the holdout."""
-    rows = folds.select_tested()
+    rows = select_predicted(data, folds)
     places = locate_on_paths(development, paths=folds.paths, group=folds.number_groups()[rows], rows=rows)
     return ModelResult(
-        paths=[measure_path(development.iloc[place], targets) for place in places],
-        holdout=measure_path(holdout, targets),
+        paths=[measure_path(development.iloc[place], data) for place in places],
+        holdout=measure_path(holdout, data),
     )
 
 
-def measure_path(predictions: pd.DataFrame, targets: Targets) -> PathResult:
+def measure_path(predictions: pd.DataFrame, data: EvaluationData) -> PathResult:
     """Return the metrics of predictions in the order of their rows; a bar without a row, as after a gap, earns 0."""
-    time, net, turnover = fill_missing_bars(*trade_portfolio(predictions, targets), bar_ms=targets.bar_ms)
-    traded, undefined = performance.measure_trading(net, turnover, bars_per_year=targets.bars_per_year)
-    y, predicted = targets.y[predictions["row"]], predictions[list(targets.outputs)].to_numpy(np.float64)
-    if len(targets.outputs) > 1:
-        forecasts, reasons = forecast.measure_classification(y, predicted, names=targets.outputs)
-        counts = forecast.count_confusion(y, predicted)
-    else:
-        forecasts, reasons = forecast.measure_regression(y, predicted[:, 0], neutral=targets.neutral)
-        is_up = predicted > targets.neutral  # (n, 1)
-        counts = forecast.count_confusion((y > targets.neutral).astype(np.int64), np.hstack([~is_up, is_up]))
-    return PathResult(forecasts, counts, traded, reasons | undefined, time, net)
+    y, predicted = data.y[predictions["row"]], predictions[list(data.output.names)].to_numpy(np.float64)
+    forecasts, reasons = forecast.measure_forecast(y, predicted, data.output)
+    confusion = count_confusion(y, predicted, data.output)
+    if "score" not in predictions:
+        return PathResult(forecasts, confusion, {}, reasons, np.empty(0, np.int64), np.empty(0))
+    time, net, turnover = fill_missing_bars(*trade_portfolio(predictions, data), bar_ms=data.bar_ms)
+    traded, undefined = performance.measure_trading(net, turnover, bars_per_year=data.bars_per_year)
+    return PathResult(forecasts, confusion, traded, reasons | undefined, time, net)
+
+
+def count_confusion(y: np.ndarray, predicted: np.ndarray, output: Output) -> np.ndarray | None:
+    """Return the confusion matrix of classes, or of the sides of neutral; None where y has no direction."""
+    if output.is_classification:
+        return forecast.count_confusion(y, predicted)
+    if not output.has_direction:
+        return None
+    is_up = output.take_center(predicted) > output.neutral
+    return forecast.count_confusion((y > output.neutral).astype(np.int64), np.column_stack([~is_up, is_up]))
 
 
 def fill_missing_bars(time: np.ndarray, *series: np.ndarray, bar_ms: int) -> tuple[np.ndarray, ...]:
@@ -94,30 +108,29 @@ def fill_missing_bars(time: np.ndarray, *series: np.ndarray, bar_ms: int) -> tup
     return time[0] + bar_ms * np.arange(bars), *filled
 
 
-def trade_portfolio(predictions: pd.DataFrame, targets: Targets) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def trade_portfolio(predictions: pd.DataFrame, data: EvaluationData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return distinct times, and at each the portfolio's net return and turnover."""
-    result = trade_symbols(predictions, targets)
-    time = targets.rows["time"].to_numpy()[predictions["row"]]
-    times, net = trading.average_symbols(time, result.net, symbols=targets.symbols)
-    return times, net, trading.average_symbols(time, result.turnover, symbols=targets.symbols)[1]
+    result = trade_symbols(predictions, data)
+    time = data.rows["time"].to_numpy()[predictions["row"]]
+    times, net = trading.average_symbols(time, result.net, symbols=data.symbols)
+    return times, net, trading.average_symbols(time, result.turnover, symbols=data.symbols)[1]
 
 
-def trade_symbols(predictions: pd.DataFrame, targets: Targets) -> trading.Backtest:
+def trade_symbols(predictions: pd.DataFrame, data: EvaluationData) -> trading.Backtest:
     """Return the backtest of the rows' scores, every symbol with a capital of its own."""
     rows = predictions["row"].to_numpy()
-    segment, score = number_runs(targets.rows.iloc[rows]), predictions["score"].to_numpy()
-    return config.call_with(
-        trading.run_backtest, score, segment, targets.move[rows], block=targets.costs, name="trading"
-    )
+    segment = number_runs(data.rows["segment"].to_numpy()[rows], rows)
+    score = predictions["score"].to_numpy()
+    return config.call_with(trading.run_backtest, score, segment, data.move[rows], block=data.costs, name="trading")
 
 
 def compare_in_and_out_of_sample(
-    in_sample: pd.DataFrame, out_of_sample: pd.DataFrame, targets: Targets
+    in_sample: pd.DataFrame, out_of_sample: pd.DataFrame, data: EvaluationData
 ) -> pd.DataFrame:
     """Return the annualized net Sharpe of every split on its own train rows and on its test rows."""
     sharpes = {
         name: {
-            split: performance.sharpe(trade_portfolio(rows, targets)[1], bars_per_year=targets.bars_per_year)
+            split: performance.sharpe(trade_portfolio(rows, data)[1], bars_per_year=data.bars_per_year)
             for split, rows in predictions.groupby("split")
         }
         for name, predictions in (("in_sample", in_sample), ("out_of_sample", out_of_sample))
@@ -147,3 +160,11 @@ def bin_calibration(
         np.array([cell.mean() for cell in cells]),
         np.array(errors),
     )
+
+
+def measure_coverage(
+    y: np.ndarray, quantiles: np.ndarray, *, levels: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the levels, the share of y (N,) that is not above each of the quantiles (N, levels), and its error."""
+    share = (y[:, None] <= quantiles).mean(axis=0)
+    return np.asarray(levels), share, np.sqrt(share * (1 - share) / len(y))

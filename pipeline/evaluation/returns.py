@@ -24,6 +24,11 @@ class Returns:
     holdout: np.ndarray  # (H,)
 
     @property
+    def is_traded(self) -> bool:
+        """Whether there are any bars; predictions without a score are evaluated as forecasts alone."""
+        return bool(len(self.time))
+
+    @property
     def sharpes(self) -> np.ndarray:
         """(paths,) Sharpe ratios per bar; NaN for a path that never trades."""
         return np.asarray(performance.sharpe(self.paths))

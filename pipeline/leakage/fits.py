@@ -117,18 +117,19 @@ def alter_unseen_rows(samples: Samples, seen: np.ndarray, *, lookback_bars: int,
     x, y, move = samples.x.copy(), samples.y.copy(), samples.move.copy()
     stretch = np.exp(rng.normal(0.0, STRETCH_LOG_SD, size=x.shape[1])).astype(x.dtype)
     x[unread] = x[rng.permutation(unread)] * stretch
-    y[unseen] = _draw_other_labels(y, unseen, rng=rng)
+    unseen = unseen[samples.is_labelled[unseen]]
+    y[unseen] = _draw_other_labels(y, unseen, of=y[samples.is_labelled], rng=rng)
     move[unseen] = -move[rng.permutation(unseen)]
     return replace(samples, x=x, y=y, move=move)
 
 
-def _draw_other_labels(y: np.ndarray, rows: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
-    """Return other labels in the range of y: another class for each row; numbers mirrored at mid-range and permuted."""
+def _draw_other_labels(y: np.ndarray, rows: np.ndarray, *, of: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return other labels in the range `of` all: another class for each row; numbers mirrored and permuted."""
     if np.issubdtype(y.dtype, np.integer):
-        codes, place = np.unique(y, return_inverse=True)
+        codes = np.unique(of)
         shift = rng.integers(1, max(len(codes), 2), size=len(rows))
-        return np.asarray(codes[(place[rows] + shift) % len(codes)])
-    return np.asarray(y.min() + y.max() - y[rng.permutation(rows)])
+        return np.asarray(codes[(np.searchsorted(codes, y[rows]) + shift) % len(codes)])
+    return np.asarray(of.min() + of.max() - y[rng.permutation(rows)])
 
 
 def _find_unread_rows(segment: np.ndarray, seen: np.ndarray, *, lookback_bars: int) -> np.ndarray:
@@ -193,6 +194,7 @@ def _pad_samples(samples: Samples, count: int) -> Samples:
         x=pad(samples.x, samples.x[copied], samples.x[copied]),
         y=pad(samples.y, samples.y[copied], samples.y[copied]),
         move=pad(samples.move, samples.move[copied], samples.move[copied]),
+        is_labelled=pad(samples.is_labelled, samples.is_labelled[copied], samples.is_labelled[copied]),
     )
 
 

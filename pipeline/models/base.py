@@ -5,7 +5,7 @@ import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from pipeline import config
 from pipeline.samples import Samples
+from pipeline.targets import Kind, Output
 
 MODELS = Path(__file__).parent
 HISTORY = ("iteration", "train_loss", "valid_loss")  # the fields of every entry of a fit's history
@@ -21,35 +22,15 @@ BATCH_ROWS = 4096  # rows predicted at once; it bounds memory, and the last bits
 
 @dataclass(frozen=True)
 class Signature:
-    """The columns of `x` in order, and the names of the outputs."""
+    """The columns of `x` in order, and what a prediction is."""
 
     columns: tuple[str, ...]
-    outputs: tuple[str, ...]
+    output: Output
 
     @property
     def is_classification(self) -> bool:
-        """Several outputs are the probabilities of as many classes; a single one is a regression."""
-        return len(self.outputs) > 1
-
-
-def to_score(prediction: np.ndarray, outputs: tuple[str, ...]) -> np.ndarray:
-    """Return the score that is traded, (B,) in [-1, 1], of a prediction (B, len(outputs)).
-
-    A return, in units of σ·√horizon, and a target position are scores themselves; a trend in [0, 1] is centered;
-    classes, which are ordered from the lowest to the highest, give P(highest) - P(lowest).
-    """
-    score: np.ndarray
-    if len(outputs) > 1:
-        score = prediction[:, -1] - prediction[:, 0]
-    elif outputs in (("return",), ("position",)):
-        score = prediction[:, 0]
-    elif outputs == ("trend",):
-        score = 2 * prediction[:, 0] - 1
-    else:
-        raise ValueError(
-            f"outputs {outputs} have no score; known: ('return',), ('position',), ('trend',) or two and more classes"
-        )
-    return score.clip(-1.0, 1.0)
+        """Whether y is a class code, and a prediction one probability for each class."""
+        return self.output.is_classification
 
 
 @dataclass(frozen=True)
@@ -70,6 +51,7 @@ class Model(ABC):
     """
 
     history_fields: ClassVar[tuple[str, ...]] = HISTORY  # of a history's entries; a family may add some
+    output_kinds: ClassVar[tuple[Kind, ...]]  # what it can predict
 
     signature: Signature
     seed: int
@@ -77,7 +59,7 @@ class Model(ABC):
     @property
     def outputs(self) -> tuple[str, ...]:
         """The names of a prediction's columns, such as ("return",) or ("down", "flat", "up")."""
-        return self.signature.outputs
+        return self.signature.output.names
 
     @property
     def input_columns(self) -> tuple[str, ...]:
@@ -106,6 +88,15 @@ class Model(ABC):
     def fit_report(self) -> dict[str, Any]:
         """Facts about the last fit beside its history, JSON-able; empty by default."""
         return {}
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where the plugin cannot predict what the target asks for."""
+        output = self.signature.output
+        if output.kind not in self.output_kinds:
+            raise ValueError(
+                f"{type(self).__name__} predicts {', '.join(self.output_kinds)}; its target asks for {output.kind} "
+                f"({', '.join(output.names)}): choose another target or plugin"
+            )
 
     @abstractmethod
     def fit(
@@ -150,7 +141,7 @@ class Model(ABC):
 
     @abstractmethod
     def predict(self, inputs: np.ndarray) -> np.ndarray:
-        """Return the prediction (B, len(outputs)): a value, or one probability for each class, with sum 1."""
+        """Return the prediction (B, len(outputs)), of the kind of `signature.output`; classes sum to 1."""
 
     def predict_rows(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
         """Return the prediction (B, len(outputs)) for these rows, however many."""
@@ -158,7 +149,7 @@ class Model(ABC):
 
     def score(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
         """Return the score of these rows that is traded, (B,) in [-1, 1]."""
-        return to_score(self.predict_rows(samples, rows), self.outputs)
+        return self.signature.output.to_score(self.predict_rows(samples, rows))
 
     def measure_importances(self) -> dict[str, dict[str, float]] | None:
         """Return the importance of each column, by kind: {"gain": {"rsi_14": 3.2}}; None where it is undefined."""
@@ -181,7 +172,7 @@ class Model(ABC):
             "hyperparameters": {name: getattr(self, name) for name in list_arguments(type(self))},
             "seed": self.seed,
             "columns": self.signature.columns,
-            "outputs": self.signature.outputs,
+            "output": asdict(self.signature.output),
         }
         (folder / "model.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
         self.save_fitted(folder)
@@ -197,7 +188,8 @@ class Model(ABC):
     @classmethod
     def from_description(cls, described: Mapping[str, Any], *, seed: int) -> Self:
         """Return the unfitted model that `described`, the content of a `model.json`, describes."""
-        signature = Signature(columns=tuple(described["columns"]), outputs=tuple(described["outputs"]))
+        output = Output.from_description(described["output"])
+        signature = Signature(columns=tuple(described["columns"]), output=output)
         return cls(signature=signature, seed=seed, **described["hyperparameters"])
 
     @abstractmethod
@@ -286,7 +278,7 @@ def list_arguments(plugin: type[Model]) -> tuple[str, ...]:
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """Return the `model.json` of a saved model: family, plugin, hyperparameters, seed, columns and outputs."""
+    """Return the `model.json` of a saved model: family, plugin, hyperparameters, seed, columns and output."""
     described: dict[str, Any] = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     return described
 

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 from annotated_types import Interval
 
-from pipeline import config, labels
+from pipeline import config
 from pipeline.config import ModelBlock
 from pipeline.models import base
-from pipeline.models.dataset import load_dataset
+from pipeline.models.dataset import LabelledDataset, load_dataset
 from pipeline.models.predictions import FINAL, make_predictions
-from pipeline.samples import Samples
 from pipeline.validation.folds import Folds
+
+IN_SAMPLE = ("split", "row", "score")  # the columns of predictions that are saved of rows that a fit has seen
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,10 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class CrossFit:
-    """All fits of one model: what it is built from, the samples, and the rows and seed of each fit."""
+    """All fits of one model: what it is built from, the data, and the rows and seed of each fit."""
 
     spec: ModelSpec
-    samples: Samples
+    data: LabelledDataset  # with the columns that the model sees
     tasks: list[FitTask]
 
 
@@ -69,60 +70,75 @@ class FoldFit:
 def plan_cross_fit(params: config.Block, model: str) -> CrossFit:
     """Return the fits of a model of params.yaml on the dataset and target of its block."""
     entry = config.find_model(params, model)
-    family, block = entry.family, entry.block
-    samples, _, tasks = load_fits(params, model)
-    kind = config.look_up(params, f"datasets.{block['dataset']}.targets.{block['target']}.kind")
-    signature = base.Signature(columns=samples.columns, outputs=labels.OUTPUTS[kind])
-    spec = ModelSpec(entry, signature, config.look_up(params, family))
-    return CrossFit(spec, samples, tasks)
+    data, tasks = load_fits(params, model)
+    signature = base.Signature(columns=data.samples.columns, output=data.target.output)
+    spec = ModelSpec(entry, signature, params.get(entry.family) or {})
+    return CrossFit(spec, data, tasks)
 
 
-def load_fits(params: config.Block, model: str) -> tuple[Samples, Folds, list[FitTask]]:
-    """Return the samples and the folds of a model of params.yaml, and the rows and the seed of each of its fits."""
-    block = config.find_model(params, model).block
-    samples, folds = load_dataset(block["dataset"], block["target"])
+def load_fits(params: config.Block, model: str) -> tuple[LabelledDataset, list[FitTask]]:
+    """Return the data of a model of params.yaml, with the columns that it sees, and its fits."""
+    family, block, _ = config.find_model(params, model)
+    data = load_dataset(block["dataset"], block["target"])
+    try:
+        data = data.select_columns(block.get("columns"))
+        is_included = data.mark_symbols(block.get("include_symbols"))
+        is_learned = is_included & ~data.mark_neutrals() if block.get("exclude_neutrals") else is_included
+    except ValueError as error:
+        raise config.ParamsError(f"models.{family}.{model}: {error}") from error
     train = config.look_up(params, "train")
-    fits = config.call_with(plan_fits, folds, model, params["seed"], block=train, name="train")
-    return samples, folds, list(fits)
+    fits = config.call_with(
+        plan_fits, data.folds, model, params["seed"], is_included, is_learned, block=train, name="train"
+    )
+    return data, list(fits)
 
 
 def plan_fits(
-    folds: Folds, model: str, seed: int, *, valid_pct: Annotated[float, Interval(gt=0, lt=1)]
+    folds: Folds,
+    model: str,
+    seed: int,
+    is_included: np.ndarray,
+    is_learned: np.ndarray,
+    *,
+    valid_pct: Annotated[float, Interval(gt=0, lt=1)],
 ) -> Iterator[FitTask]:
-    """Yield the fits of a model: one for each split and last the final one, on the whole development part."""
+    """Yield the fits of a model: one for each split and last the final one, on the whole development part.
+
+    A fit learns from rows that are `is_learned` and predicts those that are `is_included`, both (N,) bool.
+    """
     for split in (*range(folds.n_splits), FINAL):
         rows = folds.development() if split == FINAL else folds.train(split)
-        train, valid = folds.split_validation(rows, valid_pct)
+        train, valid = folds.split_validation(rows[is_learned[rows]], valid_pct)
         test = folds.holdout() if split == FINAL else folds.test(split)
-        yield FitTask(split, train, valid, test, config.derive_seed(seed, model, split))
+        yield FitTask(split, train, valid, test[is_included[test]], config.derive_seed(seed, model, split))
 
 
 def fit_fold(
-    task: FitTask, spec: ModelSpec, samples: Samples, *, folder: Path, files: base.FitFiles | None = None
+    task: FitTask, spec: ModelSpec, data: LabelledDataset, *, folder: Path, files: base.FitFiles | None = None
 ) -> FoldFit:
     """Return the results of one fit; the final one is saved to `folder`."""
-    model = spec.build(task.seed)
+    model, samples = spec.build(task.seed), data.samples
     history = model.fit(samples, task.train, task.valid, files=files)
     if task.split == FINAL:
         model.save(folder)
     fitted_on = np.sort(np.concatenate([task.train, task.valid]))
+    in_sample = predict(model, task.split, data, rows=fitted_on)
     return FoldFit(
         split=task.split,
         history=history,
         fit_report=model.fit_report,
         evaluation=model.evaluate(samples, task.test),
         rows={"train": len(task.train), "valid": len(task.valid), "test": len(task.test)},
-        out_of_sample=predict(model, task.split, samples, rows=task.test),
-        in_sample=predict(model, task.split, samples, rows=fitted_on)[["split", "row", "score"]],
+        out_of_sample=predict(model, task.split, data, rows=task.test),
+        in_sample=in_sample[[name for name in IN_SAMPLE if name in in_sample]],
         standardization=tabulate_standardization(model, task.split),
     )
 
 
-def predict(model: base.Model, split: int, samples: Samples, *, rows: np.ndarray) -> pd.DataFrame:
+def predict(model: base.Model, split: int, data: LabelledDataset, *, rows: np.ndarray) -> pd.DataFrame:
     """Return a fitted model's predictions for `rows` as a table."""
-    prediction = model.predict_rows(samples, rows)
-    score = base.to_score(prediction, model.outputs)
-    return make_predictions(split, rows, prediction=prediction, outputs=model.outputs, score=score)
+    prediction = model.predict_rows(data.samples, rows)
+    return make_predictions(split, data.rows, rows, prediction=prediction, target=data.target)
 
 
 def tabulate_standardization(model: base.Model, split: int) -> pd.DataFrame:

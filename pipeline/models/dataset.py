@@ -1,16 +1,72 @@
 """A dataset with its folds, as stages that fit or evaluate models use it."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
 from pipeline import artifacts
-from pipeline.samples import Samples, make_keys
+from pipeline.samples import Samples
+from pipeline.targets import Target
 from pipeline.validation.folds import Folds
 
 
-def load_dataset(dataset: str, target: str) -> tuple[Samples, Folds]:
-    """Return the samples of one target, in the row numbers of the dataset's folds, and the folds."""
-    folds, segment = Folds.load(artifacts.FOLDS / f"{dataset}.parquet")
-    samples = Samples.load(
-        artifacts.FEATURES / f"{dataset}.parquet",
-        artifacts.LABELS / dataset / f"{target}.parquet",
-        rows=make_keys(segment, folds.time),
-    )
-    return samples, folds
+@dataclass(frozen=True)
+class LabelledDataset:
+    """The rows of a dataset with the labels of one target, and its folds, all in the same row numbers."""
+
+    samples: Samples
+    folds: Folds
+    target: Target
+    rows: pd.DataFrame  # segment, time, symbol, label_end, is_labelled
+    groups: Mapping[str, list[str]]  # the names of columns by the name of their group
+
+    def select_columns(self, names: Sequence[str] | None) -> "LabelledDataset":
+        """Return the data with these columns alone: names of features and of groups; all for None.
+
+        Raises:
+            ValueError: a name is neither that of a feature nor of a group.
+        """
+        if names is None:
+            return self
+        if unknown := [name for name in names if name not in self.samples.columns and name not in self.groups]:
+            raise ValueError(
+                f"columns has {unknown}; allowed are the groups {', '.join(self.groups)} and the features "
+                f"{', '.join(self.samples.columns)}"
+            )
+        wanted = {column for name in names for column in self.groups.get(name, [name])}
+        return replace(self, samples=self.samples.select_columns([c for c in self.samples.columns if c in wanted]))
+
+    def mark_symbols(self, symbols: Sequence[str] | None) -> np.ndarray:
+        """Return (N,) whether a row is of one of these symbols; of any for None.
+
+        Raises:
+            ValueError: there is no such symbol.
+        """
+        known = list(self.rows["symbol"].cat.categories)
+        if symbols and (unknown := sorted(set(symbols) - set(known))):
+            raise ValueError(f"include_symbols has {unknown}; the dataset has {', '.join(known)}")
+        return np.asarray(self.rows["symbol"].isin(symbols or known))
+
+    def mark_neutrals(self) -> np.ndarray:
+        """Return (N,) whether a row's class is neutral.
+
+        Raises:
+            ValueError: the target has no neutral class.
+        """
+        output = self.target.output
+        if output.neutral_class is None:
+            raise ValueError(f"exclude_neutrals is true; {self.target.name} has no neutral class: set it to false")
+        return np.asarray(self.samples.y == output.names.index(output.neutral_class))
+
+
+def load_dataset(dataset: str, target: str) -> LabelledDataset:
+    """Return a dataset with the labels of one of its targets."""
+    folds, rows = Folds.load(artifacts.FOLDS / f"{dataset}.parquet")
+    features = artifacts.FEATURES / f"{dataset}.parquet"
+    labels = artifacts.LABELS / dataset / f"{target}.parquet"
+    samples = Samples.load(features, labels, rows=rows)
+    groups = artifacts.read_attributes(pq.read_schema(features)).get("groups", {})
+    return LabelledDataset(samples, folds, Target.load(labels), rows, groups)

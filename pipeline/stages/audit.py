@@ -16,11 +16,12 @@ from pipeline.samples import Samples
 
 def main(model: str) -> None:
     """Audit the fits of a model; a leak stops the pipeline."""
-    samples, folds, tasks = load_fits(config.load_params(), model)
+    data, tasks = load_fits(config.load_params(), model)
+    samples = data.samples
     statistics = pd.read_parquet(artifacts.STATISTICS / f"{model}.parquet")
     predictions = pd.read_parquet(artifacts.OOS / f"{model}.parquet")
     of_fits = {name_split(task.split): check_fit(task, samples, statistics) for task in tasks}
-    smallest = tasks[np.argmin(folds.count_rows().train)]
+    smallest = min(tasks, key=lambda task: len(task.train))
     unfitted = base.build_like(artifacts.MODELS / model, seed=smallest.seed)
     of_model = list(check_model(unfitted, smallest, samples, predictions))
     report = {

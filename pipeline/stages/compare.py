@@ -40,20 +40,28 @@ def main(dataset: str) -> None:
     blocks = {name: block for family in params["models"].values() for name, block in (family or {}).items()}
     names = [name for name, block in blocks.items() if block["dataset"] == dataset]
     remove_other_returns(blocks)
-    models = returns.align_models({name: Returns.load(artifacts.RETURNS / f"{name}.parquet") for name in names})
+    loaded = {name: Returns.load(artifacts.RETURNS / f"{name}.parquet") for name in names}
+    models = returns.align_models({name: found for name, found in loaded.items() if found.is_traded})
+    not_traded = [name for name in names if name not in models]
     clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet", columns=["symbol", "open_time"])
     bars_per_year = bars.count_bars_per_year(clean)
     block = config.look_up(params, "compare")
     comparison = config.call_with(
-        compare_models, models, bars_per_year, len(blocks), params["seed"], block=block, name="compare"
+        compare_models,
+        models,
+        bars_per_year,
+        len(blocks) - len(not_traded),
+        params["seed"],
+        block=block,
+        name="compare",
     )
     folder = artifacts.REPORTS / "compare"
     sensitivity = artifacts.read_json(artifacts.report_path("sensitivity", dataset))
     snooping = data_snooping(names, sorted({blocks[name]["target"] for name in names}), trials=comparison.trials)
     artifacts.write_json(folder / f"{dataset}.json", make_headline(comparison, sensitivity))
-    findings = [asdict(snooping), sensitivity["finding"]]
-    artifacts.write_json(folder / "details" / f"{dataset}.json", collect_details(comparison) | {"findings": findings})
-    artifacts.write_text(folder / f"{dataset}.md", render_page(dataset, comparison, sensitivity))
+    findings, details = [asdict(snooping), sensitivity["finding"]], collect_details(comparison)
+    artifacts.write_json(folder / "details" / f"{dataset}.json", details | {"findings": findings})
+    artifacts.write_text(folder / f"{dataset}.md", render_page(dataset, comparison, sensitivity, not_traded=not_traded))
     figures = plot_comparison(dataset, models, comparison, sensitivity, bars_per_year=bars_per_year)
     for name, figure in figures.items():
         artifacts.write_figure(artifacts.PLOTS / f"compare_{dataset}" / f"{name}.png", figure)
@@ -98,12 +106,14 @@ def collect_details(comparison: Comparison) -> dict[str, object]:
     }
 
 
-def render_page(dataset: str, comparison: Comparison, sensitivity: Report) -> str:
+def render_page(dataset: str, comparison: Comparison, sensitivity: Report, *, not_traded: Sequence[str] = ()) -> str:
     """Return the comparison as a page of markdown."""
     pbo = format_number(comparison.cscv.pbo if comparison.cscv else NAN)
     effective = format_number(comparison.effective_trials)
     title = f"# {dataset}: {comparison.trials} trials ({effective} effective), PBO {pbo}"
     sections = [title, render_leaderboard(comparison), render_pairs(comparison.pairs), render_sensitivity(sensitivity)]
+    if not_traded:
+        sections.append(f"Not traded, as their predictions have no score: {', '.join(not_traded)}.")
     return "\n\n".join(sections) + "\n"
 
 

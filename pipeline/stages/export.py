@@ -1,6 +1,7 @@
 """export <model>: write the final model as one ONNX graph, and the contract that a deployment relies on."""
 
 import platform
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def make_contract(model: str, fitted: base.Model, params: config.Block, graph: P
         "model": model,
         "graph": read_signature(graph),
         "columns": fitted.input_columns,
-        "outputs": fitted.outputs,
+        "output": asdict(fitted.signature.output),
         "target": {"name": block["target"], **target},
         "features": artifacts.read_json(artifacts.report_path("featurize", block["dataset"]))["params"],
         "model_spec": {key: described[key] for key in ("family", "plugin", "hyperparameters", "seed")},

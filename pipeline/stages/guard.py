@@ -97,12 +97,13 @@ def check_segments(
 ) -> Iterator[Finding]:
     """Yield the findings of rows with the latest of their labels, and of the runs from which windows are taken."""
     ends = [pd.read_parquet(file, columns=[*KEY, "label_end"]) for file in files]
-    rows = intersect_rows([pd.read_parquet(features, columns=KEY), *ends])
+    known = pd.read_parquet(features, columns=KEY)
+    rows = intersect_rows([known, *ends])
     latest = np.max([align(table, rows, name="labels")["label_end"] for table in ends], axis=0)
     bar_ms, segment = klines.find_interval_ms(bars), rows["segment"].to_numpy()
-    time, run = rows["time"].to_numpy(), number_runs(rows)
-    yield segments(time, latest, segment, bars=bars, bar_ms=bar_ms, warm_up_bars=warm_up_bars)
-    yield check_window_runs(time, segment, run, bar_ms=bar_ms)
+    yield segments(rows["time"].to_numpy(), latest, segment, bars=bars, bar_ms=bar_ms, warm_up_bars=warm_up_bars)
+    time, segment = known["time"].to_numpy(), known["segment"].to_numpy()
+    yield check_window_runs(time, segment, number_runs(segment, np.arange(len(known))), bar_ms=bar_ms)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline import artifacts, cli, config, labels
+from pipeline.targets import Output, Target
 
 
 def main(dataset: str) -> None:
@@ -17,8 +18,11 @@ def main(dataset: str) -> None:
         folder.mkdir()
         for target, block in targets.items():
             labeled = label_target(bars, target, block, name=f"datasets.{dataset}.targets.{target}")
-            artifacts.write_table(folder / f"{target}.parquet", select_columns(labeled))
-            report[target] = summarize_labels(labeled, block["kind"], bars=len(bars))
+            described = labels.describe_target(block, name=target, path=f"datasets.{dataset}.targets.{target}")
+            table = select_columns(labeled)
+            table.attrs.update(described.attributes)
+            artifacts.write_table(folder / f"{target}.parquet", table)
+            report[target] = summarize_labels(labeled, described, bars=len(bars))
     artifacts.write_json(artifacts.report_path("label", dataset), report)
 
 
@@ -39,7 +43,7 @@ def select_columns(labeled: labels.Labels) -> pd.DataFrame:
     return labeled.table.drop(columns="row").astype({"raw": np.float32})
 
 
-def summarize_labels(labeled: labels.Labels, kind: str, *, bars: int) -> dict[str, object]:
+def summarize_labels(labeled: labels.Labels, target: Target, *, bars: int) -> dict[str, object]:
     """Return the number of bars with a label, and without one by cause, the mean label length and y's distribution."""
     y = labeled.table["y"].to_numpy()
     length_ms = (labeled.table["label_end"] - labeled.table["time"]).to_numpy()
@@ -49,14 +53,15 @@ def summarize_labels(labeled: labels.Labels, kind: str, *, bars: int) -> dict[st
         "lost": labeled.lost,
         "ties": labeled.ties,
         "mean_length_ms": float(length_ms.mean()) if len(y) else float("nan"),
-        "y": _summarize_y(y, labels.OUTPUTS[kind]),
+        "y": _summarize_y(y, target.output),
     }
 
 
-def _summarize_y(y: np.ndarray, outputs: tuple[str, ...]) -> dict[str, float]:
+def _summarize_y(y: np.ndarray, output: Output) -> dict[str, float]:
     """Return the share of each class; mean and standard deviation of a regression target."""
-    if len(outputs) > 1:
-        return dict(zip(outputs, np.bincount(y, minlength=len(outputs)) / max(len(y), 1), strict=True))
+    if output.is_classification:
+        shares = np.bincount(y, minlength=len(output.names)) / max(len(y), 1)
+        return dict(zip(output.names, shares, strict=True))
     return {"mean": float(y.mean()), "std": float(y.std())} if len(y) else {}
 
 

@@ -30,8 +30,8 @@ def main(model: str) -> None:
     family, block, _ = config.find_model(params, model)
     fitted, checks = base.load(artifacts.MODELS / model), find_parity_checks(family)
     graph = artifacts.ONNX / model / "model.onnx"
-    samples, folds = load_dataset(block["dataset"], block["target"])
-    rows = folds.holdout()
+    data = load_dataset(block["dataset"], block["target"])
+    samples, rows = data.samples.select_columns(fitted.signature.columns), data.folds.holdout()
     rng = np.random.default_rng(fitted.seed)
     some = fitted.inputs(samples, np.sort(rng.permutation(rows)[: base.BATCH_ROWS]))
     scale = fitted.predict_rows(samples, rows).std(axis=0, dtype=np.float64)  # (outputs,)

@@ -16,11 +16,11 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from scipy.stats import spearmanr
 
 from pipeline import artifacts, cli, config
-from pipeline.models import base
 from pipeline.models.dataset import load_dataset
 from pipeline.models.nets.engine.windows import make_windows
 from pipeline.models.onnx_session import open_session
 from pipeline.samples import Samples
+from pipeline.targets import Output
 
 LATENCY_RUNS = 2_000  # of each graph
 PERCENTILES = (50, 99)
@@ -39,15 +39,16 @@ def main(model: str) -> None:
     params = config.load_params()
     block, source = config.look_up(params, f"models.{model}"), artifacts.ONNX / model.rpartition(".")[2]
     contract: dict[str, Any] = artifacts.read_json(source / "contract.json")
-    samples, folds = load_dataset(block["dataset"], block["target"])
-    check_columns(contract["columns"], samples.columns, model=model)
+    data = load_dataset(block["dataset"], block["target"])
+    check_columns(contract["columns"], data.samples.columns, model=model)
+    samples, folds = data.samples.select_columns(contract["columns"]), data.folds
     shape = contract["graph"]["inputs"]
     with artifacts.replace_atomically(artifacts.INT8 / model) as folder:
         folder.mkdir()
         graph = folder / "model.onnx"
         write_int8_graph(source / "model.onnx", graph, model=model)
         inputs = make_inputs(samples, folds.holdout(), shape=shape)
-        report = compare_graphs(source / "model.onnx", graph, inputs, outputs=tuple(contract["outputs"]))
+        report = compare_graphs(source / "model.onnx", graph, inputs, output=data.target.output)
         artifacts.write_json(artifacts.report_path("quantize", model), report)
         limits = {key: limit for key, limit in config.look_up(params, "quantize").items() if key != "models"}
         config.call_with(raise_if_beyond_limits, report, model, block=limits, name="quantize")
@@ -97,19 +98,19 @@ def write_int8_graph(source: Path, graph: Path, *, model: str) -> None:
     graph.write_bytes(copy.SerializeToString(deterministic=True))
 
 
-def compare_graphs(
-    source: Path, graph: Path, inputs: Iterator[np.ndarray], *, outputs: tuple[str, ...]
-) -> dict[str, float]:
+def compare_graphs(source: Path, graph: Path, inputs: Iterator[np.ndarray], *, output: Output) -> dict[str, float]:
     """Return how the predictions of the int8 `graph` differ from those of `source` on inputs of one row each."""
     sessions = open_session(source), open_session(graph)
     pairs = [[session.run(["answer"], {"inputs": one})[0][0] for session in sessions] for one in inputs]
     float32, int8 = np.array(pairs, dtype=np.float64).transpose(1, 0, 2)  # (rows, outputs) each
-    difference, scores = np.abs(int8 - float32), (base.to_score(float32, outputs), base.to_score(int8, outputs))
+    difference, scores = np.abs(int8 - float32), (take_score(float32, output), take_score(int8, output))
     deviation = float32.std(axis=0)
     return {
         "rows": len(float32),
         "rank_correlation": float(spearmanr(*scores).statistic),
-        "flipped_share": float(np.mean(to_decision(float32, scores[0]) != to_decision(int8, scores[1]))),
+        "flipped_share": float(
+            np.mean(to_decision(float32, scores[0], output) != to_decision(int8, scores[1], output))
+        ),
         "mean_abs": float(difference.mean()),
         "max_abs": float(difference.max()),
         "max_over_std": float((difference.max(axis=0) / deviation).max()) if deviation.all() else float("nan"),
@@ -118,9 +119,14 @@ def compare_graphs(
     }
 
 
-def to_decision(prediction: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Return the most probable class of predictions (B, outputs), or the sign of the score (B,) of a regression."""
-    return np.asarray(prediction.argmax(axis=1) if prediction.shape[1] > 1 else np.sign(score))
+def take_score(prediction: np.ndarray, output: Output) -> np.ndarray:
+    """Return the scores (B,) of predictions (B, outputs), or the predicted numbers where they have no score."""
+    return output.take_center(prediction) if output.no_score_reason else output.to_score(prediction)
+
+
+def to_decision(prediction: np.ndarray, score: np.ndarray, output: Output) -> np.ndarray:
+    """Return the most probable class of predictions (B, outputs), or the sign of the score (B,) of a number."""
+    return np.asarray(prediction.argmax(axis=1) if output.is_classification else np.sign(score))
 
 
 def raise_if_beyond_limits(

@@ -10,7 +10,7 @@ from joblib import Parallel, delayed
 from pydantic import NonNegativeFloat, PositiveInt
 from tqdm import tqdm
 
-from pipeline import artifacts, cli, config, labels
+from pipeline import artifacts, cli, config
 from pipeline.leakage.embargo_sensitivity import (
     GUARD,
     MIN_BLOCKS,
@@ -57,9 +57,10 @@ class Settings:
 def main(dataset: str) -> None:
     """Fit a model that memorizes against the embargo, on the first target of a dataset."""
     params = config.load_params()
-    target, described = next(iter(config.look_up(params, f"datasets.{dataset}.targets").items()))
-    samples, folds = load_dataset(dataset, target)
-    signature = base.Signature(columns=samples.columns, outputs=labels.OUTPUTS[described["kind"]])
+    target = next(iter(config.look_up(params, f"datasets.{dataset}.targets")))
+    data = load_dataset(dataset, target)
+    samples, folds = data.samples, data.folds
+    signature = base.Signature(columns=samples.columns, output=data.target.output)
     block = config.look_up(params, "embargo_sensitivity")
     settings = config.call_with(Settings, block=block, name="embargo_sensitivity")
     report = measure_sensitivity(samples, folds, signature=signature, settings=settings, seed=params["seed"])

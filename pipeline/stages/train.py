@@ -31,7 +31,7 @@ def main(model: str) -> None:
     write_history_header(model, unfitted.history_fields)
     with artifacts.replace_atomically(artifacts.MODELS / model) as folder:
         jobs = (
-            delayed(fit_fold)(task, plan.spec, plan.samples, folder=folder, files=name_files(model, task))
+            delayed(fit_fold)(task, plan.spec, plan.data, folder=folder, files=name_files(model, task))
             for task in plan.tasks
         )
         workers = 1 if unfitted.needs_sequential_fits else config.count_workers()

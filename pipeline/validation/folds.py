@@ -6,23 +6,28 @@ Machine Learning (2018).
 """
 
 import json
-import math
 from dataclasses import asdict, dataclass
-from fractions import Fraction
-from itertools import chain, combinations
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, get_args
+from typing import Annotated, NamedTuple
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from annotated_types import Ge, Interval
 from pydantic import PositiveInt
 
 from pipeline.validation.row_index import RowIndex, check_spans, index_rows, sort_unique
+from pipeline.validation.scheme import (
+    Method,
+    Scheme,
+    check_fraction,
+    check_scheme,
+    choose_groups,
+    count_share,
+    number_paths,
+)
 
-Method = Literal["cpcv", "purged_kfold", "walk_forward_expanding", "walk_forward_rolling"]
-METHODS: tuple[Method, ...] = get_args(Method)
 METADATA_KEY = b"folds"
 
 
@@ -42,24 +47,13 @@ class RowCounts(NamedTuple):
     purged_and_embargoed: np.ndarray
 
 
-@dataclass(frozen=True)
-class Scheme:
-    """The arguments of `make_folds`; with the spans of the rows they determine the folds."""
-
-    method: Method
-    groups: int
-    test_groups: int
-    train_groups: int
-    embargo_pct: float
-    holdout_pct: float
-
-
 @dataclass(frozen=True, eq=False)
 class Folds:
-    """Every split of rows into train and test, and the holdout that no split uses, as ranges of time."""
+    """Every split of labelled rows into train and test, and the holdout that no split uses, as ranges of time."""
 
-    time: np.ndarray  # (N,) ms, in any order
+    time: np.ndarray  # (N,) ms, in any order, of all rows
     label_end: np.ndarray  # (N,) ms
+    is_labelled: np.ndarray  # (N,) bool; no other row is in any part
     scheme: Scheme
     group_ranges: tuple[TimeRange, ...]  # by group, in time order; the last one ends the development part
     embargo_bars: int
@@ -148,7 +142,7 @@ class Folds:
         return self.row_index.select_rows(self.row_index.embargo_cell)
 
     def number_groups(self) -> np.ndarray:
-        """Return (N,) int32, the group of each row; -1 for holdout rows and those embargoed before it."""
+        """Return (N,) int32, the group of each row; -1 of the holdout, of the embargo before it, and without label."""
         return self.row_index.expand_to_rows(np.append(self.row_index.group, [-1, -1]).astype(np.int32))
 
     def split_validation(self, rows: np.ndarray, valid_pct: float) -> tuple[np.ndarray, np.ndarray]:
@@ -160,9 +154,9 @@ class Folds:
         Raises:
             ValueError: `valid_pct` is outside [0, 1), or no train row is left.
         """
-        _check_fraction("valid_pct", valid_pct)
+        check_fraction("valid_pct", valid_pct)
         times = sort_unique(self.time[rows])
-        valid_times = _count_share(valid_pct, len(times))
+        valid_times = count_share(valid_pct, len(times))
         if not valid_times:
             return rows, rows[:0]
         first_ms = times[-valid_times]
@@ -174,22 +168,23 @@ class Folds:
             )
         return train, rows[self.time[rows] >= first_ms]
 
-    def save(self, file: Path, segment: np.ndarray) -> None:
-        """Write `file`, a parquet with segment, time and label_end of each row, and the scheme as metadata."""
-        table = pa.table({"segment": segment.astype(np.int32), "time": self.time, "label_end": self.label_end})
+    def save(self, file: Path, rows: pd.DataFrame) -> None:
+        """Write `file`, a parquet with the keys of all rows, such as segment, and the scheme as metadata."""
+        spans = {"time": self.time, "label_end": self.label_end, "is_labelled": self.is_labelled}
+        table = pa.Table.from_pandas(rows.assign(**spans), preserve_index=False)
         pq.write_table(table.replace_schema_metadata({METADATA_KEY: json.dumps(asdict(self.scheme))}), file)
 
     @classmethod
-    def load(cls, file: Path) -> tuple["Folds", np.ndarray]:
-        """Return the folds of a file of `save`, made again by `make_folds`, and the (N,) segment of their rows."""
+    def load(cls, file: Path) -> tuple["Folds", pd.DataFrame]:
+        """Return the folds of a file of `save`, made again by `make_folds`, and the table of their rows."""
         table = pq.read_table(file)
         metadata = table.schema.metadata or {}
         if METADATA_KEY not in metadata:
             raise ValueError(
                 f"{file}: has no {METADATA_KEY.decode()} metadata, so it is not a file of folds; run `dvc repro`"
             )
-        segment, time, label_end = (table.column(name).to_numpy() for name in ("segment", "time", "label_end"))
-        return make_folds(time, label_end, **json.loads(metadata[METADATA_KEY])), segment
+        spans = (table.column(name).to_numpy() for name in ("time", "label_end", "is_labelled"))
+        return make_folds(*spans, **json.loads(metadata[METADATA_KEY])), table.to_pandas()
 
     def _find_train_cells(self, splits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return (n, cells) whether a split trains on a cell, and (n, cells) the group before which labels must end.
@@ -208,6 +203,7 @@ class Folds:
 def make_folds(
     time: np.ndarray,
     label_end: np.ndarray,
+    is_labelled: np.ndarray | None = None,
     *,
     method: Method,
     groups: Annotated[int, Ge(2)],
@@ -227,6 +223,7 @@ def make_folds(
     Args:
         time: (N,) int64 ms, when a row's bar opens.
         label_end: (N,) int64 ms, not before `time`.
+        is_labelled: (N,) bool, whether a row may be in a part; None where all may.
         method: "cpcv" tests every choice of `test_groups` groups (AFML 12.4), "purged_kfold" each group once (7.4);
             both train on all others. The walk-forwards test each group from number `train_groups` on, and train
             on all groups before it ("walk_forward_expanding") or on the `train_groups` before it
@@ -243,31 +240,34 @@ def make_folds(
             that labels and embargo leave empty.
     """
     scheme = Scheme(method, groups, test_groups, train_groups, embargo_pct, holdout_pct)
-    _check_scheme(scheme)
+    check_scheme(scheme)
     check_spans(time, label_end)
-    all_times = sort_unique(time)
-    times = all_times[: len(all_times) - _count_share(holdout_pct, len(all_times))]
+    is_labelled = np.ones(len(time), bool) if is_labelled is None else is_labelled
+    all_times = sort_unique(time[is_labelled])
+    times = all_times[: len(all_times) - count_share(holdout_pct, len(all_times))]
     if len(times) < groups:
         raise ValueError(
             f"folds: {len(times)} distinct times before the holdout cannot fill {groups} groups; "
             f"provide more rows, or lower groups or holdout_pct"
         )
-    embargo_bars = _count_share(embargo_pct, len(times))
+    embargo_bars = count_share(embargo_pct, len(times))
     embargo_ms = embargo_bars * _find_bar_ms(all_times)
     parts = np.array_split(times, groups)
     first_ms, last_ms = (np.array([part[at] for part in parts]) for at in (0, -1))
-    row_index = index_rows(time, label_end, group_first_ms=first_ms, last_ms=last_ms[-1], embargo_ms=embargo_ms)
-    splits, is_train_group = _choose_groups(scheme)
+    bounds = {"group_first_ms": first_ms, "last_ms": last_ms[-1], "embargo_ms": embargo_ms}
+    row_index = index_rows(time, label_end, is_labelled, **bounds)
+    splits, is_train_group = choose_groups(scheme)
     folds = Folds(
         time=time,
         label_end=label_end,
+        is_labelled=is_labelled,
         scheme=scheme,
         group_ranges=tuple(map(TimeRange, first_ms.tolist(), last_ms.tolist(), row_index.label_end_ms.tolist())),
         embargo_bars=embargo_bars,
         embargo_ms=embargo_ms,
         splits=splits,
         is_train_group=is_train_group,
-        paths=_number_paths(splits, scheme.groups),
+        paths=number_paths(splits, scheme.groups),
         row_index=row_index,
     )
     _check_holdout(folds)
@@ -290,54 +290,10 @@ def cpcv(
     )
 
 
-def _choose_groups(scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
-    """Return (n_splits, k) the groups that each split tests, and (n_splits, groups) whether it may train on each."""
-    first = scheme.train_groups if scheme.method.startswith("walk_forward") else 0
-    size = scheme.test_groups if scheme.method == "cpcv" else 1
-    chosen = chain.from_iterable(combinations(range(first, scheme.groups), size))
-    splits = np.fromiter(chosen, np.int64).reshape(-1, size)
-    group = np.arange(scheme.groups)
-    if scheme.method == "walk_forward_expanding":
-        return splits, group < splits
-    if scheme.method == "walk_forward_rolling":
-        return splits, (group < splits) & (group >= splits - scheme.train_groups)
-    return splits, ~(splits[:, :, None] == group).any(axis=1)
-
-
-def _number_paths(splits: np.ndarray, groups: int) -> np.ndarray:
-    """Return (n_paths, groups): path p tests group g in the p-th split that tests g (AFML 12.4.1); -1 without one."""
-    testing = [np.flatnonzero((splits == group).any(axis=1)) for group in range(groups)]
-    n_paths = max(map(len, testing))
-    return np.array([numbers if len(numbers) else np.full(n_paths, -1) for numbers in testing]).T
-
-
-def _count_share(pct: float, count: int) -> int:
-    """Return `pct` of `count`, rounded up, in decimal arithmetic: 0.07 of 100 is 7, while 0.07 * 100 exceeds 7."""
-    return math.ceil(Fraction(str(float(pct))) * count)
-
-
 def _find_bar_ms(times: np.ndarray) -> int:
     """Return the most common step between distinct times, the shortest of several."""
     steps, counts = np.unique(np.diff(times), return_counts=True)
     return int(steps[np.argmax(counts)])
-
-
-def _check_scheme(scheme: Scheme) -> None:
-    if scheme.method not in METHODS:
-        raise ValueError(f"folds: method is {scheme.method!r}; allowed are {', '.join(METHODS)}")
-    for name in ("groups", "test_groups", "train_groups"):
-        value = getattr(scheme, name)
-        if not isinstance(value, int):
-            raise ValueError(f"folds: {name} is {value!r}; give an integer number of groups")
-        if name != "groups" and not 1 <= value < scheme.groups:
-            raise ValueError(f"folds: {name} is {value} of {scheme.groups} groups; give 1 to groups - 1")
-    _check_fraction("embargo_pct", scheme.embargo_pct)
-    _check_fraction("holdout_pct", scheme.holdout_pct)
-
-
-def _check_fraction(name: str, value: float) -> None:
-    if not isinstance(value, int | float) or not 0 <= value < 1:
-        raise ValueError(f"folds: {name} is {value!r}; give a share of the distinct times, in [0, 1)")
 
 
 def _check_holdout(folds: Folds) -> None:

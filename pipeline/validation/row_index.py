@@ -19,7 +19,8 @@ BLOCK = np.arange(2**15)  # fits a processor's cache while ranges are written fr
 class RowIndex:
     """Rows by cell of time, and by the last group that their label reaches; embargo and holdout are the last cells.
 
-    A position counts in the order of `order`; without one, positions are rows. A label reaches a group when it ends
+    A position counts in the order of `order`; without one, positions are rows. It leaves out rows without a label, and
+    is sorted by time where the table was not. A label reaches a group when it ends
     at the group's first time or later.
     """
 
@@ -28,7 +29,8 @@ class RowIndex:
     label_end_ms: np.ndarray  # (groups,) int64, the latest label_end of a group's rows
     is_blocked: np.ndarray  # (groups, cells) bool: cells of the group, in reach of its labels, or in the embargo after
     start: np.ndarray  # (runs, cells + 3) the position where each cell starts, and where the sorted run ends
-    order: np.ndarray | None  # (N,) the row at each position, of a table that had to be sorted by time
+    rows: int  # N, with those that are not indexed
+    order: np.ndarray | None  # (n,) the row at each position; None where positions are rows
     crossing: np.ndarray  # (K,) ascending positions of the rows whose label reaches a later group than their own
     crossing_code: np.ndarray  # (K,) cell · groups + the last group that the label reaches
     rows_ended: np.ndarray  # (cells, groups + 1) the number of rows whose label does not reach group g
@@ -71,32 +73,41 @@ class RowIndex:
         return self._list_rows(positions)
 
     def expand_to_rows(self, cell_values: np.ndarray) -> np.ndarray:
-        """Return (N,) the value of each row's cell, from (cells + 2,) values."""
+        """Return (N,) the value of each row's cell, from (cells + 2,) values; -1 for a row that is not indexed."""
         sizes = np.diff(self.start, axis=1)  # (runs, cells + 2)
         by_position = np.repeat(np.tile(cell_values, len(sizes)), sizes.ravel())
         if self.order is None:
             return by_position
-        values = np.empty_like(by_position)
+        values = np.full(self.rows, -1, by_position.dtype)
         values[self.order] = by_position
         return values
 
     def _list_rows(self, positions: np.ndarray) -> np.ndarray:
-        return positions if self.order is None else np.sort(self.order[positions])
+        return positions if self.order is None else np.sort(self.order[positions], kind="stable")
 
 
 def index_rows(
-    time: np.ndarray, label_end: np.ndarray, *, group_first_ms: np.ndarray, last_ms: int, embargo_ms: int
+    time: np.ndarray,
+    label_end: np.ndarray,
+    is_labelled: np.ndarray,
+    *,
+    group_first_ms: np.ndarray,
+    last_ms: int,
+    embargo_ms: int,
 ) -> RowIndex:
-    """Return the index of rows with spans [time, label_end].
+    """Return the index of labelled rows with spans [time, label_end].
 
     Args:
         time: (N,) int64 ms, in any order.
         label_end: (N,) int64 ms.
+        is_labelled: (N,) bool.
         group_first_ms: (groups,) the time of the first row of each group.
         last_ms: the time of the last row of the last group.
         embargo_ms: the time after a group's last label from which no split that tests the group trains.
     """
-    order, bounds = _find_sorted_runs(time)
+    rows = None if is_labelled.all() else np.flatnonzero(is_labelled)
+    order, bounds = _find_sorted_runs(time if rows is None else time[rows])
+    order = rows if order is None else order if rows is None else rows[order]
     if order is not None:
         time, label_end = time[order], label_end[order]
     group_start = _find_starts(time, bounds, np.append(group_first_ms, last_ms + 1))[:, :-1]
@@ -112,6 +123,7 @@ def index_rows(
         label_end_ms=label_end_ms,
         is_blocked=(edges >= group_first_ms[:, None]) & (edges < after_ms[:, None]),
         start=start,
+        rows=len(is_labelled),
         order=order,
         crossing=crossing,
         crossing_code=code,

@@ -11,7 +11,7 @@ from pipeline import labels
 from pipeline.features.engine import Features
 from pipeline.leakage.settings import GuardSettings
 from pipeline.market import bars as klines
-from pipeline.samples import Samples, make_keys, number_runs
+from pipeline.samples import Samples, number_runs
 
 HORIZON_BARS, VOLATILITY_BARS = 5, 60  # of the market's labels
 GAP_BARS, HALT_BARS = 30, 12  # missing bars, and bars without trade before them
@@ -125,7 +125,7 @@ def _make_samples(features: Features, table: pd.DataFrame, *, rows: np.ndarray) 
     return Samples(
         time=time,
         label_end=table["label_end"].to_numpy(),
-        segment=number_runs(make_keys(table["segment"].to_numpy(), time)),
+        segment=number_runs(table["segment"].to_numpy(), table["row"].to_numpy()),
         x=np.ascontiguousarray(features.x[rows]),
         columns=features.columns,
         y=table["y"].to_numpy(),

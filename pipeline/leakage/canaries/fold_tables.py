@@ -8,7 +8,8 @@ import numpy as np
 
 from pipeline.leakage.canaries.canary_market import CanaryMarket
 from pipeline.leakage.canaries.purge_rules import mark_tested
-from pipeline.validation.folds import Folds, Method, TimeRange, make_folds
+from pipeline.validation.folds import Folds, TimeRange, make_folds
+from pipeline.validation.scheme import Method
 
 GROUPS, TEST_GROUPS, HOLDOUT_PCT = 4, 2, 0.15
 LISTING_QUANTILE = 0.3  # fraction of the first symbol's rows that come before the second symbol is listed

@@ -10,7 +10,7 @@ from pipeline.leakage.canaries.canary import Canary
 from pipeline.leakage.canaries.canary_market import HORIZON_BARS, CanaryMarket
 from pipeline.leakage.findings import Finding
 from pipeline.leakage.segments import check_window_runs, segments
-from pipeline.samples import make_keys, number_runs
+from pipeline.samples import number_runs
 
 GUARDS = ("segments",)
 
@@ -56,7 +56,8 @@ def fill_gaps(market: CanaryMarket) -> RowTable:
         parts.append(pd.DataFrame({"segment": first[name], "time": grid}))
     table = pd.concat(parts, ignore_index=True)
     time, segment = table["time"].to_numpy(), table["segment"].to_numpy(np.int32)
-    return RowTable(market.bars, time, time + HORIZON_BARS * market.bar_ms, segment, number_runs(table))
+    run = number_runs(segment, np.arange(len(table)))
+    return RowTable(market.bars, time, time + HORIZON_BARS * market.bar_ms, segment, run)
 
 
 def number_segments_by_symbol(market: CanaryMarket) -> RowTable:
@@ -84,18 +85,17 @@ def shift_labels_over_gaps(market: CanaryMarket) -> RowTable:
     end = time.groupby(symbol).shift(-HORIZON_BARS)
     is_warm = market.bars.groupby("segment").cumcount() >= market.warm_up_bars
     rows = np.flatnonzero(end.notna() & is_warm)
-    keys = make_keys(market.bars["segment"].to_numpy()[rows], time.to_numpy()[rows])
-    label_end = end.to_numpy()[rows].astype(np.int64)
-    return RowTable(market.bars, keys["time"].to_numpy(), label_end, keys["segment"].to_numpy(), number_runs(keys))
+    segment, label_end = market.bars["segment"].to_numpy()[rows], end.to_numpy()[rows].astype(np.int64)
+    return RowTable(market.bars, time.to_numpy()[rows], label_end, segment, number_runs(segment, rows))
 
 
 def skip_warm_up(market: CanaryMarket) -> RowTable:
     """Return the rows of look-backs that continue over gaps: a segment has features from its first bar on."""
     left = market.bars.groupby("segment").cumcount(ascending=False)
     rows = np.flatnonzero(left >= HORIZON_BARS)
-    keys = make_keys(market.bars["segment"].to_numpy()[rows], market.bars["open_time"].to_numpy()[rows])
-    time, segment = keys["time"].to_numpy(), keys["segment"].to_numpy()
-    return RowTable(market.bars, time, time + HORIZON_BARS * market.bar_ms, segment, number_runs(keys))
+    time, segment = (market.bars[name].to_numpy()[rows] for name in ("open_time", "segment"))
+    label_end = time + HORIZON_BARS * market.bar_ms
+    return RowTable(market.bars, time, label_end, segment, number_runs(segment, rows))
 
 
 def sort_by_time(market: CanaryMarket) -> RowTable:

@@ -92,9 +92,14 @@ class LightGBM(BoostedTrees):
         """Read LightGBM's text from `folder`."""
         self._forest = lgb.Booster(model_str=(folder / "forest.txt").read_text(encoding="utf-8"))
 
+    def _choose_objective(self) -> str:
+        if not self.signature.is_classification:
+            return self.loss
+        return "binary" if self.num_margins == 1 else "multiclass"
+
     def _make_parameters(self) -> dict[str, object]:
         return {
-            "objective": {1: self.loss, 2: "binary"}.get(len(self.outputs), "multiclass"),
+            "objective": self._choose_objective(),
             "num_class": self.num_margins,
             "boost_from_average": False,  # boosting starts at the offset of BoostedTrees
             "use_missing": False,  # no input is missing, and 0.0 is a number like any other

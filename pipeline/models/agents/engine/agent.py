@@ -33,6 +33,7 @@ from pipeline.models.torch_runtime.live_metrics import LiveMetrics
 from pipeline.models.torch_runtime.onnx_export import export_onnx
 from pipeline.samples import Samples
 from pipeline.tail_risk import GpdTail
+from pipeline.targets import Kind
 
 WEIGHTS = "weights.npz"
 HISTORY_FIELDS = (
@@ -63,6 +64,7 @@ class Agent(FlatModel):
     """
 
     history_fields: ClassVar[tuple[str, ...]] = HISTORY_FIELDS
+    output_kinds: ClassVar[tuple[Kind, ...]] = ("position",)
 
     device: Device
     clip_sigma: PositiveFloat  # standardized columns are clipped at ± this many standard deviations
@@ -76,8 +78,7 @@ class Agent(FlatModel):
 
     def __post_init__(self) -> None:
         """Check all hyperparameters and build untrained networks."""
-        if self.signature.outputs != ("position",):
-            raise ValueError(f"an agent predicts a position; its target must be of kind position, not {self.outputs}")
+        super().__post_init__()
         _ = self.environment_config, self.training_config, self.learner_config, self.evt_config
         select_device(self.device)
         with fork_rng(self.seed, torch.device("cpu")):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline import config
+from pipeline.targets import Kind, Output
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (B, outputs) raw outputs and (B,) values or codes -> a scalar
 
@@ -33,6 +34,22 @@ class MSELoss(nn.Module):
     def forward(self, output: Tensor, y: Tensor) -> Tensor:
         """Map (B, 1) values and (B,) -> a scalar."""
         return F.mse_loss(output[:, 0], y)
+
+
+class PinballLoss(nn.Module):
+    """Mean over rows and levels q of max(q e, (q - 1) e), where e = y - quantile (Koenker & Bassett 1978)."""
+
+    levels: Tensor
+
+    def __init__(self, *, levels: Tensor) -> None:
+        """`levels` is (outputs,), within (0, 1)."""
+        super().__init__()
+        self.register_buffer("levels", levels)
+
+    def forward(self, output: Tensor, y: Tensor) -> Tensor:
+        """Map (B, outputs) quantiles and (B,) values -> a scalar."""
+        error = y[:, None] - output
+        return torch.maximum(self.levels * error, (self.levels - 1) * error).mean()
 
 
 class CrossEntropyLoss(nn.Module):
@@ -73,13 +90,14 @@ def weigh_classes(codes: np.ndarray, classes: int) -> Tensor:
     return torch.tensor(len(codes) / (classes * counts), dtype=torch.float32)
 
 
-def _make_weighted(codes: np.ndarray, classes: int) -> nn.Module:
-    return CrossEntropyLoss(weigh_classes(codes, classes))
+def _make_weighted(codes: np.ndarray, output: Output) -> nn.Module:
+    return CrossEntropyLoss(weigh_classes(codes, len(output.names)))
 
 
 def _make_focal(
-    codes: np.ndarray, classes: int, *, gamma: NonNegativeFloat, alpha: PositiveFloat | list[PositiveFloat]
+    codes: np.ndarray, output: Output, *, gamma: NonNegativeFloat, alpha: PositiveFloat | list[PositiveFloat]
 ) -> nn.Module:
+    classes = len(output.names)
     by_class = [alpha] * classes if isinstance(alpha, int | float) else list(alpha)
     if len(by_class) != classes:
         raise ValueError(
@@ -88,38 +106,45 @@ def _make_focal(
     return FocalLoss(gamma=gamma, alpha=torch.tensor(by_class, dtype=torch.float32))
 
 
-def _make_huber(codes: np.ndarray, classes: int, *, delta: PositiveFloat) -> nn.Module:
+def _make_huber(codes: np.ndarray, output: Output, *, delta: PositiveFloat) -> nn.Module:
     return HuberLoss(delta=delta)
 
 
-LOSSES: dict[bool, dict[str, Callable[..., nn.Module]]] = {  # by whether it is a classification
-    False: {"mse": lambda codes, classes: MSELoss(), "huber": _make_huber},
-    True: {
-        "cross_entropy": lambda codes, classes: CrossEntropyLoss(),
+def _make_pinball(codes: np.ndarray, output: Output) -> nn.Module:
+    return PinballLoss(levels=torch.tensor(output.levels, dtype=torch.float32))
+
+
+OF_NUMBERS: dict[str, Callable[..., nn.Module]] = {"mse": lambda codes, output: MSELoss(), "huber": _make_huber}
+LOSSES: dict[Kind, dict[str, Callable[..., nn.Module]]] = {  # by what is predicted
+    "value": OF_NUMBERS,
+    "position": OF_NUMBERS,
+    "probability": OF_NUMBERS,
+    "quantiles": {"pinball": _make_pinball},
+    "classes": {
+        "cross_entropy": lambda codes, output: CrossEntropyLoss(),
         "weighted_cross_entropy": _make_weighted,
         "focal": _make_focal,
     },
 }
 
 
-def check_loss(block: Mapping[str, Any], *, is_classification: bool) -> None:
+def check_loss(block: Mapping[str, Any], output: Output) -> None:
     """Raise ValueError where `block`, such as {name: huber, delta: 1.0}, has an unknown name or other keys."""
-    allowed = LOSSES[is_classification]
+    allowed = LOSSES[output.kind]
     if block.get("name") not in allowed:
-        kind = "classification" if is_classification else "regression"
-        raise config.ParamsError(f"loss {dict(block)} of a {kind}; its name must be one of {sorted(allowed)}")
+        raise config.ParamsError(f"loss {dict(block)} of {output.kind}; its name must be one of {sorted(allowed)}")
     own = {name: value for name, value in block.items() if name != "name"}
     config.check_section(allowed[block["name"]], own, name=f"loss {block['name']}")
 
 
-def make_loss(block: Mapping[str, Any], codes: np.ndarray, *, classes: int) -> nn.Module:
+def make_loss(block: Mapping[str, Any], codes: np.ndarray, output: Output) -> nn.Module:
     """Return the loss that `block` names.
 
     Args:
         block: {name: focal, gamma: 2.0, alpha: 0.25} and the like.
-        codes: (n,) train codes; ignored by a regression.
-        classes: their number, 0 for a regression.
+        codes: (n,) train codes; used for classes alone.
+        output: what is predicted.
     """
-    check_loss(block, is_classification=classes > 0)
+    check_loss(block, output)
     hyperparameters = {name: value for name, value in block.items() if name != "name"}
-    return LOSSES[classes > 0][block["name"]](codes, classes, **hyperparameters)
+    return LOSSES[output.kind][block["name"]](codes, output, **hyperparameters)

@@ -31,6 +31,7 @@ from pipeline.models.torch_runtime.device import fork_rng, select_device, use_on
 from pipeline.models.torch_runtime.hyperparameters import Device
 from pipeline.models.torch_runtime.onnx_export import export_onnx
 from pipeline.samples import Samples
+from pipeline.targets import Kind
 
 WEIGHTS = "weights.npz"
 SHAPE_ARGUMENTS = ("columns", "window", "outputs")  # arguments of a plugin's module that are not its hyperparameters
@@ -44,6 +45,7 @@ class Net(Model):
     """
 
     history_fields: ClassVar[tuple[str, ...]] = NET_HISTORY
+    output_kinds: ClassVar[tuple[Kind, ...]] = ("value", "position", "probability", "classes", "quantiles")
     module: ClassVar[type[nn.Module]]
 
     window: PositiveInt  # bars
@@ -65,7 +67,8 @@ class Net(Model):
 
     def __post_init__(self) -> None:
         """Raise ValueError naming the first hyperparameter that is not allowed."""
-        check_loss(self.loss, is_classification=self.signature.is_classification)
+        super().__post_init__()
+        check_loss(self.loss, self.signature.output)
         with fork_rng(self.seed, torch.device("cpu")):
             self.net = self._make_net()
         config.check_section(make_optimizer, self.optimizer, name="optimizer")
@@ -76,7 +79,8 @@ class Net(Model):
         shape = {"columns": len(self.signature.columns), "outputs": len(self.outputs)}
         hyperparameters = {name: getattr(self, name) for name in list_hyperparameters(self.module)}
         module = self.module(window=self.window, **shape, **hyperparameters)
-        return StandardizedNet(module, **shape, clip_sigma=self.clip_sigma)
+        is_classification = self.signature.is_classification
+        return StandardizedNet(module, **shape, is_classification=is_classification, clip_sigma=self.clip_sigma)
 
     def _make_options(self) -> TrainingOptions:
         return TrainingOptions(**{each.name: getattr(self, each.name) for each in dataclasses.fields(TrainingOptions)})
@@ -129,7 +133,7 @@ class Net(Model):
         windows = make_windows(samples.x, samples.segment, length=self.window, device=device)
         return Trainer(
             self.net,
-            make_loss(self.loss, samples.y[train], classes=len(self._classes)).to(device),
+            make_loss(self.loss, samples.y[train], self.signature.output).to(device),
             TrainingData(windows, self.net.scale_targets(samples.y).to(device), train, valid),
             options=self._make_options(),
             seed=self.seed,

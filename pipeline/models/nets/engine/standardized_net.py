@@ -10,24 +10,22 @@ from pipeline.models.torch_runtime.standardize import Standardize, measure_stati
 class StandardizedNet(nn.Module):
     """Raw columns in, raw outputs out: columns are standardized before the plugin's module.
 
-    A regression is learned in standard deviations of y from its mean; logits have an offset, the logarithm of the class
-    frequencies. So a net whose module outputs 0 predicts the best constant.
+    A number, or each of its quantiles, is learned in standard deviations of y from its mean; logits have an offset, the
+    logarithm of the class frequencies. So a net whose module outputs 0 predicts the mean, or the best constant classes.
     """
 
     offset: Tensor
     scale: Tensor
 
-    def __init__(self, body: nn.Module, *, columns: int, outputs: int, clip_sigma: float) -> None:
+    def __init__(
+        self, body: nn.Module, *, columns: int, outputs: int, is_classification: bool, clip_sigma: float
+    ) -> None:
         """`clip_sigma` is in standard deviations of a column."""
         super().__init__()
+        self.is_classification = is_classification
         self.standardize, self.body = Standardize(columns, clip_sigma=clip_sigma), body
         self.register_buffer("offset", torch.zeros(outputs))
         self.register_buffer("scale", torch.ones(outputs))
-
-    @property
-    def is_classification(self) -> bool:
-        """Several outputs are logits; a single one is a value."""
-        return self.offset.shape[0] > 1
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, F) -> (B, outputs): values in deviations of y, or logits."""
@@ -49,7 +47,7 @@ class StandardizedNet(nn.Module):
         """Return (N,) int64 codes, or float32 deviations of y from its train mean in train standard deviations."""
         if self.is_classification:
             return torch.from_numpy(y.astype(np.int64))
-        offset, scale = (each.double().cpu().numpy() for each in (self.offset, self.scale))
+        offset, scale = (each[:1].double().cpu().numpy() for each in (self.offset, self.scale))
         return torch.from_numpy(((y - offset) / scale).astype(np.float32))
 
 
@@ -62,7 +60,7 @@ class DeployedNet(nn.Module):
         self.net = net
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, T, F) -> (B, outputs): probabilities, or one value in the unit of y."""
+        """Map (B, T, F) -> (B, outputs): probabilities, or values in the unit of y."""
         raw: Tensor = self.net(x)
         if self.net.is_classification:
             return torch.softmax(raw, dim=1)

@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 import onnx
@@ -16,6 +16,7 @@ from scipy.special import softmax
 from pipeline.models.base import FitFiles, Model
 from pipeline.models.trees.engine.forest_graph import Tree, make_forest_graph
 from pipeline.samples import Samples
+from pipeline.targets import Kind
 
 OBJECTIVE_LOSSES = {False: ("l2", "l1", "huber"), True: ("log",)}  # by whether outputs are classes
 Fraction = Annotated[float, Interval(gt=0, le=1)]
@@ -52,6 +53,8 @@ class BoostedTrees(Model):
     mistake. A regression has one margin, two classes one (of the second over the first), more classes one each.
     """
 
+    output_kinds: ClassVar[tuple[Kind, ...]] = ("value", "position", "probability", "classes")
+
     loss: str  # one of OBJECTIVE_LOSSES
     num_boost_round: PositiveInt
     early_stopping_rounds: PositiveInt
@@ -60,6 +63,7 @@ class BoostedTrees(Model):
 
     def __post_init__(self) -> None:
         """Raise ValueError where the loss does not fit the outputs."""
+        super().__post_init__()
         allowed = OBJECTIVE_LOSSES[self.signature.is_classification]
         if self.loss not in allowed:
             raise ValueError(f"loss {self.loss!r} for outputs {self.outputs}; allowed are {allowed}")
@@ -67,7 +71,7 @@ class BoostedTrees(Model):
     @property
     def num_margins(self) -> int:
         """The number of trees that one round adds."""
-        return len(self.outputs) if len(self.outputs) > 2 else 1
+        return len(self.outputs) if self.signature.is_classification and len(self.outputs) > 2 else 1
 
     @property
     def standardization(self) -> None:
@@ -127,7 +131,7 @@ class BoostedTrees(Model):
         float32 step of 3e-8, which is not small beside predictions that hardly vary.
         """
         margins = self.predict_margins(inputs).astype(np.float32)  # (B, margins)
-        if len(self.outputs) == 2:
+        if self.signature.is_classification and self.num_margins == 1:
             margins = np.concatenate([np.zeros_like(margins), margins], axis=1)
         logits = self.offset + margins  # (B, outputs) float64
         prediction = softmax(logits, axis=1) if self.signature.is_classification else logits

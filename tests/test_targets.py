@@ -1,0 +1,81 @@
+"""What a target is: scores of every kind of prediction, and the description that files carry."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline import artifacts
+from pipeline.labels import describe_target
+from pipeline.targets import Output, Target
+from tests.data import OUTPUTS, make_target
+
+
+def make_quantiles(*levels: float) -> Output:
+    names = tuple(f"q{100 * level:g}" for level in levels)
+    return Output(kind="quantiles", names=names, levels=levels)
+
+
+@pytest.mark.parametrize(
+    ("output", "prediction", "score"),
+    [
+        (OUTPUTS["return"], [[0.25], [-3.0]], [0.25, -1.0]),
+        (OUTPUTS["position"], [[0.25], [-3.0]], [0.25, -1.0]),
+        (OUTPUTS["trend"], [[0.25], [1.5]], [-0.5, 1.0]),
+        (OUTPUTS["barrier"], [[0.25, 0.5, 0.25], [0.0, 0.25, 0.75]], [0.0, 0.75]),
+        (make_quantiles(0.1, 0.5, 0.9), [[-0.5, 0.25, 3.0]], [0.25]),
+        (make_quantiles(0.25, 0.75), [[0.0, 0.5]], [0.25]),  # not the difference of two classes
+        (make_quantiles(0.5), [[0.5]], [0.5]),
+    ],
+)
+def test_the_score_follows_the_kind_of_a_prediction(output, prediction, score):
+    assert output.to_score(np.array(prediction)).tolist() == score
+
+
+@pytest.mark.parametrize(
+    ("output", "why"),
+    [(OUTPUTS["volatility"], "has no direction"), (make_quantiles(0.01, 0.05), "do not enclose the median")],
+)
+def test_a_prediction_without_a_score_says_why(output, why):
+    with pytest.raises(ValueError, match=why):
+        output.to_score(np.zeros((1, len(output.names))))
+
+
+def test_a_table_of_labels_says_what_its_target_is(tmp_path):
+    table = pd.DataFrame({"y": [1.0]})
+    target = Target(name="a", horizon_bars=3, output=make_quantiles(0.1, 0.9))
+    table.attrs = target.attributes
+    artifacts.write_table(tmp_path / "a.parquet", table)
+    assert Target.load(tmp_path / "a.parquet") == target
+    table.attrs = {}
+    artifacts.write_table(tmp_path / "b.parquet", table)
+    with pytest.raises(ValueError, match="does not say what its target is; run `dvc repro label`"):
+        Target.load(tmp_path / "b.parquet")
+
+
+@pytest.mark.parametrize("kind", OUTPUTS)
+def test_an_output_is_the_same_after_json(kind):
+    assert Output.from_description(json.loads(json.dumps(asdict(OUTPUTS[kind])))) == OUTPUTS[kind]
+
+
+def test_quantiles_of_a_value_are_described():
+    block = {"kind": "return", "horizon": 5, "volatility_window": 60, "quantiles": [0.1, 0.5, 0.925]}
+    target = describe_target(block, name="a", path="targets.a")
+    assert (target.horizon_bars, target.output.kind) == (5, "quantiles")
+    assert target.output.names == ("q10", "q50", "q92.5")
+
+
+@pytest.mark.parametrize(
+    ("kind", "quantiles"), [("return", [0.9, 0.1]), ("return", [0.5, 0.5]), ("barrier", [0.1, 0.9])]
+)
+def test_quantiles_that_do_not_ascend_or_of_classes_are_refused(kind, quantiles):
+    with pytest.raises(ValueError, match="ascending levels, of a kind whose y is a value, such as return, volatility"):
+        describe_target({"kind": kind, "horizon": 5, "quantiles": quantiles}, name="a", path="targets.a")
+
+
+def test_the_horizon_is_that_of_the_target_or_of_its_kind():
+    assert describe_target({"kind": "barrier", "horizon": 20}, name="a", path="a").horizon_bars == 20
+    assert describe_target({"kind": "position"}, name="a", path="a").horizon_bars == 1
+    assert make_target("return").horizon_bars == 5
