@@ -123,12 +123,13 @@ def test_the_readme_lists_the_columns_of_the_params() -> None:
 @pytest.mark.parametrize("function", [engine.compute, engine.Stream])
 def test_the_keyword_only_arguments_are_the_keys_of_the_block(function: object) -> None:
     parameters = inspect.signature(function).parameters.values()
-    assert [p.name for p in parameters if p.kind is p.KEYWORD_ONLY] == list(PARAMS["datasets"]["klines"]["features"])
+    keys = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "in_pandas"]
+    assert keys == list(PARAMS["datasets"]["klines"]["features"])
     assert all(p.kind is p.KEYWORD_ONLY or p.name == "bars" for p in parameters)
 
 
 def test_a_wrong_key_of_the_block_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="features: unknown key 'rsi_window'; its keys are return_windows, "):
+    with pytest.raises(ValueError, match="features: unknown key 'rsi_window'; its keys are groups, in_pandas, "):
         config.call_with(engine.Stream, block=BLOCK | {"rsi_window": 3}, name="features")
     with pytest.raises(ValueError, match="features: key 'rsi_windows' is missing; its keys are return_windows, "):
         config.call_with(
