@@ -218,7 +218,5 @@ def test_the_folder_of_ideas_may_be_empty() -> None:
 
 def test_a_stream_refuses_columns_in_pandas(write_idea) -> None:
     write_idea(MEAN_GAP)
-    with pytest.raises(
-        ValueError, match="in_pandas has idea: columns in pandas cannot be streamed; leave them out"
-    ):
+    with pytest.raises(ValueError, match="in_pandas has idea: columns in pandas cannot be streamed; leave them out"):
         engine.Stream(**SHORT, **IN_PANDAS)
