@@ -13,6 +13,7 @@ from dvc.repo import Repo
 ROOT = Path(__file__).parents[1]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 FAMILIES = tuple(PARAMS["models"])
+IN_PANDAS = ROOT / "pipeline/features/in_pandas"
 RUN_MODELS = ("train", "audit", "export")
 
 
@@ -81,6 +82,8 @@ def import_stage(stage) -> frozenset[str]:
     modules = [f"pipeline.stages.{verb}"]
     if verb == "fetch":
         modules += [f"pipeline.market.{source}" for source in ("simulated", "binance", "file")]
+    if verb in ("featurize", "guard", "canary"):
+        modules += [f"pipeline.features.in_pandas.{file.stem}" for file in IN_PANDAS.glob("[!_]*.py")]
     if verb == "sensitivity":
         modules.append(f"pipeline.models.trees.{PARAMS['embargo_sensitivity']['plugin']}")
     if verb in RUN_MODELS:

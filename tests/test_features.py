@@ -14,7 +14,9 @@ from tests.params import PARAMS
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
 MINUTE_MS = 60_000
+GROUPS = ["price", "momentum", "flow", "liquidity"]  # of these tests, whatever files are added
 BLOCK = {
+    "groups": GROUPS,
     "return_windows": [1, 5, 15, 60],
     "volatility_windows": [20, 60],
     "range_window": 20,
@@ -35,6 +37,7 @@ BLOCK = {
     "vpin_bucket_bars": 5,
 }
 SHORT = {
+    "groups": GROUPS,
     "return_windows": [1, 3],
     "volatility_windows": [3],
     "range_window": 4,
@@ -123,12 +126,13 @@ def test_the_readme_lists_the_columns_of_the_params() -> None:
 @pytest.mark.parametrize("function", [engine.compute, engine.Stream])
 def test_the_keyword_only_arguments_are_the_keys_of_the_block(function: object) -> None:
     parameters = inspect.signature(function).parameters.values()
-    assert [p.name for p in parameters if p.kind is p.KEYWORD_ONLY] == list(PARAMS["datasets"]["klines"]["features"])
+    keys = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+    assert keys - {"in_pandas"} == PARAMS["datasets"]["klines"]["features"].keys() - {"in_pandas"}
     assert all(p.kind is p.KEYWORD_ONLY or p.name == "bars" for p in parameters)
 
 
 def test_a_wrong_key_of_the_block_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="features: unknown key 'rsi_window'; its keys are return_windows, "):
+    with pytest.raises(ValueError, match="features: unknown key 'rsi_window'; its keys are groups, in_pandas, "):
         config.call_with(engine.Stream, block=BLOCK | {"rsi_window": 3}, name="features")
     with pytest.raises(ValueError, match="features: key 'rsi_windows' is missing; its keys are return_windows, "):
         config.call_with(

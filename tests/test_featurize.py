@@ -16,6 +16,8 @@ def make_features(x, rows):
         rows=np.array(rows),
         warm_up_bars={"a": 0, "b": 7},
         lost_by_segment={0: 2},
+        groups={"a": "price", "b": "idea"},
+        in_pandas=("b",),
     )
 
 
@@ -27,7 +29,8 @@ def test_bars_shorter_than_the_warm_up_are_refused_with_both_lengths():
 
 
 def test_a_value_that_is_not_finite_is_named_with_its_column_and_bar():
-    with pytest.raises(ValueError, match="the first is b of X at open_time 240000"):
+    message = "the first is b of X at open_time 240000; .* correct the column in pipeline/features/in_pandas/idea.py"
+    with pytest.raises(ValueError, match=message):
         featurize.raise_if_not_finite(make_features([[1, 2], [3, np.inf]], [1, 2]), BARS)
 
 
@@ -35,3 +38,15 @@ def test_the_report_accounts_for_every_bar():
     report = featurize.summarize_features(make_features([[1, 2]], [2]), BARS)
     assert (report["bars"], report["rows"], report["lost"]) == (3, 1, {"warm_up": 2})
     assert report["lost_by_segment"] == {0: 2}
+
+
+def test_the_report_has_the_group_of_every_column_and_says_whether_it_can_be_streamed():
+    columns = featurize.summarize_features(make_features([[1, 2]], [2]), BARS)["columns"]
+    assert {name: (column["group"], column["streamable"]) for name, column in columns.items()} == {
+        "a": ("price", True),
+        "b": ("idea", False),
+    }
+
+
+def test_the_params_of_the_report_name_the_compiled_groups_alone():
+    assert featurize.list_groups(make_features([[1, 2]], [2])) == ["price"]

@@ -1,12 +1,14 @@
 """The entries of the feature catalogue, and the layout of their memory and columns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.features.rolling import CHAINS, Floats, Integers
 
+FIRST_GROUPS = ("price", "momentum", "flow", "liquidity")  # in the order of their columns; others follow by alphabet
+PRESETS = {"microstructure": ("flow", "liquidity")}  # names for several groups together
 MAX_WINDOWS = 3  # of one indicator
 
 
@@ -38,7 +40,8 @@ class Layout:
     """The position of every indicator in memory and among the columns. Each segment starts with a copy of `memory`."""
 
     columns: tuple[Column, ...]
-    plans: tuple[Integers, ...]  # one per module: (indicators, 6): kernel, first cell, first column, three windows
+    groups: dict[str, str]  # column: its group
+    plans: tuple[Integers, ...]  # one per group: (indicators, 6): kernel, first cell, first column, three windows
     memory: Floats
     lookback_bars: int  # bars before a chunk that a kernel reads
 
@@ -48,16 +51,28 @@ class Layout:
         return max(column.warm_up_bars for column in self.columns)
 
 
-def make_layout(modules: Sequence[Sequence[Indicator]], *, head_cells: int) -> Layout:
-    """Return the layout of the modules' indicators in their order, after `head_cells` cells of the caller's."""
-    memory, columns, plans = [0.0] * head_cells, list[Column](), list[Integers]()
-    for indicators in modules:
+def make_layout(groups: Mapping[str, Sequence[Indicator]], *, head_cells: int) -> Layout:
+    """Return the layout of the groups' indicators in their order, after `head_cells` cells of the caller's.
+
+    Raises ValueError where two columns have the same name.
+    """
+    memory, columns, owners, plans = [0.0] * head_cells, list[Column](), dict[str, str](), list[Integers]()
+    for name, indicators in groups.items():
         plan = np.zeros((len(indicators), 3 + MAX_WINDOWS), dtype=np.int64)
         for row, indicator in zip(plan, indicators, strict=True):
             row[:3] = indicator.kernel, len(memory), len(columns)
             row[3 : 3 + len(indicator.windows)] = indicator.windows
             memory += [*indicator.constants, *[0.0] * (indicator.cells - len(indicator.constants))]
             columns += indicator.columns
+            add_owners(owners, [column.name for column in indicator.columns], owner=name)
         plans.append(plan)
-    lookback_bars = max(CHAINS, *(n for indicators in modules for one in indicators for n in one.windows))
-    return Layout(tuple(columns), tuple(plans), np.array(memory), lookback_bars)
+    lookback_bars = max(CHAINS, *(n for indicators in groups.values() for one in indicators for n in one.windows))
+    return Layout(tuple(columns), owners, tuple(plans), np.array(memory), lookback_bars)
+
+
+def add_owners(owners: dict[str, str], columns: Sequence[str], *, owner: str) -> None:
+    """Add columns to a mapping from column to group; ValueError where one of them is there already."""
+    for column in columns:
+        if column in owners:
+            raise ValueError(f"features {owners[column]} and {owner} both have a column {column}; rename one of them")
+        owners[column] = owner

@@ -6,8 +6,8 @@ bulk values agree in every bit, across segments and restarts too. Compiled calle
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,10 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipeline.features import chunks, flow, liquidity, momentum, price
-from pipeline.features.catalogue import Layout, make_layout
+from pipeline.features import chunks, registry
+from pipeline.features.catalogue import Layout, add_owners, make_layout
 from pipeline.features.chunks import N_PRICES
+from pipeline.features.pandas_file import PandasFile, compute_columns
 from pipeline.features.params import FeatureParams, expand_params
+from pipeline.features.registry import GROUPS
 from pipeline.features.rolling import Floats, Floats32, Integers, borrow
 from pipeline.market import bars as klines
 
@@ -27,16 +29,18 @@ UNKNOWN = np.iinfo(np.int64).min  # a time, step or segment not seen yet
 CHUNK_BARS = 512  # so that a chunk stays in the processor's cache; no value depends on it
 
 Advance = Callable[[tuple[Integers, ...], Floats, Floats, Floats, int, int, Floats32, int], int]
+update_groups = registry.chain_updates()
 
 
 def _compile_advance() -> Advance:
-    """Return the compiled update, cached on disk under a key that includes every file of this folder.
+    """Return the compiled update, cached on disk under a key that includes every file of code that it runs.
 
     numba itself looks at this file alone, and would reuse what it compiled from an older `price.py`. It does include
-    the values that a function closes over, hence `sources`.
+    the values that a function closes over, hence `sources`. Files of `in_pandas/` are not compiled.
     """
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    sources = int(hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12], 16)
+    files = [file for folder in (Path(__file__).parent, registry.FOLDER) for file in sorted(folder.glob("*.py"))]
+    content = b"".join(file.name.encode() + file.read_bytes() for file in files)
+    sources = int(hashlib.sha256(content).hexdigest()[:12], 16)
 
     @numba.njit(cache=True, error_model="numpy")
     def advance(
@@ -52,10 +56,7 @@ def _compile_advance() -> Advance:
         _ = sources
         memory, chunk, bars, out = borrow(memory), borrow(chunk), borrow(bars), borrow(out)
         chunks.fill_chunk(memory, chunk, bars, start, count)
-        price.update(plans[0], memory, chunk, out, out_start, count)
-        momentum.update(plans[1], memory, chunk, out, out_start, count)
-        flow.update(plans[2], memory, chunk, out, out_start, count)
-        liquidity.update(plans[3], memory, chunk, out, out_start, count)
+        update_groups(plans, memory, chunk, out, out_start, count)
         chunks.store_last_bar(memory, chunk, count)
         return int(memory[chunks.BARS_SEEN])
 
@@ -81,38 +82,66 @@ class Features:
     rows: Integers  # (N,) positions in the table of bars
     warm_up_bars: dict[str, int]  # column: number of bars at a segment's start without a value
     lost_by_segment: dict[int, int]  # segment: number of rows lost to the longest warm-up
+    groups: dict[str, str]  # column: its group, the name of its file
+    in_pandas: tuple[str, ...] = ()  # the columns that `Stream` cannot compute
 
 
-@expand_params(FeatureParams)
+@expand_params
 def compute(bars: pd.DataFrame, params: FeatureParams) -> Features:
     """Return every column of every bar after its segment's warm-up; segments are `bars.segment`, or else found.
 
-    The keyword-only arguments are the fields of FeatureParams. Raises ValueError on a parameter that is not allowed, a
-    missing column, an invalid price or amount, and bars out of order.
+    The keyword-only arguments are the keys of a features block. Raises ValueError on a parameter that is not allowed,
+    a missing column, an invalid price or amount, and bars out of order.
     """
     layout = _make_layout(params)
+    warm_up_bars = max(layout.warm_up_bars, *(file.warm_up_bars for file in params.in_pandas), 0)
     matrix, (segment, starts, stops) = _read_matrix(bars), _find_segments(bars)
-    lost = np.minimum(stops - starts, layout.warm_up_bars)
+    lost = np.minimum(stops - starts, warm_up_bars)
+    ranges = [(int(a), int(b)) for a, b in zip(starts, stops, strict=True) if b - a > warm_up_bars]
     rows = _join_ranges(starts + lost, stops)
-    out = np.empty((len(layout.columns), len(rows)), dtype=np.float32)
-    out_start = 0
-    for start, stop in zip(starts, stops, strict=True):
-        if stop - start > layout.warm_up_bars:
-            _fill_segment(layout, matrix, start=start, stop=stop, out=out, out_start=out_start)
-            out_start += stop - start - layout.warm_up_bars
-    return Features(
+    out, out_start = np.empty((len(layout.columns), len(rows)), dtype=np.float32), 0
+    for start, stop in ranges:
+        warm = start + warm_up_bars
+        _fill_segment(layout, matrix, start=start, warm=warm, stop=stop, out=out, out_start=out_start)
+        out_start += stop - warm
+    features = Features(
         columns=tuple(column.name for column in layout.columns),
         x=out.T,
         rows=rows,
         warm_up_bars={column.name: column.warm_up_bars for column in layout.columns},
         lost_by_segment=dict(zip(segment.tolist(), lost.tolist(), strict=True)),
+        groups=layout.groups,
+    )
+    for file in params.in_pandas:
+        features = _append_columns(features, file, bars, ranges, warm_up_bars=warm_up_bars)
+    return features
+
+
+def _append_columns(
+    features: Features, file: PandasFile, bars: pd.DataFrame, ranges: Sequence[tuple[int, int]], *, warm_up_bars: int
+) -> Features:
+    """Return the features with the columns of a file in pandas behind them."""
+    names, values = compute_columns(file, bars, ranges, warm_up_bars=warm_up_bars)
+    groups = dict(features.groups)
+    add_owners(groups, names, owner=file.name)
+    return replace(
+        features,
+        columns=(*features.columns, *names),
+        x=np.concatenate([features.x.T, values]).T if names else features.x,
+        warm_up_bars=features.warm_up_bars | dict.fromkeys(names, file.warm_up_bars),
+        groups=groups,
+        in_pandas=(*features.in_pandas, *names),
     )
 
 
 def _make_layout(params: FeatureParams) -> Layout:
-    """Return the layout of all indicators, one plan per module in the order in which `advance` takes them."""
-    modules = [module.list_indicators(params) for module in (price, momentum, flow, liquidity)]
-    return make_layout(modules, head_cells=chunks.HEAD_CELLS)
+    """Return the layout of all indicators, one plan per group in the order in which `advance` takes them.
+
+    The plan of a group that is switched off has no rows.
+    """
+    on = params.groups
+    indicators = {name: group.list_indicators(on[name]) if name in on else () for name, group in GROUPS.items()}
+    return make_layout(indicators, head_cells=chunks.HEAD_CELLS)
 
 
 def _join_ranges(starts: Integers, stops: Integers) -> Integers:
@@ -121,11 +150,12 @@ def _join_ranges(starts: Integers, stops: Integers) -> Integers:
     return np.concatenate([np.arange(0), *ranges])
 
 
-def _fill_segment(layout: Layout, matrix: Floats, *, start: int, stop: int, out: Floats32, out_start: int) -> None:
-    """Fill `out` from `out_start` on with the columns of one segment's bars after warm-up."""
+def _fill_segment(
+    layout: Layout, matrix: Floats, *, start: int, warm: int, stop: int, out: Floats32, out_start: int
+) -> None:
+    """Fill `out` from `out_start` on with the columns of one segment's bars from `warm` on."""
     memory, chunk = layout.memory.copy(), chunks.allocate_chunk(CHUNK_BARS, layout.lookback_bars)
     unused = np.empty((len(layout.columns), CHUNK_BARS), dtype=np.float32)
-    warm = start + layout.warm_up_bars
     for first in range(start, warm, CHUNK_BARS):
         advance(layout.plans, memory, chunk, matrix, first, min(CHUNK_BARS, warm - first), unused, 0)
     for first in range(warm, stop, CHUNK_BARS):
@@ -191,12 +221,17 @@ def _find_segments(bars: pd.DataFrame) -> tuple[Integers, Integers, Integers]:
 class Stream:
     """Features bar by bar: the values of `compute` for the same bars, bit for bit, as soon as each bar has closed."""
 
-    @expand_params(FeatureParams)
+    @expand_params
     def __init__(self, params: FeatureParams) -> None:
         """Lay out the columns; the keyword-only arguments are those of `compute`.
 
-        Raises ValueError on a parameter that is not allowed.
+        Raises ValueError on a parameter that is not allowed, and on columns in pandas.
         """
+        if params.in_pandas:
+            raise ValueError(
+                f"features.in_pandas has {', '.join(file.name for file in params.in_pandas)}: columns in pandas cannot "
+                "be streamed; leave them out, or write them as a compiled file of pipeline/features/groups"
+            )
         self.layout = _make_layout(params)
         self._warm_up_bars = self.layout.warm_up_bars
         self._memory, self._chunk = self.layout.memory.copy(), chunks.allocate_chunk(1, self.layout.lookback_bars)

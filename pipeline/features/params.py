@@ -1,87 +1,101 @@
-"""The parameters of the features: block `datasets.<dataset>.features` of params.yaml, declared once."""
+"""The parameters of the features, block `datasets.<dataset>.features` of params.yaml, as the files declare them."""
 
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Annotated, Concatenate, ParamSpec, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, Any, Concatenate, TypeVar
 
-from annotated_types import Interval, Len, MinLen
-from pydantic import PositiveFloat
+from annotated_types import MinLen
 
 from pipeline import config
+from pipeline.features.pandas_file import PandasFile, load_pandas_file
+from pipeline.features.registry import GROUPS, list_parameters
 
-MAX_BARS = 100_000
-Window = Annotated[int, Interval(ge=1, le=MAX_BARS)]
-LongWindow = Annotated[int, Interval(ge=2, le=MAX_BARS)]
-Windows = Annotated[list[Window], MinLen(1)]
-LongWindows = Annotated[list[LongWindow], MinLen(1)]
 First = TypeVar("First")
-Params = TypeVar("Params")
 Result = TypeVar("Result")
-Keys = ParamSpec("Keys")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class FeatureParams:
-    """The windows of all features, in bars, and their other constants.
+    """The parameters of all features that are switched on."""
 
-    Raises ValueError, which names the key, where a value is not allowed.
+    groups: dict[str, Any]  # compiled group: its Params
+    in_pandas: tuple[PandasFile, ...]
+
+
+def _declare_switches(
+    *,
+    groups: Annotated[list[str], MinLen(1)] | None = None,  # None: all
+    in_pandas: dict[str, dict[str, Any]] | None = None,
+) -> None:
+    """Declare the keys that switch features on."""
+
+
+SWITCHES = tuple(inspect.signature(_declare_switches).parameters.values())
+
+
+def read_block(block: config.Block) -> FeatureParams:
+    """Return the parameters of a features block. Keys of groups that are switched off are not read, and may be absent.
+
+    Raises ParamsError, which names the key, where a value is not allowed, alone or beside another.
     """
+    switches = {p.name: block[p.name] for p in SWITCHES if p.name in block}
+    config.check_section(_declare_switches, switches, name="features")
+    names = _select_groups(switches.get("groups"))
+    keys = _declare_keys(names)
+    values = {key: block[key] for key in config.list_keys(keys) if key in block}
+    config.check_section(keys, values, name="features")
+    _check_windows_differ(values)
+    groups = {name: _make_params(GROUPS[name].Params, values) for name in names}
+    files = switches.get("in_pandas") or {}
+    return FeatureParams(groups, tuple(load_pandas_file(name, own) for name, own in files.items()))
 
-    return_windows: Windows
-    volatility_windows: Windows
-    range_window: LongWindow
-    sma_windows: LongWindows
-    ema_windows: LongWindows
-    bollinger_window: LongWindow
-    bollinger_deviations: PositiveFloat
-    rsi_windows: Windows
-    macd_windows: Annotated[Windows, Len(3, 3)]  # fast, slow, signal
-    momentum_windows: Windows
-    stochastic_window: Window
-    trend_window: Window
-    volume_window: Window
-    baseline_window: Window
-    flow_window: Window
-    liquidity_window: LongWindow
-    vpin_buckets: Window
-    vpin_bucket_bars: Window
 
-    def __post_init__(self) -> None:
-        """Raise ValueError where a value is not allowed, alone or beside another."""
-        config.check_fields(self, name="features")
-        for key in fields(self):
-            windows = getattr(self, key.name)
-            if isinstance(windows, list | tuple) and len(set(windows)) < len(windows):
-                raise config.ParamsError(f"features.{key.name} is {windows}; its windows must differ")
-        if self.macd_windows[0] >= self.macd_windows[1]:
-            raise config.ParamsError(
-                f"features.macd_windows is {self.macd_windows}; it must be [fast, slow, signal], fast below slow"
-            )
-        if self.baseline_window <= self.volume_window:
-            raise config.ParamsError(
-                f"features.baseline_window is {self.baseline_window}; it must be above volume_window, "
-                f"{self.volume_window}"
-            )
+def _select_groups(chosen: list[str] | None) -> tuple[str, ...]:
+    """Return the groups that are on, in the order of their columns."""
+    if unknown := [name for name in chosen or () if name not in GROUPS]:
+        has = ", ".join(GROUPS)
+        raise config.ParamsError(f"features.groups: there is no {unknown[0]!r}; pipeline/features/groups has {has}")
+    return tuple(name for name in GROUPS if chosen is None or name in chosen)
+
+
+@functools.cache
+def _declare_keys(names: tuple[str, ...]) -> Callable[..., None]:
+    """Return a function whose keyword-only arguments are the keys of these groups."""
+
+    def declare() -> None: ...
+
+    vars(declare)["__signature__"] = inspect.Signature(list_parameters(names))
+    return declare
+
+
+def _make_params(declared: type[Any], values: config.Block) -> Any:
+    return declared(**{key: values[key] for key in config.list_keys(declared) if key in values})
+
+
+def _check_windows_differ(values: config.Block) -> None:
+    """Raise ParamsError, naming the key, where a list of windows has one of them twice."""
+    for key, windows in values.items():
+        if isinstance(windows, list | tuple) and len(set(windows)) < len(windows):
+            raise config.ParamsError(f"features.{key} is {windows}; its windows must differ")
 
 
 def expand_params(
-    params: Callable[Keys, Params],
-) -> Callable[[Callable[[First, Params], Result]], Callable[Concatenate[First, Keys], Result]]:
-    """Return a decorator that replaces a function's second argument, a dataclass, by the keywords of that dataclass.
+    function: Callable[[First, FeatureParams], Result],
+) -> Callable[Concatenate[First, ...], Result]:
+    """Return `function` with the keys of a features block as keyword-only arguments, in place of its FeatureParams.
 
-    mypy checks the keywords, and `inspect.signature` (so `config.call_with` too) lists them.
+    `inspect.signature` (so `config.call_with` too) lists them. All are optional, since a group may be switched off.
     """
+    first = next(iter(inspect.signature(function).parameters.values()))
+    keys = [p.replace(default=None) if p.default is p.empty else p for p in list_parameters(tuple(GROUPS))]
+    signature = inspect.signature(function).replace(parameters=[first, *SWITCHES, *keys])
 
-    def decorate(function: Callable[[First, Params], Result]) -> Callable[Concatenate[First, Keys], Result]:
-        @functools.wraps(function)
-        def call(first: First, /, *args: Keys.args, **keywords: Keys.kwargs) -> Result:
-            return function(first, params(*args, **keywords))
+    @functools.wraps(function)
+    def call(first: First, /, **block: Any) -> Result:
+        signature.bind(first, **block)  # raises TypeError on an unknown key
+        return function(first, read_block(block))
 
-        own = inspect.signature(function)
-        first, keys = next(iter(own.parameters.values())), inspect.signature(params).parameters.values()
-        vars(call)["__signature__"] = own.replace(parameters=[first, *keys])
-        return call
-
-    return decorate
+    vars(call)["__signature__"] = signature
+    return call

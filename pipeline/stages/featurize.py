@@ -18,10 +18,18 @@ def main(dataset: str) -> None:
     rows = bars.iloc[features.rows]
     keys = pd.DataFrame({"segment": rows["segment"].to_numpy(), "time": rows["open_time"].to_numpy()})
     columns = pd.DataFrame(features.x, columns=list(features.columns))
-    artifacts.write_table(artifacts.FEATURES / f"{dataset}.parquet", pd.concat([keys, columns], axis=1))
+    table = pd.concat([keys, columns], axis=1)
+    table.attrs["groups"] = features.groups  # column: its group; parquet keeps it
+    artifacts.write_table(artifacts.FEATURES / f"{dataset}.parquet", table)
+    params = {**block, "groups": list_groups(features)}
     artifacts.write_json(
-        artifacts.report_path("featurize", dataset), summarize_features(features, bars) | {"params": block}
+        artifacts.report_path("featurize", dataset), summarize_features(features, bars) | {"params": params}
     )
+
+
+def list_groups(features: engine.Features) -> list[str]:
+    """Return the compiled groups that were computed: a contract names them, whatever files are added later."""
+    return list(dict.fromkeys(features.groups[name] for name in features.columns if name not in features.in_pandas))
 
 
 def raise_if_empty(features: engine.Features, bars: pd.DataFrame) -> None:
@@ -38,11 +46,12 @@ def raise_if_not_finite(features: engine.Features, bars: pd.DataFrame) -> None:
     bad = np.argwhere(~np.isfinite(features.x))
     if len(bad):
         row, column = bad[0]
-        bar = bars.iloc[features.rows[row]]
+        bar, name = bars.iloc[features.rows[row]], features.columns[column]
+        folder = "in_pandas" if name in features.in_pandas else "groups"
         raise ValueError(
-            f"{len(bad)} values after warm-up are not finite; the first is {features.columns[column]} of "
-            f"{bar['symbol']} at open_time {bar['open_time']}; allowed are finite values: fix the column's kernel in "
-            "pipeline/features/"
+            f"{len(bad)} values after warm-up are not finite; the first is {name} of {bar['symbol']} at open_time "
+            f"{bar['open_time']}; allowed are finite values: correct the column in pipeline/features/{folder}/"
+            f"{features.groups[name]}.py, or its warm-up"
         )
 
 
@@ -58,6 +67,8 @@ def summarize_features(features: engine.Features, bars: pd.DataFrame) -> dict[st
         "warm_up_bars": max(features.warm_up_bars.values()),
         "columns": {
             name: {
+                "group": features.groups[name],
+                "streamable": name not in features.in_pandas,
                 "warm_up_bars": features.warm_up_bars[name],
                 "std": float(x[:, i].std()),
                 "q01": quantiles[0, i],

@@ -5,7 +5,9 @@ Bars without volume or trades are ordinary input; each column defines its value 
 """
 
 import math
+from dataclasses import dataclass
 
+from pipeline import config
 from pipeline.features.catalogue import Column, Indicator
 from pipeline.features.chunks import (
     BARS_SEEN,
@@ -20,7 +22,6 @@ from pipeline.features.chunks import (
     view_previous,
 )
 from pipeline.features.elementary import fill_log
-from pipeline.features.params import FeatureParams
 from pipeline.features.rolling import (
     Floats,
     Floats32,
@@ -30,11 +31,31 @@ from pipeline.features.rolling import (
     count_window_cells,
     rolling_sum,
 )
+from pipeline.features.windows import Window
 
 ACTIVITY, ORDER_FLOW, TAKER_BUY_RATIO, VPIN = range(4)
 BUCKET_HEAD = 3
 VPIN_HEAD = 5
 DAY_MS = 86_400_000.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """The windows of this file's columns, in bars, and VPIN's buckets."""
+
+    volume_window: Window
+    baseline_window: Window
+    flow_window: Window
+    vpin_buckets: Window
+    vpin_bucket_bars: Window
+
+    def __post_init__(self) -> None:
+        """Raise ParamsError where the two windows of volume do not fit each other."""
+        if self.baseline_window <= self.volume_window:
+            raise config.ParamsError(
+                f"features.baseline_window is {self.baseline_window}; it must be above volume_window, "
+                f"{self.volume_window}"
+            )
 
 
 @compile_kernel
@@ -196,7 +217,7 @@ def update(plan: Integers, memory: Floats, chunk: Floats, out: Floats32, start: 
             vpin(memory, cell, chunk, first, n, plan[row, 4], plan[row, 5])
 
 
-def list_indicators(params: FeatureParams) -> tuple[Indicator, ...]:
+def list_indicators(params: Params) -> tuple[Indicator, ...]:
     """Return the catalogue's entries on volume and order flow."""
     return (
         _make_activity(params.volume_window, params.baseline_window),

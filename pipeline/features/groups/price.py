@@ -6,6 +6,9 @@ TA-Lib's (an exponential average starts as a simple one), divided by the price s
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import PositiveFloat
 
 from pipeline.features.catalogue import Column, Indicator
 from pipeline.features.chunks import (
@@ -21,7 +24,6 @@ from pipeline.features.chunks import (
     view_previous,
 )
 from pipeline.features.elementary import fill_log
-from pipeline.features.params import FeatureParams
 from pipeline.features.rolling import (
     EXPONENTIAL_CELLS,
     Floats,
@@ -37,8 +39,22 @@ from pipeline.features.rolling import (
     rolling_sum,
     smooth_exponentially,
 )
+from pipeline.features.windows import LongWindow, LongWindows, Windows
 
 LOG_RETURN, REALIZED, PARKINSON, GARMAN_KLASS, YANG_ZHANG, SMA, EMA, BOLLINGER = range(8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """The windows of this file's columns, in bars, and the width of the Bollinger bands."""
+
+    return_windows: Windows
+    volatility_windows: Windows
+    range_window: LongWindow
+    sma_windows: LongWindows
+    ema_windows: LongWindows
+    bollinger_window: LongWindow
+    bollinger_deviations: PositiveFloat
 
 
 @compile_kernel
@@ -207,7 +223,7 @@ def update(plan: Integers, memory: Floats, chunk: Floats, out: Floats32, start: 
             bollinger_bands(memory, cell, chunk, first, second, third, fourth, n)
 
 
-def list_indicators(params: FeatureParams) -> tuple[Indicator, ...]:
+def list_indicators(params: Params) -> tuple[Indicator, ...]:
     """Return the catalogue's entries on the price's level and dispersion."""
     return (
         *(_make_log_return(n) for n in params.return_windows),

@@ -4,6 +4,7 @@ Signed volume is 2 · taker_buy_base - volume: the exchange reports the taker's 
 """
 
 import math
+from dataclasses import dataclass
 
 from pipeline.features.catalogue import Column, Indicator
 from pipeline.features.chunks import (
@@ -17,7 +18,6 @@ from pipeline.features.chunks import (
     view_previous,
 )
 from pipeline.features.elementary import fill_exp, fill_log
-from pipeline.features.params import FeatureParams
 from pipeline.features.rolling import (
     Floats,
     Floats32,
@@ -29,8 +29,16 @@ from pipeline.features.rolling import (
     rolling_moments,
     rolling_sum,
 )
+from pipeline.features.windows import LongWindow
 
 KYLE_LAMBDA, ROLL_SPREAD, AMIHUD, CORWIN_SCHULTZ, AUTOCORRELATION = range(5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """The window of this file's columns, in bars."""
+
+    liquidity_window: LongWindow
 
 
 @compile_kernel
@@ -134,7 +142,7 @@ def update(plan: Integers, memory: Floats, chunk: Floats, out: Floats32, start: 
             signed_volume_autocorr(memory, cell, chunk, first, n)
 
 
-def list_indicators(params: FeatureParams) -> tuple[Indicator, ...]:
+def list_indicators(params: Params) -> tuple[Indicator, ...]:
     """Return the catalogue's entries on liquidity."""
     n = params.liquidity_window
     kyle = (

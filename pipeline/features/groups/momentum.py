@@ -5,7 +5,12 @@ TA-Lib's (Wilder's and exponential averages start as simple ones), divided by th
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
+from annotated_types import Len
+
+from pipeline import config
 from pipeline.features.catalogue import Column, Indicator
 from pipeline.features.chunks import (
     CLOSE,
@@ -16,7 +21,6 @@ from pipeline.features.chunks import (
     view_current,
     view_previous,
 )
-from pipeline.features.params import FeatureParams
 from pipeline.features.rolling import (
     EXPONENTIAL_CELLS,
     Floats,
@@ -30,8 +34,27 @@ from pipeline.features.rolling import (
     smooth_exponentially,
     smooth_from_seed,
 )
+from pipeline.features.windows import Window, Windows
 
 RSI, MACD, MOMENTUM, STOCHASTIC, ATR, ADX = range(6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """The windows of this file's columns, in bars."""
+
+    rsi_windows: Windows
+    macd_windows: Annotated[Windows, Len(3, 3)]  # fast, slow, signal
+    momentum_windows: Windows
+    stochastic_window: Window
+    trend_window: Window
+
+    def __post_init__(self) -> None:
+        """Raise ParamsError where MACD's windows do not fit each other."""
+        if self.macd_windows[0] >= self.macd_windows[1]:
+            raise config.ParamsError(
+                f"features.macd_windows is {self.macd_windows}; it must be [fast, slow, signal], fast below slow"
+            )
 
 
 @compile_kernel
@@ -194,7 +217,7 @@ def update(plan: Integers, memory: Floats, chunk: Floats, out: Floats32, start: 
             adx(memory, cell, chunk, first, second, third, n)
 
 
-def list_indicators(params: FeatureParams) -> tuple[Indicator, ...]:
+def list_indicators(params: Params) -> tuple[Indicator, ...]:
     """Return the catalogue's entries on momentum and trend."""
     return (
         *(_make_rsi(n) for n in params.rsi_windows),
