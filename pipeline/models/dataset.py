@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -68,5 +69,15 @@ def load_dataset(dataset: str, target: str) -> LabelledDataset:
     features = artifacts.FEATURES / f"{dataset}.parquet"
     labels = artifacts.LABELS / dataset / f"{target}.parquet"
     samples = Samples.load(features, labels, rows=rows)
-    groups = artifacts.read_attributes(pq.read_schema(features)).get("groups", {})
+    groups = list_groups(artifacts.read_attributes(pq.read_schema(features)))
     return LabelledDataset(samples, folds, Target.load(labels), rows, groups)
+
+
+def list_groups(attributes: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the columns of every group and preset of groups, from the `attrs` of a table of features."""
+    columns: dict[str, list[str]] = {}
+    for column, group in attributes.get("groups", {}).items():
+        columns.setdefault(group, []).append(column)
+    for preset, groups in attributes.get("presets", {}).items():
+        columns[preset] = [column for group in groups for column in columns.get(group, [])]
+    return {name: found for name, found in columns.items() if found}

@@ -5,6 +5,7 @@ import pandas as pd
 
 from pipeline import artifacts, cli, config
 from pipeline.features import engine
+from pipeline.features.catalogue import PRESETS
 
 
 def main(dataset: str) -> None:
@@ -19,7 +20,7 @@ def main(dataset: str) -> None:
     keys = pd.DataFrame({"segment": rows["segment"].to_numpy(), "time": rows["open_time"].to_numpy()})
     columns = pd.DataFrame(features.x, columns=list(features.columns))
     table = pd.concat([keys, columns], axis=1)
-    table.attrs["groups"] = features.groups  # column: its group; parquet keeps it
+    table.attrs |= {"groups": features.groups, "presets": PRESETS}  # parquet keeps them
     artifacts.write_table(artifacts.FEATURES / f"{dataset}.parquet", table)
     params = {**block, "groups": list_groups(features)}
     artifacts.write_json(
