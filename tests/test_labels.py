@@ -52,14 +52,19 @@ def estimate_volatility_slowly(bars: pd.DataFrame, t: int, window: int) -> float
     return None if len(steps) < window else (0.0 if (steps == steps.iloc[0]).all() else float(steps.std()))
 
 
+def measure_dispersion_slowly(bars: pd.DataFrame, kind: str) -> float:
+    """Return the root of the sum of squared log returns after the first bar, or the log range of those bars."""
+    if kind == "volatility":
+        return float((np.log(bars["close"]).diff().dropna() ** 2).sum() ** 0.5)
+    return float(np.log(bars["high"].iloc[1:].max() / bars["low"].iloc[1:].min()))
+
+
 def label_slowly(bars: pd.DataFrame, t: int, block: dict[str, Any]) -> tuple[int, float, float] | str:
     """Return (last bar used, y, raw) of row t or the cause of its loss, one bar at a time as in the definition."""
     close, h = bars["close"].tolist(), block.get("horizon", 1)
     sigma = estimate_volatility_slowly(bars, t, block["volatility_window"]) if "volatility_window" in block else 1.0
-    if sigma is None:
-        return "warm_up"
-    if sigma == 0:
-        return "zero_volatility"
+    if not sigma:
+        return "warm_up" if sigma is None else "zero_volatility"
     if t + h >= len(bars) or bars["segment"][t + h] != bars["segment"][t]:
         return "label_horizon"
     raw = float(np.log(close[t + h]) - np.log(close[t]))
@@ -70,12 +75,8 @@ def label_slowly(bars: pd.DataFrame, t: int, block: dict[str, Any]) -> tuple[int
     if block["kind"] == "trend":
         path = sum(abs(np.log(close[k + 1]) - np.log(close[k])) for k in range(t, t + h))
         return t + h, 0.5 + (0.5 * raw / path if path else 0.0), raw
-    if block["kind"] == "volatility":
-        steps = [np.log(close[k + 1]) - np.log(close[k]) for k in range(t, t + h)]
-        return t + h, sum(step**2 for step in steps) ** 0.5 / h**0.5 / sigma, raw
-    if block["kind"] == "range":
-        following = bars.iloc[t + 1 : t + h + 1]
-        return t + h, float(np.log(following["high"].max() / following["low"].min())) / sigma / h**0.5, raw
+    if block["kind"] in ("volatility", "range"):
+        return t + h, measure_dispersion_slowly(bars.iloc[t : t + h + 1], block["kind"]) / sigma / h**0.5, raw
     for bar in range(t + 1, t + h + 1):
         if bars["low"][bar] <= close[t] * (1 - block["stop"] * sigma):
             return bar, labels.DOWN, float(np.log(1 - block["stop"] * sigma))

@@ -12,11 +12,12 @@ EXTREME_ROWS = 64  # rows of the largest floats of either sign, mixed by column
 
 
 def make_edge_cases(model: BoostedTrees, inputs: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
-    """Return inputs (n, F) on every split threshold and one float32 step to either side, besides odd numbers.
+    """Return inputs on every split threshold and one float32 step to either side, besides odd numbers.
 
     One row for each threshold, with the other columns of a row of `inputs`. Then as many rows in which every column
     lies on one of its own thresholds: these also reach deep splits. The odd numbers are zeros, tiny and largest floats.
     """
+    inputs = model.flattening.flatten(inputs)  # (n, flat columns)
     feature, threshold = list_split_points(model.trees)  # (S,), (S,)
     infinity = np.float32(np.inf)
     around = np.concatenate([threshold, np.nextafter(threshold, -infinity), np.nextafter(threshold, infinity)])
@@ -29,7 +30,8 @@ def make_edge_cases(model: BoostedTrees, inputs: np.ndarray, *, rng: np.random.G
     largest = np.finfo(np.float32).max
     extremes = np.full((2, inputs.shape[1]), [[largest], [-largest]], dtype=np.float32)
     mixed = rng.choice([largest, -largest], size=(EXTREME_ROWS, inputs.shape[1])).astype(np.float32)
-    return np.concatenate([base.make_edge_cases(model, inputs, rng=rng), extremes, mixed, single, dense])
+    flat = np.concatenate([base.make_edge_cases(model, inputs, rng=rng), extremes, mixed, single, dense])
+    return model.flattening.expand(flat)
 
 
 def count_flips(model: BoostedTrees, inputs: np.ndarray, file: Path) -> np.ndarray:
@@ -44,6 +46,7 @@ def count_flips(model: BoostedTrees, inputs: np.ndarray, file: Path) -> np.ndarr
     ranks = [rank_leaves(tree) for tree in model.trees]
 
     def count_batch_flips(batch: np.ndarray) -> np.ndarray:
+        batch = model.flattening.flatten(batch)
         leaves = model.predict_leaves(batch)
         native = np.stack([rank[leaves[:, t]] for t, rank in enumerate(ranks)], axis=1)  # (B, trees)
         return np.asarray(np.count_nonzero(native != traverse_trees(exported, batch, is_strict=is_strict), axis=1))

@@ -74,7 +74,7 @@ class LightGBM(BoostedTrees):
 
     def convert_to_onnx(self) -> onnx.ModelProto:
         """Return the converted forest; it is exact, for thresholds and leaves are float32 numbers since `grow`."""
-        input_types = [("inputs", FloatTensorType([None, len(self.signature.columns)]))]
+        input_types = [("inputs", FloatTensorType([None, len(self.flattening.names)]))]
         converted: onnx.ModelProto = convert_lightgbm(
             self._forest, name="trees", initial_types=input_types, zipmap=False, target_opset=OPSETS[""]
         )

@@ -89,7 +89,7 @@ class XGBoost(BoostedTrees):
 
         The converter needs a booster without column names, as `grow` makes it.
         """
-        input_types = [("inputs", FloatTensorType([None, len(self.signature.columns)]))]
+        input_types = [("inputs", FloatTensorType([None, len(self.flattening.names)]))]
         converted: onnx.ModelProto = convert_xgboost(
             self._forest, name="trees", initial_types=input_types, target_opset=OPSETS[""]
         )
@@ -98,7 +98,7 @@ class XGBoost(BoostedTrees):
     def measure_importance(self, kind: str) -> np.ndarray:
         """Return XGBoost's own importance over the trees up to the best iteration, (F,) float64."""
         found = self._forest.get_score(importance_type={"gain": "total_gain", "split": "weight"}[kind])
-        return np.array([found.get(f"f{i}", 0.0) for i in range(len(self.signature.columns))])
+        return np.array([found.get(f"f{i}", 0.0) for i in range(len(self.flattening.names))])
 
     def save_forest(self, folder: Path) -> None:
         """Write XGBoost's universal binary JSON to `folder`."""

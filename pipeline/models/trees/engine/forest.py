@@ -13,7 +13,8 @@ from annotated_types import Interval
 from pydantic import PositiveInt
 from scipy.special import softmax
 
-from pipeline.models.base import FitFiles, Model
+from pipeline.models.base import FitFiles, Model, split_into_batches
+from pipeline.models.trees.engine.flattening import Flatten, Flattening
 from pipeline.models.trees.engine.forest_graph import Tree, make_forest_graph
 from pipeline.samples import Samples
 from pipeline.targets import Kind
@@ -50,7 +51,8 @@ class BoostedTrees(Model):
     The offset is fitted here on train rows, not by the library. So every class has its column, even where train has no
     row of it. And no tree carries the level of y, which would cost float32 leaves their last digits.
     After `fit` the forest ends at its best iteration: no later tree exists that a prediction or an export might use by
-    mistake. A regression has one margin, two classes one (of the second over the first), more classes one each.
+    mistake. Trees see the last bar, the mean or all bars of a window, as `flatten` says. A regression has one margin,
+    two classes one (of the second over the first), more classes one each.
     """
 
     output_kinds: ClassVar[tuple[Kind, ...]] = ("value", "position", "probability", "classes")
@@ -58,6 +60,8 @@ class BoostedTrees(Model):
     loss: str  # one of OBJECTIVE_LOSSES
     num_boost_round: PositiveInt
     early_stopping_rounds: PositiveInt
+    window: PositiveInt = 1  # bars
+    flatten: Flatten = "last"  # what trees see of a window
     offset: np.ndarray = field(init=False, repr=False)  # (outputs,) float64
     trees: list[Tree] = field(init=False, repr=False)  # the library's own, in the order of its iterations
 
@@ -72,6 +76,16 @@ class BoostedTrees(Model):
     def num_margins(self) -> int:
         """The number of trees that one round adds."""
         return len(self.outputs) if self.signature.is_classification and len(self.outputs) > 2 else 1
+
+    @property
+    def flattening(self) -> Flattening:
+        """How a window becomes the row that trees split on."""
+        return Flattening(self.window, self.flatten, self.signature.columns)
+
+    @property
+    def lookback_bars(self) -> int:
+        """The bars of a window before its own row."""
+        return self.window - 1
 
     @property
     def standardization(self) -> None:
@@ -124,13 +138,24 @@ class BoostedTrees(Model):
         pairs = enumerate(zip(losses.train, losses.valid, strict=True), start=1)
         return [{"iteration": n, "train_loss": float(train), "valid_loss": float(valid)} for n, (train, valid) in pairs]
 
+    def inputs(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
+        """Return the inputs of these rows, float32: (B, F), or (B, T, F) with a window of several bars."""
+        self.check_columns(samples)
+        return self.flattening.gather(samples.x, samples.segment, rows)
+
+    def predict_rows(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
+        """Return the prediction (B, len(outputs)) for these rows, however many."""
+        if self.window == 1:
+            return super().predict_rows(samples, rows)
+        return np.concatenate([self.predict(self.inputs(samples, part)) for part in split_into_batches(rows)])
+
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         """Return the value, or the class probabilities in the order of the codes: (B, outputs) float32.
 
         Rounding happens where the graph of `make_forest_graph` rounds, and nowhere else. A prediction of 0.33 has a
         float32 step of 3e-8, which is not small beside predictions that hardly vary.
         """
-        margins = self.predict_margins(inputs).astype(np.float32)  # (B, margins)
+        margins = self.predict_margins(self.flattening.flatten(inputs)).astype(np.float32)  # (B, margins)
         if self.signature.is_classification and self.num_margins == 1:
             margins = np.concatenate([np.zeros_like(margins), margins], axis=1)
         logits = self.offset + margins  # (B, outputs) float64
@@ -139,14 +164,17 @@ class BoostedTrees(Model):
 
     def measure_importances(self) -> dict[str, dict[str, float]]:
         """Return gain and number of splits of every column, up to the best iteration; zero for an unused column."""
-        columns = self.signature.columns
+        columns = self.flattening.names
         return {
             kind: dict(zip(columns, self.measure_importance(kind).tolist(), strict=True)) for kind in ("gain", "split")
         }
 
     def to_onnx(self, file: Path) -> None:
         """Write the checked graph of `make_forest_graph` to `file`."""
-        model = make_forest_graph(self.convert_to_onnx(), offset=self.offset, columns=len(self.signature.columns))
+        is_classification = self.signature.is_classification
+        model = make_forest_graph(
+            self.convert_to_onnx(), offset=self.offset, flattening=self.flattening, is_classification=is_classification
+        )
         file.write_bytes(model.SerializeToString(deterministic=True))
 
     def save_fitted(self, folder: Path) -> None:
@@ -173,7 +201,8 @@ class BoostedTrees(Model):
 
     def _make_boosting_data(self, samples: Samples, rows: np.ndarray) -> BoostingData:
         base_margin = np.tile(self.offset[-self.num_margins :], (len(rows), 1))  # (n, margins)
-        return BoostingData(x=self.inputs(samples, rows), y=samples.y[rows], base_margin=base_margin)
+        x = np.concatenate([self.flattening.flatten(self.inputs(samples, part)) for part in split_into_batches(rows)])
+        return BoostingData(x=x, y=samples.y[rows], base_margin=base_margin)
 
 
 def apply_in_batches(function: Callable[[np.ndarray], np.ndarray], inputs: np.ndarray) -> np.ndarray:

@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from pipeline.models.trees.engine.flattening import FLAT, Flattening
+
 OPSETS = {"": 15, "ai.onnx.ml": 3}  # the highest that onnxmltools writes
 IR_VERSION = 8  # the one that belongs to opset 15
 LEAF = -1
@@ -85,8 +87,10 @@ def _traverse(
     return reached
 
 
-def make_forest_graph(converted: onnx.ModelProto, *, offset: np.ndarray, columns: int) -> onnx.ModelProto:
-    """Return the graph "inputs" (batch, columns) -> "answer" (batch, outputs) around the trees of a converted model.
+def make_forest_graph(
+    converted: onnx.ModelProto, *, offset: np.ndarray, flattening: Flattening, is_classification: bool
+) -> onnx.ModelProto:
+    """Return the graph "inputs" (batch, [bars,] columns) -> "answer" (batch, outputs) around a converted model's trees.
 
     The trees sum corrections to `offset`, (outputs,) float64, which is added afterwards. Sums, offset and softmax are
     float64. In float32 a sum depends on the number of threads, and rounding is large beside predictions that vary
@@ -95,22 +99,25 @@ def make_forest_graph(converted: onnx.ModelProto, *, offset: np.ndarray, columns
     trees = _extract_tree_attributes(converted)
     if len(offset) == 2:
         trees["target_ids"] = [1] * len(trees["target_ids"])
+    flatten_nodes, constants, shape = flattening.make_nodes()
+    rows = FLAT if flatten_nodes else "inputs"
     nodes = [
-        helper.make_node("Cast", ["inputs"], ["inputs64"], to=TensorProto.DOUBLE),
+        *flatten_nodes,
+        helper.make_node("Cast", [rows], ["inputs64"], to=TensorProto.DOUBLE),
         helper.make_node(
             "TreeEnsembleRegressor", ["inputs64"], ["margins"], domain="ai.onnx.ml", n_targets=len(offset), **trees
         ),
         helper.make_node("Cast", ["margins"], ["margins64"], to=TensorProto.DOUBLE),
         helper.make_node("Add", ["margins64", "offset"], ["logits"]),
-        helper.make_node("Softmax" if len(offset) > 1 else "Identity", ["logits"], ["answer64"]),
+        helper.make_node("Softmax" if is_classification else "Identity", ["logits"], ["answer64"]),
         helper.make_node("Cast", ["answer64"], ["answer"], to=TensorProto.FLOAT),
     ]
     graph = helper.make_graph(
         nodes,
         "trees",
-        [helper.make_tensor_value_info("inputs", TensorProto.FLOAT, ["batch", columns])],
+        [helper.make_tensor_value_info("inputs", TensorProto.FLOAT, ["batch", *shape])],
         [helper.make_tensor_value_info("answer", TensorProto.FLOAT, ["batch", len(offset)])],
-        [helper.make_tensor("offset", TensorProto.DOUBLE, [1, len(offset)], offset)],
+        [*constants, helper.make_tensor("offset", TensorProto.DOUBLE, [1, len(offset)], offset)],
     )
     opsets = [helper.make_opsetid(domain, version) for domain, version in OPSETS.items()]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="pipeline")
