@@ -49,8 +49,9 @@ COMMON = {
     "optimizer": {"name": "adam", "learning_rate": 1e-3, "weight_decay": 0.0},
 }
 SHARED = {
-    **{"device": "cpu", "mixed_precision": False, "patience": 99, "batch_size": BATCH_SIZE, "clip_sigma": 5.0},
+    **{"device": "cpu", "mixed_precision": False, "batch_size": BATCH_SIZE, "clip_sigma": 5.0},
     **{"max_grad_norm": 1.0, "gradient_log_interval": 10, "checkpoint_seconds": 20.0},
+    "early_stopping": {"metric": "valid_loss", "mode": "min", "patience": 99, "min_delta": 0.0},
 }
 
 

@@ -25,13 +25,19 @@ from pipeline.models.torch_runtime.checkpoint import Checkpoint, CheckpointError
 from pipeline.models.torch_runtime.standardize import Standardize
 from pipeline.samples import Samples
 
+
+def stop_after(patience: int, **changes: object) -> dict[str, object]:
+    """Return the section `early_stopping` of params.yaml."""
+    return {"metric": "valid_loss", "mode": "min", "patience": patience, "min_delta": 0.0} | changes
+
+
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 SHARED = {
     "device": "cpu",
     "mixed_precision": False,
     "epochs": 4,
-    "patience": 4,
+    "early_stopping": stop_after(4),
     "batch_size": 64,
     "train_stride": 2,
     "clip_sigma": 5.0,
@@ -143,9 +149,8 @@ def test_an_unknown_or_misconfigured_loss_is_refused(block, classes, message):
 def test_every_loss_learns_a_planted_signal(loss):
     hyperparameters = {"huber": {"delta": 1.0}, "focal": {"gamma": 2.0, "alpha": 0.25}}.get(loss, {})
     classes = 0 if loss in ("mse", "huber") else 3
-    model = make_net(
-        classes=classes, loss={"name": loss, **hyperparameters}, dropout=0.0, shared={"epochs": 15, "patience": 15}
-    )
+    shared = {"epochs": 15, "early_stopping": stop_after(15)}
+    model = make_net(classes=classes, loss={"name": loss, **hyperparameters}, dropout=0.0, shared=shared)
     table = make_samples(classes=classes)
     model.fit(table, TRAIN, VALID)
     assert np.corrcoef(model.score(table, TEST), table.x[TEST - 2, 0])[0, 1] > 0.6
@@ -196,7 +201,7 @@ def test_the_fit_report_says_how_the_fit_ended():
 def test_a_process_killed_at_any_moment_resumes_to_the_same_bytes(tmp_path):
     script = (
         "import sys; from pathlib import Path; from tests.test_nets_engine import *\n"
-        "model = make_net(shared={'epochs': 12, 'patience': 12}); folder = Path(sys.argv[1])\n"
+        "model = make_net(shared={'epochs': 12, 'early_stopping': stop_after(12)}); folder = Path(sys.argv[1])\n"
         "model.fit(make_samples(), TRAIN, VALID, files=make_files(folder)); model.save(folder / 'model')\n"
     )
 

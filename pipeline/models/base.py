@@ -7,11 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 
 from pipeline import config
+from pipeline.models.stopping import LOWEST_VALID_LOSS, StoppingCriterion
 from pipeline.samples import Samples
 
 MODELS = Path(__file__).parent
@@ -69,8 +70,6 @@ class Model(ABC):
     A plugin is a dataclass: its init fields are its hyperparameters, none with a default: params give all of them.
     """
 
-    history_fields: ClassVar[tuple[str, ...]] = HISTORY  # of a history's entries; a family may add some
-
     signature: Signature
     seed: int
 
@@ -88,6 +87,16 @@ class Model(ABC):
     def lookback_bars(self) -> int:
         """The number of bars before its own row that an input reads; 0 unless a family sees windows."""
         return 0
+
+    @property
+    def history_fields(self) -> tuple[str, ...]:
+        """The fields of a history's entries; a family may add some to HISTORY."""
+        return HISTORY
+
+    @property
+    def stopping(self) -> StoppingCriterion:
+        """The criterion that finds the best iteration, whose state predicts."""
+        return LOWEST_VALID_LOSS
 
     @property
     def needs_sequential_fits(self) -> bool:

@@ -1,6 +1,6 @@
 """Fit one model on every split and, for the holdout, on the whole development part."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,6 +58,7 @@ class FoldFit:
 
     split: int
     history: list[dict[str, float]]
+    best: dict[str, float]  # the entry of the history whose iteration predicts
     fit_report: dict[str, Any]
     evaluation: dict[str, Any]  # of the model's own forecasts, on the test rows
     rows: dict[str, int]
@@ -109,6 +110,7 @@ def fit_fold(
     return FoldFit(
         split=task.split,
         history=history,
+        best=model.stopping.find_best_entry(history),
         fit_report=model.fit_report,
         evaluation=model.evaluate(samples, task.test),
         rows={"train": len(task.train), "valid": len(task.valid), "test": len(task.test)},
@@ -136,11 +138,6 @@ def tabulate_standardization(model: base.Model, split: int) -> pd.DataFrame:
             "scale": np.asarray(scale, np.float64),
         }
     )
-
-
-def find_best_entry(history: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return the iteration with the lowest valid loss, the first of equals: the one that predicts."""
-    return min(history, key=lambda entry: entry["valid_loss"])
 
 
 def name_split(split: int) -> str:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from pipeline import artifacts, cli, config
 from pipeline.models import base
-from pipeline.models.cross_fit import FitTask, FoldFit, find_best_entry, fit_fold, name_split, plan_cross_fit
+from pipeline.models.cross_fit import FitTask, FoldFit, fit_fold, name_split, plan_cross_fit
 
 METRICS = (
     "iteration",
@@ -40,7 +40,8 @@ def main(model: str) -> None:
         importances = base.load(folder).measure_importances()
         report = {"fits": [summarize_fit(fit) for fit in fits], "importances": importances}
         artifacts.write_json(artifacts.report_path("train/details", model), report)
-        artifacts.write_json(artifacts.report_path("train", model), summarize_fits(fits))
+        summary = summarize_fits(fits, stopping_metric=unfitted.stopping.metric)
+        artifacts.write_json(artifacts.report_path("train", model), summary)
         write_tables(model, fits, fields=unfitted.history_fields)
     artifacts.remove(artifacts.CHECKPOINTS / model)
 
@@ -77,15 +78,15 @@ def summarize_fit(fit: FoldFit) -> dict[str, object]:
         "split": name_split(fit.split),
         "rows": fit.rows,
         "iterations": len(fit.history),
-        "best": find_best_entry(fit.history),
+        "best": fit.best,
         **{name: found for name, found in optional.items() if found},
     }
 
 
-def summarize_fits(fits: Sequence[FoldFit]) -> dict[str, float]:
+def summarize_fits(fits: Sequence[FoldFit], *, stopping_metric: str) -> dict[str, float]:
     """Return medians over the fits, as metrics; a metric that no fit has is left out."""
-    best = [find_best_entry(fit.history) for fit in fits]
-    values = {name: [entry[name] for entry in best if name in entry] for name in METRICS}
+    names = dict.fromkeys((*METRICS, stopping_metric))
+    values = {name: [fit.best[name] for fit in fits if name in fit.best] for name in names}
     of_best = {f"best_{name}": float(np.median(found)) for name, found in values.items() if found}
     return {**of_best, **take_medians([fit.evaluation for fit in fits])}
 

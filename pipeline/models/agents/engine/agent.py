@@ -4,7 +4,7 @@ import dataclasses
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -62,8 +62,6 @@ class Agent(FlatModel):
     consecutive bars starts flat. A fit uses one thread on a CPU, so that its bytes do not depend on parallel fits.
     """
 
-    history_fields: ClassVar[tuple[str, ...]] = HISTORY_FIELDS
-
     device: Device
     clip_sigma: PositiveFloat  # standardized columns are clipped at ± this many standard deviations
     evt: dict[str, Any]  # see EvtConfig
@@ -107,6 +105,11 @@ class Agent(FlatModel):
     def input_columns(self) -> tuple[str, ...]:
         """The samples' columns, then the account's: position, unrealized return and ln(1 + bars since entry)."""
         return (*self.signature.columns, *POSITION_COLUMNS)
+
+    @property
+    def history_fields(self) -> tuple[str, ...]:
+        """The fields of an evaluation's entry."""
+        return HISTORY_FIELDS
 
     @property
     def needs_sequential_fits(self) -> bool:

@@ -2,28 +2,28 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from pipeline.models.nets.engine.callback_base import NET_HISTORY, Callback, FitState
+from pipeline.models.nets.engine.callback_base import Callback, FitState
 from pipeline.models.torch_runtime.live_metrics import LiveMetrics
 
 
 class CSVLogger(Callback):
-    """Appends a line for each epoch to a CSV that several fits share: the fit's `labels`, then NET_HISTORY.
+    """Appends a line for each epoch to a CSV that several fits share: the fit's `labels`, then `fields`.
 
     A fit that resumes from a checkpoint also writes the lines of its earlier epochs, since the file is new by then.
     """
 
-    def __init__(self, *, file: Path, labels: Mapping[str, object]) -> None:
+    def __init__(self, *, file: Path, labels: Mapping[str, object], fields: Sequence[str]) -> None:
         """`labels` are the names and values that every line of this fit begins with, such as {"split": 3}.
 
         Raises ValueError where a label has the name of a field.
         """
-        self._metrics = LiveMetrics(file, labels=labels, fields=NET_HISTORY)
+        self._metrics = LiveMetrics(file, labels=labels, fields=fields)
 
     def on_epoch_end(self, state: FitState) -> None:
         """Append the lines of this epoch and of those before it, unless they are in the file."""

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from pipeline import config
 from pipeline.models.base import FitFiles, Model, split_into_batches
-from pipeline.models.nets.engine.callback_base import NET_HISTORY, Callback
-from pipeline.models.nets.engine.early_stopping import EarlyStopping
+from pipeline.models.nets.engine.callback_base import Callback, list_history_fields
+from pipeline.models.nets.engine.early_stopping import EarlyStopping, make_early_stopping
 from pipeline.models.nets.engine.gradient_monitor import GradientMonitor
 from pipeline.models.nets.engine.loggers import CSVLogger, ProgressBar
 from pipeline.models.nets.engine.losses import check_loss, make_loss
@@ -26,6 +26,7 @@ from pipeline.models.nets.engine.optimizers import check_lr_schedule, make_optim
 from pipeline.models.nets.engine.standardized_net import DeployedNet, StandardizedNet
 from pipeline.models.nets.engine.trainer import Trainer, TrainingData, TrainingOptions
 from pipeline.models.nets.engine.windows import make_windows
+from pipeline.models.stopping import StoppingCriterion
 from pipeline.models.torch_runtime.checkpoint import Checkpoint, make_checkpoint
 from pipeline.models.torch_runtime.device import fork_rng, select_device, use_one_thread
 from pipeline.models.torch_runtime.hyperparameters import Device
@@ -43,7 +44,6 @@ class Net(Model):
     A fit on a CPU has one thread, so that its bytes do not depend on how many fits run beside it.
     """
 
-    history_fields: ClassVar[tuple[str, ...]] = NET_HISTORY
     module: ClassVar[type[nn.Module]]
 
     window: PositiveInt  # bars
@@ -52,7 +52,7 @@ class Net(Model):
     optimizer: dict[str, Any]
     lr_schedule: dict[str, Any]
     epochs: PositiveInt
-    patience: PositiveInt  # epochs without a lower validation loss after which a fit stops
+    early_stopping: dict[str, Any]  # {metric: valid_loss, mode: min, patience: 3, min_delta: 0.0}
     batch_size: PositiveInt
     train_stride: PositiveInt
     max_grad_norm: PositiveFloat
@@ -70,7 +70,17 @@ class Net(Model):
             self.net = self._make_net()
         config.check_section(make_optimizer, self.optimizer, name="optimizer")
         check_lr_schedule(self.lr_schedule)
+        self._check_metric(self.stopping.metric)
         select_device(self.device)
+
+    def _check_metric(self, metric: str) -> None:
+        """Raise ParamsError where no entry of a history will have the metric that stops the fit."""
+        if metric not in (allowed := [name for name in self.history_fields if name.startswith("valid_")]):
+            raise config.ParamsError(
+                f"early_stopping.metric is {metric!r}; with the outputs {', '.join(self.outputs)} it must be one of "
+                f"{', '.join(allowed)}; where nets need different metrics, move early_stopping from nets to the "
+                "hyperparameters of each"
+            )
 
     def _make_net(self) -> StandardizedNet:
         shape = {"columns": len(self.signature.columns), "outputs": len(self.outputs)}
@@ -80,6 +90,19 @@ class Net(Model):
 
     def _make_options(self) -> TrainingOptions:
         return TrainingOptions(**{each.name: getattr(self, each.name) for each in dataclasses.fields(TrainingOptions)})
+
+    @property
+    def history_fields(self) -> tuple[str, ...]:
+        """The fields of an epoch's entry; those of class metrics only where it predicts classes."""
+        return list_history_fields(self._classes)
+
+    @property
+    def stopping(self) -> StoppingCriterion:
+        """The criterion of early stopping."""
+        return self._make_early_stopping().criterion
+
+    def _make_early_stopping(self) -> EarlyStopping:
+        return config.call_with(make_early_stopping, block=self.early_stopping, name="early_stopping")
 
     @property
     def lookback_bars(self) -> int:
@@ -108,7 +131,7 @@ class Net(Model):
     def fit(
         self, samples: Samples, train: np.ndarray, valid: np.ndarray, *, files: FitFiles | None = None
     ) -> list[dict[str, float]]:
-        """Train until the valid loss has not improved for `patience` epochs, and keep the weights of the best epoch."""
+        """Train until `early_stopping` ends the fit, and keep the weights of the best epoch."""
         self.check_fit(samples, train, valid)
         device = select_device(self.device)
         with retain_freed_memory(), use_one_thread(device), fork_rng(self.seed, device):
@@ -142,11 +165,13 @@ class Net(Model):
         callbacks: list[Callback] = [
             LearningRateMonitor(),
             GradientMonitor(interval=self.gradient_log_interval),
-            ClassMetrics(),
-            EarlyStopping(patience=self.patience),
+            ClassMetrics(self.stopping),
+            self._make_early_stopping(),
         ]
         if files:
-            callbacks += [CSVLogger(file=files.metrics, labels=files.labels), ProgressBar(name=files.name)]
+            fields = self.history_fields
+            callbacks += [CSVLogger(file=files.metrics, labels=files.labels, fields=fields)]
+            callbacks.append(ProgressBar(name=files.name))
         return callbacks
 
     def _make_checkpoint(
