@@ -130,7 +130,7 @@ def prepare_one_batch(name: str, samples: Samples, workload: Workload) -> Callab
 def prepare_engine(name: str, samples: Samples, workload: Workload) -> Callable[[], object]:
     """Return a fit by the trainer of the pipeline, which takes the windows of each epoch out of all rows."""
     model, folder = make_model(name, workload), Path(tempfile.mkdtemp())
-    files = base.FitFiles(folder, folder / "history.csv", "fit", {"split": 0})
+    files = base.FitFiles(folder, folder / "history.csv", folder / "measured.csv", "fit", {"split": 0})
     train = np.arange(workload.rows)[-workload.batches * BATCH_SIZE * workload.stride :]
     return lambda: model.fit(samples, train, train[:1], files=files)
 

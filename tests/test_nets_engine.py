@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pipeline.models.base import FitFiles, Model, Signature, build
+from pipeline.models.measurements import FitMeter
 from pipeline.models.nets.engine.finite_checks import NotFiniteError
 from pipeline.models.nets.engine.losses import make_loss, weigh_classes
 from pipeline.models.nets.engine.standardized_net import StandardizedNet
@@ -73,7 +74,9 @@ def make_net(*, classes: int = 0, shared: dict | None = None, **changes: object)
 
 
 def make_files(folder: Path) -> FitFiles:
-    return FitFiles(folder / "checkpoints", folder / "history.csv", "final", {"split": "final"})
+    return FitFiles(
+        folder / "checkpoints", folder / "history.csv", folder / "measured.csv", "final", {"split": "final"}
+    )
 
 
 def test_a_window_ends_with_its_row_and_never_crosses_a_segment():
@@ -224,13 +227,13 @@ def test_a_process_killed_at_any_moment_resumes_to_the_same_bytes(tmp_path):
 
 def test_a_truncated_or_foreign_checkpoint_is_refused(tmp_path):
     file = tmp_path / "fit.pt"
-    Checkpoint(file, fingerprint="this", interval_seconds=0.0).write({"epoch": 1})
-    assert Checkpoint(file, fingerprint="this", interval_seconds=0.0).read() == {"epoch": 1}
+    Checkpoint(file, fingerprint="this", interval_seconds=0.0, meter=FitMeter()).write({"epoch": 1})
+    assert Checkpoint(file, fingerprint="this", interval_seconds=0.0, meter=FitMeter()).read() == {"epoch": 1}
     with pytest.raises(CheckpointError, match="checkpoint of another fit"):
-        Checkpoint(file, fingerprint="that", interval_seconds=0.0).read()
+        Checkpoint(file, fingerprint="that", interval_seconds=0.0, meter=FitMeter()).read()
     file.write_bytes(file.read_bytes()[:-40])
     with pytest.raises(CheckpointError, match="damaged or incomplete checkpoint.*delete"):
-        Checkpoint(file, fingerprint="this", interval_seconds=0.0).read()
+        Checkpoint(file, fingerprint="this", interval_seconds=0.0, meter=FitMeter()).read()
 
 
 def test_other_params_or_data_make_another_fingerprint():

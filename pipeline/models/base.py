@@ -5,13 +5,15 @@ import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from pipeline import config
+from pipeline.models.live_metrics import LiveMetrics
+from pipeline.models.measurements import MEASUREMENTS, FitMeter
 from pipeline.models.stopping import LOWEST_VALID_LOSS, StoppingCriterion
 from pipeline.samples import Samples
 
@@ -55,12 +57,18 @@ def to_score(prediction: np.ndarray, outputs: tuple[str, ...]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class FitFiles:
-    """The files of one long fit: its checkpoints, and the live metrics that it shares with the model's other fits."""
+    """The files of one fit: its checkpoints, and the CSVs that it shares with the model's other fits."""
 
     checkpoints: Path  # a folder, shared by the fits of a model
     metrics: Path  # a CSV to which every fit appends its epochs
+    measured: Path  # a CSV to which every fit appends its seconds and its peak memory
     name: str  # of the fit, as a file name
-    labels: Mapping[str, object]  # of the fit, the first columns of its lines in the CSV
+    labels: Mapping[str, object]  # of the fit, the first columns of its lines in both CSVs
+    meter: FitMeter = field(default_factory=FitMeter)
+
+    def open_measurements(self) -> LiveMetrics:
+        """Return what appends the fit's lines to `measured`."""
+        return LiveMetrics(self.measured, labels=self.labels, fields=MEASUREMENTS)
 
 
 @dataclass(kw_only=True, eq=False)

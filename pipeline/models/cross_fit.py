@@ -103,7 +103,7 @@ def fit_fold(
 ) -> FoldFit:
     """Return the results of one fit; the final one is saved to `folder`."""
     model = spec.build(task.seed)
-    history = model.fit(samples, task.train, task.valid, files=files)
+    history = fit_measured(model, task, samples, files=files)
     if task.split == FINAL:
         model.save(folder)
     fitted_on = np.sort(np.concatenate([task.train, task.valid]))
@@ -118,6 +118,18 @@ def fit_fold(
         in_sample=predict(model, task.split, samples, rows=fitted_on)[["split", "row", "score"]],
         standardization=tabulate_standardization(model, task.split),
     )
+
+
+def fit_measured(
+    model: base.Model, task: FitTask, samples: Samples, *, files: base.FitFiles | None
+) -> list[dict[str, float]]:
+    """Fit the model and return the history; with `files` append the seconds and the peak memory of the fit."""
+    if files is None:
+        return model.fit(samples, task.train, task.valid)
+    files.meter.load_state_dict({})  # the clock of this process, which may not be the one that made the files
+    history = model.fit(samples, task.train, task.valid, files=files)
+    files.open_measurements().append_new([files.meter.measure()])
+    return history
 
 
 def predict(model: base.Model, split: int, samples: Samples, *, rows: np.ndarray) -> pd.DataFrame:

@@ -26,10 +26,10 @@ from pipeline.models.agents.engine.training import (
     run_training,
 )
 from pipeline.models.base import HISTORY, FitFiles, Model, split_into_batches
+from pipeline.models.live_metrics import LiveMetrics
 from pipeline.models.torch_runtime.checkpoint import make_checkpoint
-from pipeline.models.torch_runtime.device import fork_rng, select_device, use_one_thread
+from pipeline.models.torch_runtime.device import fork_rng, make_gpu_gauge, select_device, use_one_thread
 from pipeline.models.torch_runtime.hyperparameters import Device
-from pipeline.models.torch_runtime.live_metrics import LiveMetrics
 from pipeline.models.torch_runtime.onnx_export import export_onnx
 from pipeline.samples import Samples
 from pipeline.tail_risk import GpdTail
@@ -149,6 +149,7 @@ class Agent(FlatModel):
             valid_env = self.make_env(samples, np.sort(valid))
             live_metrics = checkpoint = None
             if files:
+                files.meter.measure_gpu_bytes = make_gpu_gauge(device)
                 live_metrics = LiveMetrics(files.metrics, labels=files.labels, fields=HISTORY_FIELDS)
                 rows, seconds = {"train": train, "valid": valid}, self.checkpoint_seconds
                 checkpoint = make_checkpoint(files, self, samples=samples, **rows, interval_seconds=seconds)

@@ -16,9 +16,9 @@ from pipeline.models.agents.engine.loss_tail import LossTail
 from pipeline.models.agents.engine.market_env import POSITION_COLUMNS, EnvStep, EpisodeState, MarketEnv
 from pipeline.models.agents.engine.nstep import NStepAccumulator
 from pipeline.models.agents.engine.replay import PrioritizedReplayBuffer
+from pipeline.models.live_metrics import LiveMetrics
 from pipeline.models.stopping import LOWEST_VALID_LOSS
 from pipeline.models.torch_runtime.checkpoint import Checkpoint
-from pipeline.models.torch_runtime.live_metrics import LiveMetrics
 from pipeline.models.torch_runtime.standardize import measure_statistics
 
 UNREALIZED_STD = 5.0  # by which the unrealized return is standardized, in standard deviations of a bar's return

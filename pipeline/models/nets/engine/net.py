@@ -18,7 +18,7 @@ from pipeline.models.base import FitFiles, Model, split_into_batches
 from pipeline.models.nets.engine.callback_base import Callback, list_history_fields
 from pipeline.models.nets.engine.early_stopping import EarlyStopping, make_early_stopping
 from pipeline.models.nets.engine.gradient_monitor import GradientMonitor
-from pipeline.models.nets.engine.loggers import CSVLogger, ProgressBar
+from pipeline.models.nets.engine.loggers import CSVLogger, MeasurementLogger, ProgressBar
 from pipeline.models.nets.engine.losses import check_loss, make_loss
 from pipeline.models.nets.engine.memory import retain_freed_memory
 from pipeline.models.nets.engine.monitors import ClassMetrics, LearningRateMonitor
@@ -28,7 +28,7 @@ from pipeline.models.nets.engine.trainer import Trainer, TrainingData, TrainingO
 from pipeline.models.nets.engine.windows import make_windows
 from pipeline.models.stopping import StoppingCriterion
 from pipeline.models.torch_runtime.checkpoint import Checkpoint, make_checkpoint
-from pipeline.models.torch_runtime.device import fork_rng, select_device, use_one_thread
+from pipeline.models.torch_runtime.device import fork_rng, make_gpu_gauge, select_device, use_one_thread
 from pipeline.models.torch_runtime.hyperparameters import Device
 from pipeline.models.torch_runtime.onnx_export import export_onnx
 from pipeline.samples import Samples
@@ -138,6 +138,8 @@ class Net(Model):
             self.net = self._make_net()
             self.net.set_statistics(samples.x, samples.y, train)
             self.net.to(device)
+            if files:
+                files.meter.measure_gpu_bytes = make_gpu_gauge(device)
             trainer = self._make_trainer(samples, train=train, valid=valid, files=files)
             history = trainer.run()
             self.net.to("cpu").eval()
@@ -170,7 +172,7 @@ class Net(Model):
         ]
         if files:
             fields = self.history_fields
-            callbacks += [CSVLogger(file=files.metrics, labels=files.labels, fields=fields)]
+            callbacks += [CSVLogger(file=files.metrics, labels=files.labels, fields=fields), MeasurementLogger(files)]
             callbacks.append(ProgressBar(name=files.name))
         return callbacks
 
