@@ -50,8 +50,9 @@ COMMON = {
     "optimizer": {"name": "adam", "learning_rate": 1e-3, "weight_decay": 0.0},
 }
 SHARED = {
-    **{"device": "cpu", "mixed_precision": False, "patience": 99, "batch_size": BATCH_SIZE, "clip_sigma": 5.0},
+    **{"device": "cpu", "mixed_precision": False, "batch_size": BATCH_SIZE, "clip_sigma": 5.0},
     **{"max_grad_norm": 1.0, "gradient_log_interval": 10, "checkpoint_seconds": 20.0},
+    "early_stopping": {"metric": "valid_loss", "mode": "min", "patience": 99, "min_delta": 0.0},
 }
 
 
@@ -130,7 +131,7 @@ def prepare_one_batch(name: str, samples: Samples, workload: Workload) -> Callab
 def prepare_engine(name: str, samples: Samples, workload: Workload) -> Callable[[], object]:
     """Return a fit by the trainer of the pipeline, which takes the windows of each epoch out of all rows."""
     model, folder = make_model(name, workload), Path(tempfile.mkdtemp())
-    files = base.FitFiles(folder, folder / "history.csv", "fit", {"split": 0})
+    files = base.FitFiles(folder, folder / "history.csv", folder / "measured.csv", "fit", {"split": 0})
     train = np.arange(workload.rows)[-workload.batches * BATCH_SIZE * workload.stride :]
     return lambda: model.fit(samples, train, train[:1], files=files)
 

@@ -27,7 +27,9 @@ def build_model(name: str, signature: Signature, *, seed: int, changes: Mapping[
     """The unfitted model of a block; `changes` replace hyperparameters of the block or keys that its family shares."""
     family, block = BLOCKS[name]
     changes = changes or {}
-XX
+    optional = {"window", "flatten"}  # keys that trees may have
+    assert changes.keys() <= block["hyperparameters"].keys() | PARAMS[family].keys() | optional
     shared = {key: changes.get(key, value) for key, value in PARAMS[family].items()}
     hyperparameters = {key: changes.get(key, value) for key, value in block["hyperparameters"].items()}
+    hyperparameters |= {key: changes[key] for key in optional & changes.keys()}
     return build(family, block | {"hyperparameters": hyperparameters}, signature, shared=shared, seed=seed)

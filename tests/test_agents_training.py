@@ -109,7 +109,13 @@ class KilledError(Exception):
 @pytest.mark.parametrize("killed_at", [9, 31, 60])
 def test_a_killed_fit_resumes_and_ends_in_the_same_bytes(name, killed_at, tmp_path: Path, monkeypatch):
     samples, _ = simulate_market(signal=0.3, seed=0)
-    files = FitFiles(checkpoints=tmp_path / "checkpoints", metrics=tmp_path / "live.csv", name="0", labels={"split": 0})
+    files = FitFiles(
+        checkpoints=tmp_path / "checkpoints",
+        metrics=tmp_path / "live.csv",
+        measured=tmp_path / "measured.csv",
+        name="0",
+        labels={"split": 0},
+    )
     whole = build_agent(name, samples, **SHORT, risk_aversion=0.5, evt=EARLY_EVT)
     expected = whole.fit(samples, TRAIN, VALID)
     whole.save(tmp_path / "whole")

@@ -14,6 +14,13 @@ def make_history(train: list[float], valid: list[float], **more: list[float]) ->
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
+def diagnose(history: list[dict[str, float]], *, reached_last_epoch: bool) -> dict[str, Any]:
+    """Diagnose a fit that kept the weights of its lowest valid loss."""
+    losses = [entry.get("valid_loss", math.inf) for entry in history]
+    best_epoch = 1 + losses.index(min(losses)) if losses else None
+    return diagnose_fit(history, best_epoch=best_epoch, reached_last_epoch=reached_last_epoch)
+
+
 FALLING = [1.0, 0.9, 0.85, 0.83, 0.82, 0.8199]
 
 
@@ -53,7 +60,7 @@ FALLING = [1.0, 0.9, 0.85, 0.83, 0.82, 0.8199]
 def test_a_fit_is_diagnosed_by_its_losses(
     train: list[float], valid: list[float], reached_last_epoch: bool, verdict: str, symptoms: list[str] | None
 ):
-    found = diagnose_fit(make_history(train, valid), reached_last_epoch=reached_last_epoch)
+    found = diagnose(make_history(train, valid), reached_last_epoch=reached_last_epoch)
     assert found["verdict"] == verdict
     assert symptoms is None or [each["symptom"] for each in found["symptoms"]] == symptoms
     assert bool(found["recommendations"]) == (verdict != "healthy")
@@ -78,13 +85,13 @@ def test_gradient_norms_of_the_history_are_symptoms(
     mean: float, highest: float, verdict: str, symptom: dict[str, Any] | None
 ):
     norms = {"grad_norm": [1.0, 1.0, mean], "grad_norm_max": [1.0, 1.0, highest]}
-    found = diagnose_fit(make_history([1.0, 0.9, 0.8], [1.0, 0.9, 0.85], **norms), reached_last_epoch=False)
+    found = diagnose(make_history([1.0, 0.9, 0.8], [1.0, 0.9, 0.85], **norms), reached_last_epoch=False)
     assert found["verdict"] == verdict
     assert found["symptoms"] == ([symptom] if symptom else [])
 
 
 def test_symptoms_have_their_figures_and_recommendations():
-    found = diagnose_fit(make_history([1.0, 0.5, 0.25], [1.0, 0.8, 1.0]), reached_last_epoch=False)
+    found = diagnose(make_history([1.0, 0.5, 0.25], [1.0, 0.8, 1.0]), reached_last_epoch=False)
     jump, rose = found["symptoms"]
     assert jump == {
         "symptom": "valid loss jumps",
@@ -106,17 +113,26 @@ def test_symptoms_have_their_figures_and_recommendations():
 
 def test_the_worst_symptom_comes_first_and_gives_the_verdict():
     norms = {"grad_norm": [1.0, 5e3], "grad_norm_max": [1.0, 5e3]}
-    found = diagnose_fit(make_history([1.0, math.nan], [1.0, 1.0], **norms), reached_last_epoch=False)
+    found = diagnose(make_history([1.0, math.nan], [1.0, 1.0], **norms), reached_last_epoch=False)
     assert [each["symptom"] for each in found["symptoms"]] == ["loss not finite", "exploding gradients"]
     assert found["verdict"] == "diverged"
 
 
 def test_a_loss_of_exactly_zero_has_a_finite_rise():
-    json.dumps(diagnose_fit(make_history([0.0, 5.0, 4.0], [0.0, 5.0, 4.0]), reached_last_epoch=True), allow_nan=False)
+    json.dumps(diagnose(make_history([0.0, 5.0, 4.0], [0.0, 5.0, 4.0]), reached_last_epoch=True), allow_nan=False)
 
 
 def test_a_missing_loss_counts_as_nan():
     history = make_history([1.0, 0.9, 0.8], [1.0, 0.9, 0.8])
     del history[1]["valid_loss"]
-    found = diagnose_fit(history, reached_last_epoch=False)
+    found = diagnose(history, reached_last_epoch=False)
     assert found["symptoms"] == [{"symptom": "loss not finite", "first_epoch": 2, "epochs": 1}]
+
+
+def test_the_best_epoch_is_the_one_whose_weights_were_kept():
+    history = make_history([1.0, 0.9, 0.8, 0.7], [0.6, 0.9, 0.91, 0.92])
+    found = diagnose_fit(history, best_epoch=3, reached_last_epoch=False)
+    assert (found["verdict"], found["symptoms"]) == ("healthy", [])
+    assert diagnose_fit(history, best_epoch=None, reached_last_epoch=False) == found
+    (symptom,) = diagnose_fit(history, best_epoch=1, reached_last_epoch=False)["symptoms"]
+    assert (symptom["best_epoch"], symptom["best_valid_loss"]) == (1, 0.6)

@@ -17,15 +17,17 @@ import torch
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 from torch import Tensor, nn
 
-from pipeline.models.nets.engine.callback_base import NET_HISTORY, Callback, FitState
+from pipeline.models.nets.engine.callback_base import Callback, FitState, list_history_fields
 from pipeline.models.nets.engine.early_stopping import EarlyStopping
 from pipeline.models.nets.engine.gradient_monitor import MAX_LISTED, GradientMonitor
 from pipeline.models.nets.engine.loggers import CSVLogger, ProgressBar
 from pipeline.models.nets.engine.monitors import ClassMetrics, LearningRateMonitor
+from pipeline.models.stopping import LOWEST_VALID_LOSS, StoppingCriterion
 
 Callbacks = dict[str, Callback]
 
 CLASSES = ("down", "flat", "up")
+FIELDS = list_history_fields(CLASSES)
 EPOCHS, BATCHES = 5, 2
 X = torch.randn(BATCHES, 8, 4, generator=torch.Generator().manual_seed(1))
 Y = (X[..., 0] > 0).long() + (X[..., 1] > 0).long()  # (BATCHES, 8)
@@ -34,7 +36,7 @@ VALID_LOSSES = (0.9, 0.7, 0.8, 0.7, 0.6)  # best in epoch 2; a patience of 2 end
 
 def make_header(*columns: str) -> str:
     """Return the first line of a file of live metrics."""
-    return ",".join((*columns, *NET_HISTORY)) + "\n"
+    return ",".join((*columns, *FIELDS)) + "\n"
 
 
 def make_state(net: nn.Module, **known: Any) -> FitState:
@@ -123,11 +125,11 @@ class Fit:
 def make_callbacks(file: Path) -> Callbacks:
     file.write_text(make_header("split"))
     return {
-        "early_stopping": EarlyStopping(patience=2),
+        "early_stopping": EarlyStopping(LOWEST_VALID_LOSS, patience=2),
         "gradient_monitor": GradientMonitor(interval=1),
         "learning_rate": LearningRateMonitor(),
-        "class_metrics": ClassMetrics(),
-        "csv_logger": CSVLogger(file=file, labels={"split": 3}),
+        "class_metrics": ClassMetrics(LOWEST_VALID_LOSS),
+        "csv_logger": CSVLogger(file=file, labels={"split": 3}, fields=FIELDS),
         "progress_bar": ProgressBar(name="fit"),
     }
 
@@ -141,7 +143,7 @@ def collect_outcome(fit: Fit) -> dict[str, Any]:
 def test_a_fit_interrupted_after_any_step_ends_as_an_uninterrupted_one(tmp_path: Path):
     whole, resumed = tmp_path / "whole.csv", tmp_path / "resumed.csv"
     expected = collect_outcome(Fit(make_callbacks(whole)).run())
-    assert set(NET_HISTORY) == set(expected["entries"][-1])
+    assert set(FIELDS) == set(expected["entries"][-1])
     assert len(expected["entries"]) == 4 == len(pd.read_csv(whole))
     begun = Fit(make_callbacks(tmp_path / "begun.csv"))
     for cut in range(len(begun.steps)):
@@ -178,17 +180,18 @@ def test_reports_are_json_without_nan_or_infinity_before_and_after_a_fit(tmp_pat
 
 
 def run_early_stopping(
-    losses: list[float], *, patience: int
+    losses: list[float], *, patience: int, criterion: StoppingCriterion = LOWEST_VALID_LOSS
 ) -> tuple[EarlyStopping, FitState, list[dict[str, Tensor]]]:
     """Run epochs with these valid losses, the net with other weights after each, until `should_stop` is set."""
-    callback, state = EarlyStopping(patience=patience), make_state(nn.BatchNorm1d(2), epochs=len(losses))
+    callback = EarlyStopping(criterion, patience=patience)
+    state = make_state(nn.BatchNorm1d(2), epochs=len(losses))
     weights = []
     for state.epoch, loss in enumerate(losses, start=1):
         with torch.no_grad():
             for values in state.net.state_dict().values():
                 values.fill_(state.epoch)
         state.entry = {"iteration": state.epoch, "train_loss": 1.0, "valid_loss": loss}
-        callback.on_validation_end(state)
+        callback.on_epoch_end(state)
         weights.append({name: values.clone() for name, values in state.net.state_dict().items()})
         if state.should_stop:
             break
@@ -372,7 +375,7 @@ def validate(callback: ClassMetrics, *, epoch: int, loss: float, predicted: list
 
 @pytest.mark.parametrize("least", [0, 1])  # 1: the first class neither occurs nor is predicted
 def test_class_metrics_are_scikit_learns(least: int):
-    rng, callback = np.random.default_rng(7), ClassMetrics()
+    rng, callback = np.random.default_rng(7), ClassMetrics(LOWEST_VALID_LOSS)
     predicted, y = rng.integers(least, 3, size=(2, 50)).tolist()
     state = validate(callback, epoch=1, loss=1.0, predicted=predicted, y=y)
     expected = precision_recall_fscore_support(y, predicted, labels=range(3), zero_division=0)
@@ -383,10 +386,12 @@ def test_class_metrics_are_scikit_learns(least: int):
         assert list(classes[name]) == ["precision", "recall", "f1", "rows"]
     assert state.entry["valid_accuracy"] == pytest.approx(accuracy_score(y, predicted))
     assert state.entry["valid_f1"] == pytest.approx(expected[2].mean())
+    for metric, values in zip(("precision", "recall", "f1"), expected, strict=False):
+        assert [state.entry[f"valid_{metric}_{name}"] for name in CLASSES] == pytest.approx(values, rel=1e-12)
 
 
 def test_class_metrics_report_the_last_and_the_best_epoch_the_earliest_of_equals():
-    callback = ClassMetrics()
+    callback = ClassMetrics(LOWEST_VALID_LOSS)
     for epoch, (loss, predicted) in enumerate([(2.0, 0), (1.0, 1), (1.0, 2), (math.nan, 0)], start=1):
         validate(callback, epoch=epoch, loss=loss, predicted=[predicted], y=[1])
     report = callback.report()
@@ -395,8 +400,18 @@ def test_class_metrics_report_the_last_and_the_best_epoch_the_earliest_of_equals
     assert report["last"]["classes"]["flat"]["f1"] == 0.0
 
 
+def test_the_best_epoch_of_class_metrics_is_that_of_the_criterion():
+    criterion = StoppingCriterion(metric="valid_recall_flat", mode="max", min_delta=0.4)
+    early_stopping, callback = EarlyStopping(criterion, patience=9), ClassMetrics(criterion)
+    for epoch, predicted in enumerate([[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]], start=1):  # recall 0, 1/3, 2/3, 1
+        state = validate(callback, epoch=epoch, loss=float(epoch), predicted=predicted, y=[1, 1, 1])
+        early_stopping.on_epoch_end(state)
+    assert callback.report()["best"]["epoch"] == early_stopping.report()["best_epoch"] == 3
+    assert early_stopping.report()["best_valid_recall_flat"] == pytest.approx(2 / 3)
+
+
 def test_a_regression_has_no_class_metrics():
-    callback = ClassMetrics()
+    callback = ClassMetrics(LOWEST_VALID_LOSS)
     state = make_state(nn.Linear(1, 1), valid_outputs=torch.zeros(5, 1), valid_y=torch.zeros(5))
     callback.on_validation_end(state)
     assert (state.entry, callback.report()) == ({}, {})
@@ -407,7 +422,7 @@ def test_outputs_of_another_width_than_the_classes_are_refused():
     with pytest.raises(
         ValueError, match=r"valid outputs are \(5, 2\); classes \('down', 'flat', 'up'\) need one column"
     ):
-        ClassMetrics().on_validation_end(state)
+        ClassMetrics(LOWEST_VALID_LOSS).on_validation_end(state)
 
 
 def make_entries(train: list[float], valid: list[float]) -> list[dict[str, float]]:
@@ -421,7 +436,7 @@ def make_entries(train: list[float], valid: list[float]) -> list[dict[str, float
 def test_a_line_has_the_labels_then_the_fields_and_nothing_for_a_missing_one(tmp_path: Path):
     file = tmp_path / "live.csv"
     file.write_text(make_header("split", "model"))
-    callback = CSVLogger(file=file, labels={"split": 3, "model": "lstm, small"})
+    callback = CSVLogger(file=file, labels={"split": 3, "model": "lstm, small"}, fields=FIELDS)
     entry = {
         "iteration": 1,
         "train_loss": 0.1,
@@ -432,14 +447,14 @@ def test_a_line_has_the_labels_then_the_fields_and_nothing_for_a_missing_one(tmp
     }
     callback.on_epoch_end(make_state(nn.Linear(1, 1), entry=entry))
     head, line = file.read_text().splitlines()
-    assert head == ",".join(("split", "model", *NET_HISTORY))
-    assert line == '3,"lstm, small",1,0.1,0.3333333333333333,,nan,,,0.5'
+    assert head == ",".join(("split", "model", *FIELDS))
+    assert line == '3,"lstm, small",1,0.1,0.3333333333333333,,nan,,,0.5' + 9 * ","
     assert pd.read_csv(file)["valid_loss"][0] == 1 / 3
 
 
 def test_a_logger_of_a_resumed_fit_first_writes_the_lines_of_the_history(tmp_path: Path):
     history, file = make_entries([3.0, 2.0, 1.0], [3.0, 2.0, 1.0]), tmp_path / "live.csv"
-    callback = CSVLogger(file=file, labels={})
+    callback = CSVLogger(file=file, labels={}, fields=FIELDS)
     callback.on_epoch_end(make_state(nn.Linear(1, 1), entry=history[2], history=history[:2]))
     callback.on_train_end(make_state(nn.Linear(1, 1), entry=history[2], history=history))
     assert [line.split(",")[0] for line in file.read_text().splitlines()] == ["1", "2", "3"]
@@ -449,17 +464,17 @@ def test_a_logger_of_a_resumed_fit_first_writes_the_lines_of_the_history(tmp_pat
 def test_the_last_epoch_counts_once_whether_or_not_it_joined_the_history(has_joined: bool, tmp_path: Path):
     every, file = make_entries([1.0, 0.8, 0.7], [1.0, 0.9, 0.8]), tmp_path / "live.csv"
     state = make_state(nn.Linear(1, 1), epochs=3, entry=every[-1], history=every if has_joined else every[:-1])
-    CSVLogger(file=file, labels={}).on_train_end(state)
+    CSVLogger(file=file, labels={}, fields=FIELDS).on_train_end(state)
     assert [line.split(",")[0] for line in file.read_text().splitlines()] == ["1", "2", "3"]
 
 
 def test_labels_that_are_fields_are_refused(tmp_path: Path):
     with pytest.raises(ValueError, match=r"labels \['train_loss'\] are fields too"):
-        CSVLogger(file=tmp_path / "live.csv", labels={"train_loss": 1})
+        CSVLogger(file=tmp_path / "live.csv", labels={"train_loss": 1}, fields=FIELDS)
 
 
 def write_lines(file: Path, process: int, start: Any) -> None:
-    callback = CSVLogger(file=file, labels={"split": process, "name": f"{process}" * 5000})
+    callback = CSVLogger(file=file, labels={"split": process, "name": f"{process}" * 5000}, fields=FIELDS)
     start.wait()
     epochs = make_entries([process / 7] * 50, [process / 3] * 50)
     for epoch, entry in enumerate(epochs):

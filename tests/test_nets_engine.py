@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pipeline.models.base import FitFiles, Model, Signature, build
+from pipeline.models.measurements import FitMeter
 from pipeline.models.nets.engine.finite_checks import NotFiniteError
 from pipeline.models.nets.engine.losses import make_loss, weigh_classes
 from pipeline.models.nets.engine.standardized_net import StandardizedNet
@@ -26,13 +27,19 @@ from pipeline.models.torch_runtime.standardize import Standardize
 from pipeline.samples import Samples
 from tests.data import OUTPUTS
 
+
+def stop_after(patience: int, **changes: object) -> dict[str, object]:
+    """Return the section `early_stopping` of params.yaml."""
+    return {"metric": "valid_loss", "mode": "min", "patience": patience, "min_delta": 0.0} | changes
+
+
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 SHARED = {
     "device": "cpu",
     "mixed_precision": False,
     "epochs": 4,
-    "patience": 4,
+    "early_stopping": stop_after(4),
     "batch_size": 64,
     "train_stride": 2,
     "clip_sigma": 5.0,
@@ -68,7 +75,9 @@ def make_net(*, classes: int = 0, shared: dict | None = None, **changes: object)
 
 
 def make_files(folder: Path) -> FitFiles:
-    return FitFiles(folder / "checkpoints", folder / "history.csv", "final", {"split": "final"})
+    return FitFiles(
+        folder / "checkpoints", folder / "history.csv", folder / "measured.csv", "final", {"split": "final"}
+    )
 
 
 def test_a_window_ends_with_its_row_and_never_crosses_a_segment():
@@ -146,9 +155,8 @@ def test_an_unknown_or_misconfigured_loss_is_refused(block, kind, message):
 def test_every_loss_learns_a_planted_signal(loss):
     hyperparameters = {"huber": {"delta": 1.0}, "focal": {"gamma": 2.0, "alpha": 0.25}}.get(loss, {})
     classes = 0 if loss in ("mse", "huber") else 3
-    model = make_net(
-        classes=classes, loss={"name": loss, **hyperparameters}, dropout=0.0, shared={"epochs": 15, "patience": 15}
-    )
+    shared = {"epochs": 15, "early_stopping": stop_after(15)}
+    model = make_net(classes=classes, loss={"name": loss, **hyperparameters}, dropout=0.0, shared=shared)
     table = make_samples(classes=classes)
     model.fit(table, TRAIN, VALID)
     assert np.corrcoef(model.score(table, TEST), table.x[TEST - 2, 0])[0, 1] > 0.6
@@ -199,7 +207,7 @@ def test_the_fit_report_says_how_the_fit_ended():
 def test_a_process_killed_at_any_moment_resumes_to_the_same_bytes(tmp_path):
     script = (
         "import sys; from pathlib import Path; from tests.test_nets_engine import *\n"
-        "model = make_net(shared={'epochs': 12, 'patience': 12}); folder = Path(sys.argv[1])\n"
+        "model = make_net(shared={'epochs': 12, 'early_stopping': stop_after(12)}); folder = Path(sys.argv[1])\n"
         "model.fit(make_samples(), TRAIN, VALID, files=make_files(folder)); model.save(folder / 'model')\n"
     )
 
@@ -222,13 +230,13 @@ def test_a_process_killed_at_any_moment_resumes_to_the_same_bytes(tmp_path):
 
 def test_a_truncated_or_foreign_checkpoint_is_refused(tmp_path):
     file = tmp_path / "fit.pt"
-    Checkpoint(file, fingerprint="this", interval_seconds=0.0).write({"epoch": 1})
-    assert Checkpoint(file, fingerprint="this", interval_seconds=0.0).read() == {"epoch": 1}
+    Checkpoint(file, fingerprint="this", interval_seconds=0.0, meter=FitMeter()).write({"epoch": 1})
+    assert Checkpoint(file, fingerprint="this", interval_seconds=0.0, meter=FitMeter()).read() == {"epoch": 1}
     with pytest.raises(CheckpointError, match="checkpoint of another fit"):
-        Checkpoint(file, fingerprint="that", interval_seconds=0.0).read()
+        Checkpoint(file, fingerprint="that", interval_seconds=0.0, meter=FitMeter()).read()
     file.write_bytes(file.read_bytes()[:-40])
     with pytest.raises(CheckpointError, match="damaged or incomplete checkpoint.*delete"):
-        Checkpoint(file, fingerprint="this", interval_seconds=0.0).read()
+        Checkpoint(file, fingerprint="this", interval_seconds=0.0, meter=FitMeter()).read()
 
 
 def test_other_params_or_data_make_another_fingerprint():

@@ -10,7 +10,7 @@ from pipeline.models.base import Signature, build
 from pipeline.samples import Samples
 from tests import data
 from tests.data import OUTPUTS, plant_samples, plant_signal
-from tests.test_nets_engine import SHARED
+from tests.test_nets_engine import SHARED, stop_after
 
 WINDOW, ROWS = 20, 9000
 TRAIN, VALID, TEST = np.arange(WINDOW, 5500), np.arange(5600, 6500), np.arange(6600, ROWS)
@@ -62,7 +62,7 @@ def measure_net_ic(name: str, samples: Samples) -> float:
         "optimizer": ADAM,
     }
     block = {"dataset": "d", "target": "t", "plugin": plugin, "hyperparameters": own | hyperparameters}
-    shared = SHARED | {"epochs": 12, "patience": 4, "batch_size": 128, "train_stride": 2}
+    shared = SHARED | {"epochs": 12, "early_stopping": stop_after(4), "batch_size": 128, "train_stride": 2}
     model = build("nets", block, Signature(COLUMNS, OUTPUTS["return"]), shared=shared, seed=1)
     model.fit(samples, TRAIN, VALID)
     return float(np.corrcoef(model.predict_rows(samples, TEST)[:, 0], samples.y[TEST])[0, 1])
@@ -100,7 +100,11 @@ def test_every_kind_of_target_is_learned(name, kind):
     own = {"window": 4, "dropout": 0.0, "loss": loss, "lr_schedule": {"name": "constant"}, "optimizer": ADAM}
     block = {"dataset": "d", "target": "t", "plugin": plugin, "hyperparameters": own | hyperparameters}
     model = build(
-        "nets", block, Signature(samples.columns, output), shared=SHARED | {"epochs": 6, "patience": 6}, seed=1
+        "nets",
+        block,
+        Signature(samples.columns, output),
+        shared=SHARED | {"epochs": 6, "early_stopping": stop_after(6)},
+        seed=1,
     )
     model.fit(samples, data.TRAIN, data.VALID)
     prediction = model.predict_rows(samples, data.TEST)

@@ -15,6 +15,7 @@ from pipeline import cli
 from tests.small_repository import surroundings
 
 FETCH, LABEL, FEATURES, TREES = "fetch klines", "label klines", "featurize klines", "train lightgbm"
+STOPPING = "nets.early_stopping"
 NETS, AGENTS, EVALUATE = "train lstm", "train marl", "evaluate lightgbm"
 SOURCE, TARGETS = "sources.simulated", "datasets.klines.targets"
 TREE, NET, AGENT = (f"models.{name}.hyperparameters" for name in ("trees.lightgbm", "nets.lstm", "agents.marl"))
@@ -77,7 +78,22 @@ WRONG: list[tuple[str, str, Any, str]] = [  # the stage, the key, its value, and
     (TREES, "models.trees.lightgbm", {"dataset": "klines", "plugin": "lightgbm"}, "key 'target' is missing"),
     (TREES, "models.trees.lightgbm.plugin", "forest", "unknown plugin 'forest'"),
     (TREES, "train.valid_pct", 0, "is 0; it must be above 0"),
-    (NETS, "nets.patience", float("nan"), f"is nan; it must be {WHOLE}"),
+    (NETS, f"{STOPPING}.patience", float("nan"), f"is nan; it must be {WHOLE}"),
+    (NETS, f"{STOPPING}.patience", 0, "early_stopping.patience is 0; it must be above 0"),
+    (NETS, f"{STOPPING}.mode", "lowest", "early_stopping.mode is 'lowest'; it must be 'min' or 'max'"),
+    (NETS, f"{STOPPING}.min_delta", -0.1, "early_stopping.min_delta is -0.1; it must be at least 0"),
+    (NETS, f"{STOPPING}.min_delta", float("inf"), "is inf; it must be a finite number"),
+    (NETS, f"{STOPPING}.metric", 1, f"early_stopping.metric is 1; it must be {TEXT}"),
+    (NETS, f"{STOPPING}.metric", "valid_f1", "is 'valid_f1'; with the outputs return it must be one of valid_loss;"),
+    (
+        NETS,
+        f"{STOPPING}.metric",
+        "train_loss",
+        "is 'train_loss'; with the outputs return it must be one of valid_loss;",
+    ),
+    (NETS, STOPPING, 3, "is 3; it must be a section of keys and values"),
+    (NETS, STOPPING, {"patience": 3}, "early_stopping: key 'metric' is missing"),
+    (NETS, "nets.patience", 3, "nets: unknown key 'patience'"),
     (NETS, f"{NET}.loss", "huber", "is 'huber'; it must be a section of keys and values"),
     (NETS, f"{NET}.loss", {"name": "huber", "delta": 0}, "loss huber.delta is 0; it must be above 0"),
     (NETS, f"{NET}.bidirectional", "no", "is 'no'; it must be true or false"),

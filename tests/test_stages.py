@@ -34,6 +34,17 @@ def test_the_pipeline_ends_in_graphs_that_predict_what_their_models_do(ran):
         assert measured["machine"]["cpu"]
 
 
+def test_seconds_and_peak_memory_of_every_fit_are_measured(ran):
+    for model, family in MODELS.items():
+        history = pd.read_csv(ran / f"trained/history/{model}.csv", dtype={"split": str})
+        table = pd.read_csv(ran / f"trained/measured/train/{model}.csv", dtype={"split": str})
+        fits, epochs = table[table["iteration"].isna()], table.dropna(subset="iteration")
+        assert sorted(fits["split"]) == sorted(history["split"].unique())
+        assert (table["seconds"] > 0).all()
+        assert (table["peak_memory_mb"] > 10).all()
+        assert len(epochs) == (len(history) if family == "nets" else 0)
+
+
 def test_a_second_repro_does_nothing(ran):
     assert UP_TO_DATE in command(ran, "dvc", "repro")
     assert UP_TO_DATE in command(ran, "dvc", "status")

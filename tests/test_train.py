@@ -114,7 +114,9 @@ def test_a_model_that_cheats_is_found_by_its_guard(plugin: type[LightGBM], guard
 def test_the_report_summarizes_every_fit(tmp_path: Path):
     fits = [fit_fold(task, SPEC, DATA, folder=tmp_path) for task in plan()]
     assert [train.summarize_fit(fit)["split"] for fit in fits] == [*map(str, range(6)), "final"]
-    assert set(train.summarize_fits(fits)) == {"best_iteration", "best_valid_loss"}
+    assert set(train.summarize_fits(fits, stopping_metric="valid_loss")) == {"best_iteration", "best_valid_loss"}
+    for fit in fits:
+        assert train.summarize_fit(fit)["best"] == min(fit.history, key=lambda entry: entry["valid_loss"])
 
 
 def test_numbers_of_evaluations_become_medians_and_facts_become_shares():

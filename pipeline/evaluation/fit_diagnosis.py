@@ -55,7 +55,9 @@ class Symptom(NamedTuple):
     measurements: dict[str, float]
 
 
-def diagnose_fit(history: Sequence[Mapping[str, float]], *, reached_last_epoch: bool) -> dict[str, Any]:
+def diagnose_fit(
+    history: Sequence[Mapping[str, float]], *, best_epoch: int | None, reached_last_epoch: bool
+) -> dict[str, Any]:
     """Return the diagnosis of a fit, JSON-able.
 
     "verdict" is the worst of VERDICTS that has a symptom, "healthy" where there is none, and "undetermined" with fewer
@@ -64,12 +66,13 @@ def diagnose_fit(history: Sequence[Mapping[str, float]], *, reached_last_epoch: 
 
     Args:
         history: one entry for each epoch, see the module.
+        best_epoch: the epoch whose weights were kept, from 1 on; None where the last weights were.
         reached_last_epoch: whether the fit ended because it had used all its epochs, not by early stopping.
     """
     if len(history) < 2:
         return {"verdict": "undetermined", "symptoms": [], "recommendations": ["train for 2 epochs or more"]}
     symptoms = sorted(
-        _find_symptoms(history, reached_last_epoch=reached_last_epoch),
+        _find_symptoms(history, best=(best_epoch or len(history)) - 1, reached_last_epoch=reached_last_epoch),
         key=lambda symptom: VERDICTS.index(symptom.verdict),
     )
     return {
@@ -79,7 +82,7 @@ def diagnose_fit(history: Sequence[Mapping[str, float]], *, reached_last_epoch: 
     }
 
 
-def _find_symptoms(history: Sequence[Mapping[str, float]], *, reached_last_epoch: bool) -> Iterator[Symptom]:
+def _find_symptoms(history: Sequence[Mapping[str, float]], *, best: int, reached_last_epoch: bool) -> Iterator[Symptom]:
     epochs, train, valid = (
         np.array([entry.get(key, np.nan) for entry in history]) for key in ("iteration", "train_loss", "valid_loss")
     )
@@ -87,7 +90,7 @@ def _find_symptoms(history: Sequence[Mapping[str, float]], *, reached_last_epoch
     yield from _check_gradients(history)
     if is_finite.all():
         yield from _check_train_loss(train)
-        yield from _check_valid_loss(train, valid, reached_last_epoch=reached_last_epoch)
+        yield from _check_valid_loss(train, valid, best=best, reached_last_epoch=reached_last_epoch)
     else:
         yield Symptom("diverged", "loss not finite", _locate_epochs(epochs[~is_finite]))
 
@@ -102,9 +105,10 @@ def _check_train_loss(train: np.ndarray) -> Iterator[Symptom]:
         yield Symptom("not learning", "train loss did not fall", measurements)
 
 
-def _check_valid_loss(train: np.ndarray, valid: np.ndarray, *, reached_last_epoch: bool) -> Iterator[Symptom]:
-    """Yield the symptoms of (epochs,) finite valid losses, next to the train losses."""
-    best = int(valid.argmin())
+def _check_valid_loss(
+    train: np.ndarray, valid: np.ndarray, *, best: int, reached_last_epoch: bool
+) -> Iterator[Symptom]:
+    """Yield the symptoms of (epochs,) finite valid losses, next to the train losses; `best` is a position in them."""
     rise = _measure_rise(float(valid[best]), float(valid[-1]))
     fall_since_best = -_measure_rise(float(train[best]), float(train[-1]))
     last_fall = -_measure_rise(float(train[-2]), float(train[-1]))

@@ -5,13 +5,16 @@ import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from pipeline import config
+from pipeline.models.live_metrics import LiveMetrics
+from pipeline.models.measurements import MEASUREMENTS, FitMeter
+from pipeline.models.stopping import LOWEST_VALID_LOSS, StoppingCriterion
 from pipeline.samples import Samples
 from pipeline.targets import Kind, Output
 
@@ -35,12 +38,18 @@ class Signature:
 
 @dataclass(frozen=True)
 class FitFiles:
-    """The files of one long fit: its checkpoints, and the live metrics that it shares with the model's other fits."""
+    """The files of one fit: its checkpoints, and the CSVs that it shares with the model's other fits."""
 
     checkpoints: Path  # a folder, shared by the fits of a model
     metrics: Path  # a CSV to which every fit appends its epochs
+    measured: Path  # a CSV to which every fit appends its seconds and its peak memory
     name: str  # of the fit, as a file name
-    labels: Mapping[str, object]  # of the fit, the first columns of its lines in the CSV
+    labels: Mapping[str, object]  # of the fit, the first columns of its lines in both CSVs
+    meter: FitMeter = field(default_factory=FitMeter)
+
+    def open_measurements(self) -> LiveMetrics:
+        """Return what appends the fit's lines to `measured`."""
+        return LiveMetrics(self.measured, labels=self.labels, fields=MEASUREMENTS)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -50,7 +59,6 @@ class Model(ABC):
     A plugin is a dataclass: its init fields are its hyperparameters, none with a default: params give all of them.
     """
 
-    history_fields: ClassVar[tuple[str, ...]] = HISTORY  # of a history's entries; a family may add some
     output_kinds: ClassVar[tuple[Kind, ...]]  # what it can predict
 
     signature: Signature
@@ -70,6 +78,16 @@ class Model(ABC):
     def lookback_bars(self) -> int:
         """The number of bars before its own row that an input reads; 0 unless a family sees windows."""
         return 0
+
+    @property
+    def history_fields(self) -> tuple[str, ...]:
+        """The fields of a history's entries; a family may add some to HISTORY."""
+        return HISTORY
+
+    @property
+    def stopping(self) -> StoppingCriterion:
+        """The criterion that finds the best iteration, whose state predicts."""
+        return LOWEST_VALID_LOSS
 
     @property
     def needs_sequential_fits(self) -> bool:

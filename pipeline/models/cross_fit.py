@@ -1,6 +1,6 @@
 """Fit one model on every split and, for the holdout, on the whole development part."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +14,7 @@ from pipeline.config import ModelBlock
 from pipeline.models import base
 from pipeline.models.dataset import LabelledDataset, load_dataset
 from pipeline.models.predictions import FINAL, make_predictions
+from pipeline.samples import Samples
 from pipeline.validation.folds import Folds
 
 IN_SAMPLE = ("split", "row", "score")  # the columns of predictions that are saved of rows that a fit has seen
@@ -59,6 +60,7 @@ class FoldFit:
 
     split: int
     history: list[dict[str, float]]
+    best: dict[str, float]  # the entry of the history whose iteration predicts
     fit_report: dict[str, Any]
     evaluation: dict[str, Any]  # of the model's own forecasts, on the test rows
     rows: dict[str, int]
@@ -118,7 +120,7 @@ def fit_fold(
 ) -> FoldFit:
     """Return the results of one fit; the final one is saved to `folder`."""
     model, samples = spec.build(task.seed), data.samples
-    history = model.fit(samples, task.train, task.valid, files=files)
+    history = fit_measured(model, task, samples, files=files)
     if task.split == FINAL:
         model.save(folder)
     fitted_on = np.sort(np.concatenate([task.train, task.valid]))
@@ -126,6 +128,7 @@ def fit_fold(
     return FoldFit(
         split=task.split,
         history=history,
+        best=model.stopping.find_best_entry(history),
         fit_report=model.fit_report,
         evaluation=model.evaluate(samples, task.test),
         rows={"train": len(task.train), "valid": len(task.valid), "test": len(task.test)},
@@ -133,6 +136,18 @@ def fit_fold(
         in_sample=in_sample[[name for name in IN_SAMPLE if name in in_sample]],
         standardization=tabulate_standardization(model, task.split),
     )
+
+
+def fit_measured(
+    model: base.Model, task: FitTask, samples: Samples, *, files: base.FitFiles | None
+) -> list[dict[str, float]]:
+    """Fit the model and return the history; with `files` append the seconds and the peak memory of the fit."""
+    if files is None:
+        return model.fit(samples, task.train, task.valid)
+    files.meter.load_state_dict({})  # the clock of this process, which may not be the one that made the files
+    history = model.fit(samples, task.train, task.valid, files=files)
+    files.open_measurements().append_new([files.meter.measure()])
+    return history
 
 
 def predict(model: base.Model, split: int, data: LabelledDataset, *, rows: np.ndarray) -> pd.DataFrame:
@@ -152,11 +167,6 @@ def tabulate_standardization(model: base.Model, split: int) -> pd.DataFrame:
             "scale": np.asarray(scale, np.float64),
         }
     )
-
-
-def find_best_entry(history: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return the iteration with the lowest valid loss, the first of equals: the one that predicts."""
-    return min(history, key=lambda entry: entry["valid_loss"])
 
 
 def name_split(split: int) -> str:

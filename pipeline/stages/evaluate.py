@@ -115,7 +115,9 @@ def diagnose_fits(history: dict[str, list[dict[str, float]]], training: dict[str
     """Return the diagnosis of each fit that early stopping reports on, by the name of its split."""
     stopping = {fit["split"]: fit.get("fit_report", {}).get("early_stopping") for fit in training["fits"]}
     return {
-        split: diagnose_fit(history[split], reached_last_epoch=report["reached_last_epoch"])
+        split: diagnose_fit(
+            history[split], best_epoch=report["best_epoch"], reached_last_epoch=report["reached_last_epoch"]
+        )
         for split, report in stopping.items()
         if report
     }

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from tqdm import tqdm
 
 from pipeline import artifacts, cli, config
 from pipeline.models import base
-from pipeline.models.cross_fit import FitTask, FoldFit, find_best_entry, fit_fold, name_split, plan_cross_fit
+from pipeline.models.cross_fit import FitTask, FoldFit, fit_fold, name_split, plan_cross_fit
+from pipeline.models.measurements import MEASUREMENTS
 
 METRICS = (
     "iteration",
@@ -28,7 +30,8 @@ def main(model: str) -> None:
     params = config.load_params()
     plan = plan_cross_fit(params, model)
     unfitted = plan.spec.build(params["seed"])
-    write_history_header(model, unfitted.history_fields)
+    write_header(artifacts.HISTORY / f"{model}.csv", unfitted.history_fields)
+    write_header(name_measurements(model), MEASUREMENTS)
     with artifacts.replace_atomically(artifacts.MODELS / model) as folder:
         jobs = (
             delayed(fit_fold)(task, plan.spec, plan.data, folder=folder, files=name_files(model, task))
@@ -40,21 +43,32 @@ def main(model: str) -> None:
         importances = base.load(folder).measure_importances()
         report = {"fits": [summarize_fit(fit) for fit in fits], "importances": importances}
         artifacts.write_json(artifacts.report_path("train/details", model), report)
-        artifacts.write_json(artifacts.report_path("train", model), summarize_fits(fits))
+        summary = summarize_fits(fits, stopping_metric=unfitted.stopping.metric)
+        artifacts.write_json(artifacts.report_path("train", model), summary)
         write_tables(model, fits, fields=unfitted.history_fields)
     artifacts.remove(artifacts.CHECKPOINTS / model)
 
 
 def name_files(model: str, task: FitTask) -> base.FitFiles:
-    """Return the files of one fit: its checkpoints, and the history that grows while fits run."""
+    """Return the files of one fit: its checkpoints, and the history and measurements that grow while fits run."""
     split = name_split(task.split)
-    history = artifacts.HISTORY / f"{model}.csv"
-    return base.FitFiles(artifacts.CHECKPOINTS / model, history, name=split, labels={"split": split})
+    return base.FitFiles(
+        checkpoints=artifacts.CHECKPOINTS / model,
+        metrics=artifacts.HISTORY / f"{model}.csv",
+        measured=name_measurements(model),
+        name=split,
+        labels={"split": split},
+    )
 
 
-def write_history_header(model: str, fields: Sequence[str]) -> None:
-    """Start the CSV to which fits append their iterations while they run."""
-    artifacts.write_text(artifacts.HISTORY / f"{model}.csv", ",".join(("split", *fields)) + "\n")
+def name_measurements(model: str) -> Path:
+    """Return the CSV of the seconds and the peak memory of a model's fits on this machine."""
+    return artifacts.MEASURED / "train" / f"{model}.csv"
+
+
+def write_header(file: Path, fields: Sequence[str]) -> None:
+    """Start a CSV to which fits append their lines while they run."""
+    artifacts.write_text(file, ",".join(("split", *fields)) + "\n")
 
 
 def write_tables(model: str, fits: Sequence[FoldFit], *, fields: Sequence[str]) -> None:
@@ -77,15 +91,15 @@ def summarize_fit(fit: FoldFit) -> dict[str, object]:
         "split": name_split(fit.split),
         "rows": fit.rows,
         "iterations": len(fit.history),
-        "best": find_best_entry(fit.history),
+        "best": fit.best,
         **{name: found for name, found in optional.items() if found},
     }
 
 
-def summarize_fits(fits: Sequence[FoldFit]) -> dict[str, float]:
+def summarize_fits(fits: Sequence[FoldFit], *, stopping_metric: str) -> dict[str, float]:
     """Return medians over the fits, as metrics; a metric that no fit has is left out."""
-    best = [find_best_entry(fit.history) for fit in fits]
-    values = {name: [entry[name] for entry in best if name in entry] for name in METRICS}
+    names = dict.fromkeys((*METRICS, stopping_metric))
+    values = {name: [fit.best[name] for fit in fits if name in fit.best] for name in names}
     of_best = {f"best_{name}": float(np.median(found)) for name, found in values.items() if found}
     return {**of_best, **take_medians([fit.evaluation for fit in fits])}
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from pipeline.models.base import FitFiles, Model
+from pipeline.models.measurements import FitMeter
 from pipeline.samples import Samples
 
 READ_ERRORS = (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)
@@ -27,9 +28,13 @@ class CheckpointError(ValueError):
 class Checkpoint:
     """The checkpoint file of one fit, always replaced as a whole: a kill while writing leaves the previous one."""
 
-    def __init__(self, file: Path, *, fingerprint: str, interval_seconds: float) -> None:
-        """`fingerprint` identifies the fit; `interval_seconds` must pass between two checkpoints."""
+    def __init__(self, file: Path, *, fingerprint: str, interval_seconds: float, meter: FitMeter) -> None:
+        """Store the state of a fit, and its meter, no more often than every `interval_seconds`.
+
+        `fingerprint` identifies the fit.
+        """
         self.file, self.fingerprint, self.interval_seconds = file, fingerprint, interval_seconds
+        self.meter = meter
         self.last_write = time.monotonic()
 
     def is_due(self) -> bool:
@@ -41,7 +46,8 @@ class Checkpoint:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         draft = self.file.with_name(f".{self.file.name}.draft")
         with draft.open("wb") as stream:
-            torch.save({"fingerprint": self.fingerprint, "state": state}, stream)
+            content = {"fingerprint": self.fingerprint, "state": state, "measured": self.meter.state_dict()}
+            torch.save(content, stream)
             stream.flush()
             os.fsync(stream.fileno())
         draft.replace(self.file)
@@ -60,8 +66,9 @@ class Checkpoint:
             found = torch.load(self.file, map_location="cpu", weights_only=True)
         except READ_ERRORS as error:
             raise CheckpointError(f"{self.file}: damaged or incomplete checkpoint ({error}); {remedy}") from error
-        if not isinstance(found, dict) or found.get("fingerprint") != self.fingerprint:
+        if not isinstance(found, dict) or found.get("fingerprint") != self.fingerprint or "measured" not in found:
             raise CheckpointError(f"{self.file}: checkpoint of another fit, data or version; {remedy}")
+        self.meter.load_state_dict(found["measured"])
         state: CheckpointState = found["state"]
         return state
 
@@ -72,7 +79,7 @@ def make_checkpoint(
     """Return the checkpoint of a fit; with other params, data or rows a fit has a file of its own."""
     fingerprint = fingerprint_fit(model, samples=samples, train=train, valid=valid)
     file = files.checkpoints / f"{files.name}-{fingerprint[:16]}.pt"
-    return Checkpoint(file, fingerprint=fingerprint, interval_seconds=interval_seconds)
+    return Checkpoint(file, fingerprint=fingerprint, interval_seconds=interval_seconds, meter=files.meter)
 
 
 def fingerprint_fit(model: Model, *, samples: Samples, train: np.ndarray, valid: np.ndarray) -> str:

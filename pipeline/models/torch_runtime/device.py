@@ -1,7 +1,7 @@
 """The device that torch computes on, and the settings that make its results reproducible."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -19,6 +19,14 @@ def select_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is cuda, but torch sees no GPU; set cpu, or auto for a GPU where there is one")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def make_gpu_gauge(device: torch.device) -> Callable[[], int] | None:
+    """Return a function that gives the most bytes that torch has allocated on a GPU from now on; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    torch.cuda.reset_peak_memory_stats(device)
+    return lambda: int(torch.cuda.max_memory_allocated(device))
 
 
 @contextmanager

@@ -26,10 +26,10 @@ from pipeline.models.agents.engine.training import (
     run_training,
 )
 from pipeline.models.base import HISTORY, FitFiles, Model, split_into_batches
+from pipeline.models.live_metrics import LiveMetrics
 from pipeline.models.torch_runtime.checkpoint import make_checkpoint
-from pipeline.models.torch_runtime.device import fork_rng, select_device, use_one_thread
+from pipeline.models.torch_runtime.device import fork_rng, make_gpu_gauge, select_device, use_one_thread
 from pipeline.models.torch_runtime.hyperparameters import Device
-from pipeline.models.torch_runtime.live_metrics import LiveMetrics
 from pipeline.models.torch_runtime.onnx_export import export_onnx
 from pipeline.samples import Samples
 from pipeline.tail_risk import GpdTail
@@ -63,7 +63,6 @@ class Agent(FlatModel):
     consecutive bars starts flat. A fit uses one thread on a CPU, so that its bytes do not depend on parallel fits.
     """
 
-    history_fields: ClassVar[tuple[str, ...]] = HISTORY_FIELDS
     output_kinds: ClassVar[tuple[Kind, ...]] = ("position",)
 
     device: Device
@@ -110,6 +109,11 @@ class Agent(FlatModel):
         return (*self.signature.columns, *POSITION_COLUMNS)
 
     @property
+    def history_fields(self) -> tuple[str, ...]:
+        """The fields of an evaluation's entry."""
+        return HISTORY_FIELDS
+
+    @property
     def needs_sequential_fits(self) -> bool:
         """True on a GPU; on a CPU parallel fits have one thread each."""
         return select_device(self.device).type == "cuda"
@@ -147,6 +151,7 @@ class Agent(FlatModel):
             valid_env = self.make_env(samples, np.sort(valid))
             live_metrics = checkpoint = None
             if files:
+                files.meter.measure_gpu_bytes = make_gpu_gauge(device)
                 live_metrics = LiveMetrics(files.metrics, labels=files.labels, fields=HISTORY_FIELDS)
                 rows, seconds = {"train": train, "valid": valid}, self.checkpoint_seconds
                 checkpoint = make_checkpoint(files, self, samples=samples, **rows, interval_seconds=seconds)

@@ -16,8 +16,9 @@ from pipeline.models.agents.engine.loss_tail import LossTail
 from pipeline.models.agents.engine.market_env import POSITION_COLUMNS, EnvStep, EpisodeState, MarketEnv
 from pipeline.models.agents.engine.nstep import NStepAccumulator
 from pipeline.models.agents.engine.replay import PrioritizedReplayBuffer
+from pipeline.models.live_metrics import LiveMetrics
+from pipeline.models.stopping import LOWEST_VALID_LOSS
 from pipeline.models.torch_runtime.checkpoint import Checkpoint
-from pipeline.models.torch_runtime.live_metrics import LiveMetrics
 from pipeline.models.torch_runtime.standardize import measure_statistics
 
 UNREALIZED_STD = 5.0  # by which the unrealized return is standardized, in standard deviations of a bar's return
@@ -185,7 +186,7 @@ def run_training(
 def _close_interval(loop: TrainingLoop, evaluate: Callable[[], dict[str, float]], record: TrainingRecord) -> None:
     """Add an evaluation's entry to the history; snapshot the networks where its valid loss is the lowest so far."""
     entry = {"iteration": len(record.history) + 1, **evaluate(), **loop.summarize_interval()}
-    if not record.history or entry["valid_loss"] < min(each["valid_loss"] for each in record.history):
+    if LOWEST_VALID_LOSS.find_best_entry([*record.history, entry]) is entry:
         record.best = loop.take_snapshot()
     record.history.append(entry)
 

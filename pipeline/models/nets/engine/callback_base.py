@@ -1,5 +1,6 @@
 """The hooks of a fit, and the state that callbacks read and steer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -8,9 +9,26 @@ from torch import Tensor, nn
 
 from pipeline.models.base import HISTORY
 
-NET_HISTORY = (*HISTORY, "learning_rate", "grad_norm", "grad_norm_max", "valid_accuracy", "valid_f1")
+NET_HISTORY = (*HISTORY, "learning_rate", "grad_norm", "grad_norm_max")
+MEAN_CLASS_METRICS = ("valid_accuracy", "valid_f1")  # over all classes
+CLASS_METRICS = ("precision", "recall", "f1")  # of each class
 State = dict[str, Any]  # plain values and tensors, as `torch.load(weights_only=True)` reads them
 Report = dict[str, Any]  # JSON-able
+
+
+def list_history_fields(classes: Sequence[str]) -> tuple[str, ...]:
+    """Return the fields of an epoch's entry of a net that predicts these classes, none for a regression.
+
+    >>> list_history_fields(("down", "up"))[6:9]
+    ('valid_accuracy', 'valid_f1', 'valid_precision_down')
+    """
+    of_classes = (name_class_metric(metric, name) for name in classes for metric in CLASS_METRICS)
+    return (*NET_HISTORY, *(MEAN_CLASS_METRICS if classes else ()), *of_classes)
+
+
+def name_class_metric(metric: str, name: str) -> str:
+    """Return the history field of one of CLASS_METRICS of the class `name`."""
+    return f"valid_{metric}_{name}"
 
 
 @dataclass(eq=False)

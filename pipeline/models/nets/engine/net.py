@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from pipeline import config
 from pipeline.models.base import FitFiles, Model, split_into_batches
-from pipeline.models.nets.engine.callback_base import NET_HISTORY, Callback
-from pipeline.models.nets.engine.early_stopping import EarlyStopping
+from pipeline.models.nets.engine.callback_base import Callback, list_history_fields
+from pipeline.models.nets.engine.early_stopping import EarlyStopping, make_early_stopping
 from pipeline.models.nets.engine.gradient_monitor import GradientMonitor
-from pipeline.models.nets.engine.loggers import CSVLogger, ProgressBar
+from pipeline.models.nets.engine.loggers import CSVLogger, MeasurementLogger, ProgressBar
 from pipeline.models.nets.engine.losses import check_loss, make_loss
 from pipeline.models.nets.engine.memory import retain_freed_memory
 from pipeline.models.nets.engine.monitors import ClassMetrics, LearningRateMonitor
@@ -26,8 +26,9 @@ from pipeline.models.nets.engine.optimizers import check_lr_schedule, make_optim
 from pipeline.models.nets.engine.standardized_net import DeployedNet, StandardizedNet
 from pipeline.models.nets.engine.trainer import Trainer, TrainingData, TrainingOptions
 from pipeline.models.nets.engine.windows import make_windows
+from pipeline.models.stopping import StoppingCriterion
 from pipeline.models.torch_runtime.checkpoint import Checkpoint, make_checkpoint
-from pipeline.models.torch_runtime.device import fork_rng, select_device, use_one_thread
+from pipeline.models.torch_runtime.device import fork_rng, make_gpu_gauge, select_device, use_one_thread
 from pipeline.models.torch_runtime.hyperparameters import Device
 from pipeline.models.torch_runtime.onnx_export import export_onnx
 from pipeline.samples import Samples
@@ -44,7 +45,6 @@ class Net(Model):
     A fit on a CPU has one thread, so that its bytes do not depend on how many fits run beside it.
     """
 
-    history_fields: ClassVar[tuple[str, ...]] = NET_HISTORY
     output_kinds: ClassVar[tuple[Kind, ...]] = ("value", "position", "probability", "classes", "quantiles")
     module: ClassVar[type[nn.Module]]
 
@@ -54,7 +54,7 @@ class Net(Model):
     optimizer: dict[str, Any]
     lr_schedule: dict[str, Any]
     epochs: PositiveInt
-    patience: PositiveInt  # epochs without a lower validation loss after which a fit stops
+    early_stopping: dict[str, Any]  # {metric: valid_loss, mode: min, patience: 3, min_delta: 0.0}
     batch_size: PositiveInt
     train_stride: PositiveInt
     max_grad_norm: PositiveFloat
@@ -73,7 +73,17 @@ class Net(Model):
             self.net = self._make_net()
         config.check_section(make_optimizer, self.optimizer, name="optimizer")
         check_lr_schedule(self.lr_schedule)
+        self._check_metric(self.stopping.metric)
         select_device(self.device)
+
+    def _check_metric(self, metric: str) -> None:
+        """Raise ParamsError where no entry of a history will have the metric that stops the fit."""
+        if metric not in (allowed := [name for name in self.history_fields if name.startswith("valid_")]):
+            raise config.ParamsError(
+                f"early_stopping.metric is {metric!r}; with the outputs {', '.join(self.outputs)} it must be one of "
+                f"{', '.join(allowed)}; where nets need different metrics, move early_stopping from nets to the "
+                "hyperparameters of each"
+            )
 
     def _make_net(self) -> StandardizedNet:
         shape = {"columns": len(self.signature.columns), "outputs": len(self.outputs)}
@@ -84,6 +94,19 @@ class Net(Model):
 
     def _make_options(self) -> TrainingOptions:
         return TrainingOptions(**{each.name: getattr(self, each.name) for each in dataclasses.fields(TrainingOptions)})
+
+    @property
+    def history_fields(self) -> tuple[str, ...]:
+        """The fields of an epoch's entry; those of class metrics only where it predicts classes."""
+        return list_history_fields(self._classes)
+
+    @property
+    def stopping(self) -> StoppingCriterion:
+        """The criterion of early stopping."""
+        return self._make_early_stopping().criterion
+
+    def _make_early_stopping(self) -> EarlyStopping:
+        return config.call_with(make_early_stopping, block=self.early_stopping, name="early_stopping")
 
     @property
     def lookback_bars(self) -> int:
@@ -112,13 +135,15 @@ class Net(Model):
     def fit(
         self, samples: Samples, train: np.ndarray, valid: np.ndarray, *, files: FitFiles | None = None
     ) -> list[dict[str, float]]:
-        """Train until the valid loss has not improved for `patience` epochs, and keep the weights of the best epoch."""
+        """Train until `early_stopping` ends the fit, and keep the weights of the best epoch."""
         self.check_fit(samples, train, valid)
         device = select_device(self.device)
         with retain_freed_memory(), use_one_thread(device), fork_rng(self.seed, device):
             self.net = self._make_net()
             self.net.set_statistics(samples.x, samples.y, train)
             self.net.to(device)
+            if files:
+                files.meter.measure_gpu_bytes = make_gpu_gauge(device)
             trainer = self._make_trainer(samples, train=train, valid=valid, files=files)
             history = trainer.run()
             self.net.to("cpu").eval()
@@ -146,11 +171,13 @@ class Net(Model):
         callbacks: list[Callback] = [
             LearningRateMonitor(),
             GradientMonitor(interval=self.gradient_log_interval),
-            ClassMetrics(),
-            EarlyStopping(patience=self.patience),
+            ClassMetrics(self.stopping),
+            self._make_early_stopping(),
         ]
         if files:
-            callbacks += [CSVLogger(file=files.metrics, labels=files.labels), ProgressBar(name=files.name)]
+            fields = self.history_fields
+            callbacks += [CSVLogger(file=files.metrics, labels=files.labels, fields=fields), MeasurementLogger(files)]
+            callbacks.append(ProgressBar(name=files.name))
         return callbacks
 
     def _make_checkpoint(
