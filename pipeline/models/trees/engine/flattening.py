@@ -47,8 +47,9 @@ class Flattening:
         if self.method == "flatten":
             return inputs.reshape(len(inputs), -1)
         total = inputs[:, 0].copy()
-        for bar in range(1, self.window):
-            total += inputs[:, bar]
+        with np.errstate(over="ignore"):  # the sum of extremes is infinite, in the graph too
+            for bar in range(1, self.window):
+                total += inputs[:, bar]
         return np.asarray(total / np.float32(self.window))
 
     def expand(self, flat: np.ndarray) -> np.ndarray:
