@@ -9,7 +9,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, NotRequired, TypeVar
 
 import numpy as np
 import yaml
@@ -170,12 +170,15 @@ def list_keys(function: Callable[..., Any]) -> tuple[str, ...]:
 @functools.cache
 def _make_schema(function: Callable[..., Any], keys: tuple[str, ...]) -> TypeAdapter[Any]:
     parameters = inspect.signature(function).parameters
-    section = TypedDict("section", {key: _find_type(parameters[key]) for key in keys})  # type: ignore[misc]
+    types = {key: _find_type(parameters[key]) for key in keys}
+    section = TypedDict("section", types)  # type: ignore[misc]
     return TypeAdapter(with_config(ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))(section))
 
 
 def _find_type(parameter: inspect.Parameter) -> Any:
-    return Any if parameter.annotation is parameter.empty else parameter.annotation
+    """Return the type of a key; a parameter with a default makes its key optional."""
+    annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
+    return annotation if parameter.default is parameter.empty else NotRequired[annotation]
 
 
 def _describe_error(found: ErrorDetails, block: Block, *, name: str, keys: tuple[str, ...]) -> str:

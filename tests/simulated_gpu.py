@@ -8,7 +8,7 @@ with the exceptions that CUDA makes, and marks what a kernel on the GPU returns.
 Not simulated are numbers: kernels are the CPU's. Nor is what a subclass of Tensor, DLPack or a raw pointer could do.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest import mock
@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_leaves
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 MARK = "is_on_simulated_gpu"
@@ -220,7 +219,7 @@ class Kernels(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         with torch._C.DisableTorchFunction():
             kwargs = kwargs or {}
-            given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+            given = [*iterate_tensors((*args, *kwargs.values()))]
             places = [is_on_gpu(each) for each in given]
             if not any(places):
                 return func(*args, **kwargs)
@@ -232,10 +231,19 @@ class Kernels(TorchDispatchMode):
             with self.gpu.use_own_random_numbers() if is_random else nullcontext():
                 result = func(*args, **kwargs)
             known = {each.untyped_storage()._cdata for each in given}
-            for each in tree_leaves(result):
-                if isinstance(each, Tensor) and each.untyped_storage()._cdata not in known:
+            for each in iterate_tensors((result,)):
+                if each.untyped_storage()._cdata not in known:
                     place(each, True)
             return result
+
+
+def iterate_tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Yield the tensors among values, and those of lists and tuples among them."""
+    for each in values:
+        if isinstance(each, Tensor):
+            yield each
+        elif isinstance(each, list | tuple):
+            yield from iterate_tensors(each)
 
 
 def check_mixture(func: Any, args: tuple, given: list[Tensor]) -> None:
