@@ -90,9 +90,14 @@ class Model(ABC):
         return 0
 
     @property
+    def fit_device(self) -> str:
+        """The device that a fit runs on, "cpu" or "cuda"; a ValueError where the one asked for is missing."""
+        return "cpu"
+
+    @property
     def needs_sequential_fits(self) -> bool:
         """Whether fits must run one after another, as on a GPU that they would share."""
-        return False
+        return self.fit_device != "cpu"
 
     @property
     @abstractmethod

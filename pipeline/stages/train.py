@@ -1,5 +1,6 @@
 """train <model>: fit it on every split and on the whole development part; save predictions and the final model."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from tqdm import tqdm
 from pipeline import artifacts, cli, config
 from pipeline.models import base
 from pipeline.models.cross_fit import FitTask, FoldFit, find_best_entry, fit_fold, name_split, plan_cross_fit
+
+log = logging.getLogger(__name__)
 
 METRICS = (
     "iteration",
@@ -35,6 +38,7 @@ def main(model: str) -> None:
             for task in plan.tasks
         )
         workers = 1 if unfitted.needs_sequential_fits else config.count_workers()
+        log.info("train %s: fits run on %s, %d at a time", model, unfitted.fit_device, workers)
         pool = Parallel(n_jobs=workers, return_as="generator")
         fits = list(tqdm(pool(jobs), total=len(plan.tasks), desc=f"train {model}", unit="fit"))
         importances = base.load(folder).measure_importances()

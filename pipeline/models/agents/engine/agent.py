@@ -35,6 +35,9 @@ from pipeline.samples import Samples
 from pipeline.tail_risk import GpdTail
 
 WEIGHTS = "weights.npz"
+# Of one layer, over a batch. On a GPU (H200) an update takes about 20 ms whatever its size: launches and copies. On one
+# CPU core it takes 19 ms (d4pg) and 13 ms (marl) at 8,192 and 20,480 units, 32 ms at 262,144, and 310 ms at 2,097,152.
+MIN_GPU_UNITS = 131_072
 HISTORY_FIELDS = (
     *HISTORY,
     "episode_return",
@@ -79,7 +82,6 @@ class Agent(FlatModel):
         if self.signature.outputs != ("position",):
             raise ValueError(f"an agent predicts a position; its target must be of kind position, not {self.outputs}")
         _ = self.environment_config, self.training_config, self.learner_config, self.evt_config
-        select_device(self.device)
         with fork_rng(self.seed, torch.device("cpu")):
             self.policy, self.critic = self.make_networks(len(self.input_columns))
 
@@ -109,9 +111,15 @@ class Agent(FlatModel):
         return (*self.signature.columns, *POSITION_COLUMNS)
 
     @property
-    def needs_sequential_fits(self) -> bool:
-        """True on a GPU; on a CPU parallel fits have one thread each."""
-        return select_device(self.device).type == "cuda"
+    @abstractmethod
+    def layer_units(self) -> int:
+        """The units of the widest layer of all actors together."""
+
+    @property
+    def fit_device(self) -> str:
+        """The device that a fit runs on; `auto` takes a GPU only for updates of MIN_GPU_UNITS or more."""
+        units = self.training_config.batch_size * self.layer_units
+        return select_device(self.device, is_gpu_worthwhile=units >= MIN_GPU_UNITS).type
 
     @property
     def standardization(self) -> tuple[np.ndarray, np.ndarray]:
@@ -139,7 +147,7 @@ class Agent(FlatModel):
     def fit(self, samples: Samples, train: np.ndarray, valid: np.ndarray, *, files: FitFiles | None = None) -> History:
         """Train on `train` to the last episode; the policy is that with the lowest loss on `valid` of all evaluated."""
         self.check_fit(samples, train, valid)
-        device = select_device(self.device)
+        device = torch.device(self.fit_device)
         with use_one_thread(device), fork_rng(self.seed, device):
             self._prepare(samples, train)
             loop = self._start_training(samples, train, device=device)

@@ -27,7 +27,7 @@ from pipeline.models.nets.engine.standardized_net import DeployedNet, Standardiz
 from pipeline.models.nets.engine.trainer import Trainer, TrainingData, TrainingOptions
 from pipeline.models.nets.engine.windows import make_windows
 from pipeline.models.torch_runtime.checkpoint import Checkpoint, make_checkpoint
-from pipeline.models.torch_runtime.device import fork_rng, select_device, use_one_thread
+from pipeline.models.torch_runtime.device import fork_rng, select_device, select_prediction_device, use_one_thread
 from pipeline.models.torch_runtime.hyperparameters import Device
 from pipeline.models.torch_runtime.onnx_export import export_onnx
 from pipeline.samples import Samples
@@ -70,7 +70,6 @@ class Net(Model):
             self.net = self._make_net()
         config.check_section(make_optimizer, self.optimizer, name="optimizer")
         check_lr_schedule(self.lr_schedule)
-        select_device(self.device)
 
     def _make_net(self) -> StandardizedNet:
         shape = {"columns": len(self.signature.columns), "outputs": len(self.outputs)}
@@ -87,9 +86,9 @@ class Net(Model):
         return self.window - 1
 
     @property
-    def needs_sequential_fits(self) -> bool:
-        """Whether fits share a GPU; on a CPU each has a thread of its own."""
-        return select_device(self.device).type == "cuda"
+    def fit_device(self) -> str:
+        """The device that a fit runs on: a GPU that fits share, or a CPU on which each has a thread of its own."""
+        return select_device(self.device).type
 
     @property
     def standardization(self) -> tuple[np.ndarray, np.ndarray]:
@@ -110,7 +109,7 @@ class Net(Model):
     ) -> list[dict[str, float]]:
         """Train until the valid loss has not improved for `patience` epochs, and keep the weights of the best epoch."""
         self.check_fit(samples, train, valid)
-        device = select_device(self.device)
+        device = torch.device(self.fit_device)
         with retain_freed_memory(), use_one_thread(device), fork_rng(self.seed, device):
             self.net = self._make_net()
             self.net.set_statistics(samples.x, samples.y, train)
@@ -164,22 +163,28 @@ class Net(Model):
     def predict_rows(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
         """Return the prediction (B, outputs) float32 for these rows; windows are gathered a batch at a time."""
         self.check_columns(samples)
-        device = select_device(self.device)
+        device = select_prediction_device(self.device)
         windows = make_windows(samples.x, samples.segment, length=self.window, device=device)
         batches = split_into_batches(np.asarray(rows, dtype=np.int64))
-        return self._predict_batches(windows.gather(torch.from_numpy(batch).to(device)) for batch in batches)
+        inputs = (windows.gather(torch.from_numpy(batch).to(device)) for batch in batches)
+        return self._predict_batches(inputs, device=device)
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         """Return the prediction (B, outputs) float32 for (B, T, F) raw windows."""
         batches = split_into_batches(inputs)
-        return self._predict_batches(torch.from_numpy(np.ascontiguousarray(batch)) for batch in batches)
+        windows = (torch.from_numpy(np.ascontiguousarray(batch)) for batch in batches)
+        return self._predict_batches(windows, device=torch.device("cpu"))
 
     @torch.no_grad()
-    def _predict_batches(self, batches: Iterator[Tensor]) -> np.ndarray:
+    def _predict_batches(self, batches: Iterator[Tensor], *, device: torch.device) -> np.ndarray:
+        """Return the predictions (B, outputs) for batches on `device`; the net is on the CPU before and after."""
         deployed = DeployedNet(self.net).eval()
-        with use_one_thread(torch.device("cpu")):
-            predictions = [deployed.to(batch.device)(batch).float().cpu().numpy() for batch in batches]
-        self.net.to("cpu")
+        try:
+            with use_one_thread(device):
+                deployed.to(device)
+                predictions = [deployed(batch).cpu().numpy() for batch in batches]
+        finally:
+            self.net.to("cpu")
         return np.concatenate(predictions) if predictions else np.empty((0, len(self.outputs)), np.float32)
 
     def save_fitted(self, folder: Path) -> None:
