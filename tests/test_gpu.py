@@ -21,7 +21,7 @@ from pipeline.models.torch_runtime.checkpoint import Checkpoint
 from pipeline.samples import Samples
 from pipeline.stages import audit
 from tests.data import TEST, TRAIN, VALID, plant_samples
-from tests.params import BLOCKS, build_model
+from tests.params import BLOCKS, build_model, kind_of
 from tests.simulated_gpu import SimulatedGpu, simulate_gpu
 
 TORCH_MODELS = [name for name, (family, _) in BLOCKS.items() if family in ("nets", "agents")]
@@ -184,3 +184,116 @@ def test_mixed_precision_trains_on_the_gpu_and_predicts_in_float32(name: str, gp
     assert predicted[1].dtype == np.float32
     assert not np.array_equal(*predicted)
     assert np.corrcoef(*(each[:, 0] for each in predicted))[0, 1] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "expected"),
+    [
+        ("d4pg", {}, "cpu"),
+        ("d4pg", {"batch_size": 1024, "hidden_sizes": [256, 256]}, "cuda"),
+        ("d4pg", {"batch_size": 256, "hidden_sizes": [256, 256]}, "cpu"),
+        ("marl", {}, "cpu"),
+        ("marl", {"batch_size": 2048}, "cuda"),
+        ("lstm", {}, "cuda"),
+    ],
+)
+def test_auto_is_a_gpu_for_nets_and_for_agents_whose_updates_are_large(
+    name: str, changes: dict[str, Any], expected: str, gpu: SimulatedGpu
+) -> None:
+    assert build_default(name, device="auto", **changes).fit_device == expected
+    assert build_default(name, device="cuda", **changes).needs_sequential_fits
+    assert build_default(name, device="cpu", **changes).fit_device == "cpu"
+
+
+def build_default(name: str, **changes: Any) -> Model:
+    """Return the unfitted model of a block of params, with these changes."""
+    return build_model(name, Signature(columns=("a", "b"), outputs=OUTPUTS[kind_of(name)]), seed=7, changes=changes)
+
+
+def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    large = {"batch_size": 1024, "hidden_sizes": [256, 256]}
+    assert {build_default(name, device="auto").fit_device for name in TORCH_MODELS} == {"cpu"}
+    assert build_default("d4pg", device="auto", **large).fit_device == "cpu"
+
+
+@pytest.mark.parametrize("name", ["mlp", "d4pg"])
+def test_a_model_trained_on_a_gpu_predicts_where_there_is_none_but_is_not_fitted(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = kind_of(name)
+    samples = plant_samples(kind, seed=1)
+    with simulate_gpu():
+        model = build(name, kind, samples)
+        model.fit(samples, FEW_TRAIN, FEW_VALID)
+        expected = model.predict_rows(samples, FEW_TEST)
+        model.save(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    loaded = base.load(tmp_path)
+    assert np.array_equal(loaded.predict_rows(samples, FEW_TEST), expected)
+    loaded.to_onnx(tmp_path / "model.onnx")
+    with pytest.raises(ValueError, match="device is cuda, but torch sees no GPU; set cpu, or auto"):
+        loaded.fit(samples, FEW_TRAIN, FEW_VALID)
+
+
+def test_predictions_on_a_gpu_use_deterministic_algorithms(gpu: SimulatedGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples, seen = plant_samples("return", seed=1), []
+    model = build("mlp", "return", samples)
+    forward = type(model.net.body).forward
+
+    def note_settings(self: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        seen.append((torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.allow_tf32))
+        return forward(self, x)
+
+    monkeypatch.setattr(type(model.net.body), "forward", note_settings)
+    model.predict_rows(samples, FEW_TEST)
+    assert seen == [(True, False)]
+    assert (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.allow_tf32) == (False, True)
+
+
+# On a real GPU
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+SHORT = {
+    "nets": {"epochs": 2},
+    "agents": {"num_evaluations": 2, "learning_starts": 500, "num_episodes": 20},
+}
+
+
+@needs_gpu
+@pytest.mark.parametrize("name", TORCH_MODELS)
+def test_a_fit_on_a_real_gpu_predicts_what_its_weights_do_on_the_cpu(name: str, tmp_path: Path) -> None:
+    samples, family = plant_samples(kind_of(name), seed=1), BLOCKS[name][0]
+    signature = Signature(columns=samples.columns, outputs=OUTPUTS[kind_of(name)])
+    fits = {}
+    for device in ("cuda", "cuda again", "cpu"):
+        changes = SHORT[family] | {"device": device.split()[0]}
+        fits[device] = build_model(name, signature, seed=7, changes=changes)
+        torch.cuda.init()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        fits[device].fit(samples, TRAIN, VALID, files=name_files(tmp_path / device))
+        assert (torch.cuda.max_memory_allocated() > before) == device.startswith("cuda")
+    on_gpu, again, on_cpu = (fit.predict_rows(samples, TEST) for fit in fits.values())
+    assert np.array_equal(on_gpu, again)
+    assert save(fits["cuda"], tmp_path / "one") == save(fits["cuda again"], tmp_path / "two")
+    loaded = base.load(tmp_path / "one")
+    assert on_gpu == pytest.approx(loaded.predict(loaded.inputs(samples, TEST)), abs=1e-4)
+    assert np.corrcoef(on_gpu[:, -1], on_cpu[:, -1])[0, 1] > 0.8  # other random numbers: dropout draws on the device
+
+
+@needs_gpu
+@pytest.mark.parametrize("name", TORCH_MODELS)
+def test_a_fit_killed_on_a_real_gpu_resumes_and_ends_in_the_same_bytes(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = kind_of(name)
+    samples = plant_samples(kind, seed=1)
+    whole, parted = (build(name, kind, samples, checkpoint_seconds=0.0) for _ in range(2))
+    whole.fit(samples, FEW_TRAIN, FEW_VALID)
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoint, "write", kill_after(9 if BLOCKS[name][0] == "agents" else 4))
+        with pytest.raises(KilledError):
+            parted.fit(samples, FEW_TRAIN, FEW_VALID, files=name_files(tmp_path))
+    parted.fit(samples, FEW_TRAIN, FEW_VALID, files=name_files(tmp_path))
+    assert save(parted, tmp_path / "parted") == save(whole, tmp_path / "whole")

@@ -31,6 +31,7 @@ from pipeline.models.torch_runtime.device import fork_rng, select_device, use_on
 from pipeline.models.torch_runtime.hyperparameters import Device
 from pipeline.models.torch_runtime.live_metrics import LiveMetrics
 from pipeline.models.torch_runtime.onnx_export import export_onnx
+from pipeline.models.torch_runtime.standardize import check_unscaled, locate_columns
 from pipeline.samples import Samples
 from pipeline.tail_risk import GpdTail
 
@@ -71,6 +72,7 @@ class Agent(FlatModel):
     clip_sigma: PositiveFloat  # standardized columns are clipped at ± this many standard deviations
     evt: dict[str, Any]  # see EvtConfig
     checkpoint_seconds: NonNegativeFloat
+    unscaled_columns: list[str] = field(default_factory=list)  # left as they are, but clipped at ± clip_sigma
     policy: Policy = field(init=False, repr=False)
     critic: Critic = field(init=False, repr=False)
     tail: GpdTail | None = field(init=False, repr=False, default=None)
@@ -81,6 +83,7 @@ class Agent(FlatModel):
         """Check all hyperparameters and build untrained networks."""
         if self.signature.outputs != ("position",):
             raise ValueError(f"an agent predicts a position; its target must be of kind position, not {self.outputs}")
+        locate_columns(self.unscaled_columns, self.signature.columns)
         _ = self.environment_config, self.training_config, self.learner_config, self.evt_config
         with fork_rng(self.seed, torch.device("cpu")):
             self.policy, self.critic = self.make_networks(len(self.input_columns))
@@ -126,6 +129,16 @@ class Agent(FlatModel):
         """The (mean, std), each (F,) float64, of the samples' columns; std is 0 for a column constant in train."""
         mean, std = self.policy.standardize.statistics
         return mean[: -len(POSITION_COLUMNS)], std[: -len(POSITION_COLUMNS)]
+
+    def list_unscaled(self) -> tuple[str, ...]:
+        """Return the samples' columns that the first layers leave as they are."""
+        return tuple(self.unscaled_columns)
+
+    def check_fit(self, samples: Samples, train: np.ndarray, valid: np.ndarray) -> None:
+        """Raise ValueError also where the clip would cut off what is unscaled."""
+        super().check_fit(samples, train, valid)
+        columns, clip_sigma = samples.columns, self.clip_sigma
+        check_unscaled(samples.x, train, unscaled=self.unscaled_columns, columns=columns, clip_sigma=clip_sigma)
 
     @property
     def fit_report(self) -> dict[str, Any]:
@@ -178,8 +191,10 @@ class Agent(FlatModel):
             raise ValueError("move is the same in every train row: there is nothing to trade")
         self.move_std = float(move.std())
         self.policy, self.critic = self.make_networks(len(self.input_columns))
+        unscaled = locate_columns(self.unscaled_columns, samples.columns)
+        statistics = measure_observations(samples.x, train, move_std=self.move_std, unscaled=unscaled)
         for net in (self.policy, self.critic):
-            net.standardize.set_statistics(*measure_observations(samples.x, train, move_std=self.move_std))
+            net.standardize.set_statistics(*statistics)
 
     def _start_training(self, samples: Samples, train: np.ndarray, *, device: torch.device) -> TrainingLoop:
         """Return the loop of a training that starts from the networks as they are."""

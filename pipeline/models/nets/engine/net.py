@@ -30,6 +30,7 @@ from pipeline.models.torch_runtime.checkpoint import Checkpoint, make_checkpoint
 from pipeline.models.torch_runtime.device import fork_rng, select_device, select_prediction_device, use_one_thread
 from pipeline.models.torch_runtime.hyperparameters import Device
 from pipeline.models.torch_runtime.onnx_export import export_onnx
+from pipeline.models.torch_runtime.standardize import check_unscaled, locate_columns
 from pipeline.samples import Samples
 
 WEIGHTS = "weights.npz"
@@ -60,11 +61,13 @@ class Net(Model):
     device: Device
     gradient_log_interval: PositiveInt  # in batches
     checkpoint_seconds: NonNegativeFloat
+    unscaled_columns: list[str] = field(default_factory=list)  # left as they are, but clipped at ± clip_sigma
     net: StandardizedNet = field(init=False, repr=False)
     callback_reports: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise ValueError naming the first hyperparameter that is not allowed."""
+        locate_columns(self.unscaled_columns, self.signature.columns)
         check_loss(self.loss, is_classification=self.signature.is_classification)
         with fork_rng(self.seed, torch.device("cpu")):
             self.net = self._make_net()
@@ -95,6 +98,16 @@ class Net(Model):
         """The (mean, scale), each (F,) float64, of the first layer; a column that is constant in train has scale 0."""
         return self.net.standardize.statistics
 
+    def list_unscaled(self) -> tuple[str, ...]:
+        """Return the columns that the first layer leaves as they are."""
+        return tuple(self.unscaled_columns)
+
+    def check_fit(self, samples: Samples, train: np.ndarray, valid: np.ndarray) -> None:
+        """Raise ValueError also where the clip would cut off what is unscaled."""
+        super().check_fit(samples, train, valid)
+        columns, clip_sigma = samples.columns, self.clip_sigma
+        check_unscaled(samples.x, train, unscaled=self.unscaled_columns, columns=columns, clip_sigma=clip_sigma)
+
     @property
     def fit_report(self) -> dict[str, Any]:
         """The reports of the callbacks of the last fit, by `report_key`; those of a regression lack class metrics."""
@@ -109,10 +122,11 @@ class Net(Model):
     ) -> list[dict[str, float]]:
         """Train until the valid loss has not improved for `patience` epochs, and keep the weights of the best epoch."""
         self.check_fit(samples, train, valid)
+        unscaled = locate_columns(self.unscaled_columns, samples.columns)
         device = torch.device(self.fit_device)
         with retain_freed_memory(), use_one_thread(device), fork_rng(self.seed, device):
             self.net = self._make_net()
-            self.net.set_statistics(samples.x, samples.y, train)
+            self.net.set_statistics(samples.x, samples.y, train, unscaled=unscaled)
             self.net.to(device)
             trainer = self._make_trainer(samples, train=train, valid=valid, files=files)
             history = trainer.run()
