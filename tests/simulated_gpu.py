@@ -263,7 +263,7 @@ def check_mixture(func: Any, args: tuple, given: list[Tensor]) -> None:
 
 
 def check_determinism(func: Any, first: Tensor) -> None:
-    """Refuse a kernel that has no deterministic algorithm on CUDA, where such are asked for."""
+    """Refuse a kernel that has no deterministic algorithm on CUDA, where such are required."""
     applies = NONDETERMINISTIC.get(func.overloadpacket)
     if applies and torch.are_deterministic_algorithms_enabled() and applies(first):
         raise RuntimeError(f"{func} does not have a deterministic implementation on CUDA")

@@ -44,7 +44,7 @@ def test_normalization_finds_statistics_that_are_not_finite():
     assert (found.severity, found.measurements["differing"]) == ("critical", 3)
 
 
-# columns that a model declares unscaled, by leaky and clean twins of the same statistics
+# columns that a model declares unscaled: the same statistics, leaky and clean
 
 
 def standardize_but(*unscaled: int) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:

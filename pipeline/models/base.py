@@ -91,7 +91,7 @@ class Model(ABC):
 
     @property
     def fit_device(self) -> str:
-        """The device that a fit runs on, "cpu" or "cuda"; a ValueError where the one asked for is missing."""
+        """The device that a fit runs on, "cpu" or "cuda"; raises ValueError where params name one that is missing."""
         return "cpu"
 
     @property
