@@ -43,6 +43,54 @@ def test_normalization_finds_statistics_that_are_not_finite():
     assert (found.severity, found.measurements["differing"]) == ("critical", 3)
 
 
+# columns that a model declares unscaled: the same statistics, leaky and clean
+
+
+def standardize_but(*unscaled: int) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """Return (mean, scale) of train rows, 0 and 1 for some columns, and the rows."""
+    x = draw_drifting(2_000)
+    scaler = StandardScaler().fit(x)
+    mean, scale = scaler.mean_.copy(), scaler.scale_.copy()
+    mean[[*unscaled]], scale[[*unscaled]] = 0.0, 1.0
+    return (mean, scale), x
+
+
+@pytest.mark.parametrize("unscaled", [(0,), (1,), (0, 1), (2,)])
+def test_columns_are_unscaled_where_the_model_declares_it_and_nowhere_else(unscaled: tuple[int, ...]):
+    statistics, x = standardize_but(*unscaled)
+    clean = normalization(statistics, x, unscaled=unscaled)
+    assert (clean.severity, clean.measurements["unscaled"]) == ("ok", len(unscaled))
+    undeclared = normalization(statistics, x)
+    assert undeclared.severity == "critical"
+    assert f"column {unscaled[0]} is standardized by mean 0 and scale 1, its 2000 train rows have" in undeclared.message
+
+
+@pytest.mark.parametrize("column", [0, 1])
+def test_a_column_that_is_declared_unscaled_but_standardized_is_found(column: int):
+    statistics, x = standardize_but()
+    found = normalization(statistics, x, unscaled=[column])
+    assert (found.severity, found.measurements["differing"]) == ("critical", 1)
+    assert f"column {column} is standardized by mean" in found.message
+    assert "but is declared unscaled" in found.message
+
+
+@pytest.mark.parametrize(("mean", "scale"), [(1e-6, 1.0), (0.0, 1 + 1e-6), (0.0, 0.0), (np.nan, 1.0), (0.0, np.nan)])
+def test_an_unscaled_column_has_exactly_mean_0_and_scale_1(mean: float, scale: float):
+    statistics, x = standardize_but(0)
+    statistics[0][0], statistics[1][0] = mean, scale
+    assert normalization(statistics, x, unscaled=[0]).severity == "critical"
+
+
+def test_an_unscaled_column_does_not_excuse_another_that_was_fitted_on_other_rows():
+    x = draw_drifting(3_000)
+    scaler = StandardScaler().fit(x)
+    mean, scale = scaler.mean_.copy(), scaler.scale_.copy()
+    mean[0], scale[0] = 0.0, 1.0
+    found = normalization((mean, scale), x[:2_000], unscaled=[0])
+    assert (found.severity, found.measurements["differing"]) == ("critical", 1)
+    assert "column 1 is standardized" in found.message
+
+
 def test_a_model_that_standardizes_nothing_is_ok():
     assert normalization(None, draw_drifting(100)).severity == "ok"
 

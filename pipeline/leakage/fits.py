@@ -15,10 +15,13 @@ MAX_PADDING_ROWS = 500
 STRETCH_LOG_SD = 0.3  # standard deviation of the log factor that scales a column of altered rows
 
 
-def normalization(statistics: tuple[np.ndarray, np.ndarray] | None, x_train: np.ndarray) -> Finding:
+def normalization(
+    statistics: tuple[np.ndarray, np.ndarray] | None, x_train: np.ndarray, *, unscaled: Sequence[int] = ()
+) -> Finding:
     """Return a critical finding where a model's scaler, (mean, scale) each (F,), is not that of its train rows.
 
     `None` means that the model standardizes nothing. The scale of a column that is constant in train may be anything.
+    Columns that the model declares `unscaled`, by their places, must have a mean of 0 and a scale of 1.
     """
     if statistics is None:
         return Finding("normalization", "ok", "the model standardizes nothing", {"columns": 0, "differing": 0})
@@ -26,18 +29,31 @@ def normalization(statistics: tuple[np.ndarray, np.ndarray] | None, x_train: np.
     mean, scale = np.array([(column.mean(), column.std()) for column in columns]).T
     tolerance = ROUNDING * scale + FLOAT32_ROUNDING * np.abs(mean)
     is_constant = scale <= FLOAT32_ROUNDING * np.abs(mean)
+    is_unscaled = np.isin(np.arange(len(mean)), unscaled)
+    mean[is_unscaled], scale[is_unscaled], tolerance[is_unscaled], is_constant[is_unscaled] = 0.0, 1.0, 0.0, False
     mean_error, scale_error = np.abs(statistics[0] - mean), np.abs(statistics[1] - scale)
     is_equal = (mean_error <= tolerance) & (is_constant | (scale_error <= tolerance))
     problems = [
-        f"column {j} is standardized by mean {statistics[0][j]:.6g} and scale {statistics[1][j]:.6g}, its "
-        f"{len(x_train)} train rows have {mean[j]:.6g} and {scale[j]:.6g}: fit the scaler on train rows alone"
+        f"column {j} is standardized by mean {statistics[0][j]:.6g} and scale {statistics[1][j]:.6g}, "
+        + (
+            "but is declared unscaled, which is mean 0 and scale 1: leave it as it is, or standardize it openly"
+            if is_unscaled[j]
+            else f"its {len(x_train)} train rows have {mean[j]:.6g} and {scale[j]:.6g}: fit the scaler on train rows "
+            "alone"
+        )
         for j in np.flatnonzero(~is_equal)
     ]
+    count = int(is_unscaled.sum())
     return make_finding(
         "normalization",
         problems,
-        ok_message=f"mean and scale of {len(mean)} columns are those of the train rows",
-        measurements={"columns": len(mean), "differing": int((~is_equal).sum())},
+        ok_message=f"mean and scale of {len(mean) - count} columns are those of the train rows"
+        + (f"; {count} are unscaled, as declared" if count else ""),
+        measurements={
+            "columns": len(mean),
+            "differing": int((~is_equal).sum()),
+            **({"unscaled": count} if count else {}),
+        },
     )
 
 

@@ -5,7 +5,7 @@ import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -90,9 +90,14 @@ class Model(ABC):
         return LOWEST_VALID_LOSS
 
     @property
+    def fit_device(self) -> str:
+        """The device that a fit runs on, "cpu" or "cuda"; raises ValueError where params name one that is missing."""
+        return "cpu"
+
+    @property
     def needs_sequential_fits(self) -> bool:
         """Whether fits must run one after another, as on a GPU that they would share."""
-        return False
+        return self.fit_device != "cpu"
 
     @property
     @abstractmethod
@@ -101,6 +106,10 @@ class Model(ABC):
 
         Abstract on purpose: a family that forgot it would pass the guard `normalization` unchecked.
         """
+
+    def list_unscaled(self) -> tuple[str, ...]:
+        """Return the columns that are not standardized: their mean is 0 and their scale 1, whatever the train rows."""
+        return ()
 
     @property
     def fit_report(self) -> dict[str, Any]:
@@ -187,7 +196,7 @@ class Model(ABC):
         described = {
             "family": family,
             "plugin": plugin,
-            "hyperparameters": {name: getattr(self, name) for name in list_arguments(type(self))},
+            "hyperparameters": list_hyperparameters(self),
             "seed": self.seed,
             "columns": self.signature.columns,
             "output": asdict(self.signature.output),
@@ -293,6 +302,14 @@ def build_like(folder: Path, *, seed: int) -> Model:
 def list_arguments(plugin: type[Model]) -> tuple[str, ...]:
     """Return the names that params must give: every constructor argument but `signature` and `seed`."""
     return tuple(name for name in inspect.signature(plugin).parameters if name not in {f.name for f in fields(Model)})
+
+
+def list_hyperparameters(model: Model) -> dict[str, Any]:
+    """Return what params gave, without optional keys that have their default: these may be left out of params too."""
+    given = {name: getattr(model, name) for name in list_arguments(type(model))}
+    optional = {each.name: each.default for each in fields(model) if each.default is not MISSING}
+    optional |= {each.name: each.default_factory() for each in fields(model) if each.default_factory is not MISSING}
+    return {name: value for name, value in given.items() if name not in optional or value != optional[name]}
 
 
 def read_description(folder: Path) -> dict[str, Any]:

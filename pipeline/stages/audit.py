@@ -20,9 +20,10 @@ def main(model: str) -> None:
     samples = data.samples
     statistics = pd.read_parquet(artifacts.STATISTICS / f"{model}.parquet")
     predictions = pd.read_parquet(artifacts.OOS / f"{model}.parquet")
-    of_fits = {name_split(task.split): check_fit(task, samples, statistics) for task in tasks}
     smallest = min(tasks, key=lambda task: len(task.train))
     unfitted = base.build_like(artifacts.MODELS / model, seed=smallest.seed)
+    unscaled = unfitted.list_unscaled()
+    of_fits = {name_split(task.split): check_fit(task, samples, statistics, unscaled=unscaled) for task in tasks}
     of_model = list(check_model(unfitted, smallest, samples, predictions))
     report = {
         "fits": [{"split": split, "findings": list(map(asdict, found))} for split, found in of_fits.items()],
@@ -33,12 +34,17 @@ def main(model: str) -> None:
     raise_if_critical(finding for found in (*of_fits.values(), of_model) for finding in found)
 
 
-def check_fit(task: FitTask, samples: Samples, statistics: pd.DataFrame) -> list[Finding]:
-    """Return what the guards find in the rows and the standardization of one fit."""
+def check_fit(
+    task: FitTask, samples: Samples, statistics: pd.DataFrame, *, unscaled: Sequence[str] = ()
+) -> list[Finding]:
+    """Return what the guards find in the rows and the standardization of one fit.
+
+    `unscaled` are the columns that the model says it leaves as they are.
+    """
     own = statistics[statistics["split"] == task.split]
     saved = (own["mean"].to_numpy(), own["scale"].to_numpy()) if len(own) else None
     return [
-        normalization(saved, samples.x[task.train]),
+        normalization(saved, samples.x[task.train], unscaled=np.flatnonzero(own["column"].isin(unscaled)).tolist()),
         fit_rows(task.train, task.valid, task.test, time=samples.time, label_end=samples.label_end),
     ]
 

@@ -1,5 +1,6 @@
 """train <model>: fit it on every split and on the whole development part; save predictions and the final model."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from pipeline import artifacts, cli, config
 from pipeline.models import base
 from pipeline.models.cross_fit import FitTask, FoldFit, fit_fold, name_split, plan_cross_fit
 from pipeline.models.measurements import MEASUREMENTS
+
+log = logging.getLogger(__name__)
 
 METRICS = (
     "iteration",
@@ -38,6 +41,7 @@ def main(model: str) -> None:
             for task in plan.tasks
         )
         workers = 1 if unfitted.needs_sequential_fits else config.count_workers()
+        log.info("train %s: fits run on %s, %d at a time", model, unfitted.fit_device, workers)
         pool = Parallel(n_jobs=workers, return_as="generator")
         fits = list(tqdm(pool(jobs), total=len(plan.tasks), desc=f"train {model}", unit="fit"))
         importances = base.load(folder).measure_importances()

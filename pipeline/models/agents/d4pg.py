@@ -15,6 +15,11 @@ class D4PG(Agent):
 
     hidden_sizes: Sizes  # units of each layer, in the actor and in the critic
 
+    @property
+    def layer_units(self) -> int:
+        """The units of the widest layer."""
+        return max(self.hidden_sizes)
+
     def make_networks(self, columns: int) -> tuple[Policy, Critic]:
         """Return two perceptrons."""
         n_atoms = self.learner_config.n_atoms

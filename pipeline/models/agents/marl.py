@@ -51,6 +51,11 @@ class MARL(Agent):
     trend_window: PositiveInt
     momentum_window: PositiveInt
 
+    @property
+    def layer_units(self) -> int:
+        """The units of a layer of all five actors, which are computed together."""
+        return self.hidden_size * len(ROLES)
+
     def make_networks(self, columns: int) -> tuple[Policy, Critic]:
         """Return five actors, and a critic that attends to all of them."""
         critic = TeamCritic(

@@ -1,10 +1,13 @@
 """The first layer of nets and of agents: columns standardized by the statistics of the train rows, inside the graph."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 CONSTANT_SHARE = 1e-6  # a deviation below this share of the mean is float32 rounding of a constant
+MAX_CLIPPED_SHARE = 0.01  # of an unscaled column's train rows
 
 
 class Standardize(nn.Module):
@@ -52,8 +55,34 @@ class Standardize(nn.Module):
         return high + low, np.divide(1.0, inverse, out=np.zeros_like(inverse), where=inverse > 0)
 
 
-def measure_statistics(x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (mean, std), each (F,) float64, of some rows of (N, F) columns, one column at a time to save memory."""
+def measure_statistics(
+    x: np.ndarray, rows: np.ndarray, *, unscaled: Sequence[int] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (mean, std), each (F,) float64, of some rows of (N, F) columns, one column at a time to save memory.
+
+    Those of the columns at the places `unscaled` are 0 and 1: the layer leaves such a column as it is, but clips it.
+    """
     columns = (column[rows].astype(np.float64) for column in x.T)
     mean, std = np.array([(column.mean(), column.std()) for column in columns]).T
+    mean[list(unscaled)], std[list(unscaled)] = 0.0, 1.0
     return mean, std
+
+
+def locate_columns(unscaled: Sequence[str], columns: Sequence[str]) -> list[int]:
+    """Return the places of the `unscaled` columns among all; raise ValueError naming those that are not there."""
+    if missing := [name for name in unscaled if name not in columns]:
+        raise ValueError(f"unscaled_columns has {missing}, which the model does not see; its columns are {[*columns]}")
+    return [columns.index(name) for name in unscaled]
+
+
+def check_unscaled(
+    x: np.ndarray, rows: np.ndarray, *, unscaled: Sequence[str], columns: Sequence[str], clip_sigma: float
+) -> None:
+    """Raise ValueError where a column that is left unscaled would lose its values to the clip, at `rows` of (N, F)."""
+    for name, place in zip(unscaled, locate_columns(unscaled, columns), strict=True):
+        share = np.mean(np.abs(x[rows, place]) > clip_sigma)
+        if share > MAX_CLIPPED_SHARE:
+            raise ValueError(
+                f"unscaled_columns has {name}, of which {share:.0%} of the train rows lie beyond ± clip_sigma "
+                f"({clip_sigma}) and would be clipped; take it off the list, so that it is standardized"
+            )

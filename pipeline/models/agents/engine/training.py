@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -27,12 +27,15 @@ RewardFunction = Callable[[EpisodeState, EnvStep, np.ndarray], np.ndarray]  # be
 History = list[dict[str, float]]
 
 
-def measure_observations(x: np.ndarray, rows: np.ndarray, *, move_std: float) -> tuple[np.ndarray, np.ndarray]:
+def measure_observations(
+    x: np.ndarray, rows: np.ndarray, *, move_std: float, unscaled: Sequence[int] = ()
+) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and standard deviation, (F + 3,) float64, of observations at `rows` of the columns (N, F).
 
-    The position columns get fixed scales, since their distribution depends on the policy.
+    The position columns get fixed scales, since their distribution depends on the policy. Columns at the places
+    `unscaled` stay as they are.
     """
-    mean, deviation = measure_statistics(x, rows)
+    mean, deviation = measure_statistics(x, rows, unscaled=unscaled)
     account = np.array([1.0, UNREALIZED_STD * move_std, LOG_BARS_STD])
     return np.concatenate([mean, np.zeros(len(POSITION_COLUMNS))]), np.concatenate([deviation, account])
 

@@ -28,9 +28,16 @@ from pipeline.models.nets.engine.trainer import Trainer, TrainingData, TrainingO
 from pipeline.models.nets.engine.windows import make_windows
 from pipeline.models.stopping import StoppingCriterion
 from pipeline.models.torch_runtime.checkpoint import Checkpoint, make_checkpoint
-from pipeline.models.torch_runtime.device import fork_rng, make_gpu_gauge, select_device, use_one_thread
+from pipeline.models.torch_runtime.device import (
+    fork_rng,
+    make_gpu_gauge,
+    select_device,
+    select_prediction_device,
+    use_one_thread,
+)
 from pipeline.models.torch_runtime.hyperparameters import Device
 from pipeline.models.torch_runtime.onnx_export import export_onnx
+from pipeline.models.torch_runtime.standardize import check_unscaled, locate_columns
 from pipeline.samples import Samples
 from pipeline.targets import Kind
 
@@ -62,19 +69,20 @@ class Net(Model):
     device: Device
     gradient_log_interval: PositiveInt  # in batches
     checkpoint_seconds: NonNegativeFloat
+    unscaled_columns: list[str] = field(default_factory=list)  # left as they are, but clipped at ± clip_sigma
     net: StandardizedNet = field(init=False, repr=False)
     callback_reports: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise ValueError naming the first hyperparameter that is not allowed."""
         super().__post_init__()
+        locate_columns(self.unscaled_columns, self.signature.columns)
         check_loss(self.loss, self.signature.output)
         with fork_rng(self.seed, torch.device("cpu")):
             self.net = self._make_net()
         config.check_section(make_optimizer, self.optimizer, name="optimizer")
         check_lr_schedule(self.lr_schedule)
         self._check_metric(self.stopping.metric)
-        select_device(self.device)
 
     def _check_metric(self, metric: str) -> None:
         """Raise ParamsError where no entry of a history will have the metric that stops the fit."""
@@ -114,14 +122,24 @@ class Net(Model):
         return self.window - 1
 
     @property
-    def needs_sequential_fits(self) -> bool:
-        """Whether fits share a GPU; on a CPU each has a thread of its own."""
-        return select_device(self.device).type == "cuda"
+    def fit_device(self) -> str:
+        """The device that a fit runs on: a GPU that fits share, or a CPU on which each has a thread of its own."""
+        return select_device(self.device).type
 
     @property
     def standardization(self) -> tuple[np.ndarray, np.ndarray]:
         """The (mean, scale), each (F,) float64, of the first layer; a column that is constant in train has scale 0."""
         return self.net.standardize.statistics
+
+    def list_unscaled(self) -> tuple[str, ...]:
+        """Return the columns that the first layer leaves as they are."""
+        return tuple(self.unscaled_columns)
+
+    def check_fit(self, samples: Samples, train: np.ndarray, valid: np.ndarray) -> None:
+        """Raise ValueError also where the clip would cut off what is unscaled."""
+        super().check_fit(samples, train, valid)
+        columns, clip_sigma = samples.columns, self.clip_sigma
+        check_unscaled(samples.x, train, unscaled=self.unscaled_columns, columns=columns, clip_sigma=clip_sigma)
 
     @property
     def fit_report(self) -> dict[str, Any]:
@@ -137,10 +155,11 @@ class Net(Model):
     ) -> list[dict[str, float]]:
         """Train until `early_stopping` ends the fit, and keep the weights of the best epoch."""
         self.check_fit(samples, train, valid)
-        device = select_device(self.device)
+        unscaled = locate_columns(self.unscaled_columns, samples.columns)
+        device = torch.device(self.fit_device)
         with retain_freed_memory(), use_one_thread(device), fork_rng(self.seed, device):
             self.net = self._make_net()
-            self.net.set_statistics(samples.x, samples.y, train)
+            self.net.set_statistics(samples.x, samples.y, train, unscaled=unscaled)
             self.net.to(device)
             if files:
                 files.meter.measure_gpu_bytes = make_gpu_gauge(device)
@@ -195,22 +214,28 @@ class Net(Model):
     def predict_rows(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
         """Return the prediction (B, outputs) float32 for these rows; windows are gathered a batch at a time."""
         self.check_columns(samples)
-        device = select_device(self.device)
+        device = select_prediction_device(self.device)
         windows = make_windows(samples.x, samples.segment, length=self.window, device=device)
         batches = split_into_batches(np.asarray(rows, dtype=np.int64))
-        return self._predict_batches(windows.gather(torch.from_numpy(batch).to(device)) for batch in batches)
+        inputs = (windows.gather(torch.from_numpy(batch).to(device)) for batch in batches)
+        return self._predict_batches(inputs, device=device)
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         """Return the prediction (B, outputs) float32 for (B, T, F) raw windows."""
         batches = split_into_batches(inputs)
-        return self._predict_batches(torch.from_numpy(np.ascontiguousarray(batch)) for batch in batches)
+        windows = (torch.from_numpy(np.ascontiguousarray(batch)) for batch in batches)
+        return self._predict_batches(windows, device=torch.device("cpu"))
 
     @torch.no_grad()
-    def _predict_batches(self, batches: Iterator[Tensor]) -> np.ndarray:
+    def _predict_batches(self, batches: Iterator[Tensor], *, device: torch.device) -> np.ndarray:
+        """Return the predictions (B, outputs) for batches on `device`; the net is on the CPU before and after."""
         deployed = DeployedNet(self.net).eval()
-        with use_one_thread(torch.device("cpu")):
-            predictions = [deployed.to(batch.device)(batch).float().cpu().numpy() for batch in batches]
-        self.net.to("cpu")
+        try:
+            with use_one_thread(device):
+                deployed.to(device)
+                predictions = [deployed(batch).cpu().numpy() for batch in batches]
+        finally:
+            self.net.to("cpu")
         return np.concatenate(predictions) if predictions else np.empty((0, len(self.outputs)), np.float32)
 
     def save_fitted(self, folder: Path) -> None:

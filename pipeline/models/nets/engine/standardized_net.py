@@ -1,5 +1,7 @@
 """A plugin's module between standardized columns and outputs in the unit of y, inside one graph."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -32,9 +34,9 @@ class StandardizedNet(nn.Module):
         raw: Tensor = self.body(self.standardize(x))
         return raw + self.offset if self.is_classification else raw
 
-    def set_statistics(self, x: np.ndarray, y: np.ndarray, train: np.ndarray) -> None:
-        """Take the statistics of columns and of y from the train rows of (N, F) and (N,)."""
-        self.standardize.set_statistics(*measure_statistics(x, train))
+    def set_statistics(self, x: np.ndarray, y: np.ndarray, train: np.ndarray, *, unscaled: Sequence[int] = ()) -> None:
+        """Take the statistics of columns and of y from the train rows of (N, F) and (N,); see `measure_statistics`."""
+        self.standardize.set_statistics(*measure_statistics(x, train, unscaled=unscaled))
         if self.is_classification:
             counts = np.bincount(y[train], minlength=len(self.offset)) + 1.0  # Laplace: an absent class is rare
             self.offset.copy_(torch.from_numpy(np.log(counts / counts.sum())))
