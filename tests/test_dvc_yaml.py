@@ -80,7 +80,7 @@ def import_stage(stage) -> frozenset[str]:
     verb, _, family = name.partition("_")
     modules = [f"pipeline.stages.{verb}"]
     if verb == "fetch":
-        modules += [f"pipeline.market.{source}" for source in ("simulated", "binance", "file")]
+        modules += [f"pipeline.market.{source['kind']}" for source in PARAMS["sources"].values()]
     if verb == "sensitivity":
         modules.append(f"pipeline.models.trees.{PARAMS['embargo_sensitivity']['plugin']}")
     if verb in RUN_MODELS:

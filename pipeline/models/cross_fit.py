@@ -35,7 +35,7 @@ class ModelSpec:
 
     model: ModelBlock
     signature: base.Signature
-    shared: config.Block  # the block of its family
+    shared: config.Block  # the section of its family; empty where params has none
 
     def build(self, seed: int) -> base.Model:
         """Return the unfitted model."""
@@ -73,7 +73,7 @@ def plan_cross_fit(params: config.Block, model: str) -> CrossFit:
     samples, _, tasks = load_fits(params, model)
     kind = config.look_up(params, f"datasets.{block['dataset']}.targets.{block['target']}.kind")
     signature = base.Signature(columns=samples.columns, outputs=labels.OUTPUTS[kind])
-    spec = ModelSpec(entry, signature, config.look_up(params, family))
+    spec = ModelSpec(entry, signature, params.get(family, {}))
     return CrossFit(spec, samples, tasks)
 
 
