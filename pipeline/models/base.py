@@ -4,7 +4,7 @@ import importlib
 import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -71,6 +71,9 @@ class Model(ABC):
     """
 
     history_fields: ClassVar[tuple[str, ...]] = HISTORY  # of a history's entries; a family may add some
+    output_kinds: ClassVar[tuple[str, ...]]  # that it can predict: value, position, probability, classes, quantiles
+    # what checks the hyperparameters that are sections themselves: one function, or one for each `name` in the section
+    sections: ClassVar[Mapping[str, Callable[..., Any] | Mapping[str, Callable[..., Any]]]] = {}
 
     signature: Signature
     seed: int

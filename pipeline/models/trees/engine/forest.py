@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import onnx
@@ -52,7 +52,9 @@ class BoostedTrees(Model):
     mistake. A regression has one margin, two classes one (of the second over the first), more classes one each.
     """
 
-    loss: str  # one of OBJECTIVE_LOSSES
+    output_kinds: ClassVar[tuple[str, ...]] = ("value", "probability", "classes")
+
+    loss: Literal["l2", "l1", "huber", "log"]  # see OBJECTIVE_LOSSES
     num_boost_round: PositiveInt
     early_stopping_rounds: PositiveInt
     offset: np.ndarray = field(init=False, repr=False)  # (outputs,) float64
