@@ -1,4 +1,4 @@
-"""What a user adds to the repository, each as the README words it: a target kind, a net, a family, a source of bars."""
+"""Additions of a user to the repository, as the README words them: a target kind, a net, a family, a source of bars."""
 
 TARGET_KIND = '''def fade(bars: pd.DataFrame, *, horizon: Horizon, volatility_window: VolatilityWindow) -> Labels:
     """Return the forward return with the opposite sign: the profit of a position against the market."""
