@@ -8,7 +8,7 @@ TARGET_KIND = '''def fade(bars: pd.DataFrame, *, horizon: Horizon, volatility_wi
 
 '''
 TARGET_PLACE = "KINDS: dict["  # the function stands before the registry
-TARGET_LINES = {  # of a registry in pipeline/labels.py: its first words, and the line that joins it
+TARGET_LINES = {  # of a registry in pipeline/labels.py: its first words, and the line that is added at its end
     "KINDS: dict[": '    "fade": fade,\n',
     "OUTPUTS: dict[": '    "fade": ("return",),\n',
 }
@@ -108,7 +108,7 @@ class Ridge(Model):
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         """Return the value (B, 1) float32."""
-        return (self._extend(inputs) @ self.weights)[:, None].astype(np.float32)
+        return np.asarray(self._extend(inputs) @ self.weights, dtype=np.float32)[:, None]
 
     def _extend(self, x: np.ndarray) -> np.ndarray:
         return np.column_stack([x.astype(np.float64), np.ones(len(x))])

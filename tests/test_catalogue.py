@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -110,16 +111,18 @@ def test_the_text_has_every_plugin_and_key_and_fits_a_hundred_columns() -> None:
     assert overview.count("    num_boost_round ") == 1  # shared by both plugins of the trees
 
 
+BROKEN = '"""Symmetric trees: one split a level."""\n\nimport forest_library.core\n'
+
+
 @pytest.fixture
-def broken_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A family whose only plugin imports a package that is not installed."""
+def plugin_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The only plugin of the only family, whose text a test writes."""
     folder = tmp_path / "models/symmetric"
     folder.mkdir(parents=True)
     (folder / "__init__.py").touch()
-    (folder / "oblivious.py").write_text('"""Symmetric trees: one split a level."""\n\nimport forest_library.core\n')
     monkeypatch.setattr(base, "MODELS", folder.parent)
     monkeypatch.setattr(pipeline.models, "__path__", [str(folder.parent)])
-    yield
+    yield folder / "oblivious.py"
     for name in ("pipeline.models.symmetric", "pipeline.models.symmetric.oblivious"):
         sys.modules.pop(name, None)
 
@@ -132,14 +135,28 @@ def broken_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_plugin_that_cannot_be_imported_says_what_it_needs(
-    broken_plugin: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extras: str, needs: str
+    plugin_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extras: str, needs: str
 ) -> None:
+    plugin_file.write_text(BROKEN)
     pyproject = tmp_path / "pyproject.toml"
     pyproject.write_text(f"[project]\n[project.optional-dependencies]\n{extras}")
     monkeypatch.setattr(catalogue, "PYPROJECT", pyproject)
     (entry,) = catalogue.list_entries({})
     expected = f"symmetric.oblivious\n  Symmetric trees: one split a level.\n  {needs}\n"
     assert catalogue.format_overview([entry]) == catalogue.format_details(entry) == expected
+
+
+def test_a_missing_module_of_the_package_itself_is_an_error(plugin_file: Path) -> None:
+    plugin_file.write_text("import pipeline.models.nowhere\n")
+    with pytest.raises(ModuleNotFoundError, match="nowhere"):
+        catalogue.list_entries({})
+
+
+@pytest.mark.parametrize("text", ["", "class A: ...\n", "class _Hidden: ...\n", "class A: ...\nclass B: ...\n"])
+def test_a_plugin_file_without_exactly_one_model_is_refused_by_its_name(plugin_file: Path, text: str) -> None:
+    plugin_file.write_text(text)
+    with pytest.raises(ValueError, match=r"pipeline/models/symmetric/oblivious.py has the public classes"):
+        base.find_plugin("symmetric", "oblivious")
 
 
 def test_the_command_needs_params_alone_and_prints_one_plugin_in_detail(tmp_path: Path) -> None:

@@ -23,12 +23,19 @@ def insert_after(file: Path, line: str, text: str) -> None:
     file.write_text("".join([*lines[: place + 1], text, *lines[place + 1 :]]))
 
 
+def append_to_registry(file: Path, registry: str, line: str) -> None:
+    """Insert `line` before the bracket that closes the only dictionary whose first line begins with `registry`."""
+    before, start, after = file.read_text().partition(f"\n{registry}")
+    assert start
+    file.write_text(before + start + after.replace("\n}\n", f"\n{line}}}\n", 1))
+
+
 def add_target_kind(repo: Path) -> None:
     module = repo / "pipeline/labels.py"
     text = module.read_text().replace(extensions.TARGET_PLACE, extensions.TARGET_KIND + extensions.TARGET_PLACE)
     module.write_text(text.replace(*extensions.TARGET_NEUTRAL))
     for registry, line in extensions.TARGET_LINES.items():
-        insert_after(module, registry, line)
+        append_to_registry(module, registry, line)
     insert_after(repo / "params.yaml", "    targets:", extensions.TARGET_BLOCK)
 
 
