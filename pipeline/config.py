@@ -204,10 +204,14 @@ def _describe_error(found: ErrorDetails, block: Block, *, name: str, keys: tuple
     elif found["type"] == "missing":
         fault = f": key {found['loc'][-1]!r} is missing"
     else:
-        message = functools.reduce(lambda text, pair: re.sub(pair[0], pair[1], text), WORDS.items(), found["msg"])
-        return f"{_join([name, *path])} is {found['input']!r}; it must be {message}"
+        return f"{_join([name, *path])} is {found['input']!r}; it must be {translate(found['msg'])}"
     known = f"; its keys are {', '.join(keys)}" if not path else ""
     return _join([name, *path]) + fault + known
+
+
+def translate(message: str) -> str:
+    """Return what a message of pydantic demands, in the words of params.yaml."""
+    return functools.reduce(lambda text, pair: re.sub(pair[0], pair[1], text), WORDS.items(), message)
 
 
 def _join(path: Iterable[int | str]) -> str:

@@ -14,7 +14,15 @@ from pipeline.validation.folds import Folds
 BAR_MS = 60_000
 ROWS, COLUMNS = 8000, 8
 OUTPUTS: dict[str, Output] = {kind: described.output for kind, described in KINDS.items()}
-TRAIN, VALID, TEST = np.arange(200, 4800), np.arange(5200, 6400), np.arange(6600, 8000)
+MORE_ROWS = ROWS + 9 * 4600  # ten times as many train rows
+
+
+def select_parts(rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the rows of train, valid and test among so many."""
+    return np.arange(200, rows - 3200), np.arange(rows - 2800, rows - 1600), np.arange(rows - 1400, rows)
+
+
+TRAIN, VALID, TEST = select_parts(ROWS)
 
 
 def plant_signal(x: np.ndarray) -> np.ndarray:
@@ -22,34 +30,37 @@ def plant_signal(x: np.ndarray) -> np.ndarray:
     return np.where(x[:, 0] > 0.3, 1.0, -1.0) + x[:, 1] + 0.5 * x[:, 2] * x[:, 3]
 
 
-def plant_samples(kind: str, *, seed: int) -> Samples:
+def plant_samples(kind: str, *, seed: int, rows: int = ROWS) -> Samples:
     """Return two segments of bars whose y, of the given kind of target, is the signal plus as much noise.
 
     TRAIN ends before segment 0 does. VALID and TEST lie in segment 1, which begins at row 5000, a window before VALID.
+    `select_parts` has the parts of other numbers of `rows`.
     """
     rng = np.random.default_rng(seed)
-    x = rng.normal(size=(ROWS, COLUMNS)).astype(np.float32)
-    x[rng.random(ROWS) < 0.3, 1] = 0.0  # a column that is often zero, as a volume is
-    value = plant_signal(x) / 2 + rng.normal(size=ROWS)
-    y = {
-        "return": value.astype(np.float32),
-        "position": value.astype(np.float32),
-        "trend": (1 / (1 + np.exp(-value))).astype(np.float32),
-        "direction": (value > 0).astype(np.int32),
-        "barrier": np.digitize(value, [-0.5, 0.5]).astype(np.int32),
-        "volatility": np.exp(value / 2).astype(np.float32),
-        "range": np.exp(value / 2).astype(np.float32),
-    }[kind]
-    time = np.arange(ROWS, dtype=np.int64) * BAR_MS
+    x = rng.normal(size=(rows, COLUMNS)).astype(np.float32)
+    x[rng.random(rows) < 0.3, 1] = 0.0  # a column that is often zero, as a volume is
+    value = plant_signal(x) / 2 + rng.normal(size=rows)
+    time = np.arange(rows, dtype=np.int64) * BAR_MS
     return Samples(
         time=time,
         label_end=time + 5 * BAR_MS,
-        segment=(np.arange(ROWS) >= 5000).astype(np.int32),
+        segment=(np.arange(rows) >= rows - 3000).astype(np.int32),
         x=x,
         columns=tuple(f"column_{i}" for i in range(COLUMNS)),
-        y=y,
+        y=express_value(value, kind),
         move=value * 1e-2,
     )
+
+
+def express_value(value: np.ndarray, kind: str) -> np.ndarray:
+    """Return (n,) y of a kind of target that grows with `value`: a value, a number in [0, 1] or the code of a class."""
+    output = OUTPUTS[kind]
+    if output.kind == "probability":
+        return (1 / (1 + np.exp(-value))).astype(np.float32)
+    if not output.is_classification:
+        return (value if output.has_direction else np.exp(value / 2)).astype(np.float32)
+    classes = len(output.names)
+    return np.digitize(value, np.arange(1, classes) - classes / 2).astype(np.int32)  # 3 classes: at -0.5 and 0.5
 
 
 def corrupt_unseen(samples: Samples) -> Samples:

@@ -23,13 +23,19 @@ def kind_of(name: str) -> str:
     return PARAMS["datasets"][block["dataset"]]["targets"][block["target"]]["kind"]
 
 
+def list_hyperparameters(name: str) -> set[str]:
+    """The keys of a model's hyperparameters: those of its block, and those that its family shares."""
+    family, block = BLOCKS[name]
+    return {*block["hyperparameters"], *PARAMS.get(family, {})}
+
+
 def build_model(name: str, signature: Signature, *, seed: int, changes: Mapping[str, Any] | None = None) -> Model:
     """The unfitted model of a block; `changes` replace hyperparameters of the block or keys that its family shares."""
     family, block = BLOCKS[name]
     changes = changes or {}
     optional = {"window", "flatten"}  # keys that trees may have
-    assert changes.keys() <= block["hyperparameters"].keys() | PARAMS[family].keys() | optional
-    shared = {key: changes.get(key, value) for key, value in PARAMS[family].items()}
+    assert changes.keys() <= list_hyperparameters(name) | optional
+    shared = {key: changes.get(key, value) for key, value in PARAMS.get(family, {}).items()}
     hyperparameters = {key: changes.get(key, value) for key, value in block["hyperparameters"].items()}
     hyperparameters |= {key: changes[key] for key in optional & changes.keys()}
     return build(family, block | {"hyperparameters": hyperparameters}, signature, shared=shared, seed=seed)

@@ -81,7 +81,7 @@ def import_stage(stage) -> frozenset[str]:
     verb, _, family = name.partition("_")
     modules = [f"pipeline.stages.{verb}"]
     if verb == "fetch":
-        modules += [f"pipeline.market.{source}" for source in ("simulated", "binance", "file")]
+        modules += [f"pipeline.market.{source['kind']}" for source in PARAMS["sources"].values()]
     if verb in ("featurize", "guard", "canary"):
         modules += [f"pipeline.features.in_pandas.{file.stem}" for file in IN_PANDAS.glob("[!_]*.py")]
     if verb == "sensitivity":

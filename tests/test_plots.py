@@ -44,6 +44,13 @@ def test_a_panel_appears_where_a_single_fit_records_it():
     assert [len(line.get_xdata()) for line in shown[1].lines] == [0, 3, 0]
 
 
+def test_the_one_iteration_of_a_model_fitted_in_one_step_is_a_point():
+    shapes = [
+        line.get_marker() for rounds in (1, 3) for line in find_panels([make_history(TREE, rounds=rounds)])[0].lines
+    ]
+    assert shapes == ["o", "o", "None", "None"]
+
+
 def test_the_final_fit_is_drawn_thicker_and_is_the_only_one_in_the_legend():
     (loss,) = find_panels(
         [make_history({"valid_loss": 0.6}), make_history({"valid_loss": 0.5}), make_history({"valid_loss": 0.4})]

@@ -4,7 +4,7 @@ import importlib
 import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -19,6 +19,7 @@ from pipeline.samples import Samples
 from pipeline.targets import Kind, Output
 
 MODELS = Path(__file__).parent
+NO_FAMILIES = ("parity_checks", "torch_runtime")  # packages beside the families, for several of them
 HISTORY = ("iteration", "train_loss", "valid_loss")  # the fields of every entry of a fit's history
 BATCH_ROWS = 4096  # rows predicted at once; it bounds memory, and the last bits of a prediction depend on it
 
@@ -60,6 +61,8 @@ class Model(ABC):
     """
 
     output_kinds: ClassVar[tuple[Kind, ...]]  # what it can predict
+    # what checks the hyperparameters that are sections themselves: one function, or one for each `name` in the section
+    sections: ClassVar[Mapping[str, Callable[..., Any] | Mapping[str, Callable[..., Any]]]] = {}
 
     signature: Signature
     seed: int
@@ -260,7 +263,7 @@ def build(
             f"{doubled} stands both under {entry}.hyperparameters and under {family}; give it once"
         )
     try:
-        plugin = _find_plugin(family, block["plugin"])
+        plugin = find_plugin(family, block["plugin"])
     except ValueError as error:
         raise config.ParamsError(f"{entry}: {error}") from error
     known = list_arguments(plugin)
@@ -282,7 +285,7 @@ def build_plugin(
     Raises:
         ParamsError: a key is unknown or missing, or a value is not allowed; names it.
     """
-    found = _find_plugin(family, plugin)
+    found = find_plugin(family, plugin)
     config.check_section(found, hyperparameters, name=f"{name}.hyperparameters", keys=list_arguments(found))
     return found(signature=signature, seed=seed, **hyperparameters)
 
@@ -290,13 +293,13 @@ def build_plugin(
 def load(folder: Path) -> Model:
     """Return the model saved in `folder`, of whatever family."""
     described = read_description(folder)
-    return _find_plugin(described["family"], described["plugin"]).load(folder)
+    return find_plugin(described["family"], described["plugin"]).load(folder)
 
 
 def build_like(folder: Path, *, seed: int) -> Model:
     """Return an unfitted model with the hyperparameters of the one saved in `folder`, and another seed."""
     described = read_description(folder)
-    return _find_plugin(described["family"], described["plugin"]).from_description(described, seed=seed)
+    return find_plugin(described["family"], described["plugin"]).from_description(described, seed=seed)
 
 
 def list_arguments(plugin: type[Model]) -> tuple[str, ...]:
@@ -318,17 +321,25 @@ def read_description(folder: Path) -> dict[str, Any]:
     return described
 
 
-def _find_plugin(family: str, plugin: str) -> type[Model]:
+def list_families() -> list[str]:
+    """Return the names of the model families: each package of `pipeline/models` with plugins is one."""
+    return sorted(file.parent.name for file in MODELS.glob("*/__init__.py") if file.parent.name not in NO_FAMILIES)
+
+
+def list_plugins(family: str) -> list[str]:
+    """Return the names of a family's plugins: each public module of its package is one."""
+    return sorted(file.stem for file in (MODELS / family).glob("[!_]*.py"))
+
+
+def find_plugin(family: str, plugin: str) -> type[Model]:
     """Return the one subclass of `Model` in `pipeline/models/<family>/<plugin>.py`: the file name is the registry.
 
     A file without one, such as that of a net, has one public class; `make_model_class` of the family's `engine/net.py`
-    makes it a model.
+    makes it a model. A family without such an engine has subclasses of `Model` alone.
     """
-    families = sorted(folder.parents[1].name for folder in MODELS.glob("*/engine/__init__.py"))
-    if family not in families:
+    if family not in (families := list_families()):
         raise ValueError(f"unknown family {family!r}; there are {families}")
-    plugins = sorted(p.stem for p in (MODELS / family).glob("[!_]*.py"))
-    if plugin not in plugins:
+    if plugin not in (plugins := list_plugins(family)):
         raise ValueError(f"unknown plugin {plugin!r} of family {family!r}; there are {plugins}")
     module = importlib.import_module(f"pipeline.models.{family}.{plugin}")
     public = [
@@ -336,9 +347,13 @@ def _find_plugin(family: str, plugin: str) -> type[Model]:
         for name, c in vars(module).items()
         if inspect.isclass(c) and c.__module__ == module.__name__ and not name.startswith("_")
     ]
-    (found,) = [c for c in public if issubclass(c, Model)] or public
-    if issubclass(found, Model):
-        return found
-    engine = importlib.import_module(f"pipeline.models.{family}.engine.net")
-    made: type[Model] = engine.make_model_class(found)
-    return made
+    found = [c for c in public if issubclass(c, Model)]
+    if not found and (MODELS / family / "engine/net.py").exists():
+        engine = importlib.import_module(f"pipeline.models.{family}.engine.net")
+        found = [engine.make_model_class(c) for c in public]
+    if len(found) != 1:
+        raise ValueError(
+            f"pipeline/models/{family}/{plugin}.py has the public classes {[c.__name__ for c in public]}; exactly one "
+            "must be a model, other classes can begin with an underscore"
+        )
+    return found[0]

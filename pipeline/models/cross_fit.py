@@ -37,7 +37,7 @@ class ModelSpec:
 
     model: ModelBlock
     signature: base.Signature
-    shared: config.Block  # the block of its family
+    shared: config.Block  # the section of its family; empty where params has none
 
     def build(self, seed: int) -> base.Model:
         """Return the unfitted model."""

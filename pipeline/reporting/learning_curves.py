@@ -60,5 +60,6 @@ def _draw_histories(axes: Axes, histories: Sequence[History], fields: Mapping[st
             recorded = [entry for entry in history if name in entry]
             rounds, values = [entry["iteration"] for entry in recorded], [entry[name] for entry in recorded]
             label = f"{name.replace('_', ' ')}, final fit" if is_final else None
-            axes.plot(rounds, values, color=color, lw=width, alpha=alpha, label=label)
+            marker = "o" if len(rounds) == 1 else None  # a line through one point is invisible
+            axes.plot(rounds, values, color=color, lw=width, alpha=alpha, label=label, marker=marker)
     axes.legend(frameon=False)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -68,6 +69,7 @@ class Agent(FlatModel):
     """
 
     output_kinds: ClassVar[tuple[Kind, ...]] = ("position",)
+    sections: ClassVar[Mapping[str, Any]] = {"evt": EvtConfig}
 
     device: Device
     clip_sigma: PositiveFloat  # standardized columns are clipped at ± this many standard deviations

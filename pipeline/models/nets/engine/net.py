@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -19,10 +19,10 @@ from pipeline.models.nets.engine.callback_base import Callback, list_history_fie
 from pipeline.models.nets.engine.early_stopping import EarlyStopping, make_early_stopping
 from pipeline.models.nets.engine.gradient_monitor import GradientMonitor
 from pipeline.models.nets.engine.loggers import CSVLogger, MeasurementLogger, ProgressBar
-from pipeline.models.nets.engine.losses import check_loss, make_loss
+from pipeline.models.nets.engine.losses import LOSSES, check_loss, make_loss
 from pipeline.models.nets.engine.memory import retain_freed_memory
 from pipeline.models.nets.engine.monitors import ClassMetrics, LearningRateMonitor
-from pipeline.models.nets.engine.optimizers import check_lr_schedule, make_optimizer
+from pipeline.models.nets.engine.optimizers import LR_SCHEDULES, check_lr_schedule, make_optimizer
 from pipeline.models.nets.engine.standardized_net import DeployedNet, StandardizedNet
 from pipeline.models.nets.engine.trainer import Trainer, TrainingData, TrainingOptions
 from pipeline.models.nets.engine.windows import make_windows
@@ -53,6 +53,12 @@ class Net(Model):
     """
 
     output_kinds: ClassVar[tuple[Kind, ...]] = ("value", "position", "probability", "classes", "quantiles")
+    sections: ClassVar[Mapping[str, Any]] = {
+        "loss": {name: make for losses in LOSSES.values() for name, make in losses.items()},
+        "optimizer": make_optimizer,
+        "lr_schedule": LR_SCHEDULES,
+        "early_stopping": make_early_stopping,
+    }
     module: ClassVar[type[nn.Module]]
 
     window: PositiveInt  # bars

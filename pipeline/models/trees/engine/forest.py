@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import onnx
@@ -57,7 +57,7 @@ class BoostedTrees(Model):
 
     output_kinds: ClassVar[tuple[Kind, ...]] = ("value", "position", "probability", "classes")
 
-    loss: str  # one of OBJECTIVE_LOSSES
+    loss: Literal["l2", "l1", "huber", "log"]  # see OBJECTIVE_LOSSES
     num_boost_round: PositiveInt
     early_stopping_rounds: PositiveInt
     window: PositiveInt = 1  # bars
