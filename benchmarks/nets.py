@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from pipeline.labels import KINDS
 from pipeline.models import base
+from pipeline.models.fit_files import FitFiles
 from pipeline.models.nets.engine.memory import retain_freed_memory
 from pipeline.models.nets.engine.net import Net
 from pipeline.samples import Samples
@@ -131,7 +132,7 @@ def prepare_one_batch(name: str, samples: Samples, workload: Workload) -> Callab
 def prepare_engine(name: str, samples: Samples, workload: Workload) -> Callable[[], object]:
     """Return a fit by the trainer of the pipeline, which takes the windows of each epoch out of all rows."""
     model, folder = make_model(name, workload), Path(tempfile.mkdtemp())
-    files = base.FitFiles(folder, folder / "history.csv", folder / "measured.csv", "fit", {"split": 0})
+    files = FitFiles(folder, folder / "history.csv", folder / "measured.csv", "fit", {"split": 0})
     train = np.arange(workload.rows)[-workload.batches * BATCH_SIZE * workload.stride :]
     return lambda: model.fit(samples, train, train[:1], files=files)
 

@@ -8,11 +8,7 @@ TARGET_KIND = '''def fade(bars: pd.DataFrame, *, horizon: Horizon, volatility_wi
 
 '''
 TARGET_PLACE = "KINDS: dict["  # the function stands before the registry
-TARGET_LINES = {  # of a registry in pipeline/labels.py: its first words, and the line that is added at its end
-    "KINDS: dict[": '    "fade": fade,\n',
-    "OUTPUTS: dict[": '    "fade": ("return",),\n',
-}
-TARGET_NEUTRAL = ("NEUTRAL = {", 'NEUTRAL = {"fade": 0.0, ')
+TARGET_LINE = '    "fade": TargetKind(fade, Output(kind="value", names=("return",))),\n'  # at the end of the registry
 TARGET_BLOCK = "      fade_5: {kind: fade, horizon: 5, volatility_window: 60}\n"
 
 NET = '''"""A temporal convolutional net: dilated causal convolutions (Bai et al. 2018)."""
@@ -75,7 +71,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from pydantic import NonNegativeFloat
 
-from pipeline.models.base import FitFiles, Model
+from pipeline.models.base import Model
+from pipeline.models.fit_files import FitFiles
 from pipeline.samples import Samples
 
 

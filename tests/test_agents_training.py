@@ -11,7 +11,8 @@ from benchmarks.agents_learning import find_best_positions
 from pipeline.models.agents.engine.learner import Learner
 from pipeline.models.agents.engine.policy_evaluation import measure_shortfall
 from pipeline.models.agents.engine.training import TrainingLoop
-from pipeline.models.base import FitFiles, Signature
+from pipeline.models.base import Signature
+from pipeline.models.fit_files import FitFiles
 from pipeline.tail_risk import GpdTail
 from pipeline.trading import run_backtest
 from tests.agents import COSTS, FEE_BPS, SHORT, TEST, TRAIN, VALID, build_agent, simulate_market

@@ -32,10 +32,9 @@ def append_to_registry(file: Path, registry: str, line: str) -> None:
 
 def add_target_kind(repo: Path) -> None:
     module = repo / "pipeline/labels.py"
-    text = module.read_text().replace(extensions.TARGET_PLACE, extensions.TARGET_KIND + extensions.TARGET_PLACE)
-    module.write_text(text.replace(*extensions.TARGET_NEUTRAL))
-    for registry, line in extensions.TARGET_LINES.items():
-        append_to_registry(module, registry, line)
+    text = module.read_text()
+    module.write_text(text.replace(extensions.TARGET_PLACE, extensions.TARGET_KIND + extensions.TARGET_PLACE))
+    append_to_registry(module, extensions.TARGET_PLACE, extensions.TARGET_LINE)
     insert_after(repo / "params.yaml", "    targets:", extensions.TARGET_BLOCK)
 
 
@@ -111,8 +110,8 @@ def ran_on_walk(extended) -> Path:
 
 
 def test_a_target_kind_is_one_function_its_line_in_the_registry_and_a_block(extended):
-    added = count_lines(extensions.TARGET_KIND) + len(extensions.TARGET_LINES) + 1
-    assert extended[1]["target kind"] == {"pipeline/labels.py": (added, 1), "params.yaml": (1, 0)}
+    added = count_lines(extensions.TARGET_KIND) + 1
+    assert extended[1]["target kind"] == {"pipeline/labels.py": (added, 0), "params.yaml": (1, 0)}
 
 
 def test_a_net_is_one_file_and_one_block(extended):

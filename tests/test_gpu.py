@@ -12,8 +12,9 @@ import torch
 
 from pipeline.labels import OUTPUTS
 from pipeline.models import base
-from pipeline.models.base import FitFiles, Model, Signature
+from pipeline.models.base import Model, Signature
 from pipeline.models.cross_fit import FitTask, predict
+from pipeline.models.fit_files import FitFiles
 from pipeline.models.onnx_session import open_session
 from pipeline.models.parity_checks.base import find_parity_checks
 from pipeline.models.predictions import FINAL

@@ -12,8 +12,9 @@ import torch
 
 from pipeline.config import ModelBlock
 from pipeline.labels import OUTPUTS
-from pipeline.models.base import FitFiles, Signature
+from pipeline.models.base import Signature
 from pipeline.models.cross_fit import FitTask, ModelSpec, fit_fold
+from pipeline.models.fit_files import FitFiles
 from pipeline.models.measurements import MEASUREMENTS, FitMeter, measure_peak_bytes
 from pipeline.models.torch_runtime.checkpoint import Checkpoint
 from pipeline.models.torch_runtime.device import make_gpu_gauge

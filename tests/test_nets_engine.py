@@ -15,7 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pipeline.models.base import FitFiles, Model, Signature, build
+from pipeline.models.base import Model, Signature, build
+from pipeline.models.fit_files import FitFiles
 from pipeline.models.measurements import FitMeter
 from pipeline.models.nets.engine.finite_checks import NotFiniteError
 from pipeline.models.nets.engine.losses import make_loss, weigh_classes

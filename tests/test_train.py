@@ -9,6 +9,7 @@ import pytest
 from pipeline.config import ModelBlock
 from pipeline.models import base
 from pipeline.models.cross_fit import FitTask, ModelSpec, fit_fold, plan_fits, predict
+from pipeline.models.fit_files import FitFiles
 from pipeline.models.predictions import FINAL
 from pipeline.models.trees.lightgbm import LightGBM
 from pipeline.samples import Samples
@@ -80,7 +81,7 @@ class LearnsFromTheTable(LightGBM):
     """A model that adds rows of the whole table to the train rows it is given."""
 
     def fit(
-        self, samples: Samples, train: np.ndarray, valid: np.ndarray, *, files: base.FitFiles | None = None
+        self, samples: Samples, train: np.ndarray, valid: np.ndarray, *, files: FitFiles | None = None
     ) -> list[dict[str, float]]:
         everywhere = np.union1d(train, np.arange(0, len(samples.time), 3))
         return super().fit(samples, everywhere, valid)

@@ -5,15 +5,14 @@ import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from pipeline import config
-from pipeline.models.live_metrics import LiveMetrics
-from pipeline.models.measurements import MEASUREMENTS, FitMeter
+from pipeline.models.fit_files import FitFiles
 from pipeline.models.stopping import LOWEST_VALID_LOSS, StoppingCriterion
 from pipeline.samples import Samples
 from pipeline.targets import Kind, Output
@@ -35,22 +34,6 @@ class Signature:
     def is_classification(self) -> bool:
         """Whether y is a class code, and a prediction one probability for each class."""
         return self.output.is_classification
-
-
-@dataclass(frozen=True)
-class FitFiles:
-    """The files of one fit: its checkpoints, and the CSVs that it shares with the model's other fits."""
-
-    checkpoints: Path  # a folder, shared by the fits of a model
-    metrics: Path  # a CSV to which every fit appends its epochs
-    measured: Path  # a CSV to which every fit appends its seconds and its peak memory
-    name: str  # of the fit, as a file name
-    labels: Mapping[str, object]  # of the fit, the first columns of its lines in both CSVs
-    meter: FitMeter = field(default_factory=FitMeter)
-
-    def open_measurements(self) -> LiveMetrics:
-        """Return what appends the fit's lines to `measured`."""
-        return LiveMetrics(self.measured, labels=self.labels, fields=MEASUREMENTS)
 
 
 @dataclass(kw_only=True, eq=False)

@@ -13,6 +13,7 @@ from pipeline import config
 from pipeline.config import ModelBlock
 from pipeline.models import base
 from pipeline.models.dataset import LabelledDataset, load_dataset
+from pipeline.models.fit_files import FitFiles
 from pipeline.models.predictions import FINAL, make_predictions
 from pipeline.samples import Samples
 from pipeline.validation.folds import Folds
@@ -116,7 +117,7 @@ def plan_fits(
 
 
 def fit_fold(
-    task: FitTask, spec: ModelSpec, data: LabelledDataset, *, folder: Path, files: base.FitFiles | None = None
+    task: FitTask, spec: ModelSpec, data: LabelledDataset, *, folder: Path, files: FitFiles | None = None
 ) -> FoldFit:
     """Return the results of one fit; the final one is saved to `folder`."""
     model, samples = spec.build(task.seed), data.samples
@@ -139,7 +140,7 @@ def fit_fold(
 
 
 def fit_measured(
-    model: base.Model, task: FitTask, samples: Samples, *, files: base.FitFiles | None
+    model: base.Model, task: FitTask, samples: Samples, *, files: FitFiles | None
 ) -> list[dict[str, float]]:
     """Fit the model and return the history; with `files` append the seconds and the peak memory of the fit."""
     if files is None:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from pipeline import artifacts, cli, config
 from pipeline.models import base
 from pipeline.models.cross_fit import FitTask, FoldFit, fit_fold, name_split, plan_cross_fit
+from pipeline.models.fit_files import FitFiles
 from pipeline.models.measurements import MEASUREMENTS
 
 log = logging.getLogger(__name__)
@@ -53,10 +54,10 @@ def main(model: str) -> None:
     artifacts.remove(artifacts.CHECKPOINTS / model)
 
 
-def name_files(model: str, task: FitTask) -> base.FitFiles:
+def name_files(model: str, task: FitTask) -> FitFiles:
     """Return the files of one fit: its checkpoints, and the history and measurements that grow while fits run."""
     split = name_split(task.split)
-    return base.FitFiles(
+    return FitFiles(
         checkpoints=artifacts.CHECKPOINTS / model,
         metrics=artifacts.HISTORY / f"{model}.csv",
         measured=name_measurements(model),

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.models.base import FitFiles, Model
+from pipeline.models.base import Model
+from pipeline.models.fit_files import FitFiles
 from pipeline.models.measurements import FitMeter
 from pipeline.samples import Samples
 

@@ -26,7 +26,8 @@ from pipeline.models.agents.engine.training import (
     measure_observations,
     run_training,
 )
-from pipeline.models.base import HISTORY, FitFiles, Model, split_into_batches
+from pipeline.models.base import HISTORY, Model, split_into_batches
+from pipeline.models.fit_files import FitFiles
 from pipeline.models.live_metrics import LiveMetrics
 from pipeline.models.torch_runtime.checkpoint import make_checkpoint
 from pipeline.models.torch_runtime.device import fork_rng, make_gpu_gauge, select_device, use_one_thread

@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pipeline.models.base import FitFiles
+from pipeline.models.fit_files import FitFiles
 from pipeline.models.live_metrics import LiveMetrics
 from pipeline.models.nets.engine.callback_base import Callback, FitState, State
 

@@ -14,7 +14,8 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from pipeline import config
-from pipeline.models.base import FitFiles, Model, split_into_batches
+from pipeline.models.base import Model, split_into_batches
+from pipeline.models.fit_files import FitFiles
 from pipeline.models.nets.engine.callback_base import Callback, list_history_fields
 from pipeline.models.nets.engine.early_stopping import EarlyStopping, make_early_stopping
 from pipeline.models.nets.engine.gradient_monitor import GradientMonitor

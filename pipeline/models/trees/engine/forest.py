@@ -13,7 +13,8 @@ from annotated_types import Interval
 from pydantic import PositiveInt
 from scipy.special import softmax
 
-from pipeline.models.base import FitFiles, Model, split_into_batches
+from pipeline.models.base import Model, split_into_batches
+from pipeline.models.fit_files import FitFiles
 from pipeline.models.trees.engine.flattening import Flatten, Flattening
 from pipeline.models.trees.engine.forest_graph import Tree, make_forest_graph
 from pipeline.samples import Samples
