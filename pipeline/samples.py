@@ -26,21 +26,21 @@ class Samples:
     columns: tuple[str, ...]
     y: np.ndarray  # (N,) float32 for regression, int32 class codes for classification
     move: np.ndarray  # (N,) float64, simple return of one unit held over the next bar
-    is_labelled: np.ndarray = field(default_factory=lambda: np.empty(0, bool))  # (N,); not given: all are
+    is_labeled: np.ndarray = field(default_factory=lambda: np.empty(0, bool))  # (N,); not given: all are
 
     def __post_init__(self) -> None:
-        """Take all rows as labelled where nothing else is given."""
-        if len(self.is_labelled) != len(self.time):
-            object.__setattr__(self, "is_labelled", np.ones(len(self.time), bool))
+        """Take all rows as labeled where nothing else is given."""
+        if len(self.is_labeled) != len(self.time):
+            object.__setattr__(self, "is_labeled", np.ones(len(self.time), bool))
 
     @classmethod
     def load(cls, features: Path, labels: Path, *, rows: pd.DataFrame) -> "Samples":
         """Return the samples of `rows` (segment, time), in that order, from a features and a labels parquet.
 
-        Where `rows` have a column `is_labelled`, the others need no label; they end at their own time.
+        Where `rows` have a column `is_labeled`, the others need no label; they end at their own time.
 
         Raises:
-            ValueError: a row has no features, or a labelled one no label; names the first.
+            ValueError: a row has no features, or a labeled one no label; names the first.
         """
         table = align(pd.read_parquet(features), rows, name=str(features))
         columns = tuple(column for column in table.columns if column not in KEY)
@@ -67,15 +67,15 @@ class Samples:
 
 
 def read_labels(file: Path, *, rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Return label_end, y, move and is_labelled, (N,) each, of `rows` from a parquet of labels; see Samples."""
-    is_labelled = rows["is_labelled"].to_numpy() if "is_labelled" in rows else np.ones(len(rows), bool)
-    table = align(pd.read_parquet(file, columns=[*KEY, *LABELS]), rows[is_labelled], name=str(file))
+    """Return label_end, y, move and is_labeled, (N,) each, of `rows` from a parquet of labels; see Samples."""
+    is_labeled = rows["is_labeled"].to_numpy() if "is_labeled" in rows else np.ones(len(rows), bool)
+    table = align(pd.read_parquet(file, columns=[*KEY, *LABELS]), rows[is_labeled], name=str(file))
     label_end, y, move = (table[name].to_numpy() for name in LABELS)
     return {
-        "label_end": _fill_rows(label_end, is_labelled, rows["time"].to_numpy()),
-        "y": _fill_rows(y, is_labelled, -1 if np.issubdtype(y.dtype, np.integer) else np.nan),
-        "move": _fill_rows(move, is_labelled, np.nan),
-        "is_labelled": is_labelled,
+        "label_end": _fill_rows(label_end, is_labeled, rows["time"].to_numpy()),
+        "y": _fill_rows(y, is_labeled, -1 if np.issubdtype(y.dtype, np.integer) else np.nan),
+        "move": _fill_rows(move, is_labeled, np.nan),
+        "is_labeled": is_labeled,
     }
 
 

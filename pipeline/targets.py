@@ -1,4 +1,4 @@
-"""What a target is: the kind of prediction that it asks for, its horizon, and the score of a prediction."""
+"""Targets: the kind of prediction that each asks for, its horizon, and the score of a prediction."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,7 +17,7 @@ MEDIAN = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What a prediction of a target is.
+    """The kind of a target's predictions.
 
     A "value" is a number in the unit of y, a "position" one in [-1, 1], a "probability" one in [0, 1] that is neutral
     at 0.5. "classes" are probabilities with sum 1, from the lowest class to the highest; "quantiles" are those of y.

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.labels import KINDS
-from pipeline.models.dataset import LabelledDataset
+from pipeline.models.dataset import LabeledDataset
 from pipeline.samples import Samples
 from pipeline.targets import Output, Target
 from pipeline.validation.folds import Folds
@@ -79,8 +79,8 @@ def make_target(kind: str, *, name: str = "target") -> Target:
     return Target(name=name, horizon_bars=5, output=OUTPUTS[kind])
 
 
-def make_dataset(samples: Samples, folds: Folds, *, kind: str, symbols: np.ndarray | None = None) -> LabelledDataset:
+def make_dataset(samples: Samples, folds: Folds, *, kind: str, symbols: np.ndarray | None = None) -> LabeledDataset:
     """Return samples as a dataset of one symbol, or of the symbols given row by row."""
     symbol = pd.Categorical(np.full(len(samples.time), "BTCUSDT") if symbols is None else symbols)
     rows = pd.DataFrame({"segment": samples.segment, "time": samples.time, "symbol": symbol})
-    return LabelledDataset(samples, folds, make_target(kind), rows, {"first": ["column_0", "column_1"]})
+    return LabeledDataset(samples, folds, make_target(kind), rows, {"first": ["column_0", "column_1"]})

@@ -428,7 +428,7 @@ def test_the_saved_table_has_the_documented_columns_and_scheme(tmp_path):
         "segment": "int32",
         "time": "int64",
         "label_end": "int64",
-        "is_labelled": "bool",
+        "is_labeled": "bool",
     }
     scheme = {"groups": 4, "test_groups": 2, "train_groups": 1, "embargo_pct": 0.0, "holdout_pct": 0.0}
     assert json.loads(schema.metadata[b"folds"]) == {"method": "cpcv", **scheme}
@@ -514,16 +514,16 @@ def test_rows_without_a_label_are_in_no_part_and_change_none(method: str, is_sor
     scheme = {"groups": 6, "test_groups": 2, "train_groups": 3, "embargo_pct": 0.01, "holdout_pct": 0.3}
     rng = np.random.default_rng(3)
     time, label_end = make_spans(96, horizon=2)
-    is_labelled = rng.random(96) < 0.7
+    is_labeled = rng.random(96) < 0.7
     order = np.arange(96) if is_sorted else rng.permutation(96)
-    time, label_end, is_labelled = time[order], label_end[order], is_labelled[order]
-    with_all = make_folds(time, np.where(is_labelled, label_end, time), is_labelled, method=method, **scheme)
-    alone = make_folds(time[is_labelled], label_end[is_labelled], method=method, **scheme)
-    rows = np.flatnonzero(is_labelled)
+    time, label_end, is_labeled = time[order], label_end[order], is_labeled[order]
+    with_all = make_folds(time, np.where(is_labeled, label_end, time), is_labeled, method=method, **scheme)
+    alone = make_folds(time[is_labeled], label_end[is_labeled], method=method, **scheme)
+    rows = np.flatnonzero(is_labeled)
     assert with_all.group_ranges == alone.group_ranges
     for split in range(alone.n_splits):
         assert with_all.train(split).tolist() == rows[alone.train(split)].tolist()
         assert with_all.test(split).tolist() == rows[alone.test(split)].tolist()
     assert with_all.holdout().tolist() == rows[alone.holdout()].tolist()
     assert with_all.number_groups()[rows].tolist() == alone.number_groups().tolist()
-    assert set(with_all.number_groups()[~is_labelled]) == {-1}
+    assert set(with_all.number_groups()[~is_labeled]) == {-1}

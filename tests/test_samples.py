@@ -44,21 +44,21 @@ def test_samples_are_the_given_rows_in_their_order(tmp_path):
     assert samples.y.tolist() == [3, 2]
     assert samples.label_end.tolist() == [11, 4]
     assert samples.segment.tolist() == [0, 1]
-    assert samples.is_labelled.all()
+    assert samples.is_labeled.all()
 
 
-def write_tables(tmp_path, *, unlabelled, y):
+def write_tables(tmp_path, *, unlabeled, y):
     features = make_table([0] * 6, range(6), a=np.arange(6, dtype=np.float32), b=np.zeros(6, np.float32))
     labels = make_table([0] * 6, range(6), label_end=np.arange(6) * 60_000 + 120_000, y=y, move=np.full(6, 0.5))
     features.to_parquet(tmp_path / "x.parquet")
-    labels.drop(index=unlabelled).reset_index(drop=True).to_parquet(tmp_path / "y.parquet")
-    is_labelled = ~np.isin(np.arange(6), unlabelled)
-    return make_keys(features["segment"], features["time"]).assign(is_labelled=is_labelled)
+    labels.drop(index=unlabeled).reset_index(drop=True).to_parquet(tmp_path / "y.parquet")
+    is_labeled = ~np.isin(np.arange(6), unlabeled)
+    return make_keys(features["segment"], features["time"]).assign(is_labeled=is_labeled)
 
 
 @pytest.mark.parametrize(("dtype", "missing"), [(np.float32, "nan"), (np.int32, "-1")])
 def test_rows_without_a_label_keep_their_place_and_end_at_their_own_time(dtype, missing, tmp_path):
-    rows = write_tables(tmp_path, unlabelled=[2, 3], y=np.arange(6, dtype=dtype))
+    rows = write_tables(tmp_path, unlabeled=[2, 3], y=np.arange(6, dtype=dtype))
     samples = Samples.load(tmp_path / "x.parquet", tmp_path / "y.parquet", rows=rows)
     assert samples.segment.tolist() == [0] * 6
     assert [f"{y:g}" for y in samples.y] == ["0", "1", missing, missing, "4", "5"]
@@ -67,14 +67,14 @@ def test_rows_without_a_label_keep_their_place_and_end_at_their_own_time(dtype, 
 
 
 def test_a_window_reads_rows_without_a_label_as_a_stream_would(tmp_path):
-    rows = write_tables(tmp_path, unlabelled=[1, 2, 3], y=np.zeros(6, np.float32))
+    rows = write_tables(tmp_path, unlabeled=[1, 2, 3], y=np.zeros(6, np.float32))
     samples = Samples.load(tmp_path / "x.parquet", tmp_path / "y.parquet", rows=rows)
     windows = make_windows(samples.x, samples.segment, length=4, device=torch.device("cpu"))
     assert windows.gather(torch.tensor([5]))[0, :, 0].tolist() == [2, 3, 4, 5]
 
 
 def test_columns_are_selected_by_name_and_an_unknown_one_is_refused(tmp_path):
-    rows = write_tables(tmp_path, unlabelled=[], y=np.zeros(6, np.float32))
+    rows = write_tables(tmp_path, unlabeled=[], y=np.zeros(6, np.float32))
     samples = Samples.load(tmp_path / "x.parquet", tmp_path / "y.parquet", rows=rows)
     assert samples.select_columns(["b", "a"]).x[:, 1].tolist() == list(range(6))
     with pytest.raises(ValueError, match=r"no columns \['c'\]; the features are a, b"):

@@ -1,4 +1,4 @@
-"""What a target is: scores of every kind of prediction, and the description that files carry."""
+"""Targets: scores of every kind of prediction, and the description that files carry."""
 
 import json
 from dataclasses import asdict

@@ -239,6 +239,11 @@ class Stream:
         self._out = np.zeros((len(self.layout.columns), 1), dtype=np.float32)
         self._time_ms, self._step_ms, self._segment = UNKNOWN, UNKNOWN, UNKNOWN
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns, in the order of `update`."""
+        return tuple(column.name for column in self.layout.columns)
+
     def update(self, bar: Mapping[str, Any]) -> Floats32 | None:
         """Return the columns (F,) now that `bar` has closed; None while its segment warms up.
 

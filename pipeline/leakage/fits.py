@@ -133,8 +133,8 @@ def alter_unseen_rows(samples: Samples, seen: np.ndarray, *, lookback_bars: int,
     x, y, move = samples.x.copy(), samples.y.copy(), samples.move.copy()
     stretch = np.exp(rng.normal(0.0, STRETCH_LOG_SD, size=x.shape[1])).astype(x.dtype)
     x[unread] = x[rng.permutation(unread)] * stretch
-    unseen = unseen[samples.is_labelled[unseen]]
-    y[unseen] = _draw_other_labels(y, unseen, of=y[samples.is_labelled], rng=rng)
+    unseen = unseen[samples.is_labeled[unseen]]
+    y[unseen] = _draw_other_labels(y, unseen, of=y[samples.is_labeled], rng=rng)
     move[unseen] = -move[rng.permutation(unseen)]
     return replace(samples, x=x, y=y, move=move)
 
@@ -210,7 +210,7 @@ def _pad_samples(samples: Samples, count: int) -> Samples:
         x=pad(samples.x, samples.x[copied], samples.x[copied]),
         y=pad(samples.y, samples.y[copied], samples.y[copied]),
         move=pad(samples.move, samples.move[copied], samples.move[copied]),
-        is_labelled=pad(samples.is_labelled, samples.is_labelled[copied], samples.is_labelled[copied]),
+        is_labeled=pad(samples.is_labeled, samples.is_labeled[copied], samples.is_labeled[copied]),
     )
 
 

@@ -12,7 +12,7 @@ from annotated_types import Interval
 from pipeline import config
 from pipeline.config import ModelBlock
 from pipeline.models import base
-from pipeline.models.dataset import LabelledDataset, load_dataset
+from pipeline.models.dataset import LabeledDataset, load_dataset
 from pipeline.models.fit_files import FitFiles
 from pipeline.models.predictions import FINAL, make_predictions
 from pipeline.samples import Samples
@@ -51,7 +51,7 @@ class CrossFit:
     """All fits of one model: what it is built from, the data, and the rows and seed of each fit."""
 
     spec: ModelSpec
-    data: LabelledDataset  # with the columns that the model sees
+    data: LabeledDataset  # with the columns that the model sees
     tasks: list[FitTask]
 
 
@@ -79,7 +79,7 @@ def plan_cross_fit(params: config.Block, model: str) -> CrossFit:
     return CrossFit(spec, data, tasks)
 
 
-def load_fits(params: config.Block, model: str) -> tuple[LabelledDataset, list[FitTask]]:
+def load_fits(params: config.Block, model: str) -> tuple[LabeledDataset, list[FitTask]]:
     """Return the data of a model of params.yaml, with the columns that it sees, and its fits."""
     family, block, _ = config.find_model(params, model)
     data = load_dataset(block["dataset"], block["target"])
@@ -117,7 +117,7 @@ def plan_fits(
 
 
 def fit_fold(
-    task: FitTask, spec: ModelSpec, data: LabelledDataset, *, folder: Path, files: FitFiles | None = None
+    task: FitTask, spec: ModelSpec, data: LabeledDataset, *, folder: Path, files: FitFiles | None = None
 ) -> FoldFit:
     """Return the results of one fit; the final one is saved to `folder`."""
     model, samples = spec.build(task.seed), data.samples
@@ -151,7 +151,7 @@ def fit_measured(
     return history
 
 
-def predict(model: base.Model, split: int, data: LabelledDataset, *, rows: np.ndarray) -> pd.DataFrame:
+def predict(model: base.Model, split: int, data: LabeledDataset, *, rows: np.ndarray) -> pd.DataFrame:
     """Return a fitted model's predictions for `rows` as a table."""
     prediction = model.predict_rows(data.samples, rows)
     return make_predictions(split, data.rows, rows, prediction=prediction, target=data.target)

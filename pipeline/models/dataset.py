@@ -15,16 +15,16 @@ from pipeline.validation.folds import Folds
 
 
 @dataclass(frozen=True)
-class LabelledDataset:
+class LabeledDataset:
     """The rows of a dataset with the labels of one target, and its folds, all in the same row numbers."""
 
     samples: Samples
     folds: Folds
     target: Target
-    rows: pd.DataFrame  # segment, time, symbol, label_end, is_labelled
+    rows: pd.DataFrame  # segment, time, symbol, label_end, is_labeled
     groups: Mapping[str, list[str]]  # the names of columns by the name of their group
 
-    def select_columns(self, names: Sequence[str] | None) -> "LabelledDataset":
+    def select_columns(self, names: Sequence[str] | None) -> "LabeledDataset":
         """Return the data with these columns alone: names of features and of groups; all for None.
 
         Raises:
@@ -63,14 +63,14 @@ class LabelledDataset:
         return np.asarray(self.samples.y == output.names.index(output.neutral_class))
 
 
-def load_dataset(dataset: str, target: str) -> LabelledDataset:
+def load_dataset(dataset: str, target: str) -> LabeledDataset:
     """Return a dataset with the labels of one of its targets."""
     folds, rows = Folds.load(artifacts.FOLDS / f"{dataset}.parquet")
     features = artifacts.FEATURES / f"{dataset}.parquet"
     labels = artifacts.LABELS / dataset / f"{target}.parquet"
     samples = Samples.load(features, labels, rows=rows)
     groups = list_groups(artifacts.read_attributes(pq.read_schema(features)))
-    return LabelledDataset(samples, folds, Target.load(labels), rows, groups)
+    return LabeledDataset(samples, folds, Target.load(labels), rows, groups)
 
 
 def list_groups(attributes: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from pipeline import artifacts, cli, config
-from pipeline.models.dataset import LabelledDataset, load_dataset
+from pipeline.models.dataset import LabeledDataset, load_dataset
 from pipeline.models.predictions import FINAL, make_predictions
 from pipeline.samples import Samples
 from pipeline.targets import Output
@@ -29,7 +29,7 @@ def main(dataset: str) -> None:
             artifacts.write_table(folder / f"{target}.parquet", table)
 
 
-def predict_folds(data: LabelledDataset, *, l2: NonNegativeFloat) -> pd.DataFrame:
+def predict_folds(data: LabeledDataset, *, l2: NonNegativeFloat) -> pd.DataFrame:
     """Return the predictions of every baseline for the test rows of every split and for the holdout."""
     previous, folds = find_previous_labels(data.samples), data.folds
     jobs = [
@@ -48,7 +48,7 @@ def predict_folds(data: LabelledDataset, *, l2: NonNegativeFloat) -> pd.DataFram
 
 
 def predict_fold(
-    split: int, data: LabelledDataset, previous: np.ndarray, *, train: np.ndarray, test: np.ndarray, l2: float
+    split: int, data: LabeledDataset, previous: np.ndarray, *, train: np.ndarray, test: np.ndarray, l2: float
 ) -> pd.DataFrame:
     """Return the predictions of every baseline, fitted on `train`, for `test`."""
     output, samples = data.target.output, data.samples
@@ -70,9 +70,9 @@ def predict_fold(
 def find_previous_labels(samples: Samples) -> np.ndarray:
     """Return the latest label of the row's segment that was known when the row's bar closed, (N,); NaN for none."""
     latest = np.full(len(samples.time), np.nan)
-    labelled = np.flatnonzero(samples.is_labelled)
+    labeled = np.flatnonzero(samples.is_labeled)
     for rows in np.split(np.arange(len(latest)), np.flatnonzero(np.diff(samples.segment)) + 1):
-        own = labelled[(labelled >= rows[0]) & (labelled <= rows[-1])]
+        own = labeled[(labeled >= rows[0]) & (labeled <= rows[-1])]
         known = np.searchsorted(np.maximum.accumulate(samples.label_end[own]), samples.time[rows], side="right")
         latest[rows[known > 0]] = samples.y[own][known[known > 0] - 1]
     return latest

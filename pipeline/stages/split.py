@@ -24,14 +24,14 @@ def main(dataset: str) -> None:
     clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet", columns=["symbol", "segment", "open_time"])
     rows = list_rows(pd.read_parquet(features, columns=KEY), files, clean)
     block = config.look_up(config.load_params(), "split")
-    spans = (rows[name].to_numpy() for name in ("time", "label_end", "is_labelled"))
+    spans = (rows[name].to_numpy() for name in ("time", "label_end", "is_labeled"))
     folds = config.call_with(make_folds, *spans, block=block, name="split")
     if not len(folds.holdout()):
         raise ValueError("split.holdout_pct is 0: no rows are left to evaluate the final model; set it above 0")
     samples = Samples.load(features, files[0], rows=rows)
     reports = {stage: artifacts.read_json(artifacts.report_path(stage, dataset)) for stage in ("featurize", "guard")}
     findings = list(check_folds(folds, samples, warm_up_bars=reports["featurize"]["warm_up_bars"]))
-    lost = {**reports["featurize"]["lost"], **count_unlabelled(rows)}
+    lost = {**reports["featurize"]["lost"], **count_unlabeled(rows)}
     counts = {"bars": reports["featurize"]["bars"], "lost": lost}
     findings_report = {"findings": [asdict(finding) for finding in findings]}
     content = {**counts, **summarize_folds(folds), **summarize_groups(folds, rows, clean), **findings_report}
@@ -52,28 +52,28 @@ def check_folds(folds: Folds, samples: Samples, *, warm_up_bars: int) -> Iterato
 def list_rows(known: pd.DataFrame, files: Sequence[Path], clean: pd.DataFrame) -> pd.DataFrame:
     """Return every row whose features are known, with its symbol and the latest label_end of any target.
 
-    A row is labelled where every target labels it; the others end at their own time.
+    A row is labeled where every target labels it; the others end at their own time.
     """
     labels = [pd.read_parquet(file, columns=[*KEY, "label_end"]) for file in files]
-    labelled = intersect_rows([known, *labels])
-    latest = np.max([align(table, labelled, name="labels")["label_end"] for table in labels], axis=0)
-    ends = known.merge(labelled.assign(label_end=latest), on=KEY, how="left", validate="one_to_one")["label_end"]
+    labeled = intersect_rows([known, *labels])
+    latest = np.max([align(table, labeled, name="labels")["label_end"] for table in labels], axis=0)
+    ends = known.merge(labeled.assign(label_end=latest), on=KEY, how="left", validate="one_to_one")["label_end"]
     symbol_of = clean.drop_duplicates("segment").set_index("segment")["symbol"]
     return known.assign(
         symbol=pd.Categorical(symbol_of.loc[known["segment"]]),
         label_end=ends.fillna(known["time"]).astype(np.int64),
-        is_labelled=ends.notna(),
+        is_labeled=ends.notna(),
     )
 
 
-def count_unlabelled(rows: pd.DataFrame) -> dict[str, int]:
+def count_unlabeled(rows: pd.DataFrame) -> dict[str, int]:
     """Return the number of rows without a label, by cause.
 
     Their label needs bars past the segment's end, or their volatility is zero.
     """
-    last = rows[rows["is_labelled"]].groupby("segment")["time"].max()
-    lost = rows[~rows["is_labelled"]]
-    at_end = ~(lost["time"] < lost["segment"].map(last))  # a segment may have no labelled row at all
+    last = rows[rows["is_labeled"]].groupby("segment")["time"].max()
+    lost = rows[~rows["is_labeled"]]
+    at_end = ~(lost["time"] < lost["segment"].map(last))  # a segment may have no labeled row at all
     return {"label_horizon": int(at_end.sum()), "zero_volatility": int((~at_end).sum())}
 
 
@@ -81,7 +81,7 @@ def summarize_folds(folds: Folds) -> dict[str, object]:
     """Return the row counts of every part and every split."""
     return {
         "method": folds.scheme.method,
-        "rows": int(folds.is_labelled.sum()),
+        "rows": int(folds.is_labeled.sum()),
         "development": len(folds.development()),
         "tested": len(folds.select_tested()),
         "purged_and_embargoed_before_holdout": len(folds.select_embargoed()),

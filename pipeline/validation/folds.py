@@ -49,11 +49,11 @@ class RowCounts(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Folds:
-    """Every split of labelled rows into train and test, and the holdout that no split uses, as ranges of time."""
+    """Every split of labeled rows into train and test, and the holdout that no split uses, as ranges of time."""
 
     time: np.ndarray  # (N,) ms, in any order, of all rows
     label_end: np.ndarray  # (N,) ms
-    is_labelled: np.ndarray  # (N,) bool; no other row is in any part
+    is_labeled: np.ndarray  # (N,) bool; no other row is in any part
     scheme: Scheme
     group_ranges: tuple[TimeRange, ...]  # by group, in time order; the last one ends the development part
     embargo_bars: int
@@ -170,7 +170,7 @@ class Folds:
 
     def save(self, file: Path, rows: pd.DataFrame) -> None:
         """Write `file`, a parquet with the keys of all rows, such as segment, and the scheme as metadata."""
-        spans = {"time": self.time, "label_end": self.label_end, "is_labelled": self.is_labelled}
+        spans = {"time": self.time, "label_end": self.label_end, "is_labeled": self.is_labeled}
         table = pa.Table.from_pandas(rows.assign(**spans), preserve_index=False)
         pq.write_table(table.replace_schema_metadata({METADATA_KEY: json.dumps(asdict(self.scheme))}), file)
 
@@ -183,7 +183,7 @@ class Folds:
             raise ValueError(
                 f"{file}: has no {METADATA_KEY.decode()} metadata, so it is not a file of folds; run `dvc repro`"
             )
-        spans = (table.column(name).to_numpy() for name in ("time", "label_end", "is_labelled"))
+        spans = (table.column(name).to_numpy() for name in ("time", "label_end", "is_labeled"))
         return make_folds(*spans, **json.loads(metadata[METADATA_KEY])), table.to_pandas()
 
     def _find_train_cells(self, splits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -203,7 +203,7 @@ class Folds:
 def make_folds(
     time: np.ndarray,
     label_end: np.ndarray,
-    is_labelled: np.ndarray | None = None,
+    is_labeled: np.ndarray | None = None,
     *,
     method: Method,
     groups: Annotated[int, Ge(2)],
@@ -223,7 +223,7 @@ def make_folds(
     Args:
         time: (N,) int64 ms, when a row's bar opens.
         label_end: (N,) int64 ms, not before `time`.
-        is_labelled: (N,) bool, whether a row may be in a part; None where all may.
+        is_labeled: (N,) bool, whether a row may be in a part; None where all may.
         method: "cpcv" tests every choice of `test_groups` groups (AFML 12.4), "purged_kfold" each group once (7.4);
             both train on all others. The walk-forwards test each group from number `train_groups` on, and train
             on all groups before it ("walk_forward_expanding") or on the `train_groups` before it
@@ -242,8 +242,8 @@ def make_folds(
     scheme = Scheme(method, groups, test_groups, train_groups, embargo_pct, holdout_pct)
     check_scheme(scheme)
     check_spans(time, label_end)
-    is_labelled = np.ones(len(time), bool) if is_labelled is None else is_labelled
-    all_times = sort_unique(time[is_labelled])
+    is_labeled = np.ones(len(time), bool) if is_labeled is None else is_labeled
+    all_times = sort_unique(time[is_labeled])
     times = all_times[: len(all_times) - count_share(holdout_pct, len(all_times))]
     if len(times) < groups:
         raise ValueError(
@@ -255,12 +255,12 @@ def make_folds(
     parts = np.array_split(times, groups)
     first_ms, last_ms = (np.array([part[at] for part in parts]) for at in (0, -1))
     bounds = {"group_first_ms": first_ms, "last_ms": last_ms[-1], "embargo_ms": embargo_ms}
-    row_index = index_rows(time, label_end, is_labelled, **bounds)
+    row_index = index_rows(time, label_end, is_labeled, **bounds)
     splits, is_train_group = choose_groups(scheme)
     folds = Folds(
         time=time,
         label_end=label_end,
-        is_labelled=is_labelled,
+        is_labeled=is_labeled,
         scheme=scheme,
         group_ranges=tuple(map(TimeRange, first_ms.tolist(), last_ms.tolist(), row_index.label_end_ms.tolist())),
         embargo_bars=embargo_bars,

@@ -89,23 +89,23 @@ class RowIndex:
 def index_rows(
     time: np.ndarray,
     label_end: np.ndarray,
-    is_labelled: np.ndarray,
+    is_labeled: np.ndarray,
     *,
     group_first_ms: np.ndarray,
     last_ms: int,
     embargo_ms: int,
 ) -> RowIndex:
-    """Return the index of labelled rows with spans [time, label_end].
+    """Return the index of labeled rows with spans [time, label_end].
 
     Args:
         time: (N,) int64 ms, in any order.
         label_end: (N,) int64 ms.
-        is_labelled: (N,) bool.
+        is_labeled: (N,) bool.
         group_first_ms: (groups,) the time of the first row of each group.
         last_ms: the time of the last row of the last group.
         embargo_ms: the time after a group's last label from which no split that tests the group trains.
     """
-    rows = None if is_labelled.all() else np.flatnonzero(is_labelled)
+    rows = None if is_labeled.all() else np.flatnonzero(is_labeled)
     order, bounds = _find_sorted_runs(time if rows is None else time[rows])
     order = rows if order is None else order if rows is None else rows[order]
     if order is not None:
@@ -123,7 +123,7 @@ def index_rows(
         label_end_ms=label_end_ms,
         is_blocked=(edges >= group_first_ms[:, None]) & (edges < after_ms[:, None]),
         start=start,
-        rows=len(is_labelled),
+        rows=len(is_labeled),
         order=order,
         crossing=crossing,
         crossing_code=code,

@@ -65,7 +65,8 @@ class _CausalConv1d(nn.Conv1d):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x)[:, :, : x.shape[2]]
+        # contiguous: normalizing a view takes MKL's square root, which differs between CPUs of different vendors
+        return super().forward(x)[:, :, : x.shape[2]].contiguous()
 
 
 def _make_block(before: int, after: int, *, kernel_size: int, batch_norm: bool, dropout: float) -> nn.Sequential:

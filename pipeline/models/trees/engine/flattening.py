@@ -13,7 +13,7 @@ FLAT = "flat"  # the name of the graph's rows that trees split on
 
 @dataclass(frozen=True)
 class Flattening:
-    """What trees see of a window (T, F): its last row (F), its mean (F), or all of it (T · F), oldest bar first.
+    """The row that trees see of a window (T, F): its last bar (F), its mean (F), or all of it (T · F), oldest bar first.
 
     A mean is the sum from the oldest bar to the latest, divided by T, all in float32: in the graph as well, to the bit.
     """
@@ -47,18 +47,21 @@ class Flattening:
         if self.method == "flatten":
             return inputs.reshape(len(inputs), -1)
         total = inputs[:, 0].copy()
-        with np.errstate(over="ignore"):  # the sum of extremes is infinite, in the graph too
-            for bar in range(1, self.window):
-                total += inputs[:, bar]
+        for bar in range(1, self.window):
+            total += inputs[:, bar]
         return np.asarray(total / np.float32(self.window))
 
     def expand(self, flat: np.ndarray) -> np.ndarray:
-        """Return inputs whose `flatten` is `flat`, nearly so for a mean: every bar is the same row, or its own part."""
+        """Return inputs whose `flatten` is `flat`: every bar is the same row, or has its own part.
+
+        A mean of equal bars is `flat` but for rounding; bars are cut so that their sum stays finite.
+        """
         if self.window == 1:
             return flat
         if self.method == "flatten":
             return flat.reshape(len(flat), self.window, -1)
-        return np.repeat(flat[:, None], self.window, axis=1)
+        largest = np.finfo(np.float32).max / np.float32(2 * self.window if self.method == "mean" else 1)
+        return np.repeat(flat.clip(-largest, largest)[:, None], self.window, axis=1)
 
     def make_nodes(self) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto], list[int]]:
         """Return the nodes from "inputs" to FLAT, their constants, and the shape of "inputs" without the batch axis.

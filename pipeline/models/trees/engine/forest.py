@@ -80,7 +80,7 @@ class BoostedTrees(Model):
 
     @property
     def flattening(self) -> Flattening:
-        """How a window becomes the row that trees split on."""
+        """The rule by which a window becomes the row that trees split on."""
         return Flattening(self.window, self.flatten, self.signature.columns)
 
     @property
