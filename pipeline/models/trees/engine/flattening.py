@@ -13,7 +13,7 @@ FLAT = "flat"  # the name of the graph's rows that trees split on
 
 @dataclass(frozen=True)
 class Flattening:
-    """The row that trees see of a window (T, F): its last bar (F), its mean (F), or all of it (T · F), oldest bar first.
+    """The row that trees see of a window (T, F): its last bar (F), its mean (F), or all of it (T · F), oldest first.
 
     A mean is the sum from the oldest bar to the latest, divided by T, all in float32: in the graph as well, to the bit.
     """
