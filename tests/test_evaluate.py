@@ -1,12 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import mean_pinball_loss
 
 from pipeline import artifacts
-from pipeline.evaluation import path_metrics, returns
+from pipeline.evaluation import forecast, path_metrics, returns
 from pipeline.models.predictions import FINAL, make_predictions
 from pipeline.samples import make_keys
 from pipeline.stages import evaluate
+from pipeline.targets import Output
 from pipeline.validation import folds
 from tests.data import OUTPUTS, make_target
 
@@ -180,3 +184,44 @@ def test_a_history_is_read_back_as_the_fits_wrote_it(tmp_path, monkeypatch):
     rows = [{"split": split, **entry} for split, entries in fits.items() for entry in entries]
     pd.DataFrame(rows).to_csv(tmp_path / "a.csv", index=False)
     assert evaluate.read_history("a") == fits
+
+
+def test_a_forecast_without_a_score_is_measured_and_not_traded():
+    data = known([1.0, 2.0, 3.0, 4.0], [0.1] * 4, kind="volatility")
+    table = make_predictions(
+        0, data.rows, np.arange(4), prediction=np.array([[1.0], [2.5], [2.0], [4.5]]), target=make_target("volatility")
+    )
+    path = path_metrics.measure_path(table, data)
+    assert path.trading == {}
+    assert path.confusion is None
+    assert path.forecast["ic"] == pytest.approx(np.corrcoef([1, 2, 3, 4], [1, 2.5, 2, 4.5])[0, 1])
+    assert "directional_accuracy" not in path.forecast
+    result = path_metrics.ModelResult(paths=[path, path], holdout=path)
+    headline = evaluate.make_forecast_headline(result, result)
+    assert headline["reason"] is None
+    assert "hit_rate" not in headline
+    assert not returns.make_table([(path.time, path.net)], (path.time, path.net)).size
+
+
+def test_predicted_quantiles_are_measured_by_their_loss_and_coverage():
+    rng = np.random.default_rng(0)
+    y, levels = rng.normal(size=500), (0.1, 0.5, 0.9)
+    quantiles = np.quantile(y, levels) + 0.1 * rng.normal(size=(500, 3))
+    output = Output(kind="quantiles", names=("q10", "q50", "q90"), levels=levels)
+    metrics, reasons = forecast.measure_forecast(y, quantiles, output)
+    losses = [mean_pinball_loss(y, quantiles[:, i], alpha=level) for i, level in enumerate(levels)]
+    assert metrics["pinball_loss"] == pytest.approx(np.mean(losses))
+    assert metrics["coverage_q10"] == pytest.approx(np.mean(y <= quantiles[:, 0]))
+    assert metrics["ic"] == pytest.approx(np.corrcoef(y, quantiles[:, 1])[0, 1])
+    assert metrics["crossing_share"] == np.mean((np.diff(quantiles, axis=1) < 0).any(axis=1))
+    assert reasons == {}
+    drawn = path_metrics.measure_coverage(y, quantiles, levels=levels)
+    assert drawn[1].tolist() == [metrics[f"coverage_{name}"] for name in output.names]
+
+
+def test_a_model_of_one_symbol_is_measured_on_its_rows_alone():
+    both = known([0.0] * 8, [0.0] * 8, segment=[0] * 4 + [1] * 4, minutes=[0, 1, 2, 3] * 2, symbols=2)
+    alone = replace(both, is_included=both.rows["symbol"].eq("BBB").to_numpy(), symbols=1)
+    time = both.rows["time"].to_numpy()
+    cut = folds.cpcv(time, time + MINUTE, groups=2, test_groups=1, embargo_pct=0.0, holdout_pct=0.0)
+    assert path_metrics.select_predicted(alone, cut).tolist() == [4, 5, 6, 7]

@@ -26,7 +26,9 @@ from pipeline.models.parity_checks.nets import make_edge_cases
 from pipeline.models.torch_runtime.checkpoint import Checkpoint, CheckpointError, fingerprint_fit
 from pipeline.models.torch_runtime.standardize import Standardize
 from pipeline.samples import Samples
-from tests.data import OUTPUTS
+from pipeline.targets import Output
+from tests import data
+from tests.data import OUTPUTS, plant_samples, plant_signal
 
 
 def stop_after(patience: int, **changes: object) -> dict[str, object]:
@@ -324,3 +326,23 @@ def test_values_that_are_no_class_or_not_finite_are_refused():
         make_net(classes=3).fit(table, TRAIN, VALID)
     with pytest.raises(ValueError, match="train has no rows"):
         make_net().fit(table, TRAIN[:0], VALID)
+
+
+def test_quantiles_are_learned_by_the_pinball_loss_and_exported(tmp_path):
+    samples, levels = plant_samples("return", seed=1), (0.1, 0.5, 0.9)
+    output = Output(kind="quantiles", names=("q10", "q50", "q90"), levels=levels)
+    own = {"window": 1, "hidden_sizes": [16], "activation": "relu", "dropout": 0.0, "loss": {"name": "pinball"}}
+    block = {"dataset": "d", "target": "t", "plugin": "mlp"}
+    hyperparameters = own | {"optimizer": OPTIMIZER, "lr_schedule": {"name": "constant"}}
+    shared = SHARED | {"epochs": 15, "early_stopping": stop_after(15)}
+    signature = Signature(samples.columns, output)
+    model = build("nets", block | {"hyperparameters": hyperparameters}, signature, shared=shared, seed=3)
+    model.fit(samples, data.TRAIN, data.VALID)
+    prediction = model.predict_rows(samples, data.TEST)
+    coverage = (samples.y[data.TEST][:, None] <= prediction).mean(axis=0)
+    assert coverage == pytest.approx(levels, abs=0.06)
+    assert np.corrcoef(model.score(samples, data.TEST), plant_signal(samples.x[data.TEST]))[0, 1] > 0.6
+    model.to_onnx(tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    (answer,) = session.run(["answer"], {"inputs": model.inputs(samples, data.TEST)})
+    assert answer == pytest.approx(prediction, abs=1e-5)
