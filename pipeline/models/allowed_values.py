@@ -65,7 +65,10 @@ def _list_alternatives(checks: Mapping[str, Callable[..., Any]], *, prefix: str)
 def describe_parameter(parameter: inspect.Parameter) -> str:
     """Return what a parameter allows, and its default where it has one, which makes its key optional."""
     allowed = "any value" if parameter.annotation is parameter.empty else describe_type(parameter.annotation)
-    return allowed if parameter.default is parameter.empty else f"{allowed}; {parameter.default!r} by default"
+    if parameter.default is parameter.empty:
+        return allowed
+    is_made = repr(parameter.default) == "<factory>"  # as the signature of a dataclass shows an empty list
+    return f"{allowed}; {[] if is_made else parameter.default!r} by default"
 
 
 def describe_type(annotation: Any) -> str:
