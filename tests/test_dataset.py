@@ -1,4 +1,4 @@
-"""What a model block selects of a dataset: columns, symbols, and the rows that a fit learns from."""
+"""A model block selects columns and symbols of a dataset, and the rows that a fit learns from."""
 
 import numpy as np
 import pytest

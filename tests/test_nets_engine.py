@@ -344,5 +344,5 @@ def test_quantiles_are_learned_by_the_pinball_loss_and_exported(tmp_path):
     assert np.corrcoef(model.score(samples, data.TEST), plant_signal(samples.x[data.TEST]))[0, 1] > 0.6
     model.to_onnx(tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    (answer,) = session.run(["answer"], {"inputs": model.inputs(samples, data.TEST)})
-    assert answer == pytest.approx(prediction, abs=1e-5)
+    (of_graph,) = session.run(["answer"], {"inputs": model.inputs(samples, data.TEST)})
+    assert of_graph == pytest.approx(prediction, abs=1e-5)
