@@ -9,12 +9,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline import artifacts, cli, config
+from pipeline.datasets import kinds
 from pipeline.evaluation import bootstrap, performance, returns
 from pipeline.evaluation.comparison import Comparison, compare_models
 from pipeline.evaluation.overfitting import CscvResult
 from pipeline.evaluation.returns import Returns
 from pipeline.leakage.fits import data_snooping
-from pipeline.market import bars
 from pipeline.reporting import markdown, plots
 from pipeline.reporting.markdown import format_interval, format_number
 
@@ -43,8 +43,10 @@ def main(dataset: str) -> None:
     loaded = {name: Returns.load(artifacts.RETURNS / f"{name}.parquet") for name in names}
     models = returns.align_models({name: found for name, found in loaded.items() if found.is_traded})
     not_traded = [name for name in names if name not in models]
-    clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet", columns=["symbol", "open_time"])
-    bars_per_year = bars.count_bars_per_year(clean)
+    clock = kinds.import_part(params, dataset, "clock")
+    bars_per_year = clock.count_rows_per_year(
+        pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet", columns=clock.COLUMNS)
+    )
     block = config.look_up(params, "compare")
     comparison = config.call_with(
         compare_models,

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline import artifacts, cli, config
+from pipeline.datasets import kinds
 from pipeline.evaluation import performance, returns
 from pipeline.evaluation.fit_diagnosis import diagnose_fit
 from pipeline.evaluation.path_metrics import (
@@ -22,7 +23,6 @@ from pipeline.evaluation.path_metrics import (
     select_path,
     trade_symbols,
 )
-from pipeline.market import bars
 from pipeline.models.predictions import FINAL
 from pipeline.reporting import learning_curves, plots, position_chart
 from pipeline.reporting.position_chart import PositionHistory
@@ -81,17 +81,19 @@ def read_evaluation_data(
     """Return the labels, prices and costs of the target that a model block names; `symbols` are those it predicts."""
     dataset, file = block["dataset"], artifacts.LABELS / block["dataset"] / f"{block['target']}.parquet"
     labels = read_labels(file, rows=rows)
-    clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet", columns=["symbol", "segment", "open_time", "close"])
+    clock = kinds.import_part(params, dataset, "clock")
+    columns = dict.fromkeys(["symbol", "segment", "close", *clock.COLUMNS])
+    clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet", columns=list(columns))
     return EvaluationData(
         rows=rows,
-        clean=clean,
+        clean=clean.rename(columns={clock.TIME: "time"}),
         y=labels["y"],
         move=labels["move"],
         output=Target.load(file).output,
         is_included=rows["symbol"].isin(symbols).to_numpy(),
         symbols=len(symbols),
-        bar_ms=bars.find_interval_ms(clean),
-        bars_per_year=bars.count_bars_per_year(clean),
+        bar_ms=clock.find_step(clean),
+        bars_per_year=clock.count_rows_per_year(clean),
         costs=config.look_up(params, "trading"),
     )
 
@@ -259,8 +261,9 @@ def trace_positions(predictions: pd.DataFrame, data: EvaluationData) -> tuple[st
     own, prices = predictions[symbols == symbols[0]], data.clean[data.clean["symbol"] == symbols[0]]
     result, times = trade_symbols(own, data), data.rows["time"].to_numpy()[own["row"]]
     time, net, position = fill_missing_bars(times, result.net, result.position, bar_ms=data.bar_ms)
-    instants = np.append(time, time[-1] + data.bar_ms)
-    price = prices.set_index("open_time")["close"].reindex(instants, method="ffill").to_numpy()
+    end = time[-1] + data.bar_ms if data.bar_ms else prices["time"][prices["time"] > time[-1]].iloc[0]
+    instants = np.append(time, end)
+    price = prices.set_index("time")["close"].reindex(instants, method="ffill").to_numpy()
     return symbols[0], PositionHistory.from_returns(instants, price=price, position=position, net=net)
 
 
