@@ -7,7 +7,8 @@
 - `label`: `make_labels(clean, block, name=)` returns Labels, and `describe_target(block, name=, path=)` the Target.
 - `guard`: `compute` and `make_labels`, which recompute both; None where rows come from an export.
 - `clock`: TIME, the clean table's column with the clock, which is unique within a segment and never starts again; its
-  UNIT; `find_step(clean)`, None where the clock is no grid; `count_rows_per_year(clean)`; COLUMNS, what both read.
+  UNIT; `find_step(clean)`, None where the clock is no grid; `count_rows_per_year(clean)`; `to_ms(clean, time)`, the
+  instants (ms, UTC) of plots; COLUMNS, `symbol`, `segment` and what these read.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """Measure and trade a table of predictions: on every path of the development part, and on the holdout."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ class EvaluationData:
     bar_ms: int | None  # None where the clock is no grid: then no bar is missing
     bars_per_year: float
     costs: Mapping[str, Any]
+    to_ms: Callable[[np.ndarray], np.ndarray] = np.asarray  # from the clock to the instants that plots show
 
 
 @dataclass(frozen=True)

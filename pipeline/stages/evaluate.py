@@ -1,6 +1,7 @@
 """evaluate <model>: measure its out-of-sample predictions, backtest them net of costs, and draw the plots."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -82,8 +83,7 @@ def read_evaluation_data(
     dataset, file = block["dataset"], artifacts.LABELS / block["dataset"] / f"{block['target']}.parquet"
     labels = read_labels(file, rows=rows)
     clock = kinds.import_part(params, dataset, "clock")
-    columns = dict.fromkeys(["symbol", "segment", "close", *clock.COLUMNS])
-    clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet", columns=list(columns))
+    clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet", columns=[*clock.COLUMNS, "close"])
     return EvaluationData(
         rows=rows,
         clean=clean.rename(columns={clock.TIME: "time"}),
@@ -95,6 +95,7 @@ def read_evaluation_data(
         bar_ms=clock.find_step(clean),
         bars_per_year=clock.count_rows_per_year(clean),
         costs=config.look_up(params, "trading"),
+        to_ms=partial(clock.to_ms, clean),
     )
 
 
@@ -212,9 +213,9 @@ def collect_path(path: PathResult) -> dict[str, object]:
 def draw_trading(model: str, result: ModelResult, holdout: pd.DataFrame, data: EvaluationData) -> None:
     """Draw the equity curves of a model, and its positions on the holdout."""
     equity = plots.plot_equity(
-        result.paths[0].time,
+        data.to_ms(result.paths[0].time),
         np.stack([performance.compound_equity(path.net) for path in result.paths]),
-        holdout_time=result.holdout.time,
+        holdout_time=data.to_ms(result.holdout.time),
         holdout=performance.compound_equity(result.holdout.net),
         title=f"{model}: equity net of costs",
     )
@@ -264,7 +265,7 @@ def trace_positions(predictions: pd.DataFrame, data: EvaluationData) -> tuple[st
     end = time[-1] + data.bar_ms if data.bar_ms else prices["time"][prices["time"] > time[-1]].iloc[0]
     instants = np.append(time, end)
     price = prices.set_index("time")["close"].reindex(instants, method="ffill").to_numpy()
-    return symbols[0], PositionHistory.from_returns(instants, price=price, position=position, net=net)
+    return symbols[0], PositionHistory.from_returns(data.to_ms(instants), price=price, position=position, net=net)
 
 
 def draw_training(

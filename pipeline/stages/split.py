@@ -24,7 +24,7 @@ def main(dataset: str) -> None:
     files = sorted((artifacts.LABELS / dataset).glob("*.parquet"))
     params = config.load_params()
     clock = kinds.import_part(params, dataset, "clock")
-    clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet", columns=[*clock.COLUMNS, "segment"])
+    clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet", columns=clock.COLUMNS)
     rows = list_rows(pd.read_parquet(features, columns=KEY), files, clean)
     block = config.look_up(params, "split")
     spans = (rows[name].to_numpy() for name in ("time", "label_end", "is_labeled"))
