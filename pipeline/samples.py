@@ -16,7 +16,8 @@ class Samples:
     """Rows by segment, in the order of the dataset's clock within each: every row whose features are known.
 
     `x` is known when the bar that opens at `time` closes, and `y` when the bar that opens at `label_end` (t1 in AFML)
-    closes. A row without a label is part of windows alone; its `y` is NaN or -1, its `move` NaN.
+    closes. A row without a label is part of windows alone; its `y` is NaN or -1, its `move` NaN. No two rows
+    of a segment have the same `time`; several may stand at one instant where the clock is the number of an event.
     """
 
     time: np.ndarray  # (N,) int64, the dataset's clock: of klines the bar's open_time in ms

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [  # from the top; a package imports what stands below it, and itself
     {"stages"},
     {"reporting", "deployment"},
-    {"evaluation", "leakage", "models"},
+    {"evaluation", "leakage", "models", "datasets"},
     {"validation", "features", "orderbook"},
     {"market"},
     {"samples", "labels", "trading", "tail_risk"},

@@ -15,6 +15,17 @@ PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 FAMILIES = tuple(PARAMS["models"])
 IN_PANDAS = ROOT / "pipeline/features/in_pandas"
 RUN_MODELS = ("train", "audit", "export")
+PARTS = {  # modules of a kind of dataset, by the stage that runs them
+    "fetch": ("fetch",),
+    "ingest": ("ingest",),
+    "featurize": ("featurize", "clock"),
+    "label": ("label", "clock"),
+    "guard": ("guard", "clock"),
+    "canary": ("guard",),
+    "split": ("clock",),
+    "evaluate": ("clock",),
+    "compare": ("clock",),
+}
 
 
 def load_stages() -> list:
@@ -80,6 +91,8 @@ def import_stage(stage) -> frozenset[str]:
     name, _, key = stage.name.partition("@")
     verb, _, family = name.partition("_")
     modules = [f"pipeline.stages.{verb}"]
+    dataset = PARAMS["models"][family][key]["dataset"] if verb == "evaluate" else key
+    modules += [f"pipeline.datasets.{PARAMS['datasets'][dataset]['kind']}.{part}" for part in PARTS.get(verb, ())]
     if verb == "fetch":
         modules += [f"pipeline.market.{source['kind']}" for source in PARAMS["sources"].values()]
     if verb in ("featurize", "guard", "canary"):

@@ -25,7 +25,7 @@ def known(y, move, *, segment=None, minutes=None, symbols=1, kind="return"):
     rows = rows.assign(symbol=pd.Categorical(symbol))
     return path_metrics.EvaluationData(
         rows=rows,
-        clean=rows.rename(columns={"time": "open_time"}).assign(close=100.0 + np.arange(count)),
+        clean=rows.assign(close=100.0 + np.arange(count)),
         y=np.array(y),
         move=np.array(move),
         output=OUTPUTS[kind],

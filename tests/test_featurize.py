@@ -31,7 +31,7 @@ def test_bars_shorter_than_the_warm_up_are_refused_with_both_lengths():
 def test_a_value_that_is_not_finite_is_named_with_its_column_and_bar():
     message = "the first is b of X at open_time 240000; .* correct the column in pipeline/features/in_pandas/idea.py"
     with pytest.raises(ValueError, match=message):
-        featurize.raise_if_not_finite(make_features([[1, 2], [3, np.inf]], [1, 2]), BARS)
+        featurize.raise_if_not_finite(make_features([[1, 2], [3, np.inf]], [1, 2]), BARS, time="open_time")
 
 
 def test_the_report_accounts_for_every_bar():

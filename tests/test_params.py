@@ -40,6 +40,8 @@ WRONG: list[tuple[str, str, Any, str]] = [  # the stage, the key, its value, and
     (f"{FETCH} file", "sources.file.path", 5, "path is 5; it must be"),
     (FETCH, "datasets.klines.source", "nowhere", "there is no sources.nowhere"),
     (FETCH, "datasets.klines.source", 5, f"is 5; it must be {TEXT}"),
+    (FETCH, "datasets.klines.kind", "books", "is 'books'; it must be one of klines"),
+    (FETCH, "datasets.klines.kind", 5, f"is 5; it must be {TEXT}"),
     (FETCH, TARGETS, None, "is None; it must be a section of keys and values"),
     (FETCH, TARGETS, {}, "is {}; it must be a section of at least 1"),
     (FETCH, TARGETS, [1], "it must be a section of keys and values"),

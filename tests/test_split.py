@@ -29,7 +29,7 @@ def test_the_report_lists_the_gaps_inside_each_group_and_those_across_groups():
     minutes, segment = np.concatenate([first, second]), np.repeat([0, 1], [len(first), len(second)])
     clean = pd.DataFrame({"symbol": ["AAA", "AAA", "BBB"], "segment": [0, 0, 1], "open_time": [0, BAR, 0]})
     folds = make_point_folds(minutes, groups=2)
-    report = split.summarize_groups(folds, make_keys(segment, folds.time), clean)
+    report = split.summarize_groups(folds, split.find_gaps(folds, make_keys(segment, folds.time), clean))
     first_gap = {"symbol": "AAA", "after_ms": 1 * BAR, "before_ms": 4 * BAR, "missing_bars": 2}
     second_gap = {"symbol": "BBB", "after_ms": 8 * BAR, "before_ms": 10 * BAR, "missing_bars": 1}
     crossing = {"symbol": "BBB", "after_ms": 4 * BAR, "before_ms": 7 * BAR, "missing_bars": 2}
@@ -46,7 +46,7 @@ def test_two_segments_of_a_symbol_have_a_gap_between_them_and_two_symbols_have_n
     minutes, segment = np.array([0, 1, 4, 5, 0, 1, 2, 3, 4, 5, 6, 7, 8]), np.repeat([0, 1, 2], [2, 2, 9])
     clean = pd.DataFrame({"symbol": ["AAA", "AAA", "BBB"], "segment": [0, 1, 2], "open_time": [0, 4 * BAR, 0]})
     folds = make_point_folds(minutes, groups=2)
-    report = split.summarize_groups(folds, make_keys(segment, folds.time), clean)
+    report = split.summarize_groups(folds, split.find_gaps(folds, make_keys(segment, folds.time), clean))
     assert [group["gaps"] for group in report["groups"]] == [[], []]
     assert report["gaps_across_groups"] == [{"symbol": "AAA", "after_ms": BAR, "before_ms": 4 * BAR, "missing_bars": 2}]
 

@@ -1,6 +1,6 @@
 """Measure and trade a table of predictions: on every path of the development part, and on the holdout."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,15 +20,16 @@ class EvaluationData:
     """The labels of every row of a dataset, its prices, and the costs of trading it."""
 
     rows: pd.DataFrame  # segment, time
-    clean: pd.DataFrame  # symbol, segment, open_time, close of every bar
+    clean: pd.DataFrame  # symbol, segment, time, close of every bar
     y: np.ndarray
     move: np.ndarray
     output: Output
     is_included: np.ndarray  # (N,) bool, whether the model predicts the row's symbol
     symbols: int  # that it predicts
-    bar_ms: int
+    bar_ms: int | None  # None where the clock is no grid: then no bar is missing
     bars_per_year: float
     costs: Mapping[str, Any]
+    to_ms: Callable[[np.ndarray], np.ndarray] = np.asarray  # from the clock to the instants that plots show
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,10 @@ def count_confusion(y: np.ndarray, predicted: np.ndarray, output: Output) -> np.
     return forecast.count_confusion((y > output.neutral).astype(np.int64), np.column_stack([~is_up, is_up]))
 
 
-def fill_missing_bars(time: np.ndarray, *series: np.ndarray, bar_ms: int) -> tuple[np.ndarray, ...]:
+def fill_missing_bars(time: np.ndarray, *series: np.ndarray, bar_ms: int | None) -> tuple[np.ndarray, ...]:
     """Return times and series with the bars that have no row added: nothing is held there, nothing earned."""
+    if not bar_ms:
+        return time, *series
     place = (time - time[0]) // bar_ms
     bars = place[-1] + 1
     filled = np.zeros((len(series), bars))

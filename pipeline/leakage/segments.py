@@ -7,12 +7,19 @@ from pipeline.leakage.findings import MAX_SHOWN, Finding, make_finding
 
 
 def segments(
-    time: np.ndarray, label_end: np.ndarray, segment: np.ndarray, *, bars: pd.DataFrame, bar_ms: int, warm_up_bars: int
+    time: np.ndarray,
+    label_end: np.ndarray,
+    segment: np.ndarray,
+    *,
+    bars: pd.DataFrame,
+    bar_ms: int | None,
+    warm_up_bars: int,
 ) -> Finding:
     """Return a critical finding where a bar, a row, a label or a warm-up crosses a gap or the border of a symbol.
 
     `bars` is the clean table (open_time, segment). The other arrays are the rows that have features and a label. These
-    may skip bars: a market without volatility has no scale for a label.
+    may skip bars: a market without volatility has no scale for a label. Where the clock is no grid, `bar_ms` is None;
+    then times must ascend within a segment.
 
     Raises:
         ValueError: rows belong to segments that the bars do not have.
@@ -22,16 +29,17 @@ def segments(
         raise ValueError(
             f"segments: rows belong to segments {missing[:MAX_SHOWN]} that the bars do not have; rerun the stage label"
         )
-    first, last = (extent.loc[segment, side].to_numpy() for side in ("min", "max"))
+    last = extent.loc[segment, "max"].to_numpy()
+    earliest = _find_warm_up_ends(bars, extent["min"], bar_ms=bar_ms, warm_up_bars=warm_up_bars).loc[segment].to_numpy()
     step, bar_step = np.diff(time), np.diff(bars["open_time"])
     wrong = {
         "gaps_within_segments": (
             "bars do not follow the bar before them",
-            _find_breaks(bars["segment"].to_numpy(), bar_step == bar_ms),
+            _find_breaks(bars["segment"].to_numpy(), bar_step == bar_ms if bar_ms else bar_step > 0),
         ),
         "misplaced_rows": (
             "rows are out of order or off the grid of bars",
-            _find_breaks(segment, (step > 0) & (step % bar_ms == 0)),
+            _find_breaks(segment, (step > 0) & (step % (bar_ms or 1) == 0)),
         ),
         "labels_outside_segment": (
             "labels end outside their segment",
@@ -39,7 +47,7 @@ def segments(
         ),
         "warm_ups_outside_segment": (
             "rows use bars before their segment",
-            np.flatnonzero(time < first + warm_up_bars * bar_ms),
+            np.flatnonzero(time < earliest),
         ),
     }
     problems = [f"{len(rows)} {what}, first row {rows[0]}: split at gaps" for what, rows in wrong.values() if rows.size]
@@ -50,6 +58,14 @@ def segments(
         ok_message=f"nothing crosses a border of {len(extent)} segments",
         measurements={"segments": len(extent), "rows": len(time), **counts},
     )
+
+
+def _find_warm_up_ends(bars: pd.DataFrame, first: pd.Series, *, bar_ms: int | None, warm_up_bars: int) -> pd.Series:
+    """Return the earliest time of a row with features by segment; `first` is that of any bar."""
+    if bar_ms:
+        return first + warm_up_bars * bar_ms
+    is_end = bars.groupby("segment").cumcount() == warm_up_bars
+    return bars[is_end].set_index("segment")["open_time"].reindex(first.index, fill_value=np.iinfo(np.int64).max)
 
 
 def check_window_runs(time: np.ndarray, segment: np.ndarray, run: np.ndarray, *, bar_ms: int) -> Finding:

@@ -1,12 +1,14 @@
 """canary <dataset>: plant known leaks in a dataset's own bars, and check that the named guard catches each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import pandas as pd
 
 from pipeline import artifacts, cli, config
-from pipeline.features import engine
+from pipeline.datasets import kinds
+from pipeline.features.engine import Features
 from pipeline.leakage.canaries import runner
 from pipeline.leakage.canaries.canary import Outcome, list_critical_guards
 from pipeline.leakage.canaries.canary_market import make_market, take_first_bars
@@ -20,19 +22,38 @@ CAUGHT, MISSED, ALSO_CRITICAL, NOT_CRITICAL = "●", "✗", "○", "·"
 def main(dataset: str) -> None:
     """Run every canary on the bars of a dataset; stop at a missed leak or at a false alarm."""
     blocks = config.load_params()
+    compute: Callable[..., Features] | None = kinds.import_part(blocks, dataset, "guard").compute
+    if compute is None:
+        write_reason(dataset, "rows come from an export and cannot be recomputed")
+    else:
+        run_canaries(dataset, compute, blocks)
+
+
+def run_canaries(dataset: str, compute_features: Callable[..., Features], blocks: config.Block) -> None:
+    """Plant leaks in the bars of a dataset and write what the guards find; LeakageError where one fails."""
     clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet")
     bars = config.call_with(take_first_bars, clean, block=config.look_up(blocks, "canary"), name="canary")
     settings = config.call_with(GuardSettings, block=config.look_up(blocks, "guard"), name="guard")
     block = config.look_up(blocks, f"datasets.{dataset}.features")
 
-    def compute(table: pd.DataFrame) -> engine.Features:
-        return config.call_with(engine.compute, table, block=block, name="features")
+    def compute(table: pd.DataFrame) -> Features:
+        return config.call_with(compute_features, table, block=block, name="features")
 
     outcomes = list(runner.run_canaries(make_market(bars, compute, settings=settings, seed=blocks["seed"])))
-    folder = artifacts.REPORTS / "canary"
-    artifacts.write_json(folder / f"{dataset}.json", make_report(outcomes))
-    artifacts.write_text(folder / f"{dataset}.md", render_markdown(dataset, outcomes))
+    artifacts.write_json(artifacts.report_path("canary", dataset), make_report(outcomes))
+    artifacts.write_text(name_page(dataset), render_markdown(dataset, outcomes))
     raise_if_failed(outcomes)
+
+
+def write_reason(dataset: str, reason: str) -> None:
+    """Write the report of a dataset that no leak is planted in."""
+    artifacts.write_json(artifacts.report_path("canary", dataset), make_report([]) | {"reason": reason})
+    artifacts.write_text(name_page(dataset), f"# {dataset}: no canary planted, as {reason}\n")
+
+
+def name_page(dataset: str) -> Path:
+    """Return the page of markdown beside the report."""
+    return artifacts.report_path("canary", dataset).with_suffix(".md")
 
 
 def raise_if_failed(outcomes: Sequence[Outcome]) -> None:

@@ -1,7 +1,8 @@
 """compare <dataset>: rank all models of a dataset, with intervals, pairwise tests and the statistics of overfitting."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline import artifacts, cli, config
+from pipeline.datasets import kinds
 from pipeline.evaluation import bootstrap, performance, returns
 from pipeline.evaluation.comparison import Comparison, compare_models
 from pipeline.evaluation.overfitting import CscvResult
 from pipeline.evaluation.returns import Returns
 from pipeline.leakage.fits import data_snooping
-from pipeline.market import bars
 from pipeline.reporting import markdown, plots
 from pipeline.reporting.markdown import format_interval, format_number
 
@@ -43,8 +44,9 @@ def main(dataset: str) -> None:
     loaded = {name: Returns.load(artifacts.RETURNS / f"{name}.parquet") for name in names}
     models = returns.align_models({name: found for name, found in loaded.items() if found.is_traded})
     not_traded = [name for name in names if name not in models]
-    clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet", columns=["symbol", "open_time"])
-    bars_per_year = bars.count_bars_per_year(clean)
+    clock = kinds.import_part(params, dataset, "clock")
+    clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet", columns=clock.COLUMNS)
+    bars_per_year = clock.count_rows_per_year(clean)
     block = config.look_up(params, "compare")
     comparison = config.call_with(
         compare_models,
@@ -62,7 +64,8 @@ def main(dataset: str) -> None:
     findings, details = [asdict(snooping), sensitivity["finding"]], collect_details(comparison)
     artifacts.write_json(folder / "details" / f"{dataset}.json", details | {"findings": findings})
     artifacts.write_text(folder / f"{dataset}.md", render_page(dataset, comparison, sensitivity, not_traded=not_traded))
-    figures = plot_comparison(dataset, models, comparison, sensitivity, bars_per_year=bars_per_year)
+    shown = {name: convert_times(model, partial(clock.to_ms, clean)) for name, model in models.items()}
+    figures = plot_comparison(dataset, shown, comparison, sensitivity, bars_per_year=bars_per_year)
     for name, figure in figures.items():
         artifacts.write_figure(artifacts.PLOTS / f"compare_{dataset}" / f"{name}.png", figure)
 
@@ -220,6 +223,11 @@ def plot_sensitivity(sensitivity: Report) -> Figure:
     return plots.plot_embargo_sensitivity(
         sensitivity["embargo_bars"], boundary_ic, (low, high), ic, title=f"{sensitivity['target']}: {verdict}"
     )
+
+
+def convert_times(model: Returns, to_ms: Callable[[np.ndarray], np.ndarray]) -> Returns:
+    """Return a model's returns with the instants of plots in place of the dataset's clock."""
+    return replace(model, time=to_ms(model.time), holdout_time=to_ms(model.holdout_time))
 
 
 def make_equity_paths(model: Returns) -> plots.EquityPaths:

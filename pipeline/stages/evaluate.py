@@ -1,12 +1,14 @@
 """evaluate <model>: measure its out-of-sample predictions, backtest them net of costs, and draw the plots."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pipeline import artifacts, cli, config
+from pipeline.datasets import kinds
 from pipeline.evaluation import performance, returns
 from pipeline.evaluation.fit_diagnosis import diagnose_fit
 from pipeline.evaluation.path_metrics import (
@@ -22,7 +24,6 @@ from pipeline.evaluation.path_metrics import (
     select_path,
     trade_symbols,
 )
-from pipeline.market import bars
 from pipeline.models.predictions import FINAL
 from pipeline.reporting import learning_curves, plots, position_chart
 from pipeline.reporting.position_chart import PositionHistory
@@ -81,18 +82,20 @@ def read_evaluation_data(
     """Return the labels, prices and costs of the target that a model block names; `symbols` are those it predicts."""
     dataset, file = block["dataset"], artifacts.LABELS / block["dataset"] / f"{block['target']}.parquet"
     labels = read_labels(file, rows=rows)
-    clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet", columns=["symbol", "segment", "open_time", "close"])
+    clock = kinds.import_part(params, dataset, "clock")
+    clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet", columns=[*clock.COLUMNS, "close"])
     return EvaluationData(
         rows=rows,
-        clean=clean,
+        clean=clean.rename(columns={clock.TIME: "time"}),
         y=labels["y"],
         move=labels["move"],
         output=Target.load(file).output,
         is_included=rows["symbol"].isin(symbols).to_numpy(),
         symbols=len(symbols),
-        bar_ms=bars.find_interval_ms(clean),
-        bars_per_year=bars.count_bars_per_year(clean),
+        bar_ms=clock.find_step(clean),
+        bars_per_year=clock.count_rows_per_year(clean),
         costs=config.look_up(params, "trading"),
+        to_ms=partial(clock.to_ms, clean),
     )
 
 
@@ -210,9 +213,9 @@ def collect_path(path: PathResult) -> dict[str, object]:
 def draw_trading(model: str, result: ModelResult, holdout: pd.DataFrame, data: EvaluationData) -> None:
     """Draw the equity curves of a model, and its positions on the holdout."""
     equity = plots.plot_equity(
-        result.paths[0].time,
+        data.to_ms(result.paths[0].time),
         np.stack([performance.compound_equity(path.net) for path in result.paths]),
-        holdout_time=result.holdout.time,
+        holdout_time=data.to_ms(result.holdout.time),
         holdout=performance.compound_equity(result.holdout.net),
         title=f"{model}: equity net of costs",
     )
@@ -259,9 +262,10 @@ def trace_positions(predictions: pd.DataFrame, data: EvaluationData) -> tuple[st
     own, prices = predictions[symbols == symbols[0]], data.clean[data.clean["symbol"] == symbols[0]]
     result, times = trade_symbols(own, data), data.rows["time"].to_numpy()[own["row"]]
     time, net, position = fill_missing_bars(times, result.net, result.position, bar_ms=data.bar_ms)
-    instants = np.append(time, time[-1] + data.bar_ms)
-    price = prices.set_index("open_time")["close"].reindex(instants, method="ffill").to_numpy()
-    return symbols[0], PositionHistory.from_returns(instants, price=price, position=position, net=net)
+    end = time[-1] + data.bar_ms if data.bar_ms else prices["time"][prices["time"] > time[-1]].iloc[0]
+    instants = np.append(time, end)
+    price = prices.set_index("time")["close"].reindex(instants, method="ffill").to_numpy()
+    return symbols[0], PositionHistory.from_returns(data.to_ms(instants), price=price, position=position, net=net)
 
 
 def draw_training(

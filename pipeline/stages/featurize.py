@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline import artifacts, cli, config
+from pipeline.datasets import kinds
 from pipeline.features import engine
 from pipeline.features.catalogue import PRESETS
 
@@ -11,20 +12,22 @@ from pipeline.features.catalogue import PRESETS
 def main(dataset: str) -> None:
     """Compute the features of a dataset's clean bars."""
     name = f"datasets.{dataset}.features"
-    block = config.look_up(config.load_params(), name)
+    params = config.load_params()
+    kind, clock = (kinds.import_part(params, dataset, part) for part in ("featurize", "clock"))
+    block = config.look_up(params, name)
     bars = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet")
-    features = config.call_with(engine.compute, bars, block=block, name=name)
+    features = config.call_with(kind.compute, bars, block=block, name=name)
     raise_if_empty(features, bars)
-    raise_if_not_finite(features, bars)
+    raise_if_not_finite(features, bars, time=clock.TIME)
     rows = bars.iloc[features.rows]
-    keys = pd.DataFrame({"segment": rows["segment"].to_numpy(), "time": rows["open_time"].to_numpy()})
+    keys = pd.DataFrame({"segment": rows["segment"].to_numpy(), "time": rows[clock.TIME].to_numpy()})
     columns = pd.DataFrame(features.x, columns=list(features.columns))
     table = pd.concat([keys, columns], axis=1)
     table.attrs |= {"groups": features.groups, "presets": PRESETS}  # parquet keeps them
     artifacts.write_table(artifacts.FEATURES / f"{dataset}.parquet", table)
-    params = {**block, "groups": list_groups(features)}
+    used = {**block, "groups": list_groups(features)}
     artifacts.write_json(
-        artifacts.report_path("featurize", dataset), summarize_features(features, bars) | {"params": params}
+        artifacts.report_path("featurize", dataset), summarize_features(features, bars) | {"params": used}
     )
 
 
@@ -42,16 +45,19 @@ def raise_if_empty(features: engine.Features, bars: pd.DataFrame) -> None:
         )
 
 
-def raise_if_not_finite(features: engine.Features, bars: pd.DataFrame) -> None:
-    """Raise ValueError, naming the first column and bar, where a value after warm-up is not finite."""
+def raise_if_not_finite(features: engine.Features, bars: pd.DataFrame, *, time: str) -> None:
+    """Raise ValueError, naming the first column and bar, where a value after warm-up is not finite.
+
+    `time` is the column of `bars` with the clock.
+    """
     bad = np.argwhere(~np.isfinite(features.x))
     if len(bad):
         row, column = bad[0]
         bar, name = bars.iloc[features.rows[row]], features.columns[column]
         folder = "in_pandas" if name in features.in_pandas else "groups"
         raise ValueError(
-            f"{len(bad)} values after warm-up are not finite; the first is {name} of {bar['symbol']} at open_time "
-            f"{bar['open_time']}; allowed are finite values: correct the column in pipeline/features/{folder}/"
+            f"{len(bad)} values after warm-up are not finite; the first is {name} of {bar['symbol']} at {time} "
+            f"{bar[time]}; allowed are finite values: correct the column in pipeline/features/{folder}/"
             f"{features.groups[name]}.py, or its warm-up"
         )
 

@@ -3,18 +3,20 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
 
-from pipeline import artifacts, cli, config, labels
-from pipeline.features import engine
+from pipeline import artifacts, cli, config
+from pipeline.datasets import kinds
+from pipeline.features.engine import Features
+from pipeline.labels import Labels
 from pipeline.leakage.features import look_ahead, target_leakage, truncation
 from pipeline.leakage.findings import Finding, raise_if_critical
 from pipeline.leakage.labels import label_end, label_timing
 from pipeline.leakage.segments import check_window_runs, segments
 from pipeline.leakage.settings import GuardSettings
-from pipeline.market import bars as klines
 from pipeline.samples import KEY, Samples, align, intersect_rows, number_runs
 
 
@@ -23,17 +25,20 @@ def main(dataset: str) -> None:
     params = config.load_params()
     features = artifacts.FEATURES / f"{dataset}.parquet"
     files = sorted((artifacts.LABELS / dataset).glob("*.parquet"))
-    bars = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet")
+    kind, clock = (kinds.import_part(params, dataset, part) for part in ("guard", "clock"))
+    clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet")
+    bars = clean.rename(columns={clock.TIME: "open_time"})  # the name that guards know the clock by
     settings = config.call_with(GuardSettings, block=config.look_up(params, "guard"), name="guard")
     described = config.look_up(params, f"datasets.{dataset}")
-    findings = list(check_values(bars, features, files, described, settings, seed=params["seed"]))
+    findings = list(check_values(kind, bars, features, files, described, settings, seed=params["seed"]))
     warm_up_bars = artifacts.read_json(artifacts.report_path("featurize", dataset))["warm_up_bars"]
-    findings += check_segments(bars, features, files, warm_up_bars=warm_up_bars)
+    findings += check_segments(bars, features, files, step=clock.find_step(clean), warm_up_bars=warm_up_bars)
     artifacts.write_json(artifacts.report_path("guard", dataset), {"findings": list(map(asdict, findings))})
     raise_if_critical(findings)
 
 
 def check_values(
+    kind: ModuleType,
     bars: pd.DataFrame,
     features: Path,
     files: Sequence[Path],
@@ -43,8 +48,11 @@ def check_values(
     seed: int,
 ) -> Iterator[Finding]:
     """Yield the findings of columns and targets, recomputed and as stored; one table of features is held at a time."""
-    recompute = make_recompute(described["features"])
-    yield truncation(bars, recompute, *load_stored_features(features, bars), cuts=settings.cuts, seed=seed)
+    if kind.compute is None:
+        yield explain_missing("truncation")
+    else:
+        recompute = make_recompute(kind.compute, described["features"])
+        yield truncation(bars, recompute, *load_stored_features(features, bars), cuts=settings.cuts, seed=seed)
     rows = intersect_rows([pd.read_parquet(file, columns=KEY) for file in (features, *files)])
     for number, file in enumerate(files):
         samples, target = Samples.load(features, file, rows=rows), file.stem
@@ -54,26 +62,39 @@ def check_values(
             yield look_ahead(x, columns, samples.move, samples.segment, **limits)
         yield target_leakage(x, columns, samples.y, target, threshold=settings.correlation_threshold)
     for file in files:
-        yield label_end(bars, make_relabel(described["targets"][file.stem]), file.stem, cuts=settings.cuts, seed=seed)
+        if kind.make_labels is None:
+            yield explain_missing("label_end")
+        else:
+            relabel = make_relabel(kind.make_labels, described["targets"][file.stem])
+            yield label_end(bars, relabel, file.stem, cuts=settings.cuts, seed=seed)
         table = pd.read_parquet(file, columns=[*KEY, "label_end", "move"])
         yield label_timing(bars, locate_bars(table, bars), table["label_end"].to_numpy(), table["move"].to_numpy())
 
 
-def make_recompute(block: config.Block) -> Callable[[pd.DataFrame], tuple[np.ndarray, np.ndarray]]:
+def explain_missing(guard: str) -> Finding:
+    """Return the finding of a guard of a dataset whose rows cannot be recomputed."""
+    return Finding(guard, "ok", "not checked: rows come from an export and cannot be recomputed", {})
+
+
+def make_recompute(
+    compute: Callable[..., Features], block: config.Block
+) -> Callable[[pd.DataFrame], tuple[np.ndarray, np.ndarray]]:
     """Return the function from bars to the positions of the rows with features, and their columns."""
 
     def recompute(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        features = config.call_with(engine.compute, bars, block=block, name="features")
+        features = config.call_with(compute, bars, block=block, name="features")
         return features.rows, features.x
 
     return recompute
 
 
-def make_relabel(block: config.Block) -> Callable[[pd.DataFrame], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def make_relabel(
+    make_labels: Callable[..., Labels], block: config.Block
+) -> Callable[[pd.DataFrame], tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Return the function from bars to the positions of the rows with a label, their y, and their label_end."""
 
     def relabel(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        table = labels.make_labels(bars, dict(block)).table
+        table = make_labels(bars, dict(block)).table
         return table["row"].to_numpy(), table["y"].to_numpy(), table["label_end"].to_numpy()
 
     return relabel
@@ -93,17 +114,20 @@ def locate_bars(table: pd.DataFrame, bars: pd.DataFrame) -> np.ndarray:
 
 
 def check_segments(
-    bars: pd.DataFrame, features: Path, files: Sequence[Path], *, warm_up_bars: int
+    bars: pd.DataFrame, features: Path, files: Sequence[Path], *, step: int | None, warm_up_bars: int
 ) -> Iterator[Finding]:
-    """Yield the findings of rows with the latest of their labels, and of the runs from which windows are taken."""
+    """Yield the findings of rows with the latest of their labels, and of the runs from which windows are taken.
+
+    `step` is that of the clock's grid. Without a grid the positions in the clean table are one, of step 1.
+    """
     ends = [pd.read_parquet(file, columns=[*KEY, "label_end"]) for file in files]
     known = pd.read_parquet(features, columns=KEY)
     rows = intersect_rows([known, *ends])
     latest = np.max([align(table, rows, name="labels")["label_end"] for table in ends], axis=0)
-    bar_ms, segment = klines.find_interval_ms(bars), rows["segment"].to_numpy()
-    yield segments(rows["time"].to_numpy(), latest, segment, bars=bars, bar_ms=bar_ms, warm_up_bars=warm_up_bars)
-    time, segment = known["time"].to_numpy(), known["segment"].to_numpy()
-    yield check_window_runs(time, segment, number_runs(segment, np.arange(len(known))), bar_ms=bar_ms)
+    time, segment = (rows[name].to_numpy() for name in ("time", "segment"))
+    yield segments(time, latest, segment, bars=bars, bar_ms=step, warm_up_bars=warm_up_bars)
+    place, segment = known["time"].to_numpy() if step else locate_bars(known, bars), known["segment"].to_numpy()
+    yield check_window_runs(place, segment, number_runs(segment, np.arange(len(known))), bar_ms=step or 1)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline import artifacts, cli, config
+from pipeline.datasets import kinds
 from pipeline.leakage.findings import Finding, raise_if_critical
 from pipeline.leakage.folds import duplicates, embargo, label_overlap, temporal_order
 from pipeline.market import bars
@@ -21,9 +22,11 @@ def main(dataset: str) -> None:
     """Divide the rows of a dataset into folds, and stop where one leaks into another."""
     features = artifacts.FEATURES / f"{dataset}.parquet"
     files = sorted((artifacts.LABELS / dataset).glob("*.parquet"))
-    clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet", columns=["symbol", "segment", "open_time"])
+    params = config.load_params()
+    clock = kinds.import_part(params, dataset, "clock")
+    clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet", columns=clock.COLUMNS)
     rows = list_rows(pd.read_parquet(features, columns=KEY), files, clean)
-    block = config.look_up(config.load_params(), "split")
+    block = config.look_up(params, "split")
     spans = (rows[name].to_numpy() for name in ("time", "label_end", "is_labeled"))
     folds = config.call_with(make_folds, *spans, block=block, name="split")
     if not len(folds.holdout()):
@@ -34,7 +37,8 @@ def main(dataset: str) -> None:
     lost = {**reports["featurize"]["lost"], **count_unlabeled(rows)}
     counts = {"bars": reports["featurize"]["bars"], "lost": lost}
     findings_report = {"findings": [asdict(finding) for finding in findings]}
-    content = {**counts, **summarize_folds(folds), **summarize_groups(folds, rows, clean), **findings_report}
+    groups = summarize_groups(folds, find_gaps(folds, rows, clean) if clock.find_step(clean) else None, unit=clock.UNIT)
+    content = {**counts, **summarize_folds(folds), **groups, **findings_report}
     artifacts.write_json(artifacts.report_path("split", dataset), content)
     raise_if_critical([*(Finding(**finding) for finding in reports["guard"]["findings"]), *findings])
     with artifacts.replace_atomically(artifacts.FOLDS / f"{dataset}.parquet") as draft:
@@ -105,26 +109,34 @@ def summarize_splits(folds: Folds) -> dict[str, object]:
     }
 
 
-def summarize_groups(folds: Folds, rows: pd.DataFrame, clean: pd.DataFrame) -> dict[str, object]:
-    """Return each group's row count, first and last time and inner gaps; and the gaps that cross group boundaries.
+def find_gaps(folds: Folds, rows: pd.DataFrame, clean: pd.DataFrame) -> list[bars.Record]:
+    """Return where consecutive rows of the development part, of one symbol, are more than one bar apart.
 
-    A gap is where consecutive rows of a symbol are more than one bar apart. It consists of bars that the market lacks
-    and of neighboring bars without features or label.
+    A gap consists of bars that the market lacks and of neighboring bars without features or label.
     """
     symbol = clean.drop_duplicates("segment").set_index("segment")["symbol"]
     development = rows.iloc[folds.development()]
     table = development.assign(symbol=development["segment"].map(symbol), open_time=development["time"])
-    gaps = bars.find_gaps(table.sort_values(["symbol", "open_time"]))
+    return bars.find_gaps(table.sort_values(["symbol", "open_time"]))
+
+
+def summarize_groups(folds: Folds, gaps: list[bars.Record] | None, *, unit: str = "ms") -> dict[str, object]:
+    """Return each group's row count, first and last time and inner gaps; and the gaps that cross group boundaries.
+
+    `gaps` are None where the clock is no grid; the report then says so. Times are in `unit`.
+    """
     sizes = np.bincount(folds.number_groups()[folds.development()])
     groups = [
         {
             "rows": size,
-            "first_ms": group.first_ms,
-            "last_ms": group.last_ms,
-            "gaps": [gap for gap in gaps if is_within(gap, group)],
+            f"first_{unit}": group.first_ms,
+            f"last_{unit}": group.last_ms,
+            **({} if gaps is None else {"gaps": [gap for gap in gaps if is_within(gap, group)]}),
         }
         for size, group in zip(sizes, folds.group_ranges, strict=True)
     ]
+    if gaps is None:
+        return {"groups": groups, "no_gaps_reason": "the clock is no grid: no row is known to be missing"}
     crossing = [gap for gap in gaps if not any(is_within(gap, group) for group in folds.group_ranges)]
     return {"groups": groups, "gaps_across_groups": crossing}
 

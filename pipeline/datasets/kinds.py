@@ -1,0 +1,36 @@
+"""Kinds of datasets: each is a package of this folder, with one module for each part that stages take from it.
+
+- `fetch`: SOURCES, the package of which every module is a source, but NOT_SOURCES.
+- `ingest`: `clean(raw)` returns the clean table and its report. The table has `symbol`, `segment`, the clock's column
+  and `close`, the price at which a row's position is taken.
+- `featurize`: `compute(clean, **block)` returns Features.
+- `label`: `make_labels(clean, block, name=)` returns Labels, and `describe_target(block, name=, path=)` the Target.
+- `guard`: `compute` and `make_labels`, which recompute both; None where rows come from an export.
+- `clock`: TIME, the clean table's column with the clock, which is unique within a segment and never starts again; its
+  UNIT; `find_step(clean)`, None where the clock is no grid; `count_rows_per_year(clean)`; `to_ms(clean, time)`, the
+  instants (ms, UTC) of plots; COLUMNS, `symbol`, `segment` and what these read.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from pipeline import config
+
+DEFAULT = "klines"
+
+
+def import_part(params: config.Block, dataset: str, part: str) -> ModuleType:
+    """Return the module `part` of a dataset's kind."""
+    return import_module(f"pipeline.datasets.{find_kind(params, dataset)}.{part}")
+
+
+def find_kind(params: config.Block, dataset: str) -> str:
+    """Return the kind of a dataset; ParamsError where there is none of that name."""
+    described = config.look_up(params, f"datasets.{dataset}")
+    kind = described.get("kind", DEFAULT) if isinstance(described, Mapping) else DEFAULT
+    known = sorted(file.parent.name for file in Path(__file__).parent.glob("*/__init__.py"))
+    if kind not in known:
+        raise config.ParamsError(f"datasets.{dataset}.kind is {kind!r}; it must be one of {', '.join(known)}")
+    return str(kind)

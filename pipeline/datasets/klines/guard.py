@@ -1,0 +1,6 @@
+"""The functions that recompute features and labels of klines, for the guards that remove or alter bars."""
+
+from pipeline.features.engine import compute
+from pipeline.labels import make_labels
+
+__all__ = ["compute", "make_labels"]

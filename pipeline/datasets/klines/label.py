@@ -1,0 +1,5 @@
+"""The labels of klines."""
+
+from pipeline.labels import describe_target, make_labels
+
+__all__ = ["describe_target", "make_labels"]
