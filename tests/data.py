@@ -9,7 +9,7 @@ from pipeline.labels import KINDS
 from pipeline.models.dataset import LabeledDataset
 from pipeline.samples import Samples
 from pipeline.targets import Output, Target
-from pipeline.validation.folds import Folds
+from pipeline.validation.folds import Folds, cpcv
 
 BAR_MS = 60_000
 ROWS, COLUMNS = 8000, 8
@@ -79,8 +79,12 @@ def make_target(kind: str, *, name: str = "target") -> Target:
     return Target(name=name, horizon_bars=5, output=OUTPUTS[kind])
 
 
-def make_dataset(samples: Samples, folds: Folds, *, kind: str, symbols: np.ndarray | None = None) -> LabeledDataset:
+def make_dataset(
+    samples: Samples, folds: Folds | None = None, *, kind: str, symbols: np.ndarray | None = None
+) -> LabeledDataset:
     """Return samples as a dataset of one symbol, or of the symbols given row by row."""
+    if folds is None:
+        folds = cpcv(samples.time, samples.label_end, groups=4, test_groups=2, embargo_pct=0.01, holdout_pct=0.15)
     symbol = pd.Categorical(np.full(len(samples.time), "BTCUSDT") if symbols is None else symbols)
     rows = pd.DataFrame({"segment": samples.segment, "time": samples.time, "symbol": symbol})
     return LabeledDataset(samples, folds, make_target(kind), rows, {"first": ["column_0", "column_1"]})

@@ -320,6 +320,8 @@ def simulate_gpu() -> Iterator[SimulatedGpu]:
     entry = (0, tag_storage, restore_storage)
     cuda = {
         "is_available": lambda: True,
+        "reset_peak_memory_stats": lambda device: None,
+        "max_memory_allocated": lambda device: 0,
         "device_count": lambda: 1,
         "current_device": lambda: 0,
         "is_bf16_supported": lambda *args: True,

@@ -197,7 +197,7 @@ def test_hyperparameters_out_of_range_are_refused(changes, message):
 
 
 def test_an_agent_predicts_a_position_and_refuses_another_target():
-    with pytest.raises(ValueError, match="its target must be of kind position"):
+    with pytest.raises(ValueError, match="predicts position; its target asks for value"):
         build_model("d4pg", Signature(columns=("a",), output=OUTPUTS["return"]), seed=1)
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.labels import OUTPUTS
 from pipeline.models import base
 from pipeline.models.base import Model, Signature
 from pipeline.models.cross_fit import FitTask, predict
@@ -21,7 +20,7 @@ from pipeline.models.predictions import FINAL
 from pipeline.models.torch_runtime.checkpoint import Checkpoint
 from pipeline.samples import Samples
 from pipeline.stages import audit
-from tests.data import TEST, TRAIN, VALID, plant_samples
+from tests.data import OUTPUTS, TEST, TRAIN, VALID, make_dataset, plant_samples
 from tests.params import BLOCKS, build_model, kind_of
 from tests.simulated_gpu import SimulatedGpu, simulate_gpu
 
@@ -46,13 +45,14 @@ CASES = [
 def build(name: str, kind: str, samples: Samples, *, device: str = "cuda", **changes: Any) -> Model:
     """Return a small unfitted model of a block, for a target of another kind than the block's."""
     family = BLOCKS[name][0]
-    signature = Signature(columns=samples.columns, outputs=OUTPUTS[kind])
+    signature = Signature(columns=samples.columns, output=OUTPUTS[kind])
     loss = {"loss": LOSSES[kind]} if family == "nets" else {}
     return build_model(name, signature, seed=7, changes={"device": device} | SMALL[family] | loss | changes)
 
 
 def name_files(folder: Path) -> FitFiles:
-    return FitFiles(folder / "checkpoints", folder / "metrics.csv", name="0", labels={"split": 0})
+    files = folder / "metrics.csv", folder / "measured.csv"
+    return FitFiles(folder / "checkpoints", *files, name="0", labels={"split": 0})
 
 
 def save(model: Model, folder: Path) -> bytes:
@@ -92,6 +92,7 @@ class Life:
     """A model that was fitted on the simulated GPU."""
 
     name: str
+    kind: str  # of target
     samples: Samples
     model: Model
     kernels: int  # that the fit ran on the GPU
@@ -104,7 +105,7 @@ def life(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     with simulate_gpu() as gpu:
         model = build(name, kind, samples)
         model.fit(samples, FEW_TRAIN, FEW_VALID, files=name_files(folder))
-    return Life(name, samples, model, gpu.kernels)
+    return Life(name, kind, samples, model, gpu.kernels)
 
 
 @pytest.fixture
@@ -168,7 +169,7 @@ def test_the_reports_of_a_fit_can_be_made(life: Life, gpu: SimulatedGpu) -> None
 
 def test_the_audit_of_a_fit_on_the_gpu_is_ok(life: Life, gpu: SimulatedGpu) -> None:
     task = FitTask(FINAL, FEW_TRAIN, FEW_VALID, FEW_TEST, seed=7)
-    predictions = predict(life.model, FINAL, life.samples, rows=FEW_TEST)
+    predictions = predict(life.model, FINAL, make_dataset(life.samples, kind=life.kind), rows=FEW_TEST)
     again = copy.copy(life.model)
     found = list(audit.check_model(again, task, life.samples, predictions))
     assert [finding.severity for finding in found] == ["ok", "ok"]
@@ -208,7 +209,7 @@ def test_auto_is_a_gpu_for_nets_and_for_agents_whose_updates_are_large(
 
 def build_default(name: str, **changes: Any) -> Model:
     """Return the unfitted model of a block of params, with these changes."""
-    return build_model(name, Signature(columns=("a", "b"), outputs=OUTPUTS[kind_of(name)]), seed=7, changes=changes)
+    return build_model(name, Signature(columns=("a", "b"), output=OUTPUTS[kind_of(name)]), seed=7, changes=changes)
 
 
 def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +266,7 @@ SHORT = {
 @pytest.mark.parametrize("name", TORCH_MODELS)
 def test_a_fit_on_a_real_gpu_predicts_what_its_weights_do_on_the_cpu(name: str, tmp_path: Path) -> None:
     samples, family = plant_samples(kind_of(name), seed=1), BLOCKS[name][0]
-    signature = Signature(columns=samples.columns, outputs=OUTPUTS[kind_of(name)])
+    signature = Signature(columns=samples.columns, output=OUTPUTS[kind_of(name)])
     fits = {}
     for device in ("cuda", "cuda again", "cpu"):
         changes = SHORT[family] | {"device": device.split()[0]}

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from pipeline.config import ModelBlock
-from pipeline.labels import OUTPUTS
 from pipeline.models.base import Signature
 from pipeline.models.cross_fit import FitTask, ModelSpec, fit_fold
 from pipeline.models.fit_files import FitFiles
@@ -19,7 +18,7 @@ from pipeline.models.measurements import MEASUREMENTS, FitMeter, measure_peak_by
 from pipeline.models.torch_runtime.checkpoint import Checkpoint
 from pipeline.models.torch_runtime.device import make_gpu_gauge
 from pipeline.stages import train
-from tests.data import TEST, TRAIN, VALID, plant_samples
+from tests.data import OUTPUTS, TEST, TRAIN, VALID, make_dataset, plant_samples
 from tests.params import BLOCKS, PARAMS
 from tests.test_nets_engine import TRAIN as FEW_TRAIN
 from tests.test_nets_engine import VALID as FEW_VALID
@@ -73,11 +72,12 @@ def test_a_fit_adds_a_line_and_a_net_one_for_each_epoch_before_it(name: str, epo
     family, block = BLOCKS[name]
     shared = PARAMS[family] | ({"epochs": 2} if family == "nets" else {"num_boost_round": 5})
     spec = ModelSpec(ModelBlock(family, block, name), Signature(samples.columns, OUTPUTS["return"]), shared)
+    dataset = make_dataset(samples, kind="return")
     tasks = [FitTask(split, TRAIN, VALID, TEST, seed=split) for split in (0, 1)]
     for task in tasks:
         files = FitFiles(tmp_path, tmp_path / "a.csv", tmp_path / "b.csv", f"{task.split}", {"split": task.split})
-        measured = fit_fold(task, spec, samples, folder=tmp_path, files=files)
-        alone = fit_fold(task, spec, samples, folder=tmp_path)
+        measured = fit_fold(task, spec, dataset, folder=tmp_path, files=files)
+        alone = fit_fold(task, spec, dataset, folder=tmp_path)
         assert measured.out_of_sample.equals(alone.out_of_sample)
         assert (measured.history, measured.fit_report) == (alone.history, alone.fit_report)
     table = read_lines(files)

@@ -9,7 +9,6 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 
 from pipeline.config import ParamsError
-from pipeline.labels import OUTPUTS
 from pipeline.models.base import HISTORY, Model, Signature, build
 from pipeline.models.cross_fit import FitTask, fit_fold
 from pipeline.models.nets.engine.callback_base import FitState
@@ -18,6 +17,7 @@ from pipeline.models.predictions import FINAL
 from pipeline.models.stopping import LOWEST_VALID_LOSS, StoppingCriterion
 from pipeline.models.torch_runtime.checkpoint import Checkpoint
 from pipeline.stages import train
+from tests.data import OUTPUTS, make_dataset
 from tests.params import BLOCKS, PARAMS, build_model, kind_of
 from tests.test_nets_engine import TRAIN, VALID, make_files, make_net, make_samples, stop_after
 
@@ -121,7 +121,7 @@ def test_the_reports_name_the_epoch_that_is_kept(tmp_path: Path):
             return make_classifier(**BY_F1)
 
     task = FitTask(FINAL, TRAIN, VALID, np.arange(820, 1000), 3)
-    fit = fit_fold(task, Spec(), TABLE, folder=tmp_path)  # type: ignore[arg-type]
+    fit = fit_fold(task, Spec(), make_dataset(TABLE, kind="barrier"), folder=tmp_path)  # type: ignore[arg-type]
     best = fit.fit_report["early_stopping"]["best_epoch"]
     assert train.summarize_fit(fit)["best"] == fit.history[best - 1]
     summary = train.summarize_fits([fit], stopping_metric="valid_f1")
@@ -182,7 +182,7 @@ def test_early_stopping_can_stand_under_the_hyperparameters_of_each_model():
     own = {**BLOCKS["lstm"][1]["hyperparameters"], "early_stopping": stop_after(7)}
     block = BLOCKS["lstm"][1] | {"hyperparameters": own}
     shared = {key: value for key, value in PARAMS["nets"].items() if key != "early_stopping"}
-    signature = Signature(("a", "b"), ("return",))
+    signature = Signature(("a", "b"), OUTPUTS["return"])
     assert build("nets", block, signature, shared=shared, seed=1).early_stopping["patience"] == 7
     with pytest.raises(ParamsError, match=r"\['early_stopping'\] stands both under .* give it once"):
         build("nets", block, signature, shared=PARAMS["nets"], seed=1)

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from pipeline.config import ModelBlock, ParamsError
-from pipeline.labels import OUTPUTS
 from pipeline.models import base
 from pipeline.models.base import Model, Signature
 from pipeline.models.cross_fit import FitTask, ModelSpec, fit_fold
@@ -20,7 +19,7 @@ from pipeline.models.predictions import FINAL
 from pipeline.models.torch_runtime.standardize import Standardize
 from pipeline.samples import Samples
 from pipeline.stages import audit
-from tests.data import TEST, TRAIN, VALID, plant_samples
+from tests.data import OUTPUTS, TEST, TRAIN, VALID, make_dataset, plant_samples
 from tests.params import BLOCKS, PARAMS, kind_of
 
 NAMES = ["mlp", "cnn", "d4pg", "marl"]
@@ -49,7 +48,7 @@ def make_spec(name: str, **hyperparameters: Any) -> ModelSpec:
     own = {key: SHORT[family].get(key, value) for key, value in block["hyperparameters"].items()} | hyperparameters
     shared = {key: SHORT[family].get(key, value) for key, value in PARAMS[family].items()}
     columns = tuple(f"column_{i}" for i in range(8))
-    signature = Signature(columns=columns, outputs=OUTPUTS[kind_of(name)])
+    signature = Signature(columns=columns, output=OUTPUTS[kind_of(name)])
     return ModelSpec(ModelBlock(family, block | {"hyperparameters": own}, name), signature, shared)
 
 
@@ -61,7 +60,7 @@ def list_layers(model: Model) -> list[Standardize]:
 @pytest.mark.parametrize("name", NAMES)
 def test_an_unscaled_column_passes_the_first_layers_unchanged_and_the_audit(name: str, tmp_path: Path) -> None:
     samples, spec = make_samples(name), make_spec(name, unscaled_columns=UNSCALED)
-    fit = fit_fold(TASK, spec, samples, folder=tmp_path)
+    fit = fit_fold(TASK, spec, make_dataset(samples, kind=kind_of(name)), folder=tmp_path)
     model = base.load(tmp_path)
     mean, scale = model.standardization
     scaled = [0, 1, 3, 4, 5, 7]
