@@ -69,9 +69,11 @@ def describe_target(block: dict[str, Any], *, name: str, path: str) -> Target:
     if "quantiles" in block:
         levels = block["quantiles"]
         config.check_section(_declare_quantiles, {"quantiles": levels}, name=path)
-        if output.kind != "value" or levels != sorted(set(levels)):
+        if levels != sorted(set(levels)):
+            raise config.ParamsError(f"{path}.quantiles is {levels!r}; its levels must ascend, such as [0.1, 0.5, 0.9]")
+        if output.kind != "value":
             raise config.ParamsError(
-                f"{path}.quantiles is {levels!r}; it must be ascending levels, of a kind whose y is a value, such as "
+                f"{path}.quantiles is {levels!r}; a target of kind {block['kind']} has none, only those of kind "
                 f"{', '.join(name for name, each in KINDS.items() if each.output.kind == 'value')}"
             )
         names = tuple(f"q{100 * level:g}" for level in levels)

@@ -143,7 +143,7 @@ def test_class_weights_are_inverse_train_frequencies():
     ("block", "kind", "message"),
     [
         ({"name": "hubber"}, "return", "must be one of"),
-        ({"name": "mse"}, "barrier", "of classes"),
+        ({"name": "mse"}, "barrier", "where a target asks for classes it must be one of"),
         ({"name": "huber"}, "return", "loss huber: key 'delta' is missing; its keys are delta"),
         ({"name": "huber", "delta": 0.0}, "return", "delta is 0.0"),
         ({"name": "focal", "gamma": 2.0, "alpha": [0.2, 0.8]}, "barrier", "a list of 3, one for each class"),

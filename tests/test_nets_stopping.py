@@ -155,8 +155,8 @@ def test_only_nets_that_predict_classes_have_columns_of_class_metrics():
     assert make_net(classes=3).history_fields == expected
 
 
-@pytest.mark.parametrize("metric", ["valid_loss", "valid_accuracy", "valid_precision_down", "valid_recall_flat"])
-def test_every_metric_of_the_validation_can_stop_a_fit(metric: str):
+@pytest.mark.parametrize("metric", ["valid_accuracy", "valid_precision_down", "valid_recall_flat"])
+def test_every_metric_of_the_classes_can_stop_a_fit(metric: str):
     model = make_classifier(epochs=2, metric=metric, mode="max")
     history = model.fit(TABLE, TRAIN, VALID)
     expected = max(entry[metric] for entry in history)
@@ -186,3 +186,9 @@ def test_early_stopping_can_stand_under_the_hyperparameters_of_each_model():
     assert build("nets", block, signature, shared=shared, seed=1).early_stopping["patience"] == 7
     with pytest.raises(ParamsError, match=r"\['early_stopping'\] stands both under .* give it once"):
         build("nets", block, signature, shared=PARAMS["nets"], seed=1)
+
+
+@pytest.mark.parametrize(("metric", "mode"), [("valid_loss", "max"), ("valid_f1", "min"), ("valid_recall_up", "min")])
+def test_a_direction_that_would_keep_the_worst_epoch_is_refused(metric: str, mode: str):
+    with pytest.raises(ParamsError, match=f"early_stopping.mode is '{mode}'; of {metric} it must be"):
+        make_net(classes=3, shared={"early_stopping": stop_after(3, metric=metric, mode=mode)})

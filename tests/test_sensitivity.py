@@ -280,3 +280,26 @@ def test_the_report_has_the_same_bytes_for_any_number_of_workers(tmp_path, monke
         reports.append(artifacts.report_path("sensitivity", "d").read_bytes())
     assert reports[0] == reports[1]
     assert artifacts.read_json(artifacts.report_path("sensitivity", "d"))["target"] == "return_5"
+
+
+def test_the_target_is_the_first_whose_y_is_a_number_with_a_direction(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for kind in ("barrier", "volatility", "trend"):
+        table = pd.DataFrame({"y": [0.0]})
+        table.attrs = make_target(kind).attributes
+        artifacts.write_table(artifacts.LABELS / "d" / f"{kind}.parquet", table)
+    assert sensitivity.find_target("d", ["barrier", "volatility", "trend"]) == "trend"
+    assert sensitivity.find_target("d", ["barrier", "volatility"]) is None
+
+
+def test_a_dataset_without_such_a_target_says_that_nothing_was_measured(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table = pd.DataFrame({"y": [0.0]})
+    table.attrs = make_target("barrier").attributes
+    artifacts.write_table(artifacts.LABELS / "d" / "a.parquet", table)
+    params = {"seed": 42, "datasets": {"d": {"targets": {"a": {"kind": "barrier"}}}}, "embargo_sensitivity": SETTINGS}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    sensitivity.main("d")
+    report = artifacts.read_json(artifacts.report_path("sensitivity", "d"))
+    assert report["reason"] == "no target of the dataset is a number with a direction"
+    assert report["finding"]["severity"] == "ok"

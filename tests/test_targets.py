@@ -68,10 +68,15 @@ def test_quantiles_of_a_value_are_described():
 
 
 @pytest.mark.parametrize(
-    ("kind", "quantiles"), [("return", [0.9, 0.1]), ("return", [0.5, 0.5]), ("barrier", [0.1, 0.9])]
+    ("kind", "quantiles", "message"),
+    [
+        ("return", [0.9, 0.1], "its levels must ascend"),
+        ("return", [0.5, 0.5], "its levels must ascend"),
+        ("barrier", [0.1, 0.9], "a target of kind barrier has none, only those of kind return, volatility, range"),
+    ],
 )
-def test_quantiles_that_do_not_ascend_or_of_classes_are_refused(kind, quantiles):
-    with pytest.raises(ValueError, match="ascending levels, of a kind whose y is a value, such as return, volatility"):
+def test_quantiles_that_do_not_ascend_or_of_classes_are_refused(kind, quantiles, message):
+    with pytest.raises(ValueError, match=message):
         describe_target({"kind": kind, "horizon": 5, "quantiles": quantiles}, name="a", path="targets.a")
 
 

@@ -7,9 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
+from annotated_types import Interval
 
 from pipeline import config
 from pipeline.models.fit_files import FitFiles
@@ -20,6 +21,7 @@ from pipeline.targets import Kind, Output
 MODELS = Path(__file__).parent
 NO_FAMILIES = ("parity_checks", "torch_runtime")  # packages beside the families, for several of them
 HISTORY = ("iteration", "train_loss", "valid_loss")  # the fields of every entry of a fit's history
+Window = Annotated[int, Interval(ge=1, le=1000)]  # bars of one input
 BATCH_ROWS = 4096  # rows predicted at once; it bounds memory, and the last bits of a prediction depend on it
 
 
@@ -40,7 +42,7 @@ class Signature:
 class Model(ABC):
     """The interface of all models. One fitted model = one ONNX graph with the same predictions.
 
-    A plugin is a dataclass: its init fields are its hyperparameters, none with a default: params give all of them.
+    A plugin is a dataclass: its init fields are its hyperparameters. Params may leave out those with a default.
     """
 
     output_kinds: ClassVar[tuple[Kind, ...]]  # what it can predict

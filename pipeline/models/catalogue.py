@@ -49,6 +49,8 @@ def describe_plugin(family: str, plugin: str, params: config.Block) -> Entry:
     """Return the entry of one plugin; one whose module cannot be imported says which package it needs."""
     try:
         found = base.find_plugin(family, plugin)
+    except SyntaxError as error:
+        return Entry(family, plugin, _read_summary(family, plugin), (f"line {error.lineno} is no Python: {error.msg}",))
     except ImportError as error:
         if not error.name or error.name.split(".")[0] == "pipeline":
             raise

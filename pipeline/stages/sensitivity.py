@@ -27,9 +27,11 @@ from pipeline.leakage.findings import Finding
 from pipeline.models import base
 from pipeline.models.dataset import load_dataset
 from pipeline.samples import Samples
+from pipeline.targets import Target
 from pipeline.validation.folds import Folds
 
 FAMILY = "trees"  # of the model that memorizes; dvc.yaml lists its code
+NO_TARGET = "no target of the dataset is a number with a direction"
 INTERVAL = [0.025, 0.975]  # quantiles of the resampled ICs that are shown
 
 
@@ -55,9 +57,14 @@ class Settings:
 
 
 def main(dataset: str) -> None:
-    """Fit a model that memorizes against the embargo, on the first target of a dataset."""
+    """Fit a model that memorizes against the embargo, on the first target of a dataset whose y is a scored number."""
     params = config.load_params()
-    target = next(iter(config.look_up(params, f"datasets.{dataset}.targets")))
+    target = find_target(dataset, list(config.look_up(params, f"datasets.{dataset}.targets")))
+    if target is None:
+        artifacts.write_json(
+            artifacts.report_path("sensitivity", dataset), {"target": None, **explain_missing(NO_TARGET)}
+        )
+        return
     data = load_dataset(dataset, target)
     samples, folds = data.samples, data.folds
     signature = base.Signature(columns=samples.columns, output=data.target.output)
@@ -65,6 +72,15 @@ def main(dataset: str) -> None:
     settings = config.call_with(Settings, block=block, name="embargo_sensitivity")
     report = measure_sensitivity(samples, folds, signature=signature, settings=settings, seed=params["seed"])
     artifacts.write_json(artifacts.report_path("sensitivity", dataset), {"target": target, **report})
+
+
+def find_target(dataset: str, targets: Sequence[str]) -> str | None:
+    """Return the first target whose y is a number that is its own score; None where there is none."""
+    for name in targets:
+        output = Target.load(artifacts.LABELS / dataset / f"{name}.parquet").output
+        if output.kind in ("value", "position", "probability") and not output.no_score_reason:
+            return name
+    return None
 
 
 def measure_sensitivity(

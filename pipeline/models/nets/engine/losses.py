@@ -132,7 +132,10 @@ def check_loss(block: Mapping[str, Any], output: Output) -> None:
     """Raise ValueError where `block`, such as {name: huber, delta: 1.0}, has an unknown name or other keys."""
     allowed = LOSSES[output.kind]
     if block.get("name") not in allowed:
-        raise config.ParamsError(f"loss {dict(block)} of {output.kind}; its name must be one of {sorted(allowed)}")
+        raise config.ParamsError(
+            f"loss.name is {block.get('name')!r}; where a target asks for {output.kind} it must be one of "
+            f"{', '.join(sorted(allowed))}"
+        )
     own = {name: value for name, value in block.items() if name != "name"}
     config.check_section(allowed[block["name"]], own, name=f"loss {block['name']}")
 

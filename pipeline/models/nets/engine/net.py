@@ -14,7 +14,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from pipeline import config
-from pipeline.models.base import Model, split_into_batches
+from pipeline.models.base import Model, Window, split_into_batches
 from pipeline.models.fit_files import FitFiles
 from pipeline.models.nets.engine.callback_base import Callback, list_history_fields
 from pipeline.models.nets.engine.early_stopping import EarlyStopping, make_early_stopping
@@ -62,7 +62,7 @@ class Net(Model):
     }
     module: ClassVar[type[nn.Module]]
 
-    window: PositiveInt  # bars
+    window: Window  # bars
     clip_sigma: PositiveFloat  # standardized columns are clipped at ± this many standard deviations
     loss: dict[str, Any]  # {name: huber, delta: 1.0}, see losses
     optimizer: dict[str, Any]
@@ -89,16 +89,18 @@ class Net(Model):
             self.net = self._make_net()
         config.check_section(make_optimizer, self.optimizer, name="optimizer")
         check_lr_schedule(self.lr_schedule)
-        self._check_metric(self.stopping.metric)
+        self._check_metric(self.stopping.metric, self.stopping.mode)
 
-    def _check_metric(self, metric: str) -> None:
-        """Raise ParamsError where no entry of a history will have the metric that stops the fit."""
+    def _check_metric(self, metric: str, mode: str) -> None:
+        """Raise ParamsError where no entry of a history will have the metric, or `mode` would keep its worst one."""
         if metric not in (allowed := [name for name in self.history_fields if name.startswith("valid_")]):
             raise config.ParamsError(
                 f"early_stopping.metric is {metric!r}; with the outputs {', '.join(self.outputs)} it must be one of "
                 f"{', '.join(allowed)}; where nets need different metrics, move early_stopping from nets to the "
                 "hyperparameters of each"
             )
+        if mode != (best := "min" if metric == "valid_loss" else "max"):
+            raise config.ParamsError(f"early_stopping.mode is {mode!r}; of {metric} it must be {best!r}")
 
     def _make_net(self) -> StandardizedNet:
         shape = {"columns": len(self.signature.columns), "outputs": len(self.outputs)}

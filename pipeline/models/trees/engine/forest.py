@@ -13,7 +13,7 @@ from annotated_types import Interval
 from pydantic import PositiveInt
 from scipy.special import softmax
 
-from pipeline.models.base import Model, split_into_batches
+from pipeline.models.base import Model, Window, split_into_batches
 from pipeline.models.fit_files import FitFiles
 from pipeline.models.trees.engine.flattening import Flatten, Flattening
 from pipeline.models.trees.engine.forest_graph import Tree, make_forest_graph
@@ -61,7 +61,7 @@ class BoostedTrees(Model):
     loss: Literal["l2", "l1", "huber", "log"]  # see OBJECTIVE_LOSSES
     num_boost_round: PositiveInt
     early_stopping_rounds: PositiveInt
-    window: PositiveInt = 1  # bars
+    window: Window = 1  # bars
     flatten: Flatten = "last"  # what trees see of a window
     offset: np.ndarray = field(init=False, repr=False)  # (outputs,) float64
     trees: list[Tree] = field(init=False, repr=False)  # the library's own, in the order of its iterations
@@ -71,7 +71,8 @@ class BoostedTrees(Model):
         super().__post_init__()
         allowed = OBJECTIVE_LOSSES[self.signature.is_classification]
         if self.loss not in allowed:
-            raise ValueError(f"loss {self.loss!r} for outputs {self.outputs}; allowed are {allowed}")
+            names = ", ".join(self.outputs)
+            raise ValueError(f"loss is {self.loss!r}; for the outputs {names} it must be one of {', '.join(allowed)}")
 
     @property
     def num_margins(self) -> int:
