@@ -151,12 +151,6 @@ def test_a_plugin_that_cannot_be_imported_says_what_it_needs(
     assert catalogue.format_overview([entry]) == catalogue.format_details(entry) == expected
 
 
-def test_a_missing_module_of_the_package_itself_is_an_error(plugin_file: Path) -> None:
-    plugin_file.write_text("import pipeline.models.nowhere\n")
-    with pytest.raises(ModuleNotFoundError, match="nowhere"):
-        catalogue.list_entries({})
-
-
 @pytest.mark.parametrize("text", ["", "class A: ...\n", "class _Hidden: ...\n", "class A: ...\nclass B: ...\n"])
 def test_a_plugin_file_without_exactly_one_model_is_refused_by_its_name(plugin_file: Path, text: str) -> None:
     plugin_file.write_text(text)
@@ -176,3 +170,20 @@ def test_an_unknown_plugin_is_one_line() -> None:
     done = run_catalogue("forest")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert done.stderr.startswith("unknown plugin 'forest'; there are agents.d4pg, ")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("import numpy as np\n\ndef broken(:\n", "line 3 is no Python: invalid syntax"),
+        ("import pipeline.models.nothing\n", "cannot be imported: No module named 'pipeline.models.nothing'"),
+        ("from pipeline.models.base import Modell\n", "cannot be imported: cannot import name 'Modell'"),
+    ],
+)
+def test_a_broken_plugin_is_listed_with_what_is_wrong_and_hides_no_other(
+    plugin_file: Path, text: str, why: str
+) -> None:
+    plugin_file.write_text(text)
+    (entry,) = catalogue.list_entries({})
+    assert entry.plugin == "oblivious"
+    assert entry.facts[0].startswith(why)

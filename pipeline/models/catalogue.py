@@ -46,14 +46,14 @@ def list_entries(params: config.Block) -> list[Entry]:
 
 
 def describe_plugin(family: str, plugin: str, params: config.Block) -> Entry:
-    """Return the entry of one plugin; one whose module cannot be imported says which package it needs."""
+    """Return the entry of one plugin; one whose module cannot be imported says why, or which package it needs."""
     try:
         found = base.find_plugin(family, plugin)
     except SyntaxError as error:
-        return Entry(family, plugin, _read_summary(family, plugin), (f"line {error.lineno} is no Python: {error.msg}",))
+        return Entry(family, plugin, f"{plugin}.py", (f"line {error.lineno} is no Python: {error.msg}",))
     except ImportError as error:
         if not error.name or error.name.split(".")[0] == "pipeline":
-            raise
+            return Entry(family, plugin, _read_summary(family, plugin), (f"cannot be imported: {error}",))
         return Entry(family, plugin, _read_summary(family, plugin), (_name_missing_package(error.name),))
     shared = params.get(family) or {}
     keys = list(_list_hyperparameters(found))
