@@ -335,6 +335,7 @@ def simulate_gpu() -> Iterator[SimulatedGpu]:
         mock.patch.multiple(torch.cuda, **cuda),
         mock.patch.multiple(torch, Generator=SimulatedGenerator, autocast=autocast),
         mock.patch.object(torch._C, "_group_tensors_by_device_and_dtype", group_tensors),
+        mock.patch.object(torch.optim.Optimizer, "_accelerator_graph_capture_health_check", lambda optimizer: None),
         mock.patch.object(torch.onnx, "export", export_graph),
         mock.patch.object(torch.backends.cudnn, "is_acceptable", lambda tensor: False),
         mock.patch.object(torch.serialization, "_package_registry", [entry, *packages]),
