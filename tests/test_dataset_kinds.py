@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from pipeline import config
+from pipeline.config import ParamsError
 from pipeline.datasets import kinds
 from pipeline.leakage.segments import segments
 from pipeline.stages import guard
@@ -127,9 +128,10 @@ def test_an_unknown_kind_is_refused_with_those_that_exist(kind):
     assert str(refused.value) == message
 
 
-def test_a_dataset_without_a_kind_is_of_klines():
+def test_a_dataset_without_a_kind_is_refused():
     described = {key: value for key, value in PARAMS["datasets"]["klines"].items() if key != "kind"}
-    assert kinds.find_kind({"datasets": {"d": described}}, "d") == "klines"
+    with pytest.raises(ParamsError, match=r"there is no datasets\.d\.kind; datasets\.d has source, features, targets"):
+        kinds.find_kind({"datasets": {"d": described}}, "d")
 
 
 def check_events(event: list[int], rows: list[int], *, ends: list[int] | None = None, segment: list[int] | None = None):

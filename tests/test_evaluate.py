@@ -215,8 +215,9 @@ def test_predicted_quantiles_are_measured_by_their_loss_and_coverage():
     assert metrics["ic"] == pytest.approx(np.corrcoef(y, quantiles[:, 1])[0, 1])
     assert metrics["crossing_share"] == np.mean((np.diff(quantiles, axis=1) < 0).any(axis=1))
     assert reasons == {}
-    drawn = path_metrics.measure_coverage(y, quantiles, levels=levels)
-    assert drawn[1].tolist() == [metrics[f"coverage_{name}"] for name in output.names]
+    share, error = forecast.measure_coverage(y, quantiles)
+    assert share.tolist() == [metrics[f"coverage_{name}"] for name in output.names]
+    assert error == pytest.approx((y[:, None] <= quantiles).std(axis=0) / np.sqrt(len(y)))
 
 
 def test_a_model_of_one_symbol_is_measured_on_its_rows_alone():

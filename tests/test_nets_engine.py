@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -165,19 +166,13 @@ def test_every_loss_learns_a_planted_signal(loss):
     assert np.corrcoef(model.score(table, TEST), table.x[TEST - 2, 0])[0, 1] > 0.6
 
 
-@pytest.mark.parametrize(
-    "lr_schedule",
-    [
-        {"name": "constant"},
-        {"name": "cosine", "eta_min": 0.001},
-        {"name": "plateau", "factor": 0.5, "patience": 0},
-    ],
-)
-@pytest.mark.parametrize("killed_after", [1, 7, 11, 19])
-def test_an_interrupted_fit_ends_in_the_same_bytes(lr_schedule, killed_after, tmp_path, monkeypatch):
-    whole = make_net(lr_schedule=lr_schedule)
-    history = whole.fit(make_samples(), TRAIN, VALID)
-    whole.save(tmp_path / "whole")
+def assert_resumes(
+    make: Callable[[], Model], samples: Samples, killed_after: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fit that is killed after so many checkpoints, and resumed, ends as one that was not."""
+    whole, again = make(), make()
+    history = whole.fit(samples, TRAIN, VALID)
+    whole.save(folder / "whole")
     write, written = Checkpoint.write, []
 
     def write_and_die(self: Checkpoint, state: dict) -> None:
@@ -188,14 +183,26 @@ def test_an_interrupted_fit_ends_in_the_same_bytes(lr_schedule, killed_after, tm
 
     monkeypatch.setattr(Checkpoint, "write", write_and_die)
     with pytest.raises(KeyboardInterrupt):
-        make_net(lr_schedule=lr_schedule).fit(make_samples(), TRAIN, VALID, files=make_files(tmp_path))
-    again = make_net(lr_schedule=lr_schedule)
+        make().fit(samples, TRAIN, VALID, files=make_files(folder))
     torch.manual_seed(99)
-    assert again.fit(make_samples(), TRAIN, VALID, files=make_files(tmp_path)) == history
-    again.save(tmp_path / "again")
+    assert again.fit(samples, TRAIN, VALID, files=make_files(folder)) == history
+    again.save(folder / "again")
     for file in ("weights.npz", "model.json"):
-        assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+        assert (folder / "again" / file).read_bytes() == (folder / "whole" / file).read_bytes()
     assert again.fit_report == whole.fit_report
+
+
+@pytest.mark.parametrize(
+    "lr_schedule",
+    [
+        {"name": "constant"},
+        {"name": "cosine", "eta_min": 0.001},
+        {"name": "plateau", "factor": 0.5, "patience": 0},
+    ],
+)
+@pytest.mark.parametrize("killed_after", [1, 7, 11, 19])
+def test_an_interrupted_fit_ends_in_the_same_bytes(lr_schedule, killed_after, tmp_path, monkeypatch):
+    assert_resumes(lambda: make_net(lr_schedule=lr_schedule), make_samples(), killed_after, tmp_path, monkeypatch)
 
 
 def test_the_fit_report_says_how_the_fit_ended():

@@ -15,11 +15,10 @@ from pipeline.models.nets.engine.callback_base import FitState
 from pipeline.models.nets.engine.monitors import ClassMetrics
 from pipeline.models.predictions import FINAL
 from pipeline.models.stopping import LOWEST_VALID_LOSS, StoppingCriterion
-from pipeline.models.torch_runtime.checkpoint import Checkpoint
 from pipeline.stages import train
 from tests.data import OUTPUTS, make_dataset
 from tests.params import BLOCKS, PARAMS, build_model, kind_of
-from tests.test_nets_engine import TRAIN, VALID, make_files, make_net, make_samples, stop_after
+from tests.test_nets_engine import TRAIN, VALID, assert_resumes, make_net, make_samples, stop_after
 
 CLASSES = ("down", "flat", "up")
 BY_F1 = {"metric": "valid_f1", "mode": "max"}
@@ -93,26 +92,7 @@ def test_a_fit_stops_after_improvements_that_do_not_exceed_min_delta():
 
 @pytest.mark.parametrize("killed_after", [5, 42, 76])
 def test_a_fit_stopped_by_f1_resumes_to_the_same_bytes(killed_after: int, tmp_path: Path, monkeypatch):
-    whole = make_classifier(**BY_F1)
-    history = whole.fit(TABLE, TRAIN, VALID)
-    whole.save(tmp_path / "whole")
-    write, written = Checkpoint.write, []
-
-    def write_and_die(self: Checkpoint, state: dict) -> None:
-        write(self, state)
-        written.append(self)
-        if len(written) == killed_after:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Checkpoint, "write", write_and_die)
-    with pytest.raises(KeyboardInterrupt):
-        make_classifier(**BY_F1).fit(TABLE, TRAIN, VALID, files=make_files(tmp_path))
-    again = make_classifier(**BY_F1)
-    assert again.fit(TABLE, TRAIN, VALID, files=make_files(tmp_path)) == history
-    again.save(tmp_path / "again")
-    for file in ("weights.npz", "model.json"):
-        assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
-    assert again.fit_report == whole.fit_report
+    assert_resumes(lambda: make_classifier(**BY_F1), TABLE, killed_after, tmp_path, monkeypatch)
 
 
 def test_the_reports_name_the_epoch_that_is_kept(tmp_path: Path):

@@ -11,14 +11,11 @@
   instants (ms, UTC) of plots; COLUMNS, `symbol`, `segment` and what these read.
 """
 
-from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 from pipeline import config
-
-DEFAULT = "klines"
 
 
 def import_part(params: config.Block, dataset: str, part: str) -> ModuleType:
@@ -28,8 +25,7 @@ def import_part(params: config.Block, dataset: str, part: str) -> ModuleType:
 
 def find_kind(params: config.Block, dataset: str) -> str:
     """Return the kind of a dataset; ParamsError where there is none of that name."""
-    described = config.look_up(params, f"datasets.{dataset}")
-    kind = described.get("kind", DEFAULT) if isinstance(described, Mapping) else DEFAULT
+    kind = config.look_up(params, f"datasets.{dataset}.kind")
     known = sorted(file.parent.name for file in Path(__file__).parent.glob("*/__init__.py"))
     if kind not in known:
         raise config.ParamsError(f"datasets.{dataset}.kind is {kind!r}; it must be one of {', '.join(known)}")

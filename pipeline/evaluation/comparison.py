@@ -42,7 +42,7 @@ def compare_models(
 
     In the mean of paths every bar counts once. A model that never trades is left out of PBO: it would rank last and
     raise the rank of every model that loses. Among the trials it counts in full, as do trials whose returns are not
-    known. `tried` is the number of models in params, of all datasets; `earlier_trials` is the number dropped before.
+    known. `tried` is the number of traded models in params, of all datasets; `earlier_trials` were dropped before.
     """
     trades = [name for name, model in models.items() if model.paths.any()]
     sharpes = bootstrap.compare_sharpes(

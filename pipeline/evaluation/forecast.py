@@ -64,12 +64,18 @@ def measure_quantiles(
     """
     error = np.asarray(y, np.float64)[:, None] - quantiles  # (N, levels)
     loss = np.maximum(np.asarray(levels) * error, (np.asarray(levels) - 1) * error)
-    coverage = (error <= 0).mean(axis=0)
+    coverage, _ = measure_coverage(y, quantiles)
     return {
         "pinball_loss": float(loss.mean()),
         "crossing_share": float((np.diff(quantiles, axis=1) < 0).any(axis=1).mean()),
         **{f"coverage_{name}": float(share) for name, share in zip(names, coverage, strict=True)},
     }
+
+
+def measure_coverage(y: np.ndarray, quantiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (levels,) the share of y (N,) that is not above each of the quantiles (N, levels), and its error."""
+    share = np.asarray((np.asarray(y)[:, None] <= quantiles).mean(axis=0))
+    return share, np.sqrt(share * (1 - share) / len(y))
 
 
 def measure_classification(codes: np.ndarray, probabilities: np.ndarray, *, names: Sequence[str]) -> Metrics:

@@ -1,6 +1,6 @@
 """Measure and trade a table of predictions: on every path of the development part, and on the holdout."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,11 +163,3 @@ def bin_calibration(
         np.array([cell.mean() for cell in cells]),
         np.array(errors),
     )
-
-
-def measure_coverage(
-    y: np.ndarray, quantiles: np.ndarray, *, levels: Sequence[float]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the levels, the share of y (N,) that is not above each of the quantiles (N, levels), and its error."""
-    share = (y[:, None] <= quantiles).mean(axis=0)
-    return np.asarray(levels), share, np.sqrt(share * (1 - share) / len(y))

@@ -39,11 +39,12 @@ def main(dataset: str) -> None:
     """Rank the models of a dataset and estimate how much of the ranking is overfitting."""
     params = config.load_params()
     blocks = {name: block for family in params["models"].values() for name, block in (family or {}).items()}
-    names = [name for name, block in blocks.items() if block["dataset"] == dataset]
     remove_other_returns(blocks)
-    loaded = {name: Returns.load(artifacts.RETURNS / f"{name}.parquet") for name in names}
-    models = returns.align_models({name: found for name, found in loaded.items() if found.is_traded})
-    not_traded = [name for name in names if name not in models]
+    loaded = {name: Returns.load(artifacts.RETURNS / f"{name}.parquet") for name in blocks}
+    traded = {name: found for name, found in loaded.items() if found.is_traded}
+    own = [name for name, block in blocks.items() if block["dataset"] == dataset]
+    models = returns.align_models({name: traded[name] for name in own if name in traded})
+    not_traded = [name for name in own if name not in traded]
     clock = kinds.import_part(params, dataset, "clock")
     clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet", columns=clock.COLUMNS)
     bars_per_year = clock.count_rows_per_year(clean)
@@ -52,14 +53,15 @@ def main(dataset: str) -> None:
         compare_models,
         models,
         bars_per_year,
-        len(blocks) - len(not_traded),
+        len(traded),
         params["seed"],
         block=block,
         name="compare",
     )
     folder = artifacts.REPORTS / "compare"
     sensitivity = artifacts.read_json(artifacts.report_path("sensitivity", dataset))
-    snooping = data_snooping(names, sorted({blocks[name]["target"] for name in names}), trials=comparison.trials)
+    targets = sorted({blocks[name]["target"] for name in models})
+    snooping = data_snooping(list(models), targets, trials=comparison.trials)
     artifacts.write_json(folder / f"{dataset}.json", make_headline(comparison, sensitivity))
     findings, details = [asdict(snooping), sensitivity["finding"]], collect_details(comparison)
     artifacts.write_json(folder / "details" / f"{dataset}.json", details | {"findings": findings})

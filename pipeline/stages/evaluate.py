@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipeline import artifacts, cli, config
 from pipeline.datasets import kinds
-from pipeline.evaluation import performance, returns
+from pipeline.evaluation import forecast, performance, returns
 from pipeline.evaluation.fit_diagnosis import diagnose_fit
 from pipeline.evaluation.path_metrics import (
     EvaluationData,
@@ -19,7 +19,6 @@ from pipeline.evaluation.path_metrics import (
     compare_in_and_out_of_sample,
     divide_in_by_out,
     fill_missing_bars,
-    measure_coverage,
     measure_predictions,
     select_path,
     trade_symbols,
@@ -237,7 +236,8 @@ def draw_calibration(model: str, path: pd.DataFrame, data: EvaluationData) -> No
     output, y = data.output, data.y[path["row"]]
     predicted = path[list(output.names)].to_numpy(np.float64)
     if output.kind == "quantiles":
-        curves, unit = {"coverage": measure_coverage(y, predicted, levels=output.levels)}, "probability"
+        coverage = (np.asarray(output.levels), *forecast.measure_coverage(y, predicted))
+        curves, unit = {"coverage": coverage}, "probability"
     else:
         actual = y[:, None] == np.arange(len(output.names)) if output.is_classification else y[:, None]  # (n, outputs)
         curves = {

@@ -27,11 +27,7 @@ def main(dataset: str) -> None:
 
 
 def _declare_dataset(
-    *,
-    source: str,
-    features: dict[str, Any],
-    targets: Annotated[dict[str, dict[str, Any]], MinLen(1)],
-    kind: str = kinds.DEFAULT,
+    *, kind: str, source: str, features: dict[str, Any], targets: Annotated[dict[str, dict[str, Any]], MinLen(1)]
 ) -> None:
     """Declare the keys of a dataset: later stages use the others, but a wrong one is reported at once."""
 

@@ -60,17 +60,16 @@ def main(dataset: str) -> None:
     """Fit a model that memorizes against the embargo, on the first target of a dataset whose y is a scored number."""
     params = config.load_params()
     target = find_target(dataset, list(config.look_up(params, f"datasets.{dataset}.targets")))
-    if target is None:
-        artifacts.write_json(
-            artifacts.report_path("sensitivity", dataset), {"target": None, **explain_missing(NO_TARGET)}
-        )
-        return
-    data = load_dataset(dataset, target)
-    samples, folds = data.samples, data.folds
-    signature = base.Signature(columns=samples.columns, output=data.target.output)
     block = config.look_up(params, "embargo_sensitivity")
     settings = config.call_with(Settings, block=block, name="embargo_sensitivity")
-    report = measure_sensitivity(samples, folds, signature=signature, settings=settings, seed=params["seed"])
+    if target is None:
+        report = explain_missing(NO_TARGET)
+    else:
+        data = load_dataset(dataset, target)
+        signature = base.Signature(columns=data.samples.columns, output=data.target.output)
+        report = measure_sensitivity(
+            data.samples, data.folds, signature=signature, settings=settings, seed=params["seed"]
+        )
     artifacts.write_json(artifacts.report_path("sensitivity", dataset), {"target": target, **report})
 
 

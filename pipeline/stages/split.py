@@ -37,7 +37,7 @@ def main(dataset: str) -> None:
     lost = {**reports["featurize"]["lost"], **count_unlabeled(rows)}
     counts = {"bars": reports["featurize"]["bars"], "lost": lost}
     findings_report = {"findings": [asdict(finding) for finding in findings]}
-    groups = summarize_groups(folds, find_gaps(folds, rows, clean) if clock.find_step(clean) else None, unit=clock.UNIT)
+    groups = summarize_groups(folds, find_gaps(folds, rows) if clock.find_step(clean) else None, unit=clock.UNIT)
     content = {**counts, **summarize_folds(folds), **groups, **findings_report}
     artifacts.write_json(artifacts.report_path("split", dataset), content)
     raise_if_critical([*(Finding(**finding) for finding in reports["guard"]["findings"]), *findings])
@@ -109,15 +109,13 @@ def summarize_splits(folds: Folds) -> dict[str, object]:
     }
 
 
-def find_gaps(folds: Folds, rows: pd.DataFrame, clean: pd.DataFrame) -> list[bars.Record]:
+def find_gaps(folds: Folds, rows: pd.DataFrame) -> list[bars.Record]:
     """Return where consecutive rows of the development part, of one symbol, are more than one bar apart.
 
     A gap consists of bars that the market lacks and of neighboring bars without features or label.
     """
-    symbol = clean.drop_duplicates("segment").set_index("segment")["symbol"]
-    development = rows.iloc[folds.development()]
-    table = development.assign(symbol=development["segment"].map(symbol), open_time=development["time"])
-    return bars.find_gaps(table.sort_values(["symbol", "open_time"]))
+    development = rows.iloc[folds.development()].rename(columns={"time": "open_time"})
+    return bars.find_gaps(development.sort_values(["symbol", "open_time"]))
 
 
 def summarize_groups(folds: Folds, gaps: list[bars.Record] | None, *, unit: str = "ms") -> dict[str, object]:

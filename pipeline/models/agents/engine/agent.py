@@ -40,7 +40,7 @@ from pipeline.targets import Kind
 
 WEIGHTS = "weights.npz"
 # Of one layer, over a batch. On a GPU (H200) an update takes about 20 ms whatever its size: launches and copies. On one
-# CPU core it takes 19 ms (d4pg) and 13 ms (marl) at 8,192 and 20,480 units, 32 ms at 262,144, and 310 ms at 2,097,152.
+# CPU core d4pg's takes 19 ms at 8,192 units, 32 ms at 262,144, and 310 ms at 2,097,152.
 MIN_GPU_UNITS = 131_072
 HISTORY_FIELDS = (
     *HISTORY,
