@@ -39,6 +39,13 @@ def select_known(what: str, names: Iterable[str]) -> list[str]:
     return [name for name in names if f"{what} {name}" in DIGESTS]
 
 
+def test_every_digest_is_of_a_target_or_a_model_that_params_have():
+    known = {"labels": PARAMS["datasets"]["klines"]["targets"], "model": BLOCKS}
+    named = [name.partition(" ") for name in DIGESTS]
+    assert [name for what, _, name in named if what in known and name not in known[what]] == []
+    assert {what: sum(each == what for each, _, _ in named) for what in known} == {"labels": 3, "model": 11}
+
+
 @pytest.fixture(scope="module")
 def bars():
     table = simulated.load(
