@@ -52,7 +52,7 @@ DATASET = "klines"
 BLOCK_BARS = 60  # stay together, so that volatility clusters within them as in the source
 SETTINGS = {"costs of params": {}, "no costs": {"fee_bps": 0.0, "slippage_bps": 0.0, "no_trade_band": 0.0}}
 CONFIDENCE = 0.95
-PROBABILITIES = ("dsr", "dsr_effective", "psr", "holdout_psr")  # of the leaderboard
+PROBABILITIES = ("dsr", "dsr_effective", "psr")  # of the leaderboard
 
 Metrics = dict[str, Any]
 
@@ -188,9 +188,8 @@ def trade_models(blocks: dict[str, Any], costs: dict[str, float]) -> Metrics:
     scores = {model: json.loads((reports / f"evaluate/{model}.json").read_text()) for model in models}
     metrics = {
         model: {
-            **{name: leaderboard[model].get(name) for name in ("sharpe", "psr", "dsr", "dsr_effective", "holdout_psr")},
+            **{name: leaderboard[model].get(name) for name in ("sharpe", "psr", "dsr", "dsr_effective")},
             "ic": scores[model]["ic"],
-            "holdout_ic": scores[model]["holdout"]["ic"],
             "turnover": scores[model]["turnover"],
         }
         for model in models
@@ -255,7 +254,6 @@ COLUMNS = {
     "leakage suspected": "suspected",
     "any DSR > 0.95": "any_dsr",
     "the same, effective trials": "any_dsr_effective",
-    "any holdout PSR > 0.95": "any_holdout_psr",
     "PBO ≤ 0.05": "pbo_at_most_0.05",
     "PBO ≥ 0.5": "pbo_at_least_0.5",
 }

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import signal, stats
 from threadpoolctl import threadpool_limits
 
-from pipeline.evaluation import bootstrap, overfitting
+from pipeline.evaluation import bootstrap, overfitting, pairwise
 
 REPEATS, RESAMPLES = 5, 2000
 TRUE_SHARPE, BARS, WORLDS, COVERAGE_RESAMPLES = 0.05, 10_000, 500, 499
@@ -54,7 +54,7 @@ def measure_speed() -> None:
         paths_by_model = {str(i): rng.normal(1e-5, 1e-3, (bars, paths)) for i in range(models)}
         print_cost(
             f"intervals and pairs, {models} models x {paths} paths x {bars:,} bars, {RESAMPLES:,} resamples",
-            lambda paths_by_model=paths_by_model: bootstrap.compare_sharpes(
+            lambda paths_by_model=paths_by_model: pairwise.compare_sharpes(
                 paths_by_model, dict.fromkeys(paths_by_model, 0), confidence=0.95, resamples=RESAMPLES, seed=0
             ),
         )

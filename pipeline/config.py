@@ -13,9 +13,9 @@ from typing import Annotated, Any, NamedTuple, NotRequired, TypeVar
 
 import numpy as np
 import yaml
-from annotated_types import MinLen
-from pydantic import ConfigDict, NonNegativeInt, TypeAdapter, ValidationError, with_config
-from pydantic_core import ErrorDetails
+from annotated_types import Interval, MinLen
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic_core import ErrorDetails, PydanticCustomError
 from typing_extensions import TypedDict
 
 T = TypeVar("T")
@@ -40,6 +40,17 @@ WORDS = {  # patterns in pydantic's messages, and the words of params.yaml for t
 }
 UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 PRECEDENCE = {**dict.fromkeys(UNKNOWN_KEY, 0), "missing": 1}  # of errors: keys before values, which they explain
+
+
+def check_distinct(values: list[int]) -> list[int]:
+    """Return the values; an error of pydantic where one is there twice."""
+    if len(set(values)) < len(values):
+        raise PydanticCustomError("distinct", "a list of distinct numbers")
+    return values
+
+
+Seed = Annotated[int, Interval(ge=0, le=2**63 - 1)]  # as large as tables hold
+DistinctSeeds = Annotated[list[Seed], AfterValidator(check_distinct)]
 
 
 class ParamsError(ValueError):
@@ -77,13 +88,18 @@ def load_params() -> dict[str, Any]:
         raise ParamsError(f"{where} is not YAML ({getattr(error, 'problem', error)}); correct it") from error
     if not isinstance(params, dict):
         raise ParamsError(f"the file is {params!r}; it must have sections of keys and values")
-    if "seed" in params:
-        check_section(_declare_seed, {"seed": params["seed"]}, name="")
+    if seeds := {name: params[name] for name in ("seed", "seeds") if name in params}:
+        check_section(_declare_seeds, seeds, name="", keys=tuple(seeds))
     return params
 
 
-def _declare_seed(*, seed: NonNegativeInt) -> None:
-    """Declare the type of the only value that stands outside of all sections."""
+def _declare_seeds(*, seed: Seed, seeds: DistinctSeeds) -> None:
+    """Declare the types of the only values that stand outside of all sections."""
+
+
+def list_seeds(params: Block) -> list[int]:
+    """Return the seeds of the fits: `seeds`, or `seed` alone where there are none."""
+    return list(params.get("seeds") or [params["seed"]])
 
 
 def look_up(params: Block, path: str) -> Any:

@@ -14,7 +14,7 @@ import pytest
 
 import pipeline
 from pipeline import labels
-from pipeline.evaluation import bootstrap, overfitting
+from pipeline.evaluation import overfitting, pairwise
 from pipeline.features import engine
 from pipeline.market import simulated
 from pipeline.models.base import Signature
@@ -85,7 +85,7 @@ def test_statistics_of_overfitting():
 def test_the_bootstrap():
     returns = np.random.default_rng(0).standard_t(4, (4000, 6)) / 1e3
     paths = {"a": returns[:, :3], "b": returns[:, 3:]}
-    found = bootstrap.compare_sharpes(paths, {"a": 0, "b": 1}, confidence=0.9, resamples=200, seed=1)
+    found = pairwise.compare_sharpes(paths, {"a": 0, "b": 1}, confidence=0.9, resamples=200, seed=1)
     numbers = [*found.intervals["a"], *found.intervals["b"], found.pairs[0].p_value, found.block_bars]
     assert digest(np.array(numbers)) == DIGESTS["bootstrap"]
 

@@ -6,7 +6,7 @@ from arch.bootstrap import optimal_block_length
 from scipy import signal, stats
 from threadpoolctl import threadpool_limits
 
-from pipeline.evaluation import bootstrap, overfitting, performance
+from pipeline.evaluation import bootstrap, overfitting, pairwise, performance
 
 
 def simulate_ar1(phi: float, *, bars: int, rng: np.random.Generator, columns: int = 1) -> np.ndarray:
@@ -22,8 +22,8 @@ def bootstrap_one(returns: np.ndarray, *, resamples: int, seed: int = 0) -> boot
 
 def compare(
     models: dict[str, np.ndarray], *, resamples: int = 399, seed: int = 0, confidence: float = 0.95
-) -> bootstrap.SharpeComparison:
-    return bootstrap.compare_sharpes(
+) -> pairwise.SharpeComparison:
+    return pairwise.compare_sharpes(
         models, dict.fromkeys(models, 0), confidence=confidence, resamples=resamples, seed=seed
     )
 
@@ -207,7 +207,7 @@ def test_only_paths_that_both_trade_are_compared() -> None:
 
 def test_the_interval_is_that_of_the_given_path() -> None:
     returns = np.random.default_rng(17).normal([0.0, 0.2, 0.4], 1, (500, 3))
-    found = bootstrap.compare_sharpes({"a": returns}, {"a": 1}, confidence=0.9, resamples=99, seed=0)
+    found = pairwise.compare_sharpes({"a": returns}, {"a": 1}, confidence=0.9, resamples=99, seed=0)
     low, high = found.intervals["a"]
     assert (low + high) / 2 == pytest.approx(performance.sharpe(returns[:, 1]))
     assert found.pairs == []

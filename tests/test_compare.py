@@ -5,21 +5,21 @@ import pandas as pd
 import pytest
 
 from pipeline import artifacts
-from pipeline.evaluation import overfitting
-from pipeline.evaluation.comparison import compare_models
+from pipeline.evaluation import overfitting, performance, trials
+from pipeline.evaluation.comparison import TimeScale, compare_models
+from pipeline.evaluation.population import Population
 from pipeline.evaluation.returns import Returns, align_models
-from pipeline.reporting import plots
+from pipeline.reporting import comparison_page, plots
 from pipeline.stages import compare
 
 YEAR = 525_600.0
+MARKET = trials.Market({"BTCUSDT": trials.Prices(0, 0, "abcdef")})
 
 
-def make_returns(paths, holdout=None):
-    """Return a model's returns at minutes 0, 1, ...; the holdout follows."""
+def make_returns(paths):
+    """Return a model's returns at minutes 0, 1, ..."""
     paths = np.asarray(paths, dtype=np.float64)
-    holdout = np.zeros(2) if holdout is None else holdout
-    time = 60_000 * np.arange(len(paths) + len(holdout))
-    return Returns(time=time[: len(paths)], paths=paths, holdout_time=time[len(paths) :], holdout=holdout)
+    return Returns(60_000 * np.arange(len(paths)), paths, np.zeros(paths.shape[1]))
 
 
 SENSITIVITY = {
@@ -52,15 +52,43 @@ NOT_MEASURED = {
 
 def simulate_model(mean, *, seed, rows=4000, paths=3):
     rng = np.random.default_rng(seed)
-    return make_returns(rng.normal(mean, 1e-3, size=(rows, paths)), rng.normal(mean, 1e-3, size=500))
+    return make_returns(rng.normal(mean, 1e-3, size=(rows, paths)))
 
 
-IDLE = make_returns(np.zeros((4000, 3)), np.zeros(500))
+IDLE = make_returns(np.zeros((4000, 3)))
 
 
-def compare_small(models, **changes):
-    block = {"blocks": 8, "confidence": 0.95, "resamples": 99, "earlier_trials": 0} | changes
-    return compare_models(models, YEAR, len(models), 0, **block)
+def make_trial(model, *, name):
+    """Return the trial that the median path of a model is; those of equal names differ in the seed alone."""
+    parameters = {"model": name, "seeds": [int(abs(model.paths).sum() * 1e6)]}
+    return trials.make_trial(
+        "trial",
+        parameters,
+        MARKET,
+        model=name,
+        target="return_5",
+        time_ms=model.time,
+        net=model.paths[:, model.median_path],
+        bars_per_year=YEAR,
+        risk_free_rate=0.0,
+    )
+
+
+def make_population(models, others=()):
+    """Return the trials of models, and others that are (name, returns)."""
+    own = {name: make_trial(model, name=name) for name, model in models.items()}
+    return Population(own, [make_trial(model, name=name) for name, model in others])
+
+
+def compare_small(models, others=(), **changes):
+    block = {"blocks": 8, "confidence": 0.95, "resamples": 99} | changes
+    time = next(iter(models.values())).time if models else np.empty(0, np.int64)
+    return compare_models(models, make_population(models, others), TimeScale(time, YEAR), 0, **block)
+
+
+def drop(count):
+    """Return trials without skill that were dropped."""
+    return [(f"dropped {i}", simulate_model(0.0, seed=100 + i, paths=1)) for i in range(count)]
 
 
 def test_the_median_path_is_one_path_not_a_mean_of_them():
@@ -76,39 +104,99 @@ def test_the_best_model_stands_first_and_one_that_never_trades_last():
     assert board["idle"]["reason"] == "no trade"
 
 
-def test_the_deflated_sharpe_is_that_of_the_median_path_with_the_number_of_trials():
+def test_the_deflated_sharpe_is_that_of_the_median_path_with_all_trials():
     models = {"a": simulate_model(1e-4, seed=1), "b": simulate_model(2e-5, seed=2)}
-    board = compare_small(models, earlier_trials=18).leaderboard
-    ratios = {name: np.median(found.sharpes) for name, found in models.items()}
+    population = make_population(models, drop(18))
+    row = compare_small(models, drop(18)).leaderboard["a"]
     moments = overfitting.estimate_moments(models["a"].paths[:, models["a"].median_path])
-    assert moments["sharpe"] == pytest.approx(ratios["a"])
-    expected = overfitting.deflated_sharpe(**moments, variance=np.var(list(ratios.values()), ddof=1), trials=20)
-    assert board["a"]["dsr"] == pytest.approx(expected)
-    assert compare_small(models).leaderboard["a"]["dsr"] > expected
+    assert moments["sharpe"] == pytest.approx(np.median(models["a"].sharpes))
+    known = {"trial_sharpes": population.sharpes, "trial_errors": population.errors}
+    expected = overfitting.deflate(**moments, **known, trials=20)
+    assert row["trials"] == len(population.sharpes) == 20
+    assert row["dsr"] == pytest.approx(expected.dsr)
+    assert (row["expected_max_sharpe"], row["trial_variance"]) == pytest.approx((expected.sr0, expected.variance))
+    assert compare_small(models).leaderboard["a"]["dsr"] > expected.dsr
 
 
 def test_more_trials_before_these_lower_the_deflated_sharpe():
     models = {"a": simulate_model(5e-5, seed=1), "b": simulate_model(0.0, seed=2)}
-    dsr = [compare_small(models, earlier_trials=trials).leaderboard["a"]["dsr"] for trials in (0, 10, 1000)]
+    dsr = [compare_small(models, drop(count)).leaderboard["a"]["dsr"] for count in (0, 10, 200)]
     assert dsr == sorted(dsr, reverse=True)
     assert len(set(dsr)) == 3
 
 
-def test_equal_trials_count_as_one_and_unknown_ones_in_full():
-    """Two equal models, an idle one, another; one model of another dataset, and seven dropped before."""
-    original, block = (
-        simulate_model(1e-4, seed=1),
-        {"blocks": 8, "confidence": 0.95, "resamples": 99, "earlier_trials": 7},
-    )
-    larger = make_returns(3.0 * original.paths, original.holdout)
-    models = {"a": original, "b": larger, "idle": IDLE, "c": simulate_model(2e-5, seed=2)}
-    report = compare_models(models, YEAR, 5, 0, **block)
-    assert report.trials == 12
-    assert report.effective_trials == pytest.approx(1 + 1 + 1 + 1 + 7, abs=0.05)
-    assert report.leaderboard["a"]["psr"] > report.leaderboard["a"]["dsr_effective"] > report.leaderboard["a"]["dsr"]
+def test_equal_trials_count_as_one_and_idle_ones_in_full():
+    """Two equal models, an idle one, another, over 40 days."""
+    original = simulate_model(1e-4, seed=1, rows=40 * 1440)
+    larger, idle = make_returns(3.0 * original.paths), make_returns(0.0 * original.paths)
+    models = {"a": original, "b": larger, "idle": idle, "c": simulate_model(2e-5, seed=2, rows=40 * 1440)}
+    report = compare_small(models)
+    assert report.trials == 4
+    assert report.effective_trials["clusters"] == pytest.approx(1 + 1 + 1, abs=0.1)
+    assert 2.4 < min(report.effective_trials.values()) < max(report.effective_trials.values()) <= 4
+    row = report.leaderboard["a"]
+    assert row["psr"] >= row["dsr_effective"] == row["dsr_clusters"] >= row["dsr"]
     headline = compare.make_headline(report, SENSITIVITY)
-    assert headline["effective_trials"] == report.effective_trials
-    assert headline["best_dsr"] == pytest.approx(report.leaderboard["a"]["dsr"])  # the conservative one
+    assert headline["effective_trials"] == report.effective_trials["clusters"]
+    assert headline["best_dsr"] == pytest.approx(report.leaderboard["b"]["dsr"])  # the conservative one
+
+
+def test_few_days_have_no_effective_number_of_trials():
+    report = compare_small({"a": simulate_model(1e-4, seed=1), "b": simulate_model(0.0, seed=2)})
+    assert report.effective_trials == {}
+    assert np.isnan(report.leaderboard["a"]["dsr_effective"])
+    assert report.superiority is None
+    assert np.isnan(report.ledger_pbo)
+
+
+def test_the_daily_sharpe_stands_beside_that_of_bars_with_its_interval():
+    model = simulate_model(1e-4, seed=1, rows=30 * 1440)
+    row = compare_small({"a": model}).leaderboard["a"]
+    expected = performance.measure_daily_sharpe(model.time, model.paths[:, model.median_path], bars_per_year=YEAR)
+    assert row["sharpe_daily"] == pytest.approx(expected)
+    assert row["sharpe_daily_low"] < row["sharpe_daily"] < row["sharpe_daily_high"]
+
+
+def test_pbo_is_of_single_paths_with_its_range():
+    models = {name: simulate_model(0.0, seed=seed) for seed, name in enumerate("abc")}
+    report = compare_small(models)
+    alone = [
+        overfitting.pbo(np.column_stack([model.paths[:, path] for model in models.values()]), blocks=8).pbo
+        for path in range(3)
+    ]
+    assert [each.pbo for each in report.path_pbo] == alone
+    headline = compare.make_headline(report, SENSITIVITY)
+    assert (headline["pbo_lowest"], headline["pbo"], headline["pbo_highest"]) == tuple(sorted(alone))
+
+
+def test_the_tests_over_all_trials_use_those_of_the_ledger():
+    models = {"a": simulate_model(3e-4, seed=1, rows=40 * 1440)}
+    others = [(f"{i}", simulate_model(0.0, seed=i + 5, rows=40 * 1440, paths=1)) for i in range(5)]
+    report = compare_small(models, others)
+    assert (report.superiority.trials, report.superiority.days, report.superiority.best) == (6, 40, 0)
+    assert report.superiority.spa < 0.05
+    assert 0 <= report.ledger_pbo < 0.2
+
+
+def test_seeds_of_one_model_widen_its_interval_and_its_comparisons():
+    base, other = simulate_model(1e-4, seed=1), simulate_model(0.0, seed=9)
+    alone = compare_small({"a": base, "b": other}, blocks=8)
+    seeds = [("a", simulate_model(mean, seed=3)) for mean in (-5e-4, 5e-4)]  # of the ledger
+    report = compare_small({"a": base, "b": other}, seeds)
+    row, narrow = report.leaderboard["a"], alone.leaderboard["a"]
+    assert np.isnan(narrow["seed_std"])
+    assert row["seed_std"] > 100
+    assert row["sharpe_high"] - row["sharpe_low"] > 2 * (narrow["sharpe_high"] - narrow["sharpe_low"])
+    assert report.pairs[0].high - report.pairs[0].low > 2 * (alone.pairs[0].high - alone.pairs[0].low)
+    assert report.leaderboard["b"]["sharpe_low"] == pytest.approx(alone.leaderboard["b"]["sharpe_low"])
+
+
+def test_seeds_of_its_own_fits_count_before_those_of_the_ledger():
+    paths = np.hstack([simulate_model(mean, seed=3).paths for mean in (-5e-4, 5e-4)])
+    model = Returns(60_000 * np.arange(4000), paths, np.repeat([1, 2], 3))
+    row = compare_small({"a": model}).leaderboard["a"]
+    assert row["seeds"] == 2
+    assert row["seed_std"] == pytest.approx(np.std(model.median_sharpe_by_seed, ddof=1) * np.sqrt(YEAR))
 
 
 def test_the_sharpe_lies_in_its_interval_and_a_longer_record_makes_it_narrower():
@@ -126,7 +214,10 @@ def test_a_model_that_trades_twice_has_no_interval_and_says_why():
     paths[[10, 3000]] = 1e-3
     figures = compare_small({"rare": make_returns(paths), "usual": simulate_model(1e-4, seed=1)}).leaderboard["rare"]
     assert np.isnan([figures["sharpe_low"], figures["sharpe_high"]]).all()
-    assert figures["reason"] == "no interval: too few trades, many resamples have none"
+    assert figures["reason"] == (
+        "no PSR, DSR, MinTRL: 2.0 independent traded observations, 30 needed; "
+        "no interval: too few trades, many resamples have none"
+    )
 
 
 def test_the_better_of_two_models_is_named_first_in_any_order():
@@ -153,20 +244,20 @@ def test_one_model_has_a_sharpe_but_no_pbo_and_says_why():
     assert np.isnan(headline["pbo"])
     assert headline["reason"] == "no PBO: fewer than two models trade, there is nothing to choose from"
     assert report.leaderboard["a"]["dsr"] == report.leaderboard["a"]["psr"]  # a single trial is not deflated
-    assert "nothing to compare" in compare.render_page("klines", report, SENSITIVITY)
+    assert "nothing to compare" in comparison_page.render_page("klines", report, SENSITIVITY)
 
 
 def test_the_table_shows_a_sharpe_with_its_interval_and_a_dash_where_a_figure_is_undefined():
-    page = compare.render_page(
+    page = comparison_page.render_page(
         "klines", compare_small({"idle": IDLE, "good": simulate_model(2e-4, seed=2)}), SENSITIVITY
     )
     assert "| idle | – | – | – |" in page
-    assert re.search(r"\| good \| [\d.]+ \[[\d.]+, [\d.]+\] \|", page)
+    assert re.search(r"\| good \| -?[\d.]+ \| [\d.]+ \[[\d.]+, [\d.]+\] \|", page)  # too few days for an interval
 
 
 def test_the_page_says_which_models_differ_significantly_and_which_do_not():
     models = {"good": simulate_model(5e-4, seed=1), "a": simulate_model(0.0, seed=2), "b": simulate_model(0.0, seed=3)}
-    page = compare.render_page("klines", compare_small(models), SENSITIVITY)
+    page = comparison_page.render_page("klines", compare_small(models), SENSITIVITY)
     assert "- good better than a by " in page
     assert "- good better than b by " in page
     assert re.search(r"- not distinguishable: (a and b|b and a)\n", page)
@@ -174,7 +265,7 @@ def test_the_page_says_which_models_differ_significantly_and_which_do_not():
 
 def test_a_score_that_falls_with_the_embargo_is_reported_with_its_drop():
     report = compare_small({})
-    page = compare.render_page("klines", report, SENSITIVITY)
+    page = comparison_page.render_page("klines", report, SENSITIVITY)
     assert "Embargo: suspected leakage." in page
     assert "| 0.5 | 5 | 0.25 [0.15, 0.35] | 0.2 |" in page
     assert compare.make_headline(report, SENSITIVITY)["embargo_ic_drop"] == 0.375
@@ -183,7 +274,9 @@ def test_a_score_that_falls_with_the_embargo_is_reported_with_its_drop():
 
 def test_where_the_sensitivity_was_not_measured_the_page_says_why():
     report = compare_small({})
-    assert compare.render_page("klines", report, NOT_MEASURED).endswith("Embargo: not measured: no multiples.\n")
+    assert comparison_page.render_page("klines", report, NOT_MEASURED).endswith(
+        "Embargo: not measured: no multiples.\n"
+    )
     assert np.isnan(compare.make_headline(report, NOT_MEASURED)["embargo_ic_drop"])
     assert compare.make_headline(report, NOT_MEASURED)["reason"].endswith("no multiples")
     assert compare.plot_sensitivity(NOT_MEASURED).axes[0].get_title(loc="left") == "not measured: no multiples"
@@ -203,21 +296,22 @@ def test_a_path_that_never_trades_has_return_zero_and_ranks_below_those_that_won
 
 def test_models_are_compared_on_the_bars_that_all_of_them_cover():
     a, b = simulate_model(1e-4, seed=1), simulate_model(1e-4, seed=2)
-    later = Returns(b.time + 60_000 * 100, b.paths, b.holdout_time, b.holdout)
+    later = Returns(b.time + 60_000 * 100, b.paths, b.seeds)
     found = align_models({"a": a, "later": later})
     assert found["a"].time.tolist() == found["later"].time.tolist() == a.time[100:].tolist()
     np.testing.assert_array_equal(found["a"].paths, a.paths[100:])
     np.testing.assert_array_equal(found["later"].paths, b.paths[:-100])
     with pytest.raises(ValueError, match="a, never have no bar in common"):
-        align_models({"a": a, "never": Returns(b.time + 10**9, b.paths, b.holdout_time, b.holdout)})
+        align_models({"a": a, "never": Returns(b.time + 10**9, b.paths, b.seeds)})
 
 
 def test_the_returns_of_evaluate_are_read_by_path_and_time(tmp_path):
-    table = pd.DataFrame({"path": [-1, 1, 1, 0, 0], "time": [30, 10, 20, 20, 10], "net": [0.5, 0.1, 0.2, 0.3, 0.4]})
+    net = {"time": [10, 20, 20, 10], "net": [0.1, 0.2, 0.3, 0.4]}
+    table = pd.DataFrame({"path": [1, 1, 0, 0], "seed": [8, 8, 7, 7], **net})
     table.to_parquet(tmp_path / "a.parquet")
     found = Returns.load(tmp_path / "a.parquet")
     assert (found.time.tolist(), found.paths.tolist()) == ([10, 20], [[0.4, 0.1], [0.3, 0.2]])
-    assert (found.holdout_time.tolist(), found.holdout.tolist()) == ([30], [0.5])
+    assert found.seeds.tolist() == [7, 8]
 
 
 def test_a_dataset_without_a_model_has_an_empty_leaderboard():
@@ -229,7 +323,7 @@ def test_a_dataset_without_a_model_has_an_empty_leaderboard():
 def test_the_same_params_give_the_same_report():
     models = {"a": simulate_model(1e-4, seed=1), "b": simulate_model(2e-5, seed=2)}
     assert compare_small(models).pairs == compare_small(models).pairs
-    assert compare.render_page("klines", compare_small(models), SENSITIVITY) == compare.render_page(
+    assert comparison_page.render_page("klines", compare_small(models), SENSITIVITY) == comparison_page.render_page(
         "klines", compare_small(models), SENSITIVITY
     )
 
@@ -269,7 +363,6 @@ def test_a_fan_ends_where_its_paths_end_and_a_picture_does_not_hold_every_bar():
     assert len(equity.time) == plots.MAX_POINTS
     assert (equity.time[0], equity.time[-1]) == (found.time[0], found.time[-1])
     np.testing.assert_allclose(equity.paths[:, -1], np.prod(1.0 + found.paths, axis=0))
-    assert equity.holdout[-1] == pytest.approx(np.prod(1.0 + found.holdout))
 
 
 def test_the_red_share_of_the_logits_is_the_pbo():

@@ -23,7 +23,7 @@ def data() -> LabeledDataset:
 
 
 def plan(data: LabeledDataset, is_included: np.ndarray, is_learned: np.ndarray) -> list:
-    return list(plan_fits(data.folds, "a", 42, is_included, is_learned, valid_pct=0.15))
+    return list(plan_fits(data.folds, "a", [42], is_included, is_learned, valid_pct=0.15))
 
 
 def test_groups_and_presets_name_their_columns():

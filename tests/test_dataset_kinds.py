@@ -15,6 +15,7 @@ from pipeline.config import ParamsError
 from pipeline.datasets import kinds
 from pipeline.leakage.segments import segments
 from pipeline.stages import guard
+from pipeline.validation.folds import Folds
 from tests import events_kind
 from tests.params import PARAMS
 from tests.small_repository import command, commit, copy
@@ -96,10 +97,10 @@ def test_lengths_are_in_the_unit_of_the_clock(repo):
 
 
 def test_no_row_is_added_between_events_and_the_sharpe_ratio_is_annualized_by_rows_per_year(repo):
-    details = read_report(repo, "evaluate/details", "tree")["model"]["holdout"]
-    oos = pd.read_parquet(repo / "trained/oos/tree.parquet")
-    returns = pd.read_parquet(repo / "trained/returns/tree.parquet").query("path == -1")["net"]
-    assert details["bars"] == len(returns) == (oos["split"] == -1).sum()
+    details = read_report(repo, "evaluate/details", "tree")["model"]["paths"][0]
+    folds, _ = Folds.load(repo / "data/folds/ticks.parquet")
+    returns = pd.read_parquet(repo / "trained/returns/tree.parquet").query("path == 0")["net"]
+    assert details["bars"] == len(returns) == len(folds.select_tested())
     clean = pd.read_parquet(repo / "data/clean/ticks.parquet")
     span_ms = sum(np.ptp(part["time_ms"]) for _, part in clean.groupby("segment"))
     rows_per_year = events_kind.TRADED_MS_PER_YEAR * len(clean) / span_ms

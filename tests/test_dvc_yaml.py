@@ -25,12 +25,13 @@ PARTS = {  # modules of a kind of dataset, by the stage that runs them
     "split": ("clock",),
     "evaluate": ("clock",),
     "compare": ("clock",),
+    "holdout": ("clock",),
 }
 
 
 def load_stages() -> list:
     """Every stage, those among them that params leave off."""
-    params = PARAMS | {"quantize": PARAMS["quantize"] | {"models": ["nets.lstm"]}}
+    params = PARAMS | {"quantize": PARAMS["quantize"] | {"models": ["nets.lstm"]}, "holdout": {"models": ["nets.lstm"]}}
     with TemporaryDirectory() as folder:
         (Path(folder) / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
         (Path(folder) / "params.yaml").write_text(yaml.safe_dump(params))
@@ -91,7 +92,8 @@ def import_stage(stage) -> frozenset[str]:
     name, _, key = stage.name.partition("@")
     verb, _, family = name.partition("_")
     modules = [f"pipeline.stages.{verb}"]
-    dataset = PARAMS["models"][family][key]["dataset"] if verb == "evaluate" else key
+    of, model = key.split(".") if verb == "holdout" else (family, key)
+    dataset = PARAMS["models"][of][model]["dataset"] if verb in ("evaluate", "holdout") else key
     modules += [f"pipeline.datasets.{PARAMS['datasets'][dataset]['kind']}.{part}" for part in PARTS.get(verb, ())]
     if verb == "fetch":
         modules += [f"pipeline.market.{source['kind']}" for source in PARAMS["sources"].values()]
@@ -170,7 +172,7 @@ def test_a_change_makes_nothing_stale_that_does_not_run_it(file):
 
 def test_costs_of_trading_train_neither_trees_nor_nets():
     by_params = {stage.name for stage in STAGES for dep in stage.deps if "trading" in getattr(dep, "params", []) or ()}
-    assert {name.partition("_")[0] for name in by_params} == {"evaluate"}
+    assert {name.partition("@")[0].partition("_")[0] for name in by_params} == {"evaluate", "holdout"}
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)

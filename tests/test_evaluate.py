@@ -7,7 +7,9 @@ from sklearn.metrics import mean_pinball_loss
 
 from pipeline import artifacts
 from pipeline.evaluation import forecast, path_metrics, returns
+from pipeline.evaluation.evaluation_data import EvaluationData
 from pipeline.models.predictions import FINAL, make_predictions
+from pipeline.reporting import position_chart
 from pipeline.samples import make_keys
 from pipeline.stages import evaluate
 from pipeline.targets import Output
@@ -23,12 +25,13 @@ def known(y, move, *, segment=None, minutes=None, symbols=1, kind="return"):
     rows = make_keys(np.int32(segment or [0] * count), np.int64(minutes or range(count)) * MINUTE)
     symbol = np.array(["AAA", "BBB"])[rows["segment"] if symbols > 1 else [0] * count]
     rows = rows.assign(symbol=pd.Categorical(symbol))
-    return path_metrics.EvaluationData(
+    return EvaluationData(
         rows=rows,
         clean=rows.assign(close=100.0 + np.arange(count)),
         y=np.array(y),
         move=np.array(move),
         output=OUTPUTS[kind],
+        target=kind,
         is_included=np.ones(count, bool),
         symbols=symbols,
         bar_ms=MINUTE,
@@ -82,6 +85,43 @@ def test_in_over_out_is_nan_with_its_reason_where_nothing_is_earned_out_of_sampl
     assert "not positive" in reason
 
 
+def test_stationarity_is_the_coefficient_of_variation_of_the_sharpe_over_splits():
+    splits = pd.DataFrame({"in_sample": [2.0, 4.0, 3.0], "out_of_sample": [1.0, 2.0, 3.0]})
+    assert path_metrics.measure_stationarity(splits) == (pytest.approx(0.5), None)
+    for changed, why in (
+        (splits * [1, -1], "not positive"),
+        (splits * np.nan, "never trades"),
+        (splits[:1], "one split"),
+    ):
+        value, reason = path_metrics.measure_stationarity(changed)
+        assert np.isnan(value)
+        assert why in reason
+
+
+def test_seeds_are_an_axis_like_paths():
+    minutes = np.arange(400)
+    cut = folds.cpcv(
+        minutes * MINUTE, (minutes + 1) * MINUTE, groups=4, test_groups=2, embargo_pct=0.0, holdout_pct=0.0
+    )
+    rng = np.random.default_rng(0)
+    data = known(rng.normal(size=400), 1e-3 * rng.normal(size=400))
+    tables = [
+        predict(rng.uniform(-1, 1, size=len(cut.test(split))), data, split=split, rows=cut.test(split)).assign(
+            seed=seed
+        )
+        for seed in (5, 3)
+        for split in range(cut.n_splits)
+    ]
+    result = path_metrics.measure_predictions(pd.concat(tables), data, cut)
+    assert result.seeds.tolist() == [3] * 3 + [5] * 3
+    alone = path_metrics.measure_predictions(pd.concat(tables[:6]), data, cut)  # of seed 5
+    for path in range(3):
+        np.testing.assert_array_equal(result.paths[3 + path].net, alone.paths[path].net)
+    chosen = path_metrics.select_path(pd.concat(tables), data, cut, path=4)
+    assert set(chosen["seed"]) == {5}
+    assert len(path_metrics.compare_in_and_out_of_sample(pd.concat(tables), pd.concat(tables), data)) == 12
+
+
 def test_bins_hold_equally_many_rows_in_order_of_the_prediction():
     predicted, actual, error = path_metrics.bin_calibration(np.arange(20.0)[::-1], np.arange(20.0)[::-1] * 2, bins=10)
     assert predicted.tolist() == [0.5 + 2 * k for k in range(10)]
@@ -89,12 +129,12 @@ def test_bins_hold_equally_many_rows_in_order_of_the_prediction():
     assert error == pytest.approx([1 / np.sqrt(2)] * 10)
 
 
-def test_the_holdout_is_written_as_path_minus_one():
+def test_net_returns_are_written_path_by_path():
     data = known([1.0, -1.0], [0.1, 0.2])
-    path = path_metrics.measure_path(predict([0.5, -0.5], data, split=FINAL), data)
+    path = path_metrics.measure_path(predict([0.5, -0.5], data), data)
     earned = path.time, path.net
-    table = returns.make_table([earned, earned], earned)
-    assert table.groupby("path").size().to_dict() == {-1: 2, 0: 2, 1: 2}
+    table = returns.make_table([earned, earned], np.array([7, 8]))
+    assert table.groupby(["path", "seed"]).size().to_dict() == {(0, 7): 2, (1, 8): 2}
 
 
 def test_bars_without_a_row_earn_nothing_and_count():
@@ -115,18 +155,19 @@ def test_the_confusion_of_a_number_counts_the_sides_of_neutral():
 def test_one_path_alone_has_no_spread_and_the_headline_says_why():
     data = known([1.0, -1.0, 0.5], [0.1, 0.2, 0.1])
     path = path_metrics.measure_path(predict([0.5, -0.5, 0.2], data), data)
-    splits = pd.DataFrame({"in_sample": [2.0], "out_of_sample": [1.0]})
-    alone, both = (path_metrics.ModelResult(paths=[path] * count, holdout=path) for count in (1, 2))
+    splits = pd.DataFrame({"in_sample": [2.0, 2.0], "out_of_sample": [1.0, 1.0]})
+    alone, both = (path_metrics.ModelResult([path] * count, np.zeros(count)) for count in (1, 2))
     headline = evaluate.make_trading_headline(alone, splits)
     assert np.isnan(headline["sharpe_std"])
-    assert headline["reason"] == "no sharpe_std, fewer than two paths trade"
-    assert evaluate.make_trading_headline(both, splits)["reason"] is None
+    days = "path 0: no sharpe_daily, fewer than 2 days"
+    assert headline["reason"] == f"{days}; no sharpe_std, fewer than two paths trade"
+    assert evaluate.make_trading_headline(both, splits)["reason"] == f"{days}; {days.replace('0', '1')}"
 
 
 def test_traced_positions_are_those_of_the_backtest_and_flat_where_a_row_is_missing():
     left_out = known([0.0] * 5, [0.01, 0.02, 0.0, 0.0, 0.03])
     scores = predict([1.0, 0.5, -1.0], left_out, rows=[0, 1, 4])
-    symbol, done = evaluate.trace_positions(scores, left_out)
+    symbol, done = position_chart.trace_positions(scores, left_out)
     assert symbol == "AAA"
     assert (done.time // MINUTE).tolist() == [0, 1, 2, 3, 4, 5]
     assert done.position.tolist() == [1.0, 0.5, 0.0, 0.0, -1.0]
@@ -138,7 +179,7 @@ def test_traced_positions_are_those_of_the_backtest_and_flat_where_a_row_is_miss
 
 def test_of_two_symbols_the_positions_of_the_first_are_traced():
     both = known([0.0] * 4, [0.01, 0.01, -0.02, 0.0], segment=[0, 0, 1, 1], minutes=[0, 1, 0, 1], symbols=2)
-    symbol, done = evaluate.trace_positions(predict([1.0, -1.0, 0.3, 0.4], both), both)
+    symbol, done = position_chart.trace_positions(predict([1.0, -1.0, 0.3, 0.4], both), both)
     assert symbol == "AAA"
     assert done.position.tolist() == [1.0, -1.0]
     assert done.price.tolist() == [100.0, 101.0, 101.0]
@@ -154,7 +195,7 @@ def test_pictures_have_the_same_bytes_each_time(size, tmp_path, monkeypatch):
     data = known(rng.normal(size=1200), 1e-3 * rng.normal(size=1200))
     scores = {split: size * rng.uniform(-1, 1, size=len(rows)) for split, rows in tested.items()}
     oos = pd.concat(predict(scores[split], data, split=split, rows=rows) for split, rows in tested.items())
-    development, holdout = evaluate.split_off_holdout(oos)
+    predictions = evaluate.drop_final_fit(oos)
     history = {
         "0": [
             {"iteration": 1, "train_loss": 1.0, "valid_loss": 1.0},
@@ -164,10 +205,11 @@ def test_pictures_have_the_same_bytes_each_time(size, tmp_path, monkeypatch):
     drawn = []
     for folder in ("first", "second"):
         monkeypatch.setattr(artifacts, "PLOTS", tmp_path / folder)
-        result = path_metrics.measure_predictions(development, holdout, data, cut)
-        evaluate.draw_trading("a", result, holdout, data)
+        result = path_metrics.measure_predictions(predictions, data, cut)
+        evaluate.draw_equity("a", result, data)
+        evaluate.draw_positions("a", path_metrics.select_path(predictions, data, cut, path=1), data, number=1)
         evaluate.draw_confusion("a", result, data)
-        evaluate.draw_calibration("a", path_metrics.select_path(development, data, cut, path=0), data)
+        evaluate.draw_calibration("a", path_metrics.select_path(predictions, data, cut, path=0), data)
         evaluate.draw_training("a", history, {"gain": {"x": 1.0}})
         drawn.append({file.name: file.read_bytes() for file in (tmp_path / folder / "a").iterdir()})
     names = ["calibration", "confusion", "equity", "importances", "learning_curves", "positions"]
@@ -181,9 +223,12 @@ def test_a_history_is_read_back_as_the_fits_wrote_it(tmp_path, monkeypatch):
         "10": [{"iteration": 1, "valid_loss": 1 / 3}],
         "final": [{"iteration": 1, "valid_loss": 0.1, "grad_norm": 1e-17}],
     }
-    rows = [{"split": split, **entry} for split, entries in fits.items() for entry in entries]
+    rows = [{"seed": 3, "split": split, **entry} for split, entries in fits.items() for entry in entries]
     pd.DataFrame(rows).to_csv(tmp_path / "a.csv", index=False)
     assert evaluate.read_history("a") == fits
+    rows.append({"seed": 4, "split": "10", "iteration": 1, "valid_loss": 2.0})
+    pd.DataFrame(rows).to_csv(tmp_path / "a.csv", index=False)
+    assert list(evaluate.read_history("a")) == ["3-10", "3-final", "4-10"]
 
 
 def test_a_forecast_without_a_score_is_measured_and_not_traded():
@@ -196,11 +241,11 @@ def test_a_forecast_without_a_score_is_measured_and_not_traded():
     assert path.confusion is None
     assert path.forecast["ic"] == pytest.approx(np.corrcoef([1, 2, 3, 4], [1, 2.5, 2, 4.5])[0, 1])
     assert "directional_accuracy" not in path.forecast
-    result = path_metrics.ModelResult(paths=[path, path], holdout=path)
+    result = path_metrics.ModelResult([path, path], np.zeros(2))
     headline = evaluate.make_forecast_headline(result, result)
     assert headline["reason"] is None
     assert "hit_rate" not in headline
-    assert not returns.make_table([(path.time, path.net)], (path.time, path.net)).size
+    assert not returns.make_table([(path.time, path.net)], np.zeros(1)).size
 
 
 def test_predicted_quantiles_are_measured_by_their_loss_and_coverage():

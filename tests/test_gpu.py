@@ -168,8 +168,8 @@ def test_the_reports_of_a_fit_can_be_made(life: Life, gpu: SimulatedGpu) -> None
 
 
 def test_the_audit_of_a_fit_on_the_gpu_is_ok(life: Life, gpu: SimulatedGpu) -> None:
-    task = FitTask(FINAL, FEW_TRAIN, FEW_VALID, FEW_TEST, seed=7)
-    predictions = predict(life.model, FINAL, make_dataset(life.samples, kind=life.kind), rows=FEW_TEST)
+    task = FitTask(FINAL, FEW_TRAIN, FEW_VALID, FEW_TEST, seed=7, fit_seed=7)
+    predictions = predict(life.model, task, make_dataset(life.samples, kind=life.kind), rows=FEW_TEST)
     again = copy.copy(life.model)
     found = list(audit.check_model(again, task, life.samples, predictions))
     assert [finding.severity for finding in found] == ["ok", "ok"]

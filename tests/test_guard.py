@@ -1,5 +1,6 @@
 """Tests of the guard stage on the files of a small market, as the stages before it write them."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,6 +51,41 @@ def test_every_guard_of_columns_labels_and_segments_runs_for_every_target():
         "label_timing": ["ok"] * len(TARGETS),
         "segments": ["ok", "ok"],
     }
+
+
+def triple_labels_from(start_ms: int) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Return the change of a table of labels that triples moves, and labels that are numbers, from an instant on."""
+
+    def triple(table: pd.DataFrame) -> pd.DataFrame:
+        sealed = table["time"] >= start_ms
+        names = ["move", "y"] if table["y"].dtype.kind == "f" else ["move"]
+        return table.assign(**{name: table[name].where(~sealed, 3 * table[name]) for name in names})
+
+    return triple
+
+
+def read_correlations() -> list[dict]:
+    """Return the findings of the guards that correlate columns with labels."""
+    findings = artifacts.read_json(artifacts.report_path("guard", "klines"))["findings"]
+    return [found for found in findings if found["guard"] in ("look_ahead", "target_leakage")]
+
+
+@pytest.mark.usefixtures("market")
+def test_no_column_is_correlated_with_a_label_of_the_holdout():
+    guard.main("klines")
+    before, files = read_correlations(), sorted(RETURN.parent.iterdir())
+    rows = guard.list_labeled(FEATURES, files)
+    start = rows["time"].iloc[-math.ceil(0.15 * len(rows))]  # one symbol without gaps: each row has a time of its own
+    for file in files:
+        edit_table(file, triple_labels_from(start))
+    with pytest.raises(LeakageError, match="label_timing"):
+        guard.main("klines")
+    assert read_correlations() == before
+    for file in files:
+        edit_table(file, triple_labels_from(start - 300 * 60_000))
+    with pytest.raises(LeakageError, match="label_timing"):
+        guard.main("klines")
+    assert read_correlations() != before
 
 
 def smooth_one_value(table: pd.DataFrame) -> pd.DataFrame:

@@ -73,7 +73,7 @@ def test_a_fit_adds_a_line_and_a_net_one_for_each_epoch_before_it(name: str, epo
     shared = PARAMS[family] | ({"epochs": 2} if family == "nets" else {"num_boost_round": 5})
     spec = ModelSpec(ModelBlock(family, block, name), Signature(samples.columns, OUTPUTS["return"]), shared)
     dataset = make_dataset(samples, kind="return")
-    tasks = [FitTask(split, TRAIN, VALID, TEST, seed=split) for split in (0, 1)]
+    tasks = [FitTask(split, TRAIN, VALID, TEST, seed=42, fit_seed=split) for split in (0, 1)]
     for task in tasks:
         files = FitFiles(tmp_path, tmp_path / "a.csv", tmp_path / "b.csv", f"{task.split}", {"split": task.split})
         measured = fit_fold(task, spec, dataset, folder=tmp_path, files=files)
@@ -114,8 +114,8 @@ def test_a_resumed_fit_writes_the_lines_of_all_its_epochs(tmp_path: Path, monkey
 
 def test_the_stage_starts_a_file_outside_of_the_outputs(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    task = FitTask(3, *(np.empty(0, np.int64) for _ in range(3)), seed=1)
+    task = FitTask(3, *(np.empty(0, np.int64) for _ in range(3)), seed=1, fit_seed=2)
     files = train.name_files("lstm", task)
     train.write_header(files.measured, MEASUREMENTS)
     assert files.measured == Path("trained/measured/train/lstm.csv")
-    assert files.measured.read_text() == "split,iteration,seconds,peak_memory_mb,peak_gpu_memory_mb\n"
+    assert files.measured.read_text() == "seed,split,iteration,seconds,peak_memory_mb,peak_gpu_memory_mb\n"

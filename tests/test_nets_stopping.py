@@ -100,7 +100,7 @@ def test_the_reports_name_the_epoch_that_is_kept(tmp_path: Path):
         def build(self, seed: int) -> Model:
             return make_classifier(**BY_F1)
 
-    task = FitTask(FINAL, TRAIN, VALID, np.arange(820, 1000), 3)
+    task = FitTask(FINAL, TRAIN, VALID, np.arange(820, 1000), seed=3, fit_seed=3)
     fit = fit_fold(task, Spec(), make_dataset(TABLE, kind="barrier"), folder=tmp_path)  # type: ignore[arg-type]
     best = fit.fit_report["early_stopping"]["best_epoch"]
     assert train.summarize_fit(fit)["best"] == fit.history[best - 1]

@@ -149,7 +149,7 @@ def test_a_rate_without_events_to_count_has_no_interval():
 def make_outcome(
     *dsr: float | None, pbo: float | None, alarms: tuple[str, ...] = (), warnings: tuple[str, ...] = ()
 ) -> dict:
-    names = ("psr", "dsr", "dsr_effective", "holdout_psr")
+    names = ("psr", "dsr", "dsr_effective")
     models = {f"m{i}": {**dict.fromkeys(names), "dsr": value, "ic": 0.1 * i} for i, value in enumerate(dsr)}
     return {"alarms": list(alarms), "warnings": list(warnings), **({} if alarms else {"pbo": pbo, "models": models})}
 

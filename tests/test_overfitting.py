@@ -2,10 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from scipy import stats
+from scipy import signal, stats
 
 from pipeline.evaluation import overfitting
 
@@ -141,130 +138,95 @@ def test_impossible_input_is_refused(call, message: str) -> None:
         call()
 
 
-def make_block(correlation: float, trials: int) -> np.ndarray:
-    return np.full((trials, trials), correlation) + (1 - correlation) * np.eye(trials)
+def draw_null_trials(rng: np.random.Generator, *, trials: int, noisy: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return Sharpe ratios without skill of 10,000 bars, and their errors; those of the first `noisy` are tripled."""
+    errors = np.full(trials, 0.01)
+    errors[:noisy] *= 3
+    return rng.normal(0, errors), errors
 
 
-def join_blocks(*blocks: np.ndarray, between: float = 0.0) -> np.ndarray:
-    """Return the correlations of clusters; each pair of trials of different clusters has the correlation `between`."""
-    size = sum(len(one) for one in blocks)
-    whole, at = np.full((size, size), between), 0
-    for one in blocks:
-        whole[at : at + len(one), at : at + len(one)] = one
-        at += len(one)
-    return whole
+def test_deflate_is_the_published_formula_where_the_variance_across_trials_is_above_its_floor() -> None:
+    sharpes = np.array([0.00, 0.02, 0.04, 0.06, 0.08])
+    found = overfitting.deflate(0.08, n=2000, **HEDGE_FUND, trial_sharpes=sharpes, trials=5)
+    assert found.variance == pytest.approx(sharpes.var(ddof=1))
+    assert found.sr0 == overfitting.expected_max_sharpe(variance=found.variance, trials=5)
+    assert found.dsr == overfitting.deflated_sharpe(0.08, n=2000, **HEDGE_FUND, variance=found.variance, trials=5)
+    assert found.trials == 5
 
 
-@pytest.mark.parametrize(
-    ("correlation", "trials"),
-    [
-        (np.eye(1), 1.0),
-        (make_block(1.0, 7), 1.0),
-        (np.eye(40), 40.0),
-        (make_block(0.5, 11), 1 + 10 * 0.5),  # the interpolation for one cluster
-        (make_block(0.9, 2), 1.1),
-        (make_block(-1.0, 2), 2.0),  # the better of a bet and its opposite: two tries
-        (join_blocks(make_block(1.0, 5), make_block(1.0, 5)), 2.0),
-        (join_blocks(make_block(0.95, 5), make_block(0.95, 5)), 2 * (1 + 4 * 0.05)),
-        (join_blocks(make_block(0.9, 4), make_block(0.8, 3), make_block(0.99, 6), between=0.1), 1.3 + 1.4 + 1.05),
-        (join_blocks(make_block(1.0, 2), make_block(1.0, 1)), 2.0),
-    ],
-)
-def test_the_effective_number_of_constructed_trials_is_known(correlation: np.ndarray, trials: float) -> None:
-    assert overfitting.count_effective_trials(correlation) == pytest.approx(trials)
+@pytest.mark.parametrize("survivors", [[], [0.03], [0.03, 0.03], [0.0301, 0.03, np.nan]])
+def test_the_variance_across_trials_is_never_below_that_of_a_sharpe_without_skill(survivors: list[float]) -> None:
+    found = overfitting.deflate(0.03, n=10_001, **NORMAL, trial_sharpes=survivors, trials=100)
+    assert found.variance == pytest.approx(1 / 10_000)
+    assert found.sr0 == pytest.approx(2.5306 / 100, rel=1e-3)  # of the best of 100 standard normals
+    assert found.dsr < 0.95 < overfitting.probabilistic_sharpe(0.03, n=10_001, **NORMAL)
 
 
-def test_clusters_are_found_in_simulated_returns_in_any_order() -> None:
-    rng = np.random.default_rng(30)
-    common = rng.normal(size=(2000, 4))
-    cluster = np.array([0, 1, 2, 3, 0, 0, 1, 2, 2, 2, 3, 1])
-    returns = common[:, cluster] + 0.3 * rng.normal(size=(2000, len(cluster)))
-    found = overfitting.cluster_trials(overfitting.correlate_trials(returns))
-    assert {(a, b) for a in range(12) for b in range(12) if found[a] == found[b]} == {
-        (a, b) for a in range(12) for b in range(12) if cluster[a] == cluster[b]
-    }
-    order = rng.permutation(12)
-    trials = overfitting.count_effective_trials(overfitting.correlate_trials(returns))
-    assert overfitting.count_effective_trials(overfitting.correlate_trials(returns[:, order])) == pytest.approx(trials)
-    assert trials == pytest.approx(4 + 8 * (1 - 1 / 1.09), abs=0.1)
-
-
-def test_noise_does_not_split_one_cluster() -> None:
-    rng = np.random.default_rng(36)
-    returns = rng.normal(size=(300, 1)) + rng.normal(size=(300, 10)) / 3  # correlations around 0.9
-    correlation = overfitting.correlate_trials(returns)
-    assert len(np.unique(overfitting.cluster_trials(correlation))) == 1
-    mean = correlation[~np.eye(10, dtype=bool)].mean()
-    assert overfitting.count_effective_trials(correlation) == pytest.approx(1 + 9 * (1 - mean))
-
-
-def test_uncorrelated_trials_count_in_full() -> None:
-    correlation = overfitting.correlate_trials(np.random.default_rng(31).normal(size=(5000, 60)))
-    assert overfitting.count_effective_trials(correlation) == pytest.approx(60, rel=0.02)
-
-
-def test_a_trial_that_never_trades_counts_as_one() -> None:
-    returns = np.random.default_rng(32).normal(size=(200, 1)) @ np.ones((1, 4))
-    returns[:, 2] = 0.0
-    returns[:, 3] = 0.1
-    assert overfitting.count_effective_trials(overfitting.correlate_trials(returns)) == pytest.approx(3.0)
-    assert overfitting.count_effective_trials(overfitting.correlate_trials(np.zeros((9, 5)))) == 5.0
-
-
-def test_copies_of_a_trial_at_other_sizes_are_the_same_trial() -> None:
-    returns = np.random.default_rng(33).normal(size=(500, 1)) * np.array([1.0, 3.0, 0.1, 1e-6, 7.7])
-    assert overfitting.count_effective_trials(overfitting.correlate_trials(returns)) == pytest.approx(1.0)
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    returns=arrays(np.float64, st.tuples(st.integers(2, 12), st.integers(1, 9)), elements=st.integers(-2, 2).map(float))
-)
-def test_the_effective_number_of_trials_is_between_one_and_the_count(returns: np.ndarray) -> None:
-    assert 1 <= overfitting.count_effective_trials(overfitting.correlate_trials(returns)) <= returns.shape[1] + 1e-9
-
-
-def test_correlations_are_those_of_numpy() -> None:
-    returns = np.random.default_rng(34).normal(size=(50, 6))
-    np.testing.assert_allclose(overfitting.correlate_trials(returns), np.corrcoef(returns.T), atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("correlation", "message"),
-    [
-        (np.ones((2, 3)), "give \\(trials, trials\\)"),
-        (np.ones((0, 0)), "at least one trial"),
-        (2 * np.ones((2, 2)), "between -1 and 1"),
-        (np.array([[1.0, 0.5], [0.2, 1.0]]), "symmetric"),
-    ],
-)
-def test_a_matrix_that_holds_no_correlations_is_refused(correlation: np.ndarray, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        overfitting.count_effective_trials(correlation)
-
-
-def test_an_assessment_has_a_probability_for_each_number_of_trials() -> None:
-    moments = overfitting.estimate_moments(np.random.default_rng(35).normal(0.1, 1, 500))
-    found = overfitting.assess_sharpe(moments, variance=0.01, trials={"dsr": 20, "dsr_effective": 4.5}, confidence=0.95)
-    shape = {name: moments[name] for name in ("n", "skew", "kurtosis")}
-    assert found["psr"] == overfitting.probabilistic_sharpe(moments["sharpe"], **shape)
-    for name, trials in (("dsr", 20), ("dsr_effective", 4.5)):
-        assert found[name] == overfitting.deflated_sharpe(moments["sharpe"], **shape, variance=0.01, trials=trials)
-    assert found["dsr"] < found["dsr_effective"] < found["psr"]
-    assert found["excess_over_expected_max"] == moments["sharpe"] - overfitting.expected_max_sharpe(
-        variance=0.01, trials=20
+def test_one_absurd_trial_does_not_destroy_the_others() -> None:
+    """A Sharpe ratio of -217 a year among eight of 0 to 4; bars are minutes of 90 days."""
+    year = np.sqrt(525_600)
+    usual = np.linspace(0, 4, 8) / year
+    best = {"n": 129_600, **NORMAL, "trials": 9}
+    alone = overfitting.deflate(12 / year, trial_sharpes=usual, **best)
+    beside = overfitting.deflate(12 / year, trial_sharpes=[*usual, -217 / year], **best)
+    assert beside.dsr == pytest.approx(alone.dsr, abs=0.01)
+    errors = np.full(9, 1 / np.sqrt(129_599))
+    assert overfitting.deflate(12 / year, trial_sharpes=[*usual, -217 / year], trial_errors=errors, **best).dsr > 0.95
+    assert (
+        overfitting.deflated_sharpe(
+            12 / year, n=129_600, **NORMAL, variance=np.var([*usual, -217 / year], ddof=1), trials=9
+        )
+        < 1e-6
     )
 
 
-def test_without_a_variance_across_trials_only_a_single_trial_can_be_deflated() -> None:
-    moments = overfitting.estimate_moments(np.random.default_rng(35).normal(0.1, 1, 500))
-    found = overfitting.assess_sharpe(moments, variance=np.nan, trials={"dsr": 3, "alone": 1}, confidence=0.95)
-    assert np.isnan([found["dsr"], found["excess_over_expected_max"]]).all()
-    assert found["alone"] == found["psr"]
+@pytest.mark.parametrize(
+    ("trials", "survivors", "noisy"), [(20, 2, 0), (100, 8, 0), (100, 2, 0), (50, 1, 0), (100, 100, 10)]
+)
+def test_the_best_of_many_without_skill_passes_in_few_worlds(trials: int, survivors: int, noisy: int) -> None:
+    rng, passed = np.random.default_rng(trials + survivors), 0
+    for _ in range(300):
+        sharpes, errors = draw_null_trials(rng, trials=trials, noisy=noisy)
+        ranked = np.argsort(-sharpes / errors)[:survivors]
+        found = overfitting.deflate(
+            sharpes[ranked[0]],
+            n=1 + 1 / errors[ranked[0]] ** 2,
+            **NORMAL,
+            trial_sharpes=sharpes[ranked],
+            trial_errors=errors[ranked],
+            trials=trials,
+        )
+        passed += found.dsr > 0.95
+    assert passed <= 6  # 2 %: the published formula lets most of these worlds pass where 2 of 100 are kept
 
 
-def test_returns_that_never_trade_have_no_assessment() -> None:
-    moments = overfitting.estimate_moments(np.zeros(9))
-    found = overfitting.assess_sharpe(moments, variance=0.01, trials={"dsr": 3}, confidence=0.95)
-    assert list(found) == ["psr", "dsr", "excess_over_expected_max", "min_track_record_bars"]
-    assert np.isnan(list(found.values())).all()
+def test_a_noisy_trial_counts_in_units_of_its_own_error() -> None:
+    """In units of its own error the last Sharpe ratio is 4, as the first, not 40."""
+    sharpes, errors = np.array([0.04, 0.0, -0.02, 0.40]), np.array([0.01, 0.01, 0.01, 0.1])
+    found = overfitting.deflate(0.04, n=10_001, **NORMAL, trial_sharpes=sharpes, trial_errors=errors, trials=4)
+    lowest = 0.0  # as far below the median of 0.02 as the best is above it
+    assert found.variance == pytest.approx(np.var([0.04, 0.0, lowest, 0.04], ddof=1), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n": 1}, "at least 2"),
+        ({"trials": 0}, "trials: 0"),
+        ({"sharpe": np.nan}, "sharpe: nan"),
+    ],
+)
+def test_a_deflation_of_impossible_input_is_refused(changes: dict, message: str) -> None:
+    arguments = {"sharpe": 0.1, "n": 100, **NORMAL, "trial_sharpes": [0.1, 0.0], "trials": 2} | changes
+    with pytest.raises(ValueError, match=message):
+        overfitting.deflate(**arguments)
+
+
+def test_dependence_shortens_the_effective_length() -> None:
+    """Returns of an AR(1) with 0.5 have three times the long-run variance of independent ones."""
+    rng = np.random.default_rng(3)
+    noise = rng.normal(size=50_000)
+    returns = signal.lfilter([1.0], [1.0, -0.5], noise)
+    assert overfitting.estimate_moments(returns)["n"] == pytest.approx(50_000 / 3, rel=0.1)
+    assert overfitting.estimate_moments(noise)["n"] == pytest.approx(50_000, rel=0.03)
+    assert overfitting.estimate_moments(np.diff(noise))["n"] == 49_999  # no credit for returns that revert

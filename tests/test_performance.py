@@ -96,8 +96,11 @@ def test_a_matrix_is_refused_where_one_series_is_required() -> None:
 
 
 def test_trading_metrics_are_the_single_metrics() -> None:
-    metrics, reasons = performance.measure_trading(HAND, np.array([1.0, 0.5, 0.0, 0.5, 1.0]), bars_per_year=10)
+    days = performance.DAY_MS * np.arange(5)
+    turnover, rest = np.array([1.0, 0.5, 0.0, 0.5, 1.0]), {"bars_per_year": 10, "risk_free_rate": 0.0}
+    metrics, reasons = performance.measure_trading(days, HAND, turnover, **rest)
     assert reasons == {}
+    assert metrics["sharpe_daily"] == pytest.approx(metrics["sharpe"])
     assert metrics["sharpe"] == performance.sharpe(HAND, bars_per_year=10)
     assert metrics["calmar"] == performance.calmar(HAND, bars_per_year=10)
     assert metrics["net_return"] == pytest.approx(0.1286)
@@ -110,6 +113,7 @@ def test_trading_metrics_are_the_single_metrics() -> None:
         ([], [], {"sharpe": "no bars", "max_drawdown": "no bars", "turnover": "no bars"}),
         ([0.0, 0.0], [0.0, 0.0], {"sharpe": "no trade", "win_rate": "no trade", "calmar": "no trade"}),
         ([0.1], [1.0], {"sharpe": "fewer than 2 bars", "sortino": "no losing bar"}),
+        ([0.1, 0.2], [1.0, 1.0], {"sharpe_daily": "fewer than 2 days"}),
         ([0.1, 0.1], [1.0, 1.0], {"sharpe": "the return never varies", "profit_factor": "no losing bar"}),
         ([0.0, 0.0], [1.0, 1.0], {"win_rate": "no bar with a gain or a loss", "recovery_factor": "no drawdown"}),
         ([0.5, -0.1], [1.0, 1.0], {"calmar": "the annualized return is beyond a float's range"}),
@@ -118,9 +122,36 @@ def test_trading_metrics_are_the_single_metrics() -> None:
 def test_each_undefined_trading_metric_has_its_reason(
     returns: list[float], turnover: list[float], expected: dict[str, str]
 ) -> None:
-    metrics, reasons = performance.measure_trading(np.array(returns), np.array(turnover), bars_per_year=525_600)
+    metrics, reasons = performance.measure_trading(
+        60_000 * np.arange(len(returns)),
+        np.array(returns),
+        np.array(turnover),
+        bars_per_year=525_600,
+        risk_free_rate=0.0,
+    )
     assert set(reasons) == {name for name, value in metrics.items() if np.isnan(value)}
     assert expected.items() <= reasons.items()
+
+
+def test_days_compound_their_bars_and_the_daily_sharpe_is_annualized_by_days() -> None:
+    time = performance.DAY_MS // 2 * np.arange(6) + 5
+    net = np.array([0.1, 0.2, -0.1, 0.05, 0.0, 0.02])
+    days, daily = performance.aggregate_days(time, net)
+    assert days.tolist() == [0, 1, 2]
+    assert daily == pytest.approx([1.1 * 1.2 - 1, 0.9 * 1.05 - 1, 0.02])
+    expected = daily.mean() / daily.std(ddof=1) * np.sqrt(365)
+    assert performance.measure_daily_sharpe(time, net, bars_per_year=730) == pytest.approx(expected)
+    assert performance.aggregate_days(time, np.column_stack([net, net]))[1].shape == (3, 2)
+
+
+def test_the_risk_free_rate_is_earned_on_bars_without_a_gain_or_a_loss() -> None:
+    excess = performance.subtract_risk_free(np.array([0.01, 0.0, -0.02]), risk_free_rate=0.05, bars_per_year=10)
+    assert excess == pytest.approx([0.005, 0.0, -0.025])
+    time, net = performance.DAY_MS * np.arange(5), HAND
+    found, _ = performance.measure_trading(time, net, net, bars_per_year=365, risk_free_rate=0.1)
+    own = net - np.where(net != 0, 0.1 / 365, 0)
+    assert found["sharpe"] == pytest.approx(own.mean() / own.std(ddof=1) * np.sqrt(365))
+    assert found["net_return"] == pytest.approx(0.1286)
 
 
 def test_regression_metrics_agree_with_scipy_and_scikit_learn(returns: np.ndarray) -> None:

@@ -56,6 +56,16 @@ def test_a_window_begins_with_one_again_and_has_the_trades_of_its_bars():
     assert part.buy_and_hold.tolist() == [1.0, 1.5, 2.0]
 
 
+def test_the_last_part_has_the_positions_of_the_whole_at_least_one_bar_of_them():
+    history = make_history([1.0, 0.5, -1.0, 0.0, 0.5], net=[0.1, 0.0, 0.2, 0.0, 0.1])
+    part = history.take_last(0.3)
+    assert (part.position.tolist(), (part.time // MINUTE).tolist()) == ([0.0, 0.5], [3, 4, 5])
+    assert part.change.tolist() == [1.0, 0.5, -0.5]  # at its first instant it comes from the position before
+    assert part.equity == pytest.approx([1.0, 1.0, 1.1])
+    assert history.take_last(0.01).position.tolist() == [0.5]
+    assert history.take_last(1.0).position.tolist() == history.position.tolist()
+
+
 def test_trades_of_the_busiest_window_are_marked_at_their_prices():
     figure = position_chart.plot_positions(make_history([0.5, 0.5, -0.5], price=[1.0, 2.0, 3.0, 4.0]), title="a")
     marks = {points.get_label(): points.get_offsets()[:, 1].tolist() for points in figure.axes[1].collections}
@@ -80,7 +90,8 @@ def test_a_long_time_is_shown_by_the_mean_position_of_bins_and_the_busiest_windo
 def test_the_chart_of_a_model_that_never_trades_says_so(bars):
     figure = position_chart.plot_positions(walk_randomly(bars, traded=0.0), title="idle")
     figure.draw_without_rendering()
-    assert figure.axes[0].get_title("left") == "idle: it never trades"
+    assert figure.get_suptitle() == "idle"
+    assert figure.axes[0].get_title("left") == f"{bars:,} bars: it never trades"
 
 
 def test_a_model_that_loses_everything_has_a_chart():

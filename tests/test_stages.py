@@ -10,15 +10,35 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
-from pipeline.evaluation.predictions import HOLDOUT
-from pipeline.stages import audit, baseline, compare, evaluate, export, parity, sensitivity, split, train
+from pipeline.config import ParamsError
+from pipeline.models.predictions import FINAL
+from pipeline.stages import (
+    audit,
+    baseline,
+    compare,
+    evaluate,
+    export,
+    holdout,
+    parity,
+    sensitivity,
+    signals,
+    split,
+    train,
+)
+from pipeline.targets import Target
+from pipeline.validation.folds import Folds
 from tests.small_repository import MODELS, command, surroundings
 
 UP_TO_DATE = "Data and pipelines are up to date."
+REPORTS = ("split", "signals", "sensitivity", "train", "audit", "evaluate", "compare", "parity")
+RESULTS = ("baselines", "models", "in_sample", "statistics", "history", "returns", "plots")
+FOLDERS = [*(Path("trained/reports") / name for name in REPORTS), *(Path("trained") / name for name in RESULTS)]
+OPENED = "trees.lightgbm"
 
 
 def test_the_pipeline_ends_in_graphs_that_predict_what_their_models_do(ran):
@@ -110,7 +130,7 @@ def test_every_split_method_goes_through_the_pipeline(ran, method, models, tmp_p
     (folder / "params.yaml").write_text(yaml.safe_dump(blocks, sort_keys=False))
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PIPELINE_WORKERS", "1")
-    for stage in (split, baseline, sensitivity):
+    for stage in (split, signals, baseline, sensitivity):
         stage.main("klines")
     for model in models:
         train.main(model)
@@ -122,7 +142,7 @@ def test_every_split_method_goes_through_the_pipeline(ran, method, models, tmp_p
         parity.main(model)
     report = json.loads(Path("trained/reports/split/klines.json").read_text())
     assert (report["method"], report["n_paths"]) == (method, 1)
-    assert set(pd.read_parquet("trained/returns/lightgbm.parquet")["path"]) == {0, HOLDOUT}
+    assert set(pd.read_parquet("trained/returns/lightgbm.parquet")["path"]) == {0}
     board = json.loads(Path("trained/reports/compare/details/klines.json").read_text())["leaderboard"]
     assert set(board) == set(models)
     assert all(len(row["path_sharpes"]) == 1 for row in board.values())
@@ -157,6 +177,19 @@ def test_an_experiment_on_costs_retrains_nothing_and_its_branch_restores_its_res
     command(repo, "dvc", "checkout")
     assert (repo / "trained/reports/evaluate/lightgbm.json").read_text() == after
     assert UP_TO_DATE in command(repo, "dvc", "status")
+    command(repo, "git", "checkout", "--force", "--quiet", "main")
+    command(repo, "dvc", "checkout", "--force")
+    before = read_comparison(repo)
+    assert "experiment costly" in command(repo, "python", "-m", "pipeline.evaluation.ledger", "harvest")
+    assert "Running stage 'compare@klines'" in command(repo, "dvc", "repro")
+    after = read_comparison(repo)
+    assert after["trials"] == before["trials"] + len(MODELS)
+    assert after["best_dsr"] < before["best_dsr"]
+    assert after["best_sharpe"] == before["best_sharpe"]
+
+
+def read_comparison(repo: Path) -> dict:
+    return json.loads((repo / "trained/reports/compare/klines.json").read_text())
 
 
 def test_a_fit_that_was_made_before_comes_from_the_cache(repo):
@@ -172,8 +205,9 @@ def test_a_fit_that_was_made_before_comes_from_the_cache(repo):
 
 
 TOUCHED = {  # a comment at the end of a file: the stages that DVC then wants to run
-    "pipeline/reporting/plots.py": r"evaluate_|compare@",
-    "pipeline/evaluation/overfitting.py": r"compare@",
+    "pipeline/reporting/plots.py": r"evaluate_|compare@|signals@",
+    "pipeline/evaluation/overfitting.py": r"evaluate_|compare@",
+    "pipeline/evaluation/comparison.py": r"compare@",
     "pipeline/evaluation/performance.py": r"evaluate_|compare@",
     "pipeline/leakage/fits.py": r"canary@|audit_|compare@",
     "pipeline/models/torch_runtime/device.py": r"(train|audit|export)_(nets|agents)@",
@@ -223,3 +257,127 @@ def test_a_misspelled_key_stops_its_stage_naming_the_keys_that_exist(repo):
         (repo / "params.yaml").write_text(params)
     assert done.returncode == 1
     assert "trading: unknown key 'fee_bsp'; its keys are fee_bps, slippage_bps, no_trade_band" in done.stderr
+
+
+@pytest.fixture
+def folder(ran, tmp_path, monkeypatch) -> Path:
+    """The data and results of the pipeline in a folder of its own, the current one."""
+    folder = shutil.copytree(ran, tmp_path / "copy", ignore=shutil.ignore_patterns(".git", ".dvc"))
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PIPELINE_WORKERS", "1")
+    return folder
+
+
+def change_params(**sections: object) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    Path("params.yaml").write_text(yaml.safe_dump(params | sections, sort_keys=False))
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"models": "nets.lstm"}, "holdout.models is 'nets.lstm'; it must be a list"),
+        ({"models": ["lstm"]}, "holdout.models has 'lstm'; it must be <family>.<model>, such as nets.lstm"),
+        ({"models": [], "looks": 3}, "holdout: unknown key 'looks'; its keys are models"),
+    ],
+)
+def test_a_wrong_section_is_one_line(folder, section, message):
+    change_params(holdout=section)
+    with pytest.raises(ParamsError) as refused:
+        holdout.main("nets.lstm")
+    assert str(refused.value) == f"params.yaml: {message}"
+
+
+def test_a_model_that_does_not_exist_is_one_line_that_names_those_that_do(folder):
+    with pytest.raises(ParamsError) as refused:
+        holdout.main("nets.lightgbm")
+    assert str(refused.value) == "params.yaml: there is no models.nets.lightgbm; models.nets has lstm"
+
+
+def test_a_model_that_is_not_traded_is_one_line(folder):
+    file = Path("data/labels/klines/return_5.parquet")
+    table = pd.read_parquet(file)
+    table.attrs["target"]["output"]["has_direction"] = False
+    table.to_parquet(file, index=False)
+    with pytest.raises(ParamsError) as refused:
+        holdout.main(OPENED)
+    assert str(refused.value).startswith(f"params.yaml: holdout.models has {OPENED}, which is not traded: ")
+    assert not Path("trained/reports/holdout").exists()
+
+
+def read_results() -> dict[str, bytes]:
+    """Return the bytes of every result of `run_stages` by its path, and the predictions of the splits.
+
+    Those of the final fit are left out: the return of an agent's open position is among its inputs.
+    """
+    oos = {str(file): evaluate.drop_final_fit(pd.read_parquet(file)) for file in Path("trained/oos").iterdir()}
+    files = [file for folder in FOLDERS for file in folder.rglob("*") if file.is_file()]
+    return {str(file): file.read_bytes() for file in files} | {
+        name: table.to_csv().encode() for name, table in oos.items()
+    }
+
+
+def alter_holdout_labels() -> int:
+    """Change prices, moves and labels from the first row of the holdout on; return the number of its rows."""
+    folds, rows = Folds.load(Path("data/folds/klines.parquet"))
+    first = rows["time"].to_numpy()[folds.holdout()].min()
+    clean = pd.read_parquet("data/clean/klines.parquet")
+    clean.loc[clean["open_time"] >= first, ["open", "high", "low", "close"]] *= 3.0
+    clean.to_parquet("data/clean/klines.parquet", index=False)
+    for file in Path("data/labels/klines").glob("*.parquet"):
+        table, names = pd.read_parquet(file), Target.load(file).output.names
+        sealed = table["time"] >= first
+        y = table["y"].to_numpy()
+        table["y"] = np.where(sealed, (y + 1) % len(names) if len(names) > 1 else 1 - 2 * y, y).astype(y.dtype)
+        table.loc[sealed, "move"] = 0.01 - 2 * table["move"]
+        table.to_parquet(file, index=False)
+    return len(folds.holdout())
+
+
+def run_stages() -> None:
+    """Run every stage after the labels and their guards that the default params have."""
+    for stage in (split, signals, baseline, sensitivity):
+        stage.main("klines")
+    for model in MODELS:
+        for stage in (train, audit, evaluate, export, parity):
+            stage.main(model)
+    compare.main("klines")
+
+
+def test_no_report_picture_or_prediction_depends_on_the_labels_of_the_holdout(folder):
+    before = read_results()
+    holdout.main(OPENED)
+    opened = Path(f"trained/reports/holdout/{OPENED}.json").read_bytes()
+    assert alter_holdout_labels() > 100
+    holdout.main(OPENED)
+    assert Path(f"trained/reports/holdout/{OPENED}.json").read_bytes() != opened  # where they are read they show
+    for results in [*FOLDERS, Path("trained/oos")]:
+        shutil.rmtree(results)
+    run_stages()
+    after = read_results()
+    assert after.keys() == before.keys()
+    assert [name for name in before if after[name] != before[name]] == []
+
+
+def test_the_holdout_of_one_model_is_one_experiment_and_nothing_else_mentions_it(repo):
+    shown = command(repo, "dvc", "metrics", "show", "--json")
+    assert "holdout" not in shown.replace("purged_and_embargoed_before_holdout", "")
+    assert not (repo / "trained/reports/holdout").exists()
+    printed = command(repo, "dvc", "exp", "run", "-S", f"holdout.models=[{OPENED}]")
+    assert [row for row in printed.splitlines() if row.startswith("Running stage")] == [
+        f"Running stage 'holdout@{OPENED}':"
+    ]
+    report = json.loads((repo / f"trained/reports/holdout/{OPENED}.json").read_text())
+    oos = pd.read_parquet(repo / "trained/oos/lightgbm.parquet").query(f"split == {FINAL}")
+    labels = pd.read_parquet(repo / "data/labels/klines/return_5.parquet").set_index("time")["y"]
+    predicted = oos[Target.load(repo / "data/labels/klines/return_5.parquet").output.names[0]]
+    expected = np.corrcoef(predicted.astype(np.float64), labels.loc[oos["time"]].astype(np.float64))[0, 1]
+    assert report["ic"] == pytest.approx(expected)
+    assert report["bars"] == len(oos)
+    assert report["looks"] == 1
+    look = json.loads((repo / f"trained/looks/{OPENED}.jsonl").read_text())
+    assert (look["kind"], look["digest"]) == ("look", report["trial"])
+    changed = json.loads(command(repo, "dvc", "metrics", "diff", "--json"))
+    assert set(changed) == {f"trained/reports/holdout/{OPENED}.json"}
+    pictures = sorted(file.name for file in (repo / "trained/plots/holdout" / OPENED).iterdir())
+    assert pictures == ["equity.png", "positions.png"]

@@ -30,27 +30,27 @@ def make_folds() -> Folds:
 DATA = make_dataset(SAMPLES, make_folds(), kind="return")
 
 
-def plan() -> list[FitTask]:
+def plan(*seeds: int) -> list[FitTask]:
     every = np.ones(len(SAMPLES.time), bool)
-    return list(plan_fits(make_folds(), "lightgbm", 42, every, every, valid_pct=0.15))
+    return list(plan_fits(make_folds(), "lightgbm", seeds, every, every, valid_pct=0.15))
 
 
 def smallest() -> FitTask:
-    return plan()[np.argmin(make_folds().count_rows().train)]
+    return plan(42)[np.argmin(make_folds().count_rows().train)]
 
 
 def test_fits_are_those_of_the_splits_and_then_the_final_one():
-    folds, tasks = make_folds(), plan()
+    folds, tasks = make_folds(), plan(42)
     assert [task.split for task in tasks] == [*range(6), FINAL]
     assert len(folds.train(smallest().split)) == min(len(folds.train(split)) for split in range(6))
 
 
 def test_an_unfitted_copy_has_the_hyperparameters_of_the_saved_model(tmp_path: Path):
     task = smallest()
-    model = SPEC.build(task.seed)
+    model = SPEC.build(task.fit_seed)
     model.fit(SAMPLES, task.train, task.valid)
     model.save(tmp_path)
-    again = base.build_like(tmp_path, seed=task.seed)
+    again = base.build_like(tmp_path, seed=task.fit_seed)
     again.fit(SAMPLES, task.train, task.valid)
     assert np.array_equal(again.predict_rows(SAMPLES, task.test), model.predict_rows(SAMPLES, task.test))
     assert base.build_like(tmp_path, seed=7).seed == 7
@@ -60,7 +60,7 @@ def test_an_honest_fit_passes_the_audit(tmp_path: Path):
     task = smallest()
     fit = fit_fold(task, SPEC, DATA, folder=tmp_path)
     of_fit = audit.check_fit(task, SAMPLES, fit.standardization)
-    of_model = list(audit.check_model(SPEC.build(task.seed), task, SAMPLES, fit.out_of_sample))
+    of_model = list(audit.check_model(SPEC.build(task.fit_seed), task, SAMPLES, fit.out_of_sample))
     assert [(found.guard, found.severity) for found in (*of_fit, *of_model)] == [
         ("normalization", "ok"),
         ("fit_rows", "ok"),
@@ -72,7 +72,9 @@ def test_an_honest_fit_passes_the_audit(tmp_path: Path):
 def test_a_fit_standardized_by_other_rows_than_its_own_is_found():
     task = smallest()
     mean, scale = SAMPLES.x.mean(axis=0, dtype=np.float64), SAMPLES.x.std(axis=0, dtype=np.float64)
-    of_all_rows = pd.DataFrame({"split": task.split, "column": SAMPLES.columns, "mean": mean, "scale": scale})
+    of_all_rows = pd.DataFrame(
+        {"seed": task.seed, "split": task.split, "column": SAMPLES.columns, "mean": mean, "scale": scale}
+    )
     normalization, _ = audit.check_fit(task, SAMPLES, of_all_rows)
     assert normalization.severity == "critical"
 
@@ -105,19 +107,40 @@ def test_a_model_that_cheats_is_found_by_its_guard(plugin: type[LightGBM], guard
 
     monkeypatch.setattr(base, "build", build_cheat)
     task = smallest()
-    model = SPEC.build(task.seed)
+    model = SPEC.build(task.fit_seed)
     model.fit(SAMPLES, task.train, task.valid)
-    predictions = predict(model, task.split, DATA, rows=task.test)
-    found = list(audit.check_model(SPEC.build(task.seed), task, SAMPLES, predictions))
+    predictions = predict(model, task, DATA, rows=task.test)
+    found = list(audit.check_model(SPEC.build(task.fit_seed), task, SAMPLES, predictions))
     assert [finding.guard for finding in found if finding.severity == "critical"] == [guard]
 
 
 def test_the_report_summarizes_every_fit(tmp_path: Path):
-    fits = [fit_fold(task, SPEC, DATA, folder=tmp_path) for task in plan()]
+    fits = [fit_fold(task, SPEC, DATA, folder=tmp_path) for task in plan(42)]
     assert [train.summarize_fit(fit)["split"] for fit in fits] == [*map(str, range(6)), "final"]
     assert set(train.summarize_fits(fits, stopping_metric="valid_loss")) == {"best_iteration", "best_valid_loss"}
     for fit in fits:
         assert train.summarize_fit(fit)["best"] == min(fit.history, key=lambda entry: entry["valid_loss"])
+
+
+class Forecaster(LightGBM):
+    """A model that makes a forecast of its own."""
+
+    def evaluate(self, samples: Samples, rows: np.ndarray) -> dict[str, float]:
+        return {"mean_label": float(samples.y[rows].mean())}
+
+
+def test_own_forecasts_are_measured_on_the_test_rows_of_every_split_and_never_on_the_holdout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def build_forecaster(
+        family: str, block: dict, signature: base.Signature, *, shared: dict, seed: int, name: str
+    ) -> base.Model:
+        return Forecaster(signature=signature, seed=seed, **block["hyperparameters"], **shared)
+
+    monkeypatch.setattr(base, "build", build_forecaster)
+    *_, last_split, final = [train.summarize_fit(fit_fold(task, SPEC, DATA, folder=tmp_path)) for task in plan(42)]
+    assert last_split["own_forecasts"] == {"mean_label": pytest.approx(SAMPLES.y[plan(42)[-2].test].mean(), rel=1e-5)}
+    assert (final["split"], final.get("own_forecasts")) == ("final", None)
 
 
 def test_numbers_of_evaluations_become_medians_and_facts_become_shares():

@@ -30,7 +30,7 @@ SHORT: dict[str, dict[str, int]] = {
 }
 UNSCALED = ["column_6", "column_2"]  # not in the order of the columns
 PLACES = [2, 6]
-TASK = FitTask(FINAL, TRAIN, VALID, TEST, seed=7)
+TASK = FitTask(FINAL, TRAIN, VALID, TEST, seed=7, fit_seed=7)
 
 
 def make_samples(name: str) -> Samples:

@@ -1,4 +1,4 @@
-"""Confidence intervals of Sharpe ratios, and their pairwise comparison, for returns that depend on their past.
+"""Confidence intervals of Sharpe ratios and sums of them, for returns that depend on their past.
 
 Stationary bootstrap [1] with the automatic mean block length of [2] as corrected by [3], studentized and symmetric [4].
 Every resample is measured in its own standard error, from the sums of its blocks [5]. The sample is measured in one
@@ -10,9 +10,7 @@ Blockwise Bootstrap for Stationary Observations". [6] Holm 1979, "A Simple Seque
 Procedure".
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import combinations
 
 import numpy as np
 from scipy import fft
@@ -20,7 +18,6 @@ from threadpoolctl import threadpool_limits
 
 MIN_BARS = 11  # fewer have no autocovariance at all the lags that the block length needs
 TINY = 1e-12  # statistics of standardized returns below this are rounding errors
-UNDECIDED = "not distinguishable"
 
 
 @dataclass(frozen=True)
@@ -34,16 +31,18 @@ class Dependence:
 CONSTANT = Dependence(block_bars=1.0, variance=0.0)
 
 
-def estimate_dependence(series: np.ndarray) -> Dependence:
+def estimate_dependence(series: np.ndarray, *, active: int | None = None) -> Dependence:
     """Return the long-run variance of (T,) numbers by flat-top autocovariances, and the block length ([2] 3.2, [3]).
 
-    Lags count up to twice the first lag from which on max(5, log10 T) autocorrelations are within 2√(log10 T / T) of 0.
+    Lags count up to twice the first lag from which on max(5, log10 A) autocorrelations are within 2√(log10 A / A) of 0.
+    A is `active`, the bars that carry information, such as those with a position; all T unless given.
     Raises ValueError for fewer than `MIN_BARS` numbers, or numbers that never vary.
     """
     bars = len(_require_matrix(series[:, None]))
     if np.ptp(series) == 0:
         raise ValueError(f"series: all {bars} are {series[0]}; numbers that never vary have no autocovariance")
-    covariance = _estimate_autocovariances(series - series.mean())  # (lags + 1,)
+    active = min(max(bars if active is None else active, MIN_BARS), bars)
+    covariance = _estimate_autocovariances(series - series.mean(), active=active)  # (lags + 1,)
     lag = np.arange(1, len(covariance))
     tapered = 2.0 * np.minimum(1.0, 2.0 * (1.0 - lag / lag[-1])) * covariance[1:]
     variance, slope = float(covariance[0] + tapered.sum()), abs(float((lag * tapered).sum()))
@@ -51,15 +50,15 @@ def estimate_dependence(series: np.ndarray) -> Dependence:
     return Dependence(block_bars=float(min(length, np.ceil(min(3 * np.sqrt(bars), bars / 3)))), variance=variance)
 
 
-def _estimate_autocovariances(deviations: np.ndarray) -> np.ndarray:
+def _estimate_autocovariances(deviations: np.ndarray, *, active: int) -> np.ndarray:
     """Return (lags + 1,) autocovariances of (T,) deviations from their mean, up to the last lag that counts."""
-    bars, run = len(deviations), max(5, int(np.log10(len(deviations))))
-    most = int(np.ceil(np.sqrt(bars))) + run
+    bars, run = len(deviations), max(5, int(np.log10(active)))
+    most = int(np.ceil(np.sqrt(active))) + run
     power = np.abs(fft.rfft(deviations, fft.next_fast_len(bars + most, real=True))) ** 2
     products = fft.irfft(power, fft.next_fast_len(bars + most, real=True))[: most + 1]
     squares, lag = np.concatenate([[0.0], np.cumsum(deviations**2)]), np.arange(most + 1)
     scale = np.sqrt((squares[bars] - squares[lag + 1]) * squares[bars - 1 - lag])
-    is_small = np.abs(products) <= 2 * np.sqrt(np.log10(bars) / bars) * scale
+    is_small = np.abs(products) <= 2 * np.sqrt(np.log10(active) / active) * scale
     starts_run = np.lib.stride_tricks.sliding_window_view(is_small[:most], run).all(axis=1)
     last = min(2 * int(starts_run.argmax()), most) if starts_run.any() else most
     return np.asarray(products[: last + 1] / bars)
@@ -88,6 +87,10 @@ class BootstrapResult:
     error: np.ndarray  # (statistics,) standard errors; 0 for a statistic that is the same in all resamples
     t_statistics: np.ndarray  # (resamples, statistics) |resample - estimate| / error of the resample, ascending
     block_bars: float
+
+    def widen(self, variance: np.ndarray) -> "BootstrapResult":
+        """Return the result with (statistics,) variances of another source of luck added to those of the sample."""
+        return replace(self, error=np.sqrt(self.error**2 + variance))
 
     def make_intervals(self, *, confidence: float) -> np.ndarray:
         """Return (statistics, 2) ends of the symmetric interval; infinite where too many t-statistics are."""
@@ -140,8 +143,8 @@ def _bootstrap_varying(returns: np.ndarray, weights: np.ndarray, *, resamples: i
         influence = _evaluate_influence(standard, sharpe) @ weights  # (T, statistics)
         is_constant = np.ptp(influence, axis=0) <= TINY  # as the difference of equal series
         dependences = [
-            CONSTANT if constant else estimate_dependence(column)
-            for column, constant in zip(influence.T, is_constant, strict=True)
+            CONSTANT if constant else estimate_dependence(column, active=int(active))
+            for column, constant, active in zip(influence.T, is_constant, _count_active(returns, weights), strict=True)
         ]
         block_bars = max(bars ** (1 / 3), *(one.block_bars for one in dependences))
         drawn = _draw_resamples(standard, sharpe, weights, block_bars=block_bars, resamples=resamples, seed=seed)
@@ -151,6 +154,12 @@ def _bootstrap_varying(returns: np.ndarray, weights: np.ndarray, *, resamples: i
     np.divide(np.abs(drawn[0] - estimate), drawn[1], out=t_statistics, where=drawn[1] > TINY)
     error = np.sqrt(np.where(is_constant, 0.0, variance))
     return BootstrapResult(estimate, error, np.sort(t_statistics, axis=0), block_bars)
+
+
+def _count_active(returns: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return (statistics,) the bars with a return other than 0, of the series with a weight that has the fewest."""
+    active = np.count_nonzero(returns, axis=0)[:, None]  # (series, 1)
+    return np.asarray(np.where(weights != 0, active, len(returns)).min(axis=0))
 
 
 def _draw_resamples(
@@ -163,8 +172,21 @@ def _draw_resamples(
     drawn: np.ndarray = np.empty((2, resamples, weights.shape[1]))
     for i in range(resamples):
         start, length = draw_blocks(rng, bars=len(standard), block_bars=block_bars)
-        drawn[:, i] = _estimate_resample(_sum_blocks(running, start, length), length, sharpe=sharpe, weights=weights)
+        drawn[:, i] = _estimate_resample(sum_blocks(running, start, length), length, sharpe=sharpe, weights=weights)
     return drawn
+
+
+def estimate_sharpe_dependence(returns: np.ndarray) -> float:
+    """Return the long-run variance of the influence of (T,) returns on their Sharpe ratio, over its variance.
+
+    It is 1 where bars are independent, larger where returns keep their sign; the error of the Sharpe ratio is as large
+    as that of T divided by it independent bars. Raises ValueError for fewer than `MIN_BARS` returns, or constant ones.
+    """
+    deviation = returns.std(ddof=1)
+    standard, sharpe = (returns - returns.mean()) / deviation, returns.mean() / deviation
+    influence = _evaluate_influence(standard, sharpe)
+    dependence = estimate_dependence(influence, active=int(np.count_nonzero(returns)))
+    return float(dependence.variance / influence.var())
 
 
 def _evaluate_influence(standard: np.ndarray, sharpe: np.ndarray) -> np.ndarray:
@@ -172,7 +194,7 @@ def _evaluate_influence(standard: np.ndarray, sharpe: np.ndarray) -> np.ndarray:
     return np.asarray(standard - sharpe / 2 * (standard**2 - 1))
 
 
-def _sum_blocks(running: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.ndarray:
+def sum_blocks(running: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.ndarray:
     """Return (blocks, columns) sums over the bars of circular blocks, from the running sums before each bar."""
     bars, end = len(running) - 1, start + length
     wraps = end > bars
@@ -211,90 +233,6 @@ def adjust_holm(p_values: np.ndarray) -> np.ndarray:
     steps = (len(order) - np.arange(len(order))) * p_values[order]
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return adjusted
-
-
-@dataclass(frozen=True)
-class PairComparison:
-    """The difference of the Sharpe ratios of two models, in the mean over the paths on which both trade."""
-
-    a: str
-    b: str
-    difference: float  # of a over b
-    low: float  # of the interval of this difference alone
-    high: float
-    p_value: float  # two-sided, of this pair alone
-    p_adjusted: float  # among all pairs
-    verdict: str
-    reason: str | None  # of a metric that is undefined, or of a verdict that is impossible
-
-
-@dataclass(frozen=True)
-class SharpeComparison:
-    """The confidence intervals of the Sharpe ratios of several models, and their pairwise comparison."""
-
-    intervals: dict[str, tuple[float, float]]  # of the median path; NaN where it trades too little
-    pairs: list[PairComparison]
-    block_bars: float  # mean block length; NaN without a model
-
-
-def compare_sharpes(
-    paths: Mapping[str, np.ndarray], median_path: Mapping[str, int], *, confidence: float, resamples: int, seed: int
-) -> SharpeComparison:
-    """Return the interval of each model's median path, and each two models compared on the mean of paths both trade.
-
-    `paths` are the (T, P) returns of each model at the same times; path p of one is compared with path p of the others.
-    `median_path` is a path number for each model.
-    """
-    if not paths:
-        return SharpeComparison({}, [], np.nan)
-    names, returns = list(paths), np.stack(list(paths.values()), axis=1)  # (T, models, P)
-    trades = np.ptp(returns, axis=0) > 0  # (models, P)
-    couples = list(combinations(range(len(names)), 2))
-    single = [_weight_path(trades, model, path=median_path[name]) for model, name in enumerate(names)]
-    weights = np.stack([*single, *(_weight_pair(trades, a, b) for a, b in couples)], axis=-1)  # (models, P, statistics)
-    result = bootstrap_sharpes(
-        returns.reshape(len(returns), -1), weights.reshape(trades.size, -1), resamples=resamples, seed=seed
-    )
-    limits = result.make_intervals(confidence=confidence)
-    limits = np.where(np.isfinite(limits), limits, np.nan).tolist()
-    p_values, differences = result.p_values[len(names) :], result.estimate[len(names) :]
-    columns = zip(couples, differences, limits[len(names) :], p_values, adjust_holm(p_values), strict=True)
-    pairs = [
-        PairComparison(names[a], names[b], float(difference), low, high, float(p), float(adjusted), UNDECIDED, None)
-        for (a, b), difference, (low, high), p, adjusted in columns
-    ]
-    return SharpeComparison(
-        intervals={name: (low, high) for name, (low, high) in zip(names, limits[: len(names)], strict=True)},
-        pairs=[_judge_pair(pair, confidence=confidence, min_p=len(couples) / (resamples + 1)) for pair in pairs],
-        block_bars=result.block_bars,
-    )
-
-
-def _weight_path(trades: np.ndarray, model: int, *, path: int) -> np.ndarray:
-    """Return (models, P) weights of one path of one model."""
-    weights = np.zeros(trades.shape)
-    weights[model, path] = 1.0
-    return weights
-
-
-def _weight_pair(trades: np.ndarray, a: int, b: int) -> np.ndarray:
-    """Return (models, P) weights of the mean of `a` less that of `b` on the paths that both trade; 0 without one."""
-    both, weights = trades[a] & trades[b], np.zeros(trades.shape)
-    weights[a, both], weights[b, both] = 1.0 / max(both.sum(), 1), -1.0 / max(both.sum(), 1)
-    return weights
-
-
-def _judge_pair(pair: PairComparison, *, confidence: float, min_p: float) -> PairComparison:
-    """Return the pair with its verdict; `min_p` is the lowest adjusted p-value that resampling can give."""
-    if np.isnan(pair.p_value):
-        return replace(pair, reason="there is no path on which both trade")
-    if pair.p_adjusted <= 1 - confidence:
-        better, worse = (pair.a, pair.b) if pair.difference > 0 else (pair.b, pair.a)
-        return replace(pair, verdict=f"{better} better than {worse}")
-    if min_p > 1 - confidence:
-        factor = min_p / (1 - confidence)
-        return replace(pair, reason=f"no difference can be significant: multiply compare.resamples by {factor:.1f}")
-    return replace(pair, reason="they trade too little" if np.isnan(pair.low) else None)
 
 
 def _require_matrix(returns: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The comparison of all models of a dataset: leaderboard, pairwise tests, PBO and trials."""
+"""The comparison of all models of a dataset: leaderboard, pairwise tests, PBO, and the trials that were made."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -6,12 +6,17 @@ from typing import Annotated
 
 import numpy as np
 from annotated_types import Ge, Interval, MultipleOf
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import PositiveInt
 
-from pipeline.evaluation import bootstrap, overfitting
+from pipeline.evaluation import bootstrap, multiple_testing, overfitting, pairwise, performance
+from pipeline.evaluation.multiple_testing import SuperiorityTest
+from pipeline.evaluation.population import Population
 from pipeline.evaluation.returns import Returns
+from pipeline.evaluation.sharpe_sample import MIN_OBSERVATIONS, SharpeSample, assess_sharpe
 
 NAN = float("nan")
+MIN_BLOCK_DAYS = 2  # of the PBO over daily returns
+EFFECTIVE = "clusters"  # the estimator of the effective number of trials that `dsr_effective` uses
 
 
 @dataclass(frozen=True)
@@ -19,56 +24,88 @@ class Comparison:
     """The leaderboard, best first, and the statistics that say how much of its order is luck."""
 
     leaderboard: dict[str, dict[str, object]]
-    cscv: overfitting.CscvResult | None  # of the choice among the models that trade; None with fewer than two
+    path_pbo: list[overfitting.CscvResult]  # of the choice among the models that trade, path by path
+    ledger_pbo: float  # of the choice among all trials with daily returns; NaN where there are too few
+    superiority: SuperiorityTest | None  # of all trials with daily returns; None where there are too few days
     intervals: dict[str, tuple[float, float]]  # of the annualized Sharpe of the median path, of the models that trade
-    pairs: list[bootstrap.PairComparison]  # of the models that trade, annualized, the better first
+    pairs: list[pairwise.PairComparison]  # of the models that trade, annualized, the better first
     block_bars: float
     trials: int
-    effective_trials: float
+    effective_trials: dict[str, float]  # by estimator
+
+    @property
+    def cscv(self) -> overfitting.CscvResult | None:
+        """The path with the median PBO, the lower of two; None with fewer than two models that trade."""
+        ranked = sorted(self.path_pbo, key=lambda result: result.pbo)
+        return ranked[(len(ranked) - 1) // 2] if ranked else None
+
+
+@dataclass(frozen=True)
+class TimeScale:
+    """The bars and the UTC days of a year, and the instants of the bars that are compared."""
+
+    time_ms: np.ndarray  # (T,)
+    bars_per_year: float
+
+    @property
+    def year(self) -> float:
+        """The factor that annualizes a Sharpe ratio per bar."""
+        return float(np.sqrt(self.bars_per_year))
+
+    @property
+    def days_per_year(self) -> float:
+        """The days of a year that have bars."""
+        return performance.count_days_per_year(self.time_ms, bars_per_year=self.bars_per_year)
 
 
 def compare_models(
     models: Mapping[str, Returns],
-    bars_per_year: float,
-    tried: int,
+    population: Population,
+    scale: TimeScale,
     seed: int,
     *,
     blocks: Annotated[int, Ge(2), MultipleOf(2)],
     confidence: Annotated[float, Interval(gt=0, lt=1)],
     resamples: PositiveInt,
-    earlier_trials: NonNegativeInt,
 ) -> Comparison:
-    """Return the models ranked and compared in pairs, and PBO of the mean of each model's paths.
+    """Return the models ranked and compared in pairs, PBO, and the tests over all trials of their market.
 
-    In the mean of paths every bar counts once. A model that never trades is left out of PBO: it would rank last and
-    raise the rank of every model that loses. Among the trials it counts in full, as do trials whose returns are not
-    known. `tried` is the number of traded models in params, of all datasets; `earlier_trials` were dropped before.
+    `models` are returns in excess of the risk-free rate. A model that never trades is left out of PBO: it would rank
+    last and raise the rank of every model that loses. Among the trials it counts in full.
     """
     trades = [name for name, model in models.items() if model.paths.any()]
-    sharpes = bootstrap.compare_sharpes(
+    spread = {name: measure_seed_spread(model, population, name) for name, model in models.items()}
+    sharpes = pairwise.compare_sharpes(
         {name: models[name].paths for name in trades},
         {name: models[name].median_path for name in trades},
         confidence=confidence,
         resamples=resamples,
         seed=seed,
+        seed_spread={name: replace(found, std=np.nan_to_num(found.std)) for name, found in spread.items()},
     )
-    year = float(np.sqrt(bars_per_year))
-    intervals = {name: (low * year, high * year) for name, (low, high) in sharpes.intervals.items()}
-    means = np.array([models[name].paths.mean(axis=1) for name in trades]).T  # (T, models)
-    known = overfitting.count_effective_trials(overfitting.correlate_trials(means)) if trades else 0.0
-    trials = {"dsr": float(tried + earlier_trials), "dsr_effective": tried + earlier_trials - len(trades) + known}
+    intervals = {name: (low * scale.year, high * scale.year) for name, (low, high) in sharpes.intervals.items()}
+    daily = measure_daily_sharpes(models, scale, confidence=confidence, resamples=resamples, seed=seed)
+    effective = population.estimate_effective_trials()
+    leaderboard = rank_models(population, effective, scale=scale, confidence=confidence)
+    for name, row in leaderboard.items():
+        low, high = intervals.get(name, (NAN, NAN))
+        row |= daily[name] | {"sharpe_low": low, "sharpe_high": high, "path_sharpes": models[name].sharpes * scale.year}
+        row |= {"seeds": spread[name].seeds, "seed_std": spread[name].std * scale.year}
+        row["reason"] = explain_undefined(population.own[name].sample, has_interval=not np.isnan(low))
     return Comparison(
-        leaderboard=rank_models(models, intervals, bars_per_year=bars_per_year, trials=trials, confidence=confidence),
-        cscv=overfitting.pbo(means, blocks=blocks) if len(trades) > 1 else None,
+        leaderboard=leaderboard,
+        path_pbo=estimate_path_pbo({name: models[name] for name in trades}, blocks=blocks),
+        ledger_pbo=estimate_ledger_pbo(population, blocks=blocks),
+        superiority=assess_population(population, resamples=resamples, seed=seed),
         intervals=intervals,
-        pairs=[orient_pair(pair, year=year) for pair in sharpes.pairs],
+        pairs=[orient_pair(pair, year=scale.year) for pair in sharpes.pairs],
         block_bars=sharpes.block_bars,
-        trials=tried + earlier_trials,
-        effective_trials=trials["dsr_effective"],
+        trials=len(population.trials),
+        effective_trials=effective,
     )
 
 
-def orient_pair(pair: bootstrap.PairComparison, *, year: float) -> bootstrap.PairComparison:
+def orient_pair(pair: pairwise.PairComparison, *, year: float) -> pairwise.PairComparison:
     """Return the pair with the better model first, annualized by the factor `year`."""
     difference, low, high = pair.difference * year, pair.low * year, pair.high * year
     if difference < 0:
@@ -76,62 +113,111 @@ def orient_pair(pair: bootstrap.PairComparison, *, year: float) -> bootstrap.Pai
     return replace(pair, difference=difference, low=low, high=high)
 
 
+def measure_daily_sharpes(
+    models: Mapping[str, Returns], scale: TimeScale, *, confidence: float, resamples: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """Return the annualized Sharpe ratio of each model's daily returns on its median path, with its interval."""
+    if not models:
+        return {}
+    median = np.stack([model.paths[:, model.median_path] for model in models.values()], axis=1)  # (T, models)
+    _, daily = performance.aggregate_days(scale.time_ms, median)  # (D, models)
+    year = np.sqrt(scale.days_per_year)
+    sharpes, limits = performance.sharpe(daily) * year, np.full((len(models), 2), NAN)
+    if len(daily) >= bootstrap.MIN_BARS:
+        result = bootstrap.bootstrap_sharpes(daily, np.eye(len(models)), resamples=resamples, seed=seed)
+        limits = result.make_intervals(confidence=confidence) * year
+    limits[~np.isfinite(limits).all(axis=1)] = NAN
+    names = ("sharpe_daily", "sharpe_daily_low", "sharpe_daily_high")
+    rows = np.column_stack([np.asarray(sharpes), limits]).tolist()
+    return {model: dict(zip(names, row, strict=True)) for model, row in zip(models, rows, strict=True)}
+
+
 def rank_models(
-    models: Mapping[str, Returns],
-    intervals: Mapping[str, tuple[float, float]],
-    *,
-    bars_per_year: float,
-    trials: Mapping[str, float],
-    confidence: float,
+    population: Population, effective: Mapping[str, float], *, scale: TimeScale, confidence: float
 ) -> dict[str, dict[str, object]]:
     """Return the leaderboard: every model's metrics, the best median Sharpe first, models that never trade last.
 
-    `trials` is the number of trials by the name of the deflated Sharpe ratio.
+    `effective` is the effective number of trials by estimator.
     """
-    moments = {name: overfitting.estimate_moments(model.paths[:, model.median_path]) for name, model in models.items()}
-    ratios = np.array([moment["sharpe"] for moment in moments.values()])
-    variance = float(np.nanvar(ratios, ddof=1)) if np.isfinite(ratios).sum() > 1 else NAN
-    year = np.sqrt(bars_per_year)
+    count = len(population.trials)
+    trials = {"dsr": float(count), **{f"dsr_{name}": found for name, found in effective.items()}}
+    haircuts = multiple_testing.haircut_sharpes(population.sharpes, population.errors, trials=count)
     rows: dict[str, dict[str, object]] = {}
-    for i in np.argsort(-ratios, kind="stable"):  # NaN stands last
-        name = list(models)[i]
-        low, high = intervals.get(name, (NAN, NAN))  # annualized
-        metrics = overfitting.assess_sharpe(moments[name], variance=variance, trials=trials, confidence=confidence)
-        rows[name] = {
-            **{("sharpe_per_bar" if key == "sharpe" else key): value for key, value in moments[name].items()},
+    names = list(population.own)
+    for i in np.argsort(-population.sharpes[: len(names)], kind="stable"):  # NaN stands last
+        sample = population.own[names[i]].sample
+        metrics = assess_sharpe(
+            sample,
+            trial_sharpes=population.sharpes,
+            trial_errors=population.errors,
+            trials=trials,
+            confidence=confidence,
+        )
+        annual = sample.sharpe * scale.year
+        rows[names[i]] = {
+            "sharpe_per_bar": sample.sharpe,
+            **{name: getattr(sample, name) for name in ("n", "skew", "kurtosis", "bars", "observations")},
             **metrics,
-            "reason": explain_undefined(
-                ratios[i], is_deflated=not np.isnan(metrics["dsr"]), has_interval=not np.isnan(low)
-            ),
-            "sharpe": ratios[i] * year,
-            "sharpe_low": low,
-            "sharpe_high": high,
-            "min_backtest_years": find_min_backtest(ratios[i] * year, trials=trials["dsr"]),
-            "path_sharpes": models[name].sharpes * year,
-            **assess_holdout(models[name].holdout, bars_per_year=bars_per_year, confidence=confidence),
+            "dsr_effective": metrics.get(f"dsr_{EFFECTIVE}", NAN),
+            "trials": count,
+            "effective_trials": effective.get(EFFECTIVE, NAN),
+            "sharpe": annual,
+            "min_backtest_years": NAN if np.isnan(annual) else overfitting.min_backtest_years(annual, trials=count),
+            **{f"sharpe_after_{name}": found[i] * scale.year for name, found in haircuts.items()},
         }
     return rows
 
 
-def explain_undefined(ratio: float, *, is_deflated: bool, has_interval: bool) -> str | None:
+def measure_seed_spread(model: Returns, population: Population, name: str) -> pairwise.SeedSpread:
+    """Return the spread of a model's Sharpe ratio per bar between seeds; its std is NaN where there is one seed.
+
+    It is that of the seeds of its own fits. With one seed it is that of the trials that differ in the seed alone.
+    """
+    own = model.median_sharpe_by_seed
+    known = own if len(own) > 1 else np.array([trial.sample.sharpe for trial in population.find_seeds(name)])
+    known = known[np.isfinite(known)]
+    return pairwise.SeedSpread(len(own), float(known.std(ddof=1)) if len(known) > 1 else NAN)
+
+
+def explain_undefined(sample: SharpeSample, *, has_interval: bool) -> str | None:
     """Return why metrics of a model are null; None where none is."""
-    if np.isnan(ratio):
+    if np.isnan(sample.sharpe):
         return "no trade"
+    few = f"no PSR, DSR, MinTRL: {sample.observations:.1f} independent traded observations, {MIN_OBSERVATIONS} needed"
     reasons = [
-        None if ratio > 0 else "no minimum track record: the Sharpe is not positive",
-        None if is_deflated else "no DSR: one model that trades gives no variance across trials",
+        None if sample.is_sufficient else few,
+        None if sample.sharpe > 0 else "no MinTRL and no Sharpe after a haircut: the Sharpe is not positive",
         None if has_interval else "no interval: too few trades, many resamples have none",
     ]
     return "; ".join(reason for reason in reasons if reason) or None
 
 
-def find_min_backtest(sharpe: float, *, trials: float) -> float:
-    """Return MinBTL of an annual Sharpe in years; NaN where it is undefined or not positive."""
-    return NAN if np.isnan(sharpe) else overfitting.min_backtest_years(sharpe, trials=trials)
+def estimate_path_pbo(models: Mapping[str, Returns], *, blocks: int) -> list[overfitting.CscvResult]:
+    """Return CSCV on each path among the models that trade there; none where fewer than two do.
+
+    A path is one fit, as is what gets deployed. The mean of the paths would be steadier than either.
+    """
+    results = []
+    for path in range(min((model.paths.shape[1] for model in models.values()), default=0)):
+        returns = np.stack([model.paths[:, path] for model in models.values()], axis=1)  # (T, models)
+        traded = returns[:, returns.any(axis=0)]
+        if traded.shape[1] > 1:
+            results.append(overfitting.pbo(traded, blocks=blocks))
+    return results
 
 
-def assess_holdout(net: np.ndarray, *, bars_per_year: float, confidence: float) -> dict[str, float]:
-    """Return the holdout's annualized Sharpe and its PSR; NaN where it never trades."""
-    moments = overfitting.estimate_moments(net)
-    metrics = overfitting.assess_sharpe(moments, variance=NAN, trials={}, confidence=confidence)
-    return {"holdout_sharpe": moments["sharpe"] * np.sqrt(bars_per_year), "holdout_psr": metrics["psr"]}
+def estimate_ledger_pbo(population: Population, *, blocks: int) -> float:
+    """Return PBO of the choice among all trials with daily returns; NaN with fewer than two, or too few days."""
+    daily = population.daily.returns
+    traded = daily[:, daily.any(axis=0)] if daily.size else daily
+    if traded.shape[1] < 2 or len(traded) < blocks * MIN_BLOCK_DAYS:
+        return NAN
+    return overfitting.pbo(traded, blocks=blocks).pbo
+
+
+def assess_population(population: Population, *, resamples: int, seed: int) -> SuperiorityTest | None:
+    """Return the tests of superior predictive ability over all trials with daily returns; None where undefined."""
+    daily = population.daily.returns
+    if len(daily) < bootstrap.MIN_BARS or not np.ptp(daily, axis=0).any():
+        return None
+    return multiple_testing.assess_superiority(daily, resamples=resamples, seed=seed)

@@ -1,39 +1,37 @@
-"""Statistics of backtest overfitting: PSR, DSR, MinTRL, MinBTL, the effective number of trials, PBO.
+"""Statistics of backtest overfitting: PSR, DSR, MinTRL, MinBTL, PBO.
 
 Sharpe ratios are per observation, not annualized, except where the name says years. Kurtosis is not excess: Normal = 3.
 [1] Bailey & López de Prado 2012, "The Sharpe Ratio Efficient Frontier". [2] the same 2014, "The Deflated Sharpe Ratio".
 [3] Bailey, Borwein, López de Prado & Zhu 2014, "Pseudo-Mathematics and Financial Charlatanism". [4] the same 2017, "The
-Probability of Backtest Overfitting". [5] López de Prado & Lewis 2019, "Detection of False Investment Strategies Using
-Unsupervised Learning Methods". [6] Kaufman & Rousseeuw 1990, "Finding Groups in Data".
+Probability of Backtest Overfitting".
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 from scipy import stats
-from scipy.cluster import hierarchy
-from scipy.spatial.distance import squareform
-from sklearn.metrics import silhouette_samples
-from threadpoolctl import threadpool_limits
 
+from pipeline.evaluation import bootstrap
 from pipeline.evaluation.performance import require_finite, sharpe
 
 TIE = 1e-12  # values that differ by less, relative to their size, differ by rounding alone
-MIN_SILHOUETTE = 0.25  # up to this mean silhouette a clustering has found no substantial structure ([6])
 
 
 def estimate_moments(returns: np.ndarray) -> dict[str, float]:
     """Return `sharpe`, `n`, `skew` and `kurtosis` of (T,) returns, as the functions below take them.
 
-    All but `n` are NaN where the Sharpe ratio is undefined (fewer than 2 bars, or returns that never vary).
+    `n` is the effective length: T independent bars, or fewer where returns keep their sign. It is T times variance over
+    long-run variance of the influence on the Sharpe ratio, the variance that the intervals of `bootstrap` use, at most
+    T. All but `n` are NaN where the Sharpe ratio is undefined (fewer than 2 bars, or returns that never vary).
     """
-    ratio = float(sharpe(returns))
+    ratio, bars = float(sharpe(returns)), len(returns)
     if np.isnan(ratio):
-        return {"sharpe": ratio, "n": len(returns), "skew": np.nan, "kurtosis": np.nan}
+        return {"sharpe": ratio, "n": bars, "skew": np.nan, "kurtosis": np.nan}
+    dependence = bootstrap.estimate_sharpe_dependence(returns) if bars >= bootstrap.MIN_BARS else 1.0
     skew, kurtosis = stats.skew(returns), stats.kurtosis(returns, fisher=False)
-    return {"sharpe": ratio, "n": len(returns), "skew": float(skew), "kurtosis": float(kurtosis)}
+    return {"sharpe": ratio, "n": bars / max(dependence, 1.0), "skew": float(skew), "kurtosis": float(kurtosis)}
 
 
 def probabilistic_sharpe(sharpe: float, *, n: float, skew: float, kurtosis: float, benchmark: float = 0.0) -> float:
@@ -94,38 +92,63 @@ def min_backtest_years(sharpe: float, *, trials: float) -> float:
     return (expected / sharpe) ** 2 if sharpe > 0 else np.nan
 
 
-def assess_sharpe(
-    moments: dict[str, float], *, variance: float, trials: Mapping[str, float], confidence: float
-) -> dict[str, float]:
-    """Return PSR, a deflated Sharpe ratio for each of `trials`, the excess over the expected maximum, and MinTRL.
+@dataclass(frozen=True)
+class DeflatedSharpe:
+    """A Sharpe ratio against the best of many trials without skill, and what that is made of."""
+
+    dsr: float  # the probability that the true Sharpe ratio is above sr0
+    sr0: float  # the expected maximum
+    variance: float  # V: of the Sharpe ratio across trials
+    trials: float  # N
+
+
+def deflate(
+    sharpe: float,
+    *,
+    n: float,
+    skew: float,
+    kurtosis: float,
+    trial_sharpes: Sequence[float] | np.ndarray,
+    trials: float,
+    trial_errors: Sequence[float] | np.ndarray | None = None,
+) -> DeflatedSharpe:
+    """Return the deflated Sharpe ratio of one of `trials`, of which some have a known Sharpe ratio per observation.
 
     Args:
-        moments: of the returns, from `estimate_moments`.
-        variance: of the Sharpe ratio across trials; NaN where it is unknown.
-        trials: the number of trials by the name of the deflated Sharpe ratio to return.
-        confidence: of the minimum track record, which is against a Sharpe ratio of 0.
+        sharpe: of the trial in question, with the effective length `n`, `skew` and `kurtosis` of its returns.
+        trial_sharpes: those that are known, of all trials or of survivors alone; NaN for one that never traded.
+        trials: the number of all that were made, or their effective number.
+        trial_errors: standard errors of `trial_sharpes`. Each is then measured in its own, so that a noisy trial counts
+            as noise. Without them all trials are taken to be as noisy as the one in question.
 
-    `excess_over_expected_max` is the Sharpe ratio less the expected maximum of the largest number of trials. Everything
-    is NaN where the Sharpe ratio is; metrics that need the variance are NaN where the variance is.
+    V is the variance of the known ones, and at least 1/(n - 1), that of a Sharpe ratio without skill: survivors lie
+    closer together than trials do. The left tail is winsorized: losers say nothing about the maximum.
     """
-    ratio, n, skew, kurtosis = (moments[name] for name in ("sharpe", "n", "skew", "kurtosis"))
-    expected_max = {
-        name: expected_max_sharpe(variance=0.0 if count == 1 else variance, trials=count)
-        for name, count in trials.items()
-        if count == 1 or not np.isnan(variance)
-    }
-    metrics = dict.fromkeys(("psr", *trials, "excess_over_expected_max", "min_track_record_bars"), np.nan)
-    if np.isnan(ratio):
-        return metrics
-    shape = {"n": n, "skew": skew, "kurtosis": kurtosis}
-    for name, benchmark in {"psr": 0.0, **expected_max}.items():
-        metrics[name] = probabilistic_sharpe(ratio, **shape, benchmark=benchmark)
-    if trials and len(expected_max) == len(trials):
-        metrics["excess_over_expected_max"] = ratio - max(expected_max.values())
-    metrics["min_track_record_bars"] = min_track_record(
-        ratio, skew=skew, kurtosis=kurtosis, benchmark=0.0, confidence=confidence
+    if n < 2:
+        raise ValueError(f"n: {n} observations; a Sharpe ratio's error needs at least 2")
+    known = np.asarray(trial_sharpes, dtype=np.float64)
+    error = 1 / np.sqrt(n - 1)
+    if trial_errors is not None:
+        known = known / np.asarray(trial_errors, dtype=np.float64) * error
+    known = known[np.isfinite(known)]
+    worst = (
+        -np.inf if trial_errors is None else -expected_max_sharpe(variance=error**2, trials=max(trials, len(known), 1))
     )
-    return metrics
+    variance = max(_estimate_trial_variance(known, worst=worst), error**2)
+    sr0 = expected_max_sharpe(variance=variance, trials=trials)
+    dsr = deflated_sharpe(sharpe, n=n, skew=skew, kurtosis=kurtosis, variance=variance, trials=trials)
+    return DeflatedSharpe(dsr=dsr, sr0=sr0, variance=variance, trials=float(trials))
+
+
+def _estimate_trial_variance(sharpes: np.ndarray, *, worst: float) -> float:
+    """Return the variance of Sharpe ratios across trials, the left tail winsorized; 0 for fewer than two.
+
+    None lies further below the median than the best lies above it, nor below `worst`, the worst that luck explains.
+    """
+    if len(sharpes) < 2:
+        return 0.0
+    lowest = max(2 * np.median(sharpes) - sharpes.max(), worst)
+    return float(np.maximum(sharpes, lowest).var(ddof=1))
 
 
 def _estimate_sharpe_variance(sharpe: float, *, skew: float, kurtosis: float) -> float:
@@ -143,74 +166,6 @@ def _check_numbers(numbers: dict[str, float]) -> None:
     for name, number in numbers.items():
         if not np.isfinite(number):
             raise ValueError(f"{name}: {number}; only a finite number is allowed")
-
-
-def correlate_trials(returns: np.ndarray) -> np.ndarray:
-    """Return the (trials, trials) Pearson correlations of (T, trials) returns; NaN for a trial that never varies."""
-    returns = require_finite("returns", returns)
-    varies = np.ptp(returns, axis=0) > 0
-    deviations = returns[:, varies]
-    deviations -= deviations.mean(axis=0)
-    with threadpool_limits(limits=1):  # more threads add up in another order
-        products = deviations.T @ deviations
-    scale = np.sqrt(np.diag(products))
-    correlation = np.full((returns.shape[1], returns.shape[1]), np.nan)
-    correlation[np.ix_(varies, varies)] = np.clip(products / np.outer(scale, scale), -1.0, 1.0)
-    return correlation
-
-
-def count_effective_trials(correlation: np.ndarray) -> float:
-    """Return the number of independent trials that (trials, trials) correlations amount to, from 1 to trials.
-
-    A cluster of n trials counts as 1 + (n - 1)(1 - ρ), with ρ its mean pairwise correlation where positive ([2],
-    appendix): n where its trials are uncorrelated, 1 where they are the same. Correlation between clusters is not
-    counted. A trial that never varies (NaN) counts as one: it was tried.
-    """
-    varies = np.flatnonzero(~np.isnan(np.diag(_check_correlation(correlation))))
-    known = correlation[np.ix_(varies, varies)]
-    cluster = cluster_trials(known)
-    counts = [_count_independent(known[np.ix_(cluster == one, cluster == one)]) for one in np.unique(cluster)]
-    return float(len(correlation) - len(varies) + sum(counts))
-
-
-def cluster_trials(correlation: np.ndarray) -> np.ndarray:
-    """Return the (trials,) cluster of each trial, by average linkage over the distance √((1 - ρ)/2) ([5], adapted).
-
-    Candidates are the cuts of the tree whose mean silhouette is above `MIN_SILHOUETTE`. The cut with the highest
-    quality, mean over standard deviation of the silhouettes, is chosen. Without a candidate all trials are one cluster.
-    [5] seeds k-means at random and clusters the clusters again; the tree is deterministic.
-    """
-    trials = len(correlation)
-    distance = np.sqrt(np.where(correlation > 1 - TIE, 0.0, (1 - correlation) / 2))
-    np.fill_diagonal(distance, 0.0)
-    best, highest = np.zeros(trials, dtype=np.int64), 0.0
-    if trials < 3:
-        return best  # a silhouette needs two clusters, one of them with two members
-    tree = hierarchy.linkage(squareform(distance, checks=False), method="average")
-    for cluster in hierarchy.cut_tree(tree, n_clusters=range(2, trials)).T:
-        silhouette = silhouette_samples(distance, cluster, metric="precomputed")
-        quality = silhouette.mean() / max(silhouette.std(), TIE)  # equal silhouettes differ by rounding alone
-        if silhouette.mean() > MIN_SILHOUETTE and quality > highest:
-            best, highest = cluster, quality
-    return best
-
-
-def _count_independent(correlation: np.ndarray) -> float:
-    """Return the number of independent trials that one cluster amounts to."""
-    others = len(correlation) - 1
-    if not others:
-        return 1.0
-    mean = (correlation.sum() - np.trace(correlation)) / (len(correlation) * others)
-    return float(1 + others * (1 - np.clip(mean, 0.0, 1.0)))
-
-
-def _check_correlation(correlation: np.ndarray) -> np.ndarray:
-    shape = correlation.shape
-    if len(shape) != 2 or shape[0] != shape[1] or not shape[0]:
-        raise ValueError(f"correlation: shape {shape}; give (trials, trials) of at least one trial")
-    if (np.abs(correlation) > 1).any() or not np.array_equal(correlation, correlation.T, equal_nan=True):
-        raise ValueError("correlation: it must be symmetric and lie between -1 and 1; give Pearson correlations")
-    return correlation
 
 
 @dataclass(frozen=True)

@@ -1,35 +1,17 @@
-"""Measure and trade a table of predictions: on every path of the development part, and on the holdout."""
+"""Measure and trade a table of predictions: on every path of the development part, or on rows of the holdout."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pipeline import config, trading
 from pipeline.evaluation import forecast, performance
+from pipeline.evaluation.evaluation_data import EvaluationData
 from pipeline.evaluation.predictions import locate_on_paths
 from pipeline.samples import number_runs
 from pipeline.targets import Output
 from pipeline.validation.folds import Folds
-
-
-@dataclass(frozen=True)
-class EvaluationData:
-    """The labels of every row of a dataset, its prices, and the costs of trading it."""
-
-    rows: pd.DataFrame  # segment, time
-    clean: pd.DataFrame  # symbol, segment, time, close of every bar
-    y: np.ndarray
-    move: np.ndarray
-    output: Output
-    is_included: np.ndarray  # (N,) bool, whether the model predicts the row's symbol
-    symbols: int  # that it predicts
-    bar_ms: int | None  # None where the clock is no grid: then no bar is missing
-    bars_per_year: float
-    costs: Mapping[str, Any]
-    to_ms: Callable[[np.ndarray], np.ndarray] = np.asarray  # from the clock to the instants that plots show
 
 
 @dataclass(frozen=True)
@@ -46,18 +28,40 @@ class PathResult:
 
 @dataclass(frozen=True)
 class ModelResult:
-    """One set of predictions on every path and on the holdout."""
+    """One set of predictions on every path of the development part, those of the first seed first."""
 
     paths: list[PathResult]
-    holdout: PathResult
+    seeds: np.ndarray  # (paths,) the seed of the fits of each
+
+    def select_seed(self, seed: int) -> "ModelResult":
+        """Return the paths of one seed."""
+        own = self.seeds == seed
+        return ModelResult([path for path, is_own in zip(self.paths, own, strict=True) if is_own], self.seeds[own])
+
+    @property
+    def sharpes(self) -> np.ndarray:
+        """(paths,) annualized Sharpe ratios; NaN for a path that never trades."""
+        return np.array([path.trading["sharpe"] for path in self.paths])
+
+    @property
+    def median_path(self) -> int:
+        """The number of the path of median Sharpe."""
+        return performance.find_median_path(self.sharpes)
 
 
 def select_path(predictions: pd.DataFrame, data: EvaluationData, folds: Folds, path: int) -> pd.DataFrame:
-    """Return the development part's predictions along one path, in the order of their rows."""
-    rows = select_predicted(data, folds)
-    place = locate_on_paths(predictions, paths=folds.paths[[path]], group=folds.number_groups()[rows], rows=rows)[0]
-    selected: pd.DataFrame = predictions.iloc[place]
+    """Return the development part's predictions along one path of `ModelResult`, in the order of their rows."""
+    own = predictions[list_seeds(predictions) == np.unique(list_seeds(predictions))[path // folds.n_paths]]
+    rows, numbers = select_predicted(data, folds), folds.paths[[path % folds.n_paths]]
+    selected: pd.DataFrame = own.iloc[
+        locate_on_paths(own, paths=numbers, group=folds.number_groups()[rows], rows=rows)[0]
+    ]
     return selected
+
+
+def list_seeds(predictions: pd.DataFrame) -> np.ndarray:
+    """Return (N,) the seed of the fit that made each prediction; 0 for baselines, which have none."""
+    return np.asarray(predictions.get("seed", np.zeros(len(predictions), np.int64)))
 
 
 def select_predicted(data: EvaluationData, folds: Folds) -> np.ndarray:
@@ -66,16 +70,15 @@ def select_predicted(data: EvaluationData, folds: Folds) -> np.ndarray:
     return np.asarray(rows[data.is_included[rows]])
 
 
-def measure_predictions(
-    development: pd.DataFrame, holdout: pd.DataFrame, data: EvaluationData, folds: Folds
-) -> ModelResult:
-    """Return the metrics of predictions on every path and on the holdout."""
-    rows = select_predicted(data, folds)
-    places = locate_on_paths(development, paths=folds.paths, group=folds.number_groups()[rows], rows=rows)
-    return ModelResult(
-        paths=[measure_path(development.iloc[place], data) for place in places],
-        holdout=measure_path(holdout, data),
-    )
+def measure_predictions(predictions: pd.DataFrame, data: EvaluationData, folds: Folds) -> ModelResult:
+    """Return the metrics of the splits' predictions on every path of every seed."""
+    rows, seeds = select_predicted(data, folds), np.unique(list_seeds(predictions))
+    paths = []
+    for seed in seeds:
+        own = predictions[list_seeds(predictions) == seed]
+        places = locate_on_paths(own, paths=folds.paths, group=folds.number_groups()[rows], rows=rows)
+        paths += [measure_path(own.iloc[place], data) for place in places]
+    return ModelResult(paths=paths, seeds=np.repeat(seeds, folds.n_paths))
 
 
 def measure_path(predictions: pd.DataFrame, data: EvaluationData) -> PathResult:
@@ -86,7 +89,9 @@ def measure_path(predictions: pd.DataFrame, data: EvaluationData) -> PathResult:
     if "score" not in predictions:
         return PathResult(forecasts, confusion, {}, reasons, np.empty(0, np.int64), np.empty(0))
     time, net, turnover = fill_missing_bars(*trade_portfolio(predictions, data), bar_ms=data.bar_ms)
-    traded, undefined = performance.measure_trading(net, turnover, bars_per_year=data.bars_per_year)
+    traded, undefined = performance.measure_trading(
+        data.to_ms(time), net, turnover, bars_per_year=data.bars_per_year, risk_free_rate=data.risk_free_rate
+    )
     return PathResult(forecasts, confusion, traded, reasons | undefined, time, net)
 
 
@@ -133,12 +138,31 @@ def compare_in_and_out_of_sample(
     """Return the annualized net Sharpe of every split on its own train rows and on its test rows."""
     sharpes = {
         name: {
-            split: performance.sharpe(trade_portfolio(rows, data)[1], bars_per_year=data.bars_per_year)
-            for split, rows in predictions.groupby("split")
+            split: measure_sharpe(trade_portfolio(rows, data)[1], data)
+            for split, rows in predictions.groupby([list_seeds(predictions), predictions["split"]])
         }
         for name, predictions in (("in_sample", in_sample), ("out_of_sample", out_of_sample))
     }
     return pd.DataFrame(sharpes)
+
+
+def measure_sharpe(net: np.ndarray, data: EvaluationData) -> float:
+    """Return the annualized Sharpe ratio of net returns (T,) in excess of the risk-free rate."""
+    year = {"bars_per_year": data.bars_per_year}
+    excess = performance.subtract_risk_free(net, risk_free_rate=data.risk_free_rate, **year)
+    return float(performance.sharpe(excess, **year))
+
+
+def measure_stationarity(splits: pd.DataFrame) -> tuple[float, str | None]:
+    """Return the coefficient of variation of the splits' Sharpe out of sample; NaN with a reason where undefined."""
+    sharpes = splits["out_of_sample"].to_numpy(np.float64)
+    if np.isnan(sharpes).any():
+        return float("nan"), "a split never trades"
+    if len(sharpes) < 2:
+        return float("nan"), "there is one split"
+    if sharpes.mean() <= 0:
+        return float("nan"), f"out of sample the mean Sharpe is not positive: {sharpes.mean():.3g}"
+    return float(sharpes.std(ddof=1) / sharpes.mean()), None
 
 
 def divide_in_by_out(splits: pd.DataFrame) -> tuple[float, str | None]:

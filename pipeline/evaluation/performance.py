@@ -4,10 +4,15 @@ Returns are per bar, net of costs, as fractions of the capital. Equity starts at
 everything or more leaves 0.
 """
 
-import numpy as np
+from typing import Annotated
 
+import numpy as np
+from annotated_types import Gt
+
+DAY_MS = 86_400_000
 REASONS = {  # why a metric of returns that trade is undefined
     "sharpe": "the return never varies",
+    "sharpe_daily": "the return never varies from day to day",
     "sortino": "no losing bar",
     "calmar": "no drawdown",
     "profit_factor": "no losing bar",
@@ -46,6 +51,37 @@ def sharpe(returns: np.ndarray, *, bars_per_year: float = 1.0) -> float | np.nda
         np.divide(returns.mean(axis=0), deviation, out=ratio, where=varies)
     scaled = ratio * np.sqrt(bars_per_year)
     return scaled if returns.ndim > 1 else float(scaled)
+
+
+def declare_rate(*, risk_free_rate: Annotated[float, Gt(-1)]) -> float:
+    """Return the annual risk-free rate of the section `performance` of params.yaml."""
+    return risk_free_rate
+
+
+def subtract_risk_free(returns: np.ndarray, *, risk_free_rate: float, bars_per_year: float) -> np.ndarray:
+    """Return returns per bar in excess of an annual rate; a bar without a gain or a loss holds cash, which earns it."""
+    return np.asarray(np.where(returns != 0, returns - risk_free_rate / bars_per_year, 0.0))
+
+
+def aggregate_days(time_ms: np.ndarray, returns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the UTC days (D,) since 1970-01-01 of bars (T,) in order, and (D, ...) compounded returns of (T, ...)."""
+    days, first = np.unique(time_ms // DAY_MS, return_index=True)
+    if not len(days):
+        return days, np.asarray(returns, np.float64)
+    return days, np.multiply.reduceat(np.maximum(1.0 + require_finite("returns", returns), 0.0), first, axis=0) - 1.0
+
+
+def count_days_per_year(time_ms: np.ndarray, *, bars_per_year: float) -> float:
+    """Return the days of a year that have bars: `bars_per_year` over the median number of bars of a day."""
+    return bars_per_year / float(np.median(np.unique(time_ms // DAY_MS, return_counts=True)[1]))
+
+
+def measure_daily_sharpe(time_ms: np.ndarray, returns: np.ndarray, *, bars_per_year: float) -> float:
+    """Return the annualized Sharpe ratio of the daily returns of bars (T,); NaN without bars."""
+    if not len(time_ms):
+        return np.nan
+    days_per_year = count_days_per_year(time_ms, bars_per_year=bars_per_year)
+    return float(sharpe(aggregate_days(time_ms, returns)[1], bars_per_year=days_per_year))
 
 
 def sortino(returns: np.ndarray, *, bars_per_year: float = 1.0) -> float:
@@ -106,17 +142,19 @@ def find_median_path(sharpes: np.ndarray) -> int:
 
 
 def measure_trading(
-    returns: np.ndarray, turnover: np.ndarray, *, bars_per_year: float
+    time_ms: np.ndarray, returns: np.ndarray, turnover: np.ndarray, *, bars_per_year: float, risk_free_rate: float
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Return every trading metric of (T,) net returns by name, and the reason of each that is NaN.
 
     `turnover` (T,) is the share of the capital traded at each bar. The metric `turnover` is its mean. Sharpe, Sortino
-    and Calmar are annualized.
+    and Calmar are annualized; Sharpe and Sortino are of the excess over the annual `risk_free_rate`.
     """
     traded = require_finite("turnover", turnover)
+    excess = subtract_risk_free(returns, risk_free_rate=risk_free_rate, bars_per_year=bars_per_year)
     metrics = {
-        "sharpe": float(sharpe(returns, bars_per_year=bars_per_year)),
-        "sortino": sortino(returns, bars_per_year=bars_per_year),
+        "sharpe_daily": measure_daily_sharpe(time_ms, excess, bars_per_year=bars_per_year),
+        "sharpe": float(sharpe(excess, bars_per_year=bars_per_year)),
+        "sortino": sortino(excess, bars_per_year=bars_per_year),
         "calmar": calmar(returns, bars_per_year=bars_per_year),
         "max_drawdown": max_drawdown(returns),
         "win_rate": win_rate(returns),
@@ -126,16 +164,19 @@ def measure_trading(
         "turnover": float(traded.mean()) if len(traded) else np.nan,
     }
     undefined = [name for name, value in metrics.items() if np.isnan(value)]
-    return metrics, {name: _explain_undefined(name, returns=returns, turnover=traded) for name in undefined}
+    days = len(np.unique(time_ms // DAY_MS))
+    return metrics, {name: _explain_undefined(name, returns=returns, turnover=traded, days=days) for name in undefined}
 
 
-def _explain_undefined(name: str, *, returns: np.ndarray, turnover: np.ndarray) -> str:
+def _explain_undefined(name: str, *, returns: np.ndarray, turnover: np.ndarray, days: int) -> str:
     if not len(returns):
         return "no bars"
     if not turnover.any():
         return "no trade"
     if name == "sharpe" and len(returns) < 2:
         return "fewer than 2 bars"
+    if name == "sharpe_daily" and days < 2:
+        return "fewer than 2 days"
     if name == "calmar" and max_drawdown(returns) > 0:
         return "the annualized return is beyond a float's range"
     return REASONS[name]

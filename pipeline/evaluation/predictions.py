@@ -3,8 +3,6 @@
 import numpy as np
 import pandas as pd
 
-HOLDOUT = -1  # the number that a table of returns gives to the holdout in place of a path
-
 
 def locate_on_paths(predictions: pd.DataFrame, *, paths: np.ndarray, group: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return (paths, n) positions in `predictions`: those of the prediction for each of `rows` on each path.

@@ -9,19 +9,17 @@ import numpy as np
 import pandas as pd
 
 from pipeline.evaluation import performance
-from pipeline.evaluation.predictions import HOLDOUT
 
 Series = tuple[np.ndarray, np.ndarray]  # (n,) ms and (n,) net returns
 
 
 @dataclass(frozen=True)
 class Returns:
-    """A model's net returns by time: on every path of the development part, and on the holdout."""
+    """A model's net returns by time, on every path of the development part."""
 
     time: np.ndarray  # (T,) ms
-    paths: np.ndarray  # (T, paths)
-    holdout_time: np.ndarray  # (H,) ms
-    holdout: np.ndarray  # (H,)
+    paths: np.ndarray  # (T, paths), those of the first seed first
+    seeds: np.ndarray  # (paths,) the seed of each path
 
     @property
     def is_traded(self) -> bool:
@@ -34,6 +32,12 @@ class Returns:
         return np.asarray(performance.sharpe(self.paths))
 
     @property
+    def median_sharpe_by_seed(self) -> np.ndarray:
+        """(seeds,) Sharpe ratio per bar of the median path of each seed; NaN where that never trades."""
+        sharpes = [self.sharpes[self.seeds == seed] for seed in np.unique(self.seeds)]
+        return np.array([found[performance.find_median_path(found)] for found in sharpes])
+
+    @property
     def median_path(self) -> int:
         """The path with the median Sharpe.
 
@@ -41,22 +45,26 @@ class Returns:
         """
         return performance.find_median_path(self.sharpes)
 
+    def take_excess(self, *, risk_free_rate: float, bars_per_year: float) -> "Returns":
+        """Return the returns in excess of the annual risk-free rate."""
+        year = {"risk_free_rate": risk_free_rate, "bars_per_year": bars_per_year}
+        return replace(self, paths=performance.subtract_risk_free(self.paths, **year))
+
     @classmethod
     def load(cls, file: Path) -> "Returns":
         """Return the content of a file that holds a table of `make_table`."""
         table = pd.read_parquet(file)
-        holdout = table[table["path"] == HOLDOUT]
-        paths = table[table["path"] != HOLDOUT].pivot(index="time", columns="path", values="net")
-        return cls(paths.index.to_numpy(), paths.to_numpy(), holdout["time"].to_numpy(), holdout["net"].to_numpy())
+        paths = table.pivot(index="time", columns="path", values="net")
+        seeds = table.drop_duplicates("path").set_index("path")["seed"].loc[paths.columns]
+        return cls(paths.index.to_numpy(), paths.to_numpy(), seeds.to_numpy())
 
 
-def make_table(paths: Sequence[Series], holdout: Series) -> pd.DataFrame:
-    """Return the net returns as one table with columns path, time, net."""
-    parts = [(HOLDOUT, holdout), *enumerate(paths)]
+def make_table(paths: Sequence[Series], seeds: np.ndarray) -> pd.DataFrame:
+    """Return the net returns of paths, and the seed of the fits of each, as a table with path, seed, time, net."""
     return pd.concat(
         [
-            pd.DataFrame({"path": np.full(len(net), path, np.int16), "time": time, "net": net})
-            for path, (time, net) in parts
+            pd.DataFrame({"path": np.int16(path), "seed": np.int64(seed), "time": time, "net": net})
+            for path, (seed, (time, net)) in enumerate(zip(seeds, paths, strict=True))
         ]
     )
 

@@ -1,6 +1,6 @@
-"""Fit one model on every split and, for the holdout, on the whole development part."""
+"""Fit one model on every split and, for the holdout, on the whole development part, once for each seed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ from pipeline.models.predictions import FINAL, make_predictions
 from pipeline.samples import Samples
 from pipeline.validation.folds import Folds
 
-IN_SAMPLE = ("split", "row", "score")  # the columns of predictions that are saved of rows that a fit has seen
+IN_SAMPLE = ("seed", "split", "row", "score")  # the columns of predictions that are saved of rows that a fit has seen
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class FitTask:
     train: np.ndarray
     valid: np.ndarray
     test: np.ndarray
-    seed: int
+    seed: int  # of params.yaml, shared by all fits of one repetition
+    fit_seed: int  # of this fit alone, derived from the seed, the model's name and the split
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,12 @@ class CrossFit:
 class FoldFit:
     """The results of one fit."""
 
+    seed: int  # of params.yaml
     split: int
     history: list[dict[str, float]]
     best: dict[str, float]  # the entry of the history whose iteration predicts
     fit_report: dict[str, Any]
-    evaluation: dict[str, Any]  # of the model's own forecasts, on the test rows
+    evaluation: dict[str, Any]  # of the model's own forecasts, on the test rows; empty of the final fit
     rows: dict[str, int]
     out_of_sample: pd.DataFrame
     in_sample: pd.DataFrame
@@ -90,52 +92,55 @@ def load_fits(params: config.Block, model: str) -> tuple[LabeledDataset, list[Fi
     except ValueError as error:
         raise config.ParamsError(f"models.{family}.{model}: {error}") from error
     train = config.look_up(params, "train")
-    fits = config.call_with(
-        plan_fits, data.folds, model, params["seed"], is_included, is_learned, block=train, name="train"
-    )
+    seeds = config.list_seeds(params)
+    fits = config.call_with(plan_fits, data.folds, model, seeds, is_included, is_learned, block=train, name="train")
     return data, list(fits)
 
 
 def plan_fits(
     folds: Folds,
     model: str,
-    seed: int,
+    seeds: Sequence[int],
     is_included: np.ndarray,
     is_learned: np.ndarray,
     *,
     valid_pct: Annotated[float, Interval(gt=0, lt=1)],
 ) -> Iterator[FitTask]:
-    """Yield the fits of a model: one for each split and last the final one, on the whole development part.
+    """Yield the fits of a model: for each seed one of each split, and last the final one, on the development part.
 
     A fit learns from rows that are `is_learned` and predicts those that are `is_included`, both (N,) bool.
     """
+    rows_of: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}  # train, valid and test by split
     for split in (*range(folds.n_splits), FINAL):
         rows = folds.development() if split == FINAL else folds.train(split)
-        train, valid = folds.split_validation(rows[is_learned[rows]], valid_pct)
         test = folds.holdout() if split == FINAL else folds.test(split)
-        yield FitTask(split, train, valid, test[is_included[test]], config.derive_seed(seed, model, split))
+        rows_of[split] = (*folds.split_validation(rows[is_learned[rows]], valid_pct), test[is_included[test]])
+    for seed in seeds:
+        for split, (train, valid, test) in rows_of.items():
+            yield FitTask(split, train, valid, test, seed, config.derive_seed(seed, model, split))
 
 
 def fit_fold(
     task: FitTask, spec: ModelSpec, data: LabeledDataset, *, folder: Path, files: FitFiles | None = None
 ) -> FoldFit:
     """Return the results of one fit; the final one is saved to `folder`."""
-    model, samples = spec.build(task.seed), data.samples
+    model, samples = spec.build(task.fit_seed), data.samples
     history = fit_measured(model, task, samples, files=files)
     if task.split == FINAL:
         model.save(folder)
     fitted_on = np.sort(np.concatenate([task.train, task.valid]))
-    in_sample = predict(model, task.split, data, rows=fitted_on)
+    in_sample = predict(model, task, data, rows=fitted_on)
     return FoldFit(
+        seed=task.seed,
         split=task.split,
         history=history,
         best=model.stopping.find_best_entry(history),
         fit_report=model.fit_report,
-        evaluation=model.evaluate(samples, task.test),
+        evaluation={} if task.split == FINAL else model.evaluate(samples, task.test),  # the holdout stays closed
         rows={"train": len(task.train), "valid": len(task.valid), "test": len(task.test)},
-        out_of_sample=predict(model, task.split, data, rows=task.test),
+        out_of_sample=predict(model, task, data, rows=task.test),
         in_sample=in_sample[[name for name in IN_SAMPLE if name in in_sample]],
-        standardization=tabulate_standardization(model, task.split),
+        standardization=tabulate_standardization(model, task),
     )
 
 
@@ -151,18 +156,21 @@ def fit_measured(
     return history
 
 
-def predict(model: base.Model, split: int, data: LabeledDataset, *, rows: np.ndarray) -> pd.DataFrame:
-    """Return a fitted model's predictions for `rows` as a table."""
+def predict(model: base.Model, task: FitTask, data: LabeledDataset, *, rows: np.ndarray) -> pd.DataFrame:
+    """Return the predictions for `rows` of the model that a task has fitted, as a table with the task's seed."""
     prediction = model.predict_rows(data.samples, rows)
-    return make_predictions(split, data.rows, rows, prediction=prediction, target=data.target)
+    table = make_predictions(task.split, data.rows, rows, prediction=prediction, target=data.target)
+    table.insert(0, "seed", np.full(len(table), task.seed, np.int64))
+    return table
 
 
-def tabulate_standardization(model: base.Model, split: int) -> pd.DataFrame:
+def tabulate_standardization(model: base.Model, task: FitTask) -> pd.DataFrame:
     """Return the mean and the scale of each column that a fitted model standardizes, one row a column."""
     mean, scale = model.standardization or (np.empty(0), np.empty(0))
     return pd.DataFrame(
         {
-            "split": np.full(len(mean), split, np.int16),
+            "seed": np.full(len(mean), task.seed, np.int64),
+            "split": np.full(len(mean), task.split, np.int16),
             "column": list(model.signature.columns[: len(mean)]),
             "mean": np.asarray(mean, np.float64),
             "scale": np.asarray(scale, np.float64),

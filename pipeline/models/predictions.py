@@ -5,7 +5,7 @@ import pandas as pd
 
 from pipeline.targets import Target
 
-FINAL = -1  # the split of the final fit, which predicts the holdout
+FINAL = -1  # the split of the final fit, which predicts the holdout from its inputs
 
 
 def make_predictions(

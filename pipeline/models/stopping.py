@@ -49,3 +49,4 @@ class StoppingCriterion:
 
 
 LOWEST_VALID_LOSS = StoppingCriterion()
+LATEST = StoppingCriterion(min_delta=-math.inf)  # every iteration improves: the last one is the best

@@ -26,17 +26,13 @@ def plot_importances(gain: Mapping[str, float], *, title: str, top: int = 25) ->
     return figure
 
 
-def plot_equity(
-    time: np.ndarray, paths: np.ndarray, *, holdout_time: np.ndarray, holdout: np.ndarray, title: str
-) -> Figure:
-    """Return the compounded net equity of every path (P, T) over the development part, and of the holdout after it."""
+def plot_equity(time: np.ndarray, paths: np.ndarray, *, title: str, label: str = "CPCV paths") -> Figure:
+    """Return the compounded net equity of every path (P, T), with the median of several; `label` names the paths."""
     figure, axes = _make_axes(title, "", "equity, net of costs", size=(9.0, 4.5))
     for path, values in enumerate(paths):
-        _draw_line(axes, time, values, label="CPCV paths" if path == 0 else None, color=BLUE, lw=0.9, alpha=0.6)
-    _draw_line(axes, time, np.median(paths, axis=0), label="median of the paths at each bar", color=INK, lw=1.6)
-    if len(holdout):
-        _draw_line(axes, holdout_time, holdout, label="holdout", color=ORANGE, lw=1.6)
-        axes.axvline(to_dates(holdout_time)[0], color=GRAY, lw=0.8, ls=":")
+        _draw_line(axes, time, values, label=label if path == 0 else None, color=BLUE, lw=0.9, alpha=0.6)
+    if len(paths) > 1:
+        _draw_line(axes, time, np.median(paths, axis=0), label="median of the paths at each bar", color=INK, lw=1.6)
     axes.axhline(1.0, color=GRAY, lw=0.8)
     use_log_axis(axes)
     format_date_axis(axes)
@@ -131,12 +127,11 @@ def plot_degradation(
 
 def plot_path_sharpes(
     sharpes: Mapping[str, np.ndarray],
-    holdout: Mapping[str, float],
     intervals: Mapping[str, tuple[float, float]],  # of models that trade
     *,
     title: str,
 ) -> Figure:
-    """Return every model's annualized net Sharpe on each CPCV path and on the holdout, in the order given.
+    """Return every model's annualized net Sharpe on each CPCV path, in the order given.
 
     The 5 % quantile of the paths is marked. The line under them is the interval of the median path. Up to `MAX_DOTS`
     paths are points, more are a density.
@@ -153,7 +148,6 @@ def plot_path_sharpes(
             mark, [row - 0.12, row + 0.34], color=RED, lw=2, label="5 % quantile of the paths", solid_capstyle="butt"
         )
         axes.plot(intervals[name], [row - 0.24] * 2, color=INK, lw=1.4, marker="|", label="interval of the median path")
-        axes.scatter(holdout[name], row, color=ORANGE, marker="D", s=34, zorder=3, label="holdout")
     axes.axvline(0.0, color=INK, lw=0.8)
     axes.set_yticks(range(len(sharpes)), list(sharpes)[::-1])
     axes.set_ylim(-0.6, len(sharpes) - 0.4)
@@ -174,17 +168,15 @@ def _draw_paths(axes: Axes, sharpes: np.ndarray, *, row: int) -> None:
 
 @dataclass(frozen=True)
 class EquityPaths:
-    """The net equity of one model at the points to show, on every path and on the holdout that follows."""
+    """The net equity of one model at the points to show, on every path."""
 
     time: np.ndarray  # (T,) ms
     paths: np.ndarray  # (P, T)
     median_path: int  # the path with the median Sharpe
-    holdout_time: np.ndarray  # (H,) ms
-    holdout: np.ndarray  # (H,), 1 before its first bar
 
 
 def plot_equity_paths(models: Mapping[str, EquityPaths], *, title: str) -> Figure:
-    """Return a panel for each model, on common axes: 5 to 95 % of the paths, the median path, the holdout after it."""
+    """Return a panel for each model, on common axes: 5 to 95 % of the paths, and the median path."""
     if not models:
         return plot_message(f"{title}: there is no model")
     columns = min(len(models), 2 if len(models) <= 4 else 3)
@@ -206,7 +198,7 @@ def plot_equity_paths(models: Mapping[str, EquityPaths], *, title: str) -> Figur
 
 
 def _draw_equity_paths(axes: Axes, equity: EquityPaths) -> None:
-    """Draw one model's equity in its panel; its holdout starts where the median path ends."""
+    """Draw one model's equity in its panel."""
     if len(equity.paths) > 1:
         date = to_dates(equity.time)
         low, high = np.quantile(equity.paths, [0.05, 0.95], axis=0)
@@ -216,16 +208,6 @@ def _draw_equity_paths(axes: Axes, equity: EquityPaths) -> None:
         lines = axes.plot(date, drawn.T, color=BLUE, lw=0.6, alpha=0.45 if len(drawn) <= 10 else 0.12)
         lines[0].set_label("CPCV paths")
     _draw_line(axes, equity.time, equity.paths[equity.median_path], label="median path", color=INK, lw=1.6)
-    if len(equity.holdout):
-        _draw_line(
-            axes,
-            equity.holdout_time,
-            equity.paths[equity.median_path, -1] * equity.holdout,
-            label="holdout",
-            color=ORANGE,
-            lw=1.6,
-        )
-        axes.axvline(to_dates(equity.holdout_time)[0], color=GRAY, lw=0.8, ls=":")
     axes.axhline(1.0, color=GRAY, lw=0.8)
 
 

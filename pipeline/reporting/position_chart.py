@@ -3,12 +3,15 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.transforms import offset_copy
 
 from pipeline.evaluation import performance
+from pipeline.evaluation.evaluation_data import EvaluationData
+from pipeline.evaluation.path_metrics import fill_missing_bars, trade_symbols
 from pipeline.reporting.plots import (
     BLUE,
     GRAY,
@@ -64,6 +67,23 @@ class PositionHistory:
         position = self.position[start : start + bars]
         return PositionHistory(self.time[instants], self.price[instants], position, self.change[instants], equity)
 
+    def take_last(self, share: float) -> "PositionHistory":
+        """Return the last `share` of the bars, at least one."""
+        bars = int(np.ceil(share * len(self.position)))
+        return self.slice_bars(len(self.position) - bars, bars=bars)
+
+
+def trace_positions(predictions: pd.DataFrame, data: EvaluationData) -> tuple[str, PositionHistory]:
+    """Return the first symbol of the predictions, and its positions bar by bar; in a gap its last price stands."""
+    symbols = predictions["symbol"].to_numpy()
+    own, prices = predictions[symbols == symbols[0]], data.clean[data.clean["symbol"] == symbols[0]]
+    result, times = trade_symbols(own, data), data.rows["time"].to_numpy()[own["row"]]
+    time, net, position = fill_missing_bars(times, result.net, result.position, bar_ms=data.bar_ms)
+    end = time[-1] + data.bar_ms if data.bar_ms else prices["time"][prices["time"] > time[-1]].iloc[0]
+    instants = np.append(time, end)
+    price = prices.set_index("time")["close"].reindex(instants, method="ffill").to_numpy()
+    return symbols[0], PositionHistory.from_returns(data.to_ms(instants), price=price, position=position, net=net)
+
 
 def find_busiest_window(change: np.ndarray, *, bars: int) -> int:
     """Return the first instant of the window of `bars` bars with the highest turnover, the first of equals.
@@ -76,12 +96,14 @@ def find_busiest_window(change: np.ndarray, *, bars: int) -> int:
 
 
 def plot_positions(history: PositionHistory, *, title: str) -> Figure:
-    """Return price, position and equity over the whole time; beside them the busiest window, bar by bar."""
+    """Return price, position and equity of all bars; beside them the busiest window, bar by bar."""
     zoom = history.slice_bars(find_busiest_window(history.change, bars=ZOOM_BARS), bars=ZOOM_BARS)
-    figure = Figure(figsize=(15.0, 8.8), dpi=100, layout="constrained")
+    figure = Figure(figsize=(15.0, 9.2), dpi=100, layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK)
     panels = figure.subplots(3, 2, sharex="col", width_ratios=[1.6, 1.0], height_ratios=[2.2, 1.2, 1.6])
     window = f"{'busiest' if history.change.any() else 'first'} {len(zoom.position)} bars"
-    for column, shown, name in zip(panels.T, (history, zoom), (title, window), strict=True):
+    names = f"{len(history.position):,} bars", window
+    for column, shown, name in zip(panels.T, (history, zoom), names, strict=True):
         _draw_price(column[0], shown, title=f"{name}: {_summarize(shown)}")
         _draw_position(column[1], shown)
         _draw_equity(column[2], shown)

@@ -21,17 +21,23 @@ def main(model: str) -> None:
     statistics = pd.read_parquet(artifacts.STATISTICS / f"{model}.parquet")
     predictions = pd.read_parquet(artifacts.OOS / f"{model}.parquet")
     smallest = min(tasks, key=lambda task: len(task.train))
-    unfitted = base.build_like(artifacts.MODELS / model, seed=smallest.seed)
+    unfitted = base.build_like(artifacts.MODELS / model, seed=smallest.fit_seed)
     unscaled = unfitted.list_unscaled()
-    of_fits = {name_split(task.split): check_fit(task, samples, statistics, unscaled=unscaled) for task in tasks}
+    of_fits = [check_fit(task, samples, statistics, unscaled=unscaled) for task in tasks]
     of_model = list(check_model(unfitted, smallest, samples, predictions))
     report = {
-        "fits": [{"split": split, "findings": list(map(asdict, found))} for split, found in of_fits.items()],
+        "fits": [describe_audit(task, found) for task, found in zip(tasks, of_fits, strict=True)],
+        "refitted_seed": smallest.seed,
         "refitted_split": name_split(smallest.split),
         "findings": [asdict(finding) for finding in of_model],
     }
     artifacts.write_json(artifacts.report_path("audit", model), report)
-    raise_if_critical(finding for found in (*of_fits.values(), of_model) for finding in found)
+    raise_if_critical(finding for found in (*of_fits, of_model) for finding in found)
+
+
+def describe_audit(task: FitTask, found: Sequence[Finding]) -> dict[str, object]:
+    """Return the entry of one fit in the report."""
+    return {"seed": task.seed, "split": name_split(task.split), "findings": list(map(asdict, found))}
 
 
 def check_fit(
@@ -41,7 +47,7 @@ def check_fit(
 
     `unscaled` are the columns that the model says it leaves as they are.
     """
-    own = statistics[statistics["split"] == task.split]
+    own = select_fit(statistics, task)
     saved = (own["mean"].to_numpy(), own["scale"].to_numpy()) if len(own) else None
     return [
         normalization(saved, samples.x[task.train], unscaled=np.flatnonzero(own["column"].isin(unscaled)).tolist()),
@@ -62,14 +68,19 @@ def check_model(model: base.Model, task: FitTask, samples: Samples, predictions:
         model.fit(table, task.train, task.valid)
         return model.predict_rows(samples, task.test).astype(np.float32)
 
-    yield unseen_rows(samples, seen, refit, lookback_bars=model.lookback_bars, seed=task.seed)
-    yield row_order(model.predict_rows, samples, task.test, seed=task.seed)
+    yield unseen_rows(samples, seen, refit, lookback_bars=model.lookback_bars, seed=task.fit_seed)
+    yield row_order(model.predict_rows, samples, task.test, seed=task.fit_seed)
 
 
 def select_predictions(predictions: pd.DataFrame, task: FitTask, outputs: Sequence[str]) -> np.ndarray:
     """Return the saved predictions (n, outputs) float32 of a fit's test rows, in their order."""
-    own = predictions[predictions["split"] == task.split].set_index("row")
+    own = select_fit(predictions, task).set_index("row")
     return own.loc[task.test, list(outputs)].to_numpy(np.float32)
+
+
+def select_fit(table: pd.DataFrame, task: FitTask) -> pd.DataFrame:
+    """Return the rows of a table that one fit has written."""
+    return table[(table["seed"] == task.seed) & (table["split"] == task.split)]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from pipeline import artifacts, cli, config
 from pipeline.models.dataset import LabeledDataset, load_dataset
-from pipeline.models.predictions import FINAL, make_predictions
+from pipeline.models.predictions import make_predictions
 from pipeline.samples import Samples
 from pipeline.targets import Output
 
@@ -30,18 +30,11 @@ def main(dataset: str) -> None:
 
 
 def predict_folds(data: LabeledDataset, *, l2: NonNegativeFloat) -> pd.DataFrame:
-    """Return the predictions of every baseline for the test rows of every split and for the holdout."""
+    """Return the predictions of every baseline for the test rows of every split; none of the holdout is made."""
     previous, folds = find_previous_labels(data.samples), data.folds
     jobs = [
-        delayed(predict_fold)(
-            split,
-            data,
-            previous,
-            train=folds.development() if split == FINAL else folds.train(split),
-            test=folds.holdout() if split == FINAL else folds.test(split),
-            l2=l2,
-        )
-        for split in [*range(folds.n_splits), FINAL]
+        delayed(predict_fold)(split, data, previous, train=folds.train(split), test=folds.test(split), l2=l2)
+        for split in range(folds.n_splits)
     ]
     pool = Parallel(n_jobs=config.count_workers(), return_as="generator")
     return pd.concat(tqdm(pool(jobs), total=len(jobs), desc=f"baseline {data.target.name}", unit="fit"))

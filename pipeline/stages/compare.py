@@ -1,8 +1,10 @@
 """compare <dataset>: rank all models of a dataset, with intervals, pairwise tests and the statistics of overfitting."""
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,26 +13,19 @@ from matplotlib.figure import Figure
 
 from pipeline import artifacts, cli, config
 from pipeline.datasets import kinds
-from pipeline.evaluation import bootstrap, performance, returns
-from pipeline.evaluation.comparison import Comparison, compare_models
+from pipeline.evaluation import experiments, pairwise, performance, returns
+from pipeline.evaluation.comparison import Comparison, TimeScale, compare_models
+from pipeline.evaluation.ledger import Ledger, read_lines
 from pipeline.evaluation.overfitting import CscvResult
+from pipeline.evaluation.population import Population
 from pipeline.evaluation.returns import Returns
 from pipeline.leakage.fits import data_snooping
-from pipeline.reporting import markdown, plots
-from pipeline.reporting.markdown import format_interval, format_number
+from pipeline.reporting import comparison_page, plots
+
+log = logging.getLogger(__name__)
 
 NAN = float("nan")
 CURVES = ("boundary_ic", "boundary_ic_low", "boundary_ic_high", "ic")  # of the report of the stage sensitivity
-NO_PBO = "no PBO: fewer than two models trade, there is nothing to choose from"
-COLUMNS = {  # of the leaderboard's table: header by key
-    "psr": "PSR",
-    "dsr": "DSR",
-    "dsr_effective": "DSR, effective trials",
-    "excess_over_expected_max": "SR − SR₀",
-    "min_track_record_bars": "MinTRL, bars",
-    "holdout_sharpe": "holdout Sharpe",
-    "holdout_psr": "holdout PSR",
-}
 
 Report = Mapping[str, Any]
 
@@ -39,63 +34,97 @@ def main(dataset: str) -> None:
     """Rank the models of a dataset and estimate how much of the ranking is overfitting."""
     params = config.load_params()
     blocks = {name: block for family in params["models"].values() for name, block in (family or {}).items()}
-    remove_other_returns(blocks)
-    loaded = {name: Returns.load(artifacts.RETURNS / f"{name}.parquet") for name in blocks}
-    traded = {name: found for name, found in loaded.items() if found.is_traded}
+    remove_other_files(blocks)
     own = [name for name, block in blocks.items() if block["dataset"] == dataset]
-    models = returns.align_models({name: traded[name] for name in own if name in traded})
-    not_traded = [name for name in own if name not in traded]
+    loaded = {name: Returns.load(artifacts.RETURNS / f"{name}.parquet") for name in own}
+    models = returns.align_models({name: found for name, found in loaded.items() if found.is_traded})
+    not_traded = [name for name in own if name not in models]
     clock = kinds.import_part(params, dataset, "clock")
     clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet", columns=clock.COLUMNS)
-    bars_per_year = clock.count_rows_per_year(clean)
-    block = config.look_up(params, "compare")
-    comparison = config.call_with(
-        compare_models,
-        models,
-        bars_per_year,
-        len(traded),
-        params["seed"],
-        block=block,
-        name="compare",
+    instants = {name: convert_times(model, partial(clock.to_ms, clean)) for name, model in models.items()}
+    scale = TimeScale(
+        time_ms=next(iter(instants.values())).time if instants else np.empty(0, np.int64),
+        bars_per_year=clock.count_rows_per_year(clean),
     )
-    folder = artifacts.REPORTS / "compare"
+    population = load_population(blocks, models)
+    comparison = compare_excess(params, models, population, scale)
     sensitivity = artifacts.read_json(artifacts.report_path("sensitivity", dataset))
     targets = sorted({blocks[name]["target"] for name in models})
     snooping = data_snooping(list(models), targets, trials=comparison.trials)
+    folder = artifacts.REPORTS / "compare"
     artifacts.write_json(folder / f"{dataset}.json", make_headline(comparison, sensitivity))
     findings, details = [asdict(snooping), sensitivity["finding"]], collect_details(comparison)
     artifacts.write_json(folder / "details" / f"{dataset}.json", details | {"findings": findings})
-    artifacts.write_text(folder / f"{dataset}.md", render_page(dataset, comparison, sensitivity, not_traded=not_traded))
-    shown = {name: convert_times(model, partial(clock.to_ms, clean)) for name, model in models.items()}
-    figures = plot_comparison(dataset, shown, comparison, sensitivity, bars_per_year=bars_per_year)
+    page = comparison_page.render_page(dataset, comparison, sensitivity, not_traded=not_traded)
+    artifacts.write_text(folder / f"{dataset}.md", page)
+    figures = plot_comparison(dataset, instants, comparison, sensitivity, bars_per_year=scale.bars_per_year)
     for name, figure in figures.items():
         artifacts.write_figure(artifacts.PLOTS / f"compare_{dataset}" / f"{name}.png", figure)
 
 
-def remove_other_returns(names: Sequence[str] | Mapping[str, Any]) -> None:
-    """Remove the returns of models that params do not name.
+def remove_other_files(names: Collection[str]) -> None:
+    """Remove the returns and the trials of models that params do not name.
 
-    The folder is a dependency, which DVC hashes when the stage has ended: other files in it would change dvc.lock.
+    The folders are dependencies, which DVC hashes when the stage has ended: other files there would change dvc.lock.
     """
-    for file in artifacts.RETURNS.glob("*.parquet"):
+    for file in (*artifacts.RETURNS.glob("*.parquet"), *artifacts.TRIALS.glob("*.jsonl")):
         if file.stem not in names:
             file.unlink()
 
 
+def load_population(names: Iterable[str], models: Iterable[str]) -> Population:
+    """Return the trials of `models`, then the others on their markets: of `names` in params, and of the ledger."""
+    records = [line for name in names for line in read_lines(artifacts.TRIALS / f"{name}.jsonl")]
+    ledger = Ledger.from_lines([*records, *read_lines(artifacts.LEDGER)])
+    found = {trial.model: trial for trial in Ledger.from_lines(records).trials}
+    own = {name: found[name] for name in models}
+    warn_of_unknown(ledger)
+    return Population(own, ledger.list_others(list(own.values())))
+
+
+def warn_of_unknown(ledger: Ledger) -> None:
+    """Say how many trials other runs made that are not counted, if there are any."""
+    if unknown := ledger.find_unknown(experiments.find_records(Path.cwd())):
+        log.warning(
+            "%d trials or looks of other runs are not in %s and not counted: run "
+            "`python -m pipeline.evaluation.ledger harvest`, then `dvc repro`",
+            len(unknown),
+            artifacts.LEDGER,
+        )
+
+
+def compare_excess(
+    params: config.Block, models: Mapping[str, Returns], population: Population, scale: TimeScale
+) -> Comparison:
+    """Return the comparison of the models' returns in excess of the risk-free rate."""
+    block = config.look_up(params, "performance")
+    rate = config.call_with(performance.declare_rate, block=block, name="performance")
+    excess = {
+        name: model.take_excess(risk_free_rate=rate, bars_per_year=scale.bars_per_year)
+        for name, model in models.items()
+    }
+    section = config.look_up(params, "compare")
+    return config.call_with(compare_models, excess, population, scale, params["seed"], block=section, name="compare")
+
+
 def make_headline(comparison: Comparison, sensitivity: Report) -> dict[str, object]:
     """Return the few metrics that `dvc metrics` shows."""
-    cscv = comparison.cscv
+    cscv, superiority, path_pbo = comparison.cscv, comparison.superiority, [each.pbo for each in comparison.path_pbo]
     best, row = next(iter(comparison.leaderboard.items()), (None, {}))
-    reasons = [row.get("reason"), None if cscv else NO_PBO, sensitivity["reason"]]
+    reasons = [row.get("reason"), None if cscv else comparison_page.NO_PBO, sensitivity["reason"]]
     boundary_ic = [NAN] if sensitivity["reason"] else sensitivity["boundary_ic"]
     return {
         "trials": comparison.trials,
-        "effective_trials": comparison.effective_trials,
+        "effective_trials": row.get("effective_trials", NAN),
         "best": best,
-        **{f"best_{name}": row.get(name, NAN) for name in ("sharpe", "psr", "dsr")},
+        **{f"best_{name}": row.get(name, NAN) for name in ("sharpe_daily", "sharpe", "psr", "dsr")},
         "pbo": cscv.pbo if cscv else NAN,
+        "pbo_lowest": min(path_pbo, default=NAN),
+        "pbo_highest": max(path_pbo, default=NAN),
         "degradation_slope": cscv.slope if cscv else NAN,
         "loss_probability": cscv.loss_probability if cscv else NAN,
+        "spa_p_value": superiority.spa if superiority else NAN,
+        "reality_check_p_value": superiority.reality_check if superiority else NAN,
         "embargo_ic_drop": boundary_ic[0] - boundary_ic[-1],
         "reason": "; ".join(str(reason) for reason in reasons if reason) or None,
     }
@@ -103,74 +132,17 @@ def make_headline(comparison: Comparison, sensitivity: Report) -> dict[str, obje
 
 def collect_details(comparison: Comparison) -> dict[str, object]:
     """Return every metric of the comparison."""
+    superiority = comparison.superiority
     return {
         "leaderboard": comparison.leaderboard,
+        "trials": comparison.trials,
         "effective_trials": comparison.effective_trials,
+        "path_pbo": [each.pbo for each in comparison.path_pbo],
+        "ledger_pbo": comparison.ledger_pbo,
+        "superiority": asdict(superiority) if superiority else None,
         "pairs": [asdict(pair) for pair in comparison.pairs],
         "block_bars": comparison.block_bars,
     }
-
-
-def render_page(dataset: str, comparison: Comparison, sensitivity: Report, *, not_traded: Sequence[str] = ()) -> str:
-    """Return the comparison as a page of markdown."""
-    pbo = format_number(comparison.cscv.pbo if comparison.cscv else NAN)
-    effective = format_number(comparison.effective_trials)
-    title = f"# {dataset}: {comparison.trials} trials ({effective} effective), PBO {pbo}"
-    sections = [title, render_leaderboard(comparison), render_pairs(comparison.pairs), render_sensitivity(sensitivity)]
-    if not_traded:
-        sections.append(f"Not traded, as their predictions have no score: {', '.join(not_traded)}.")
-    return "\n\n".join(sections) + "\n"
-
-
-def render_leaderboard(comparison: Comparison) -> str:
-    """Return the leaderboard as a table of markdown."""
-    rows = (
-        [
-            name,
-            format_interval(row["sharpe"], row["sharpe_low"], row["sharpe_high"]),
-            *(format_number(row[key]) for key in COLUMNS),
-        ]
-        for name, row in comparison.leaderboard.items()
-    )
-    bootstrapped = f"block bootstrap, mean block length {format_number(comparison.block_bars)} bars"
-    note = (
-        f"Sharpe: annualized, net of costs, of the median path, with its interval ({bootstrapped}). SR − SR₀: per bar, "
-        "above the maximum expected of as many trials without skill."
-    )
-    return f"{markdown.render_table(['model', 'Sharpe', *COLUMNS.values()], rows)}\n\n{note}"
-
-
-def render_pairs(pairs: Sequence[bootstrap.PairComparison]) -> str:
-    """Return a list of the pairs: those with a significant difference first, then the others."""
-    if not pairs:
-        return "Fewer than two models trade: there is nothing to compare."
-    significant = [
-        f"- {pair.verdict} by {format_interval(pair.difference, pair.low, pair.high)}, "
-        f"p {format_number(pair.p_adjusted)}"
-        for pair in pairs
-        if pair.verdict != bootstrap.UNDECIDED
-    ]
-    undecided = [
-        f"- {bootstrap.UNDECIDED}: {pair.a} and {pair.b}" + (f" ({pair.reason})" if pair.reason else "")
-        for pair in pairs
-        if pair.verdict == bootstrap.UNDECIDED
-    ]
-    note = "Differences: mean annualized Sharpe of the paths, with the interval of each alone; p: two-sided, adjusted "
-    return "\n".join([*significant, *undecided, "", f"{note}for all pairs (Holm)."])
-
-
-def render_sensitivity(sensitivity: Report) -> str:
-    """Return the finding about the embargo, and the ICs against the embargo as a table of markdown."""
-    message = f"Embargo: {sensitivity['finding']['message']}."
-    if sensitivity["reason"]:
-        return message
-    curves = (sensitivity[name] for name in ("embargo_factors", "embargo_bars", *CURVES))
-    rows = (
-        [f"{factor:g}", str(bars), format_interval(boundary_ic, low, high), format_number(ic)]
-        for factor, bars, boundary_ic, low, high, ic in zip(*curves, strict=True)
-    )
-    head = ["embargo, × default", "bars", "IC in the last embargo length of a test range", "IC of all rows"]
-    return f"{message}\n\n{markdown.render_table(head, rows)}"
 
 
 def plot_comparison(
@@ -179,9 +151,8 @@ def plot_comparison(
     """Return the plots of the comparison by file name."""
     year, ranked = np.sqrt(bars_per_year), {name: models[name] for name in comparison.leaderboard}
     sharpes = {name: model.sharpes * year for name, model in ranked.items()}
-    holdout = {name: float(performance.sharpe(model.holdout)) * year for name, model in ranked.items()}
     differences = {
-        (pair.a, pair.b): (pair.difference, pair.verdict != bootstrap.UNDECIDED)
+        (pair.a, pair.b): (pair.difference, pair.verdict != pairwise.UNDECIDED)
         for pair in comparison.pairs
         if not np.isnan(pair.difference)
     }
@@ -189,7 +160,7 @@ def plot_comparison(
     return {
         "equity": plots.plot_equity_paths(equity, title=f"{dataset}: equity, net of costs"),
         "sharpes": plots.plot_path_sharpes(
-            sharpes, holdout, comparison.intervals, title=f"{dataset}: Sharpe ratios of the paths"
+            sharpes, comparison.intervals, title=f"{dataset}: Sharpe ratios of the paths"
         ),
         "pairs": plots.plot_pairs(
             list(ranked), differences, title=f"{dataset}: Sharpe of row minus column, gray where not distinguishable"
@@ -202,7 +173,7 @@ def plot_comparison(
 def plot_overfitting(cscv: CscvResult | None, *, year: float) -> dict[str, Figure]:
     """Return the plots of the choice in sample and its result out of sample."""
     if cscv is None:
-        message = plots.plot_message(NO_PBO)
+        message = plots.plot_message(comparison_page.NO_PBO)
         return {"pbo_logits": message, "degradation": message}
     return {
         "pbo_logits": plots.plot_pbo_logits(cscv.logits, pbo=cscv.pbo),
@@ -229,18 +200,16 @@ def plot_sensitivity(sensitivity: Report) -> Figure:
 
 def convert_times(model: Returns, to_ms: Callable[[np.ndarray], np.ndarray]) -> Returns:
     """Return a model's returns with the instants of plots in place of the dataset's clock."""
-    return replace(model, time=to_ms(model.time), holdout_time=to_ms(model.holdout_time))
+    return replace(model, time=to_ms(model.time))
 
 
 def make_equity_paths(model: Returns) -> plots.EquityPaths:
     """Return a model's equity at as many bars as a plot shows."""
-    shown, holdout_shown = plots.pick_points(len(model.time)), plots.pick_points(len(model.holdout))
+    shown = plots.pick_points(len(model.time))
     return plots.EquityPaths(
         time=model.time[shown],
         paths=np.stack([performance.compound_equity(path)[shown] for path in model.paths.T]),
         median_path=model.median_path,
-        holdout_time=model.holdout_time[holdout_shown],
-        holdout=performance.compound_equity(model.holdout)[holdout_shown],
     )
 
 

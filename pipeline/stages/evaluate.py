@@ -1,7 +1,7 @@
 """evaluate <model>: measure its out-of-sample predictions, backtest them net of costs, and draw the plots."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,27 +10,27 @@ import pandas as pd
 from pipeline import artifacts, cli, config
 from pipeline.datasets import kinds
 from pipeline.evaluation import forecast, performance, returns
+from pipeline.evaluation.evaluation_data import EvaluationData, load_evaluation_data
 from pipeline.evaluation.fit_diagnosis import diagnose_fit
+from pipeline.evaluation.gates import Gates, judge_gates
 from pipeline.evaluation.path_metrics import (
-    EvaluationData,
     ModelResult,
     PathResult,
     bin_calibration,
     compare_in_and_out_of_sample,
     divide_in_by_out,
-    fill_missing_bars,
     measure_predictions,
+    measure_stationarity,
     select_path,
-    trade_symbols,
 )
+from pipeline.evaluation.record import collect_parameters, describe_market, record_path
+from pipeline.evaluation.trials import render_lines
 from pipeline.models.predictions import FINAL
 from pipeline.reporting import learning_curves, plots, position_chart
-from pipeline.reporting.position_chart import PositionHistory
-from pipeline.samples import read_labels
-from pipeline.targets import Target
 from pipeline.validation.folds import Folds
 
 CALIBRATION_BINS = 10
+LAST_SHARE = 0.15  # of the development part, whose positions are drawn: all of it would show no single trade
 
 
 def main(model: str) -> None:
@@ -38,16 +38,16 @@ def main(model: str) -> None:
     params = config.load_params()
     block = config.find_model(params, model).block
     folds, rows = Folds.load(artifacts.FOLDS / f"{block['dataset']}.parquet")
-    predictions = pd.read_parquet(artifacts.OOS / f"{model}.parquet")
-    data = read_evaluation_data(params, block, rows, symbols=list(predictions["symbol"].unique()))
-    development, holdout = split_off_holdout(predictions)
-    result = measure_predictions(development, holdout, data, folds)
+    predictions = drop_final_fit(pd.read_parquet(artifacts.OOS / f"{model}.parquet"))
+    symbols, clock = list(predictions["symbol"].unique()), kinds.import_part(params, block["dataset"], "clock")
+    data = load_evaluation_data(params, block, rows, symbols=symbols, clock=clock)
+    result = measure_predictions(predictions, data, folds)
     simple = pd.read_parquet(artifacts.BASELINES / block["dataset"] / f"{block['target']}.parquet")
     baselines = {
-        str(name): measure_predictions(*split_off_holdout(part), data, folds)
+        str(name): measure_predictions(part, data, folds)
         for name, part in simple[data.is_included[simple["row"]]].groupby("baseline", observed=True)
     }
-    in_sample, _ = split_off_holdout(pd.read_parquet(artifacts.IN_SAMPLE / f"{model}.parquet"))
+    in_sample = drop_final_fit(pd.read_parquet(artifacts.IN_SAMPLE / f"{model}.parquet"))
     history, training = read_history(model), artifacts.read_json(artifacts.report_path("train/details", model))
     diagnoses = diagnose_fits(history, training)
     headline = make_forecast_headline(result, baselines["linear"])
@@ -56,71 +56,70 @@ def main(model: str) -> None:
         headline |= {"not_traded": data.output.no_score_reason}
         headline |= {name: average_paths(result, name) for name in ("r2", "mae") if name in result.paths[0].forecast}
     else:
-        splits = compare_in_and_out_of_sample(in_sample, development, data)
+        splits = compare_in_and_out_of_sample(in_sample, predictions, data)
         headline |= make_trading_headline(result, splits)
-        details |= summarize_in_and_out_of_sample(splits)
-        draw_trading(model, result, holdout, data)
+        details |= summarize_in_and_out_of_sample(splits) | judge_model(params, result, splits)
+        median = result.median_path
+        draw_equity(model, result, data)
+        draw_positions(model, select_path(predictions, data, folds, path=median), data, number=median)
     write_returns(model, result)
+    write_record(model, result, data, collect_parameters(params, model, folds))
     artifacts.write_json(artifacts.report_path("evaluate", model), headline | summarize_diagnoses(diagnoses))
     artifacts.write_json(artifacts.report_path("evaluate/details", model), details | {"fit_diagnoses": diagnoses})
     draw_confusion(model, result, data)
-    draw_calibration(model, select_path(development, data, folds, path=0), data)
+    draw_calibration(model, select_path(predictions, data, folds, path=0), data)
     draw_training(model, history, training["importances"])
 
 
 def write_returns(model: str, result: ModelResult) -> None:
-    """Write the net returns of every path and of the holdout; no row where predictions have no score."""
-    holdout = (result.holdout.time, result.holdout.net)
-    table = returns.make_table([(path.time, path.net) for path in result.paths], holdout)
+    """Write the net returns of every path; no row where predictions have no score."""
+    table = returns.make_table([(path.time, path.net) for path in result.paths], result.seeds)
     artifacts.write_table(artifacts.RETURNS / f"{model}.parquet", table)
 
 
-def read_evaluation_data(
-    params: config.Block, block: config.Block, rows: pd.DataFrame, *, symbols: Sequence[str]
-) -> EvaluationData:
-    """Return the labels, prices and costs of the target that a model block names; `symbols` are those it predicts."""
-    dataset, file = block["dataset"], artifacts.LABELS / block["dataset"] / f"{block['target']}.parquet"
-    labels = read_labels(file, rows=rows)
-    clock = kinds.import_part(params, dataset, "clock")
-    clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet", columns=[*clock.COLUMNS, "close"])
-    return EvaluationData(
-        rows=rows,
-        clean=clean.rename(columns={clock.TIME: "time"}),
-        y=labels["y"],
-        move=labels["move"],
-        output=Target.load(file).output,
-        is_included=rows["symbol"].isin(symbols).to_numpy(),
-        symbols=len(symbols),
-        bar_ms=clock.find_step(clean),
-        bars_per_year=clock.count_rows_per_year(clean),
-        costs=config.look_up(params, "trading"),
-        to_ms=partial(clock.to_ms, clean),
-    )
+def write_record(model: str, result: ModelResult, data: EvaluationData, parameters: Mapping[str, Any]) -> None:
+    """Write the trial that the median path is; no line where predictions have no score."""
+    lines = []
+    if not data.output.no_score_reason:
+        path = result.paths[result.median_path]
+        lines = [record_path("trial", parameters, data, path, describe_market(data)).make_line()]
+    artifacts.write_text(artifacts.TRIALS / f"{model}.jsonl", render_lines(lines))
 
 
-def split_off_holdout(predictions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the predictions of the development part, and those of the final fit for the holdout."""
-    is_final = predictions["split"] == FINAL
-    return predictions[~is_final], predictions[is_final]
+def drop_final_fit(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return the predictions of the splits; those of the final fit are for the holdout, which stays closed."""
+    return predictions[predictions["split"] != FINAL]
 
 
 def read_history(model: str) -> dict[str, list[dict[str, float]]]:
-    """Return the history of each fit by the name of its split, without the fields that an entry lacks."""
+    """Return the history of each fit by its name, without the fields that an entry lacks."""
     table = pd.read_csv(artifacts.HISTORY / f"{model}.csv", dtype={"split": str})
+    one_seed = table["seed"].nunique() == 1
     return {
-        str(split): [{str(name): value for name, value in row.dropna().items()} for _, row in part.iterrows()]
-        for split, part in table.set_index("split").groupby(level="split", sort=False)
+        name_fit(*key, one_seed=one_seed): [
+            {str(name): value for name, value in row.dropna().items()} for _, row in part.iterrows()
+        ]
+        for key, part in table.set_index(["seed", "split"]).groupby(level=["seed", "split"], sort=False)
     }
 
 
+def name_fit(seed: object, split: object, *, one_seed: bool) -> str:
+    """Return the name of a fit: its split, after its seed where there are several."""
+    return str(split) if one_seed else f"{seed}-{split}"
+
+
 def diagnose_fits(history: dict[str, list[dict[str, float]]], training: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the diagnosis of each fit that early stopping reports on, by the name of its split."""
-    stopping = {fit["split"]: fit.get("fit_report", {}).get("early_stopping") for fit in training["fits"]}
+    """Return the diagnosis of each fit that early stopping reports on, by its name."""
+    one_seed = len({fit["seed"] for fit in training["fits"]}) == 1
+    stopping = {
+        name_fit(fit["seed"], fit["split"], one_seed=one_seed): fit.get("fit_report", {}).get("early_stopping")
+        for fit in training["fits"]
+    }
     return {
-        split: diagnose_fit(
-            history[split], best_epoch=report["best_epoch"], reached_last_epoch=report["reached_last_epoch"]
+        fit: diagnose_fit(
+            history[fit], best_epoch=report["best_epoch"], reached_last_epoch=report["reached_last_epoch"]
         )
-        for split, report in stopping.items()
+        for fit, report in stopping.items()
         if report
     }
 
@@ -140,44 +139,60 @@ def make_forecast_headline(result: ModelResult, linear: ModelResult) -> dict[str
         "rank_ic": average_paths(result, "rank_ic"),
         **{shown[name]: average_paths(result, name) for name in known},
         "ic_minus_linear": average_paths(result, "ic") - average_paths(linear, "ic"),
-        "holdout": {"ic": result.holdout.forecast["ic"]},
         "reason": explain_undefined(result) or None,
     }
 
 
 def make_trading_headline(result: ModelResult, splits: pd.DataFrame) -> dict[str, object]:
     """Return the metrics of trading that `dvc metrics` shows; a path that never trades has no Sharpe ratio."""
-    sharpes = np.array([path.trading["sharpe"] for path in result.paths])
-    holdout = result.holdout
+    sharpes, median = result.sharpes, result.paths[result.median_path].trading
     reasons = [explain_undefined(result), explain_undefined_sharpes(result, splits)]
     return {
-        "sharpe": float(sharpes[performance.find_median_path(sharpes)]),
+        "sharpe_daily": median["sharpe_daily"],
+        "sharpe": median["sharpe"],
         "sharpe_worst": float(np.sort(sharpes)[0]),
         "sharpe_std": float(np.nanstd(sharpes, ddof=1)) if np.isfinite(sharpes).sum() > 1 else float("nan"),
         "in_to_out_of_sample_sharpe": divide_in_by_out(splits)[0],
+        "stationarity": measure_stationarity(splits)[0],
         "turnover": float(np.mean([path.trading["turnover"] for path in result.paths])),
-        "holdout": {
-            "ic": holdout.forecast["ic"],
-            **{name: holdout.trading[name] for name in ("sharpe", "max_drawdown", "net_return")},
-        },
+        **measure_seeds(result),
         "reason": "; ".join(reason for reason in reasons if reason) or None,
     }
 
 
 def explain_undefined(result: ModelResult) -> str:
-    """Return why metrics of paths and of the holdout are undefined, where some are."""
-    paths = [*((f"path {number}", path) for number, path in enumerate(result.paths)), ("holdout", result.holdout)]
-    return "; ".join(f"{name}: no {metric}, {path.reasons[metric]}" for name, path in paths for metric in path.reasons)
+    """Return why metrics of paths are undefined, where some are."""
+    return "; ".join(
+        f"path {number}: no {metric}, {path.reasons[metric]}"
+        for number, path in enumerate(result.paths)
+        for metric in path.reasons
+    )
 
 
 def explain_undefined_sharpes(result: ModelResult, splits: pd.DataFrame) -> str:
     """Return why metrics that need several paths or splits are undefined, where some are."""
     reasons = []
-    if np.isfinite([path.trading["sharpe"] for path in result.paths]).sum() < 2:
+    if np.isfinite(result.sharpes).sum() < 2:
         reasons.append("no sharpe_std, fewer than two paths trade")
     if ratio := divide_in_by_out(splits)[1]:
         reasons.append(f"no in_to_out_of_sample_sharpe, {ratio}")
+    if variation := measure_stationarity(splits)[1]:
+        reasons.append(f"no stationarity, {variation}")
     return "; ".join(reasons)
+
+
+def measure_seeds(result: ModelResult) -> dict[str, object]:
+    """Return the number of seeds and the standard deviation between them of the metrics that stand beside it.
+
+    A seed's Sharpe ratios and net return are of its median path, its IC is the mean over its paths.
+    """
+    seeds = np.unique(result.seeds)
+    alone = [result.select_seed(seed) for seed in seeds]
+    medians = [own.paths[own.median_path].trading for own in alone]
+    values = {name: [median[name] for median in medians] for name in ("sharpe_daily", "sharpe", "net_return")}
+    values["ic"] = [average_paths(own, "ic") for own in alone]
+    spread = {f"{name}_std": float(np.std(found, ddof=1)) for name, found in values.items()} if len(seeds) > 1 else {}
+    return {"seeds": {"count": len(seeds), **spread}}
 
 
 def average_paths(result: ModelResult, name: str) -> float:
@@ -198,9 +213,16 @@ def summarize_in_and_out_of_sample(splits: pd.DataFrame) -> dict[str, object]:
     return {"sharpe_in_sample_and_out": in_and_out}
 
 
+def judge_model(params: config.Block, result: ModelResult, splits: pd.DataFrame) -> dict[str, object]:
+    """Return which gates of params a model passes."""
+    gates = config.call_with(Gates, block=config.look_up(params, "gates"), name="gates")
+    measurements = {"stationarity": measure_stationarity(splits)[0], "seeds": len(np.unique(result.seeds))}
+    return {"gates": {name: asdict(found) for name, found in judge_gates(measurements, gates).items()}}
+
+
 def collect_paths(result: ModelResult) -> dict[str, object]:
-    """Return the metrics of each path and of the holdout."""
-    return {"paths": [collect_path(path) for path in result.paths], "holdout": collect_path(result.holdout)}
+    """Return the metrics of each path."""
+    return {"paths": [collect_path(path) for path in result.paths]}
 
 
 def collect_path(path: PathResult) -> dict[str, object]:
@@ -209,17 +231,14 @@ def collect_path(path: PathResult) -> dict[str, object]:
     return {**counts, **path.forecast, **path.trading, "undefined": path.reasons}
 
 
-def draw_trading(model: str, result: ModelResult, holdout: pd.DataFrame, data: EvaluationData) -> None:
-    """Draw the equity curves of a model, and its positions on the holdout."""
+def draw_equity(model: str, result: ModelResult, data: EvaluationData) -> None:
+    """Draw the equity of a model on every path."""
     equity = plots.plot_equity(
         data.to_ms(result.paths[0].time),
         np.stack([performance.compound_equity(path.net) for path in result.paths]),
-        holdout_time=data.to_ms(result.holdout.time),
-        holdout=performance.compound_equity(result.holdout.net),
-        title=f"{model}: equity net of costs",
+        title=f"{model}: equity on the paths of the development part",
     )
     artifacts.write_figure(artifacts.PLOTS / model / "equity.png", equity)
-    draw_positions(model, holdout, data)
 
 
 def draw_confusion(model: str, result: ModelResult, data: EvaluationData) -> None:
@@ -227,7 +246,7 @@ def draw_confusion(model: str, result: ModelResult, data: EvaluationData) -> Non
     if (counts := result.paths[0].confusion) is None:
         return
     names = data.output.names if data.output.is_classification else ("down", "up")
-    figure = plots.plot_confusion(counts, names, title=f"{model}: predicted against actual class")
+    figure = plots.plot_confusion(counts, names, title=f"{model}: predicted against actual class on path 0")
     artifacts.write_figure(artifacts.PLOTS / model / "confusion.png", figure)
 
 
@@ -245,27 +264,17 @@ def draw_calibration(model: str, path: pd.DataFrame, data: EvaluationData) -> No
             for i, name in enumerate(output.names)
         }
         unit = "probability" if output.is_classification else output.names[0]
-    figure = plots.plot_calibration(curves, title=f"{model}: calibration", unit=unit)
+    figure = plots.plot_calibration(curves, title=f"{model}: calibration on path 0", unit=unit)
     artifacts.write_figure(artifacts.PLOTS / model / "calibration.png", figure)
 
 
-def draw_positions(model: str, holdout: pd.DataFrame, data: EvaluationData) -> None:
-    """Draw the positions of a model over the price of the first symbol on the holdout."""
-    symbol, shown = trace_positions(holdout, data)
-    figure = position_chart.plot_positions(shown, title=f"{model} on the holdout, {symbol}")
+def draw_positions(model: str, path: pd.DataFrame, data: EvaluationData, *, number: int) -> None:
+    """Draw the last positions of a model on one path, the median one, over the price of the first symbol."""
+    symbol, history = position_chart.trace_positions(path, data)
+    part = f"last {LAST_SHARE:.0%} of the development part"
+    title = f"{model}: positions on the median path (path {number}), {part}, {symbol}"
+    figure = position_chart.plot_positions(history.take_last(LAST_SHARE), title=title)
     artifacts.write_figure(artifacts.PLOTS / model / "positions.png", figure)
-
-
-def trace_positions(predictions: pd.DataFrame, data: EvaluationData) -> tuple[str, PositionHistory]:
-    """Return the first symbol of the predictions, and its positions bar by bar; in a gap its last price stands."""
-    symbols = predictions["symbol"].to_numpy()
-    own, prices = predictions[symbols == symbols[0]], data.clean[data.clean["symbol"] == symbols[0]]
-    result, times = trade_symbols(own, data), data.rows["time"].to_numpy()[own["row"]]
-    time, net, position = fill_missing_bars(times, result.net, result.position, bar_ms=data.bar_ms)
-    end = time[-1] + data.bar_ms if data.bar_ms else prices["time"][prices["time"] > time[-1]].iloc[0]
-    instants = np.append(time, end)
-    price = prices.set_index("time")["close"].reindex(instants, method="ffill").to_numpy()
-    return symbols[0], PositionHistory.from_returns(data.to_ms(instants), price=price, position=position, net=net)
 
 
 def draw_training(

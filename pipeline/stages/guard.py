@@ -18,6 +18,7 @@ from pipeline.leakage.labels import label_end, label_timing
 from pipeline.leakage.segments import check_window_runs, segments
 from pipeline.leakage.settings import GuardSettings
 from pipeline.samples import KEY, Samples, align, intersect_rows, number_runs
+from pipeline.validation.scheme import find_holdout_start
 
 
 def main(dataset: str) -> None:
@@ -30,7 +31,8 @@ def main(dataset: str) -> None:
     bars = clean.rename(columns={clock.TIME: "open_time"})  # the name that guards know the clock by
     settings = config.call_with(GuardSettings, block=config.look_up(params, "guard"), name="guard")
     described = config.look_up(params, f"datasets.{dataset}")
-    findings = list(check_values(kind, bars, features, files, described, settings, seed=params["seed"]))
+    sealed = {"holdout_pct": config.look_up(params, "split.holdout_pct")}
+    findings = list(check_values(kind, bars, features, files, described, settings, **sealed, seed=params["seed"]))
     warm_up_bars = artifacts.read_json(artifacts.report_path("featurize", dataset))["warm_up_bars"]
     findings += check_segments(bars, features, files, step=clock.find_step(clean), warm_up_bars=warm_up_bars)
     artifacts.write_json(artifacts.report_path("guard", dataset), {"findings": list(map(asdict, findings))})
@@ -45,15 +47,19 @@ def check_values(
     described: config.Block,
     settings: GuardSettings,
     *,
+    holdout_pct: float,
     seed: int,
 ) -> Iterator[Finding]:
-    """Yield the findings of columns and targets, recomputed and as stored; one table of features is held at a time."""
+    """Yield the findings of columns and targets, recomputed and as stored; one table of features is held at a time.
+
+    No label of the last `holdout_pct` of the times is correlated with anything: the holdout is sealed.
+    """
     if kind.compute is None:
         yield explain_missing("truncation")
     else:
         recompute = make_recompute(kind.compute, described["features"])
         yield truncation(bars, recompute, *load_stored_features(features, bars), cuts=settings.cuts, seed=seed)
-    rows = intersect_rows([pd.read_parquet(file, columns=KEY) for file in (features, *files)])
+    rows = select_development(list_labeled(features, files), holdout_pct=holdout_pct)
     for number, file in enumerate(files):
         samples, target = Samples.load(features, file, rows=rows), file.stem
         x, columns = samples.x, samples.columns
@@ -69,6 +75,21 @@ def check_values(
             yield label_end(bars, relabel, file.stem, cuts=settings.cuts, seed=seed)
         table = pd.read_parquet(file, columns=[*KEY, "label_end", "move"])
         yield label_timing(bars, locate_bars(table, bars), table["label_end"].to_numpy(), table["move"].to_numpy())
+
+
+def list_labeled(features: Path, files: Sequence[Path]) -> pd.DataFrame:
+    """Return the keys of the rows that have features and a label of every target, with their latest label_end."""
+    ends = [pd.read_parquet(file, columns=[*KEY, "label_end"]) for file in files]
+    rows = intersect_rows([pd.read_parquet(features, columns=KEY), *ends])
+    return rows.assign(label_end=np.max([align(table, rows, name="labels")["label_end"] for table in ends], axis=0))
+
+
+def select_development(rows: pd.DataFrame, *, holdout_pct: float) -> pd.DataFrame:
+    """Return the rows whose labels end before the holdout begins."""
+    start = config.call_with(
+        find_holdout_start, rows["time"].to_numpy(), block={"holdout_pct": holdout_pct}, name="split"
+    )
+    return rows[rows["label_end"] < start].reset_index(drop=True)
 
 
 def explain_missing(guard: str) -> Finding:
@@ -120,12 +141,11 @@ def check_segments(
 
     `step` is that of the clock's grid. Without a grid the positions in the clean table are one, of step 1.
     """
-    ends = [pd.read_parquet(file, columns=[*KEY, "label_end"]) for file in files]
-    known = pd.read_parquet(features, columns=KEY)
-    rows = intersect_rows([known, *ends])
-    latest = np.max([align(table, rows, name="labels")["label_end"] for table in ends], axis=0)
-    time, segment = (rows[name].to_numpy() for name in ("time", "segment"))
+    time, latest, segment = (
+        list_labeled(features, files)[name].to_numpy() for name in ("time", "label_end", "segment")
+    )
     yield segments(time, latest, segment, bars=bars, bar_ms=step, warm_up_bars=warm_up_bars)
+    known = pd.read_parquet(features, columns=KEY)
     place, segment = known["time"].to_numpy() if step else locate_bars(known, bars), known["segment"].to_numpy()
     yield check_window_runs(place, segment, number_runs(segment, np.arange(len(known))), bar_ms=step or 1)
 

@@ -16,6 +16,9 @@ from pipeline.models import base
 from pipeline.models.cross_fit import FitTask, FoldFit, fit_fold, name_split, plan_cross_fit
 from pipeline.models.fit_files import FitFiles
 from pipeline.models.measurements import MEASUREMENTS
+from pipeline.models.predictions import FINAL
+
+LABELS = ("seed", "split")  # of a fit, the first columns of its lines
 
 log = logging.getLogger(__name__)
 
@@ -30,40 +33,59 @@ METRICS = (
 
 
 def main(model: str) -> None:
-    """Fit a model on every split and on the whole development part."""
+    """Fit a model on every split and on the whole development part, once for each seed."""
     params = config.load_params()
     plan = plan_cross_fit(params, model)
-    unfitted = plan.spec.build(params["seed"])
+    unfitted = plan.spec.build(plan.tasks[0].fit_seed)
     write_header(artifacts.HISTORY / f"{model}.csv", unfitted.history_fields)
     write_header(name_measurements(model), MEASUREMENTS)
     with artifacts.replace_atomically(artifacts.MODELS / model) as folder:
         jobs = (
-            delayed(fit_fold)(task, plan.spec, plan.data, folder=folder, files=name_files(model, task))
+            delayed(fit_fold)(task, plan.spec, plan.data, folder=folder / str(task.seed), files=name_files(model, task))
             for task in plan.tasks
         )
         workers = 1 if unfitted.needs_sequential_fits else config.count_workers()
         log.info("train %s: fits run on %s, %d at a time", model, unfitted.fit_device, workers)
         pool = Parallel(n_jobs=workers, return_as="generator")
         fits = list(tqdm(pool(jobs), total=len(plan.tasks), desc=f"train {model}", unit="fit"))
+        deployed_seed = choose_deployed_seed(fits, metric=unfitted.stopping.metric)
+        keep_deployed(folder, seed=deployed_seed)
         importances = base.load(folder).measure_importances()
         report = {"fits": [summarize_fit(fit) for fit in fits], "importances": importances}
+        report["parameters"] = list_parameters(params, model)
         artifacts.write_json(artifacts.report_path("train/details", model), report)
         summary = summarize_fits(fits, stopping_metric=unfitted.stopping.metric)
-        artifacts.write_json(artifacts.report_path("train", model), summary)
-        write_tables(model, fits, fields=unfitted.history_fields)
+        artifacts.write_json(artifacts.report_path("train", model), {"deployed_seed": deployed_seed, **summary})
+        write_tables(model, fits, deployed_seed=deployed_seed, fields=unfitted.history_fields)
     artifacts.remove(artifacts.CHECKPOINTS / model)
+
+
+def list_parameters(params: config.Block, model: str) -> dict[str, Any]:
+    """Return the parameters that the fits of a model depend on, which identify its trials.
+
+    The name counts, because seeds are derived from it; the names of its dataset and of its target do not.
+    """
+    family, block, name = config.find_model(params, model)
+    own = {key: value for key, value in block.items() if key not in ("dataset", "target")}
+    shared = {"shared": params.get(family) or {}, "train": params["train"], "seeds": config.list_seeds(params)}
+    return {"model": name, "family": family, **own, **shared}
 
 
 def name_files(model: str, task: FitTask) -> FitFiles:
     """Return the files of one fit: its checkpoints, and the history and measurements that grow while fits run."""
-    split = name_split(task.split)
+    labels = label_fit(task)
     return FitFiles(
         checkpoints=artifacts.CHECKPOINTS / model,
         metrics=artifacts.HISTORY / f"{model}.csv",
         measured=name_measurements(model),
-        name=split,
-        labels={"split": split},
+        name="-".join(map(str, labels.values())),
+        labels=labels,
     )
+
+
+def label_fit(fit: FitTask | FoldFit) -> dict[str, object]:
+    """Return the values of LABELS of one fit."""
+    return {"seed": fit.seed, "split": name_split(fit.split)}
 
 
 def name_measurements(model: str) -> Path:
@@ -73,19 +95,39 @@ def name_measurements(model: str) -> Path:
 
 def write_header(file: Path, fields: Sequence[str]) -> None:
     """Start a CSV to which fits append their lines while they run."""
-    artifacts.write_text(file, ",".join(("split", *fields)) + "\n")
+    artifacts.write_text(file, ",".join((*LABELS, *fields)) + "\n")
 
 
-def write_tables(model: str, fits: Sequence[FoldFit], *, fields: Sequence[str]) -> None:
-    """Write predictions, standardization and the history, in the order of the splits."""
+def choose_deployed_seed(fits: Sequence[FoldFit], *, metric: str) -> int:
+    """Return the seed whose final fit has the median of a metric of its best iteration; of two medians the lower.
+
+    The best seed would be the luckiest one. Of equal fits the first counts as lower; NaN is above all numbers.
+    """
+    finals = [fit for fit in fits if fit.split == FINAL]
+    ascending = sorted(finals, key=lambda fit: (np.isnan(fit.best[metric]), fit.best[metric]))
+    return ascending[(len(finals) - 1) // 2].seed
+
+
+def keep_deployed(folder: Path, *, seed: int) -> None:
+    """Move the model of one seed from its folder, within `folder`, to `folder`; remove those of the others."""
+    for candidate in sorted(folder.iterdir()):
+        if candidate.name == str(seed):
+            for part in candidate.iterdir():
+                part.rename(folder / part.name)
+        artifacts.remove(candidate)
+
+
+def write_tables(model: str, fits: Sequence[FoldFit], *, deployed_seed: int, fields: Sequence[str]) -> None:
+    """Write predictions, standardization and the history, by seed and split; of the holdout those that are deployed."""
+    traded = [fit for fit in fits if fit.split != FINAL or fit.seed == deployed_seed]
     for folder, tables in {
-        artifacts.OOS: [fit.out_of_sample for fit in fits],
+        artifacts.OOS: [fit.out_of_sample for fit in traded],
         artifacts.IN_SAMPLE: [fit.in_sample for fit in fits],
         artifacts.STATISTICS: [fit.standardization for fit in fits],
     }.items():
         artifacts.write_table(folder / f"{model}.parquet", pd.concat(tables))
-    entries = [{"split": name_split(fit.split), **entry} for fit in fits for entry in fit.history]
-    history = pd.DataFrame(entries, columns=["split", *fields])
+    entries = [{**label_fit(fit), **entry} for fit in fits for entry in fit.history]
+    history = pd.DataFrame(entries, columns=[*LABELS, *fields])
     artifacts.write_text(artifacts.HISTORY / f"{model}.csv", history.to_csv(index=False))
 
 
@@ -93,7 +135,7 @@ def summarize_fit(fit: FoldFit) -> dict[str, object]:
     """Return the report of one fit: its rows, its iterations and the best of them."""
     optional = {"fit_report": fit.fit_report, "own_forecasts": fit.evaluation}
     return {
-        "split": name_split(fit.split),
+        **label_fit(fit),
         "rows": fit.rows,
         "iterations": len(fit.history),
         "best": fit.best,

@@ -4,9 +4,10 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, combinations
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
+from annotated_types import Interval
 
 Method = Literal["cpcv", "purged_kfold", "walk_forward_expanding", "walk_forward_rolling"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -48,6 +49,13 @@ def number_paths(splits: np.ndarray, groups: int) -> np.ndarray:
 def count_share(pct: float, count: int) -> int:
     """Return `pct` of `count`, rounded up, in decimal arithmetic: 0.07 of 100 is 7, while 0.07 * 100 exceeds 7."""
     return math.ceil(Fraction(str(float(pct))) * count)
+
+
+def find_holdout_start(time: np.ndarray, *, holdout_pct: Annotated[float, Interval(ge=0, lt=1)]) -> int:
+    """Return the first of the last `holdout_pct` of the distinct times; one after the last where that is none."""
+    times = np.unique(time)
+    sealed = count_share(holdout_pct, len(times))
+    return int(times[-sealed] if sealed else times[-1] + 1)
 
 
 def check_scheme(scheme: Scheme) -> None:

@@ -235,7 +235,8 @@ class TeamCritic(Critic):
     """Forecasts each role's return from its own action, the position, and, by attention, the others' actions.
 
     A role's own action enters through its own token alone. The others' tokens, to which it attends, do not depend on
-    it.
+    it. A position earns itself times the next move, so action and position are multiplied by what the observation says
+    (feature-wise modulation, Perez et al. 2018): layers of sums learn a product slowly.
     """
 
     def __init__(self, columns: int, *, hidden_size: int, num_heads: int, clip_sigma: float, n_atoms: int) -> None:
@@ -249,6 +250,7 @@ class TeamCritic(Critic):
         self.hidden_size = hidden_size
         self.encoder = nn.Linear(columns, hidden_size)
         self.others_encoder = nn.Linear(columns, hidden_size)
+        self.modulation = nn.Linear(columns, hidden_size)
         self.own_action, self.others_action = (make_weights(len(ROLES), count, hidden_size) for count in (2, 1))
         self.own_bias, self.others_bias = (
             nn.Parameter(torch.randn(len(ROLES), hidden_size) * OUTPUT_SCALE) for _ in range(2)
@@ -265,6 +267,7 @@ class TeamCritic(Critic):
         """Map (B, F) and (B, roles) each of actions, positions and others to (B, roles, atoms) logits."""
         seen = self.standardize(observation)
         action = torch.einsum("bri,rih->brh", torch.stack([actions, positions], dim=2), self.own_action)
+        action = action * (1 + self.modulation(seen)[:, None])
         own = torch.relu(self.hidden(torch.relu(self.encoder(seen)[:, None] + action + self.own_bias)))
         tokens = self.others_encoder(seen)[:, None] + others[..., None] * self.others_action[:, 0] + self.others_bias
         logits: Tensor = self.head(torch.cat([own, self._attend(own, torch.relu(tokens))], dim=2))

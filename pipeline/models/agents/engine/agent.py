@@ -29,6 +29,7 @@ from pipeline.models.agents.engine.training import (
 from pipeline.models.base import HISTORY, Model, split_into_batches
 from pipeline.models.fit_files import FitFiles
 from pipeline.models.live_metrics import LiveMetrics
+from pipeline.models.stopping import StoppingCriterion
 from pipeline.models.torch_runtime.checkpoint import make_checkpoint
 from pipeline.models.torch_runtime.device import fork_rng, make_gpu_gauge, select_device, use_one_thread
 from pipeline.models.torch_runtime.hyperparameters import Device
@@ -127,6 +128,11 @@ class Agent(FlatModel):
         """The units of the widest layer of all actors together."""
 
     @property
+    def stopping(self) -> StoppingCriterion:
+        """The criterion that finds the evaluation whose policy is the result: the lowest valid loss, or the last."""
+        return self.training_config.stopping
+
+    @property
     def fit_device(self) -> str:
         """The device that a fit runs on; `auto` takes a GPU only for updates of MIN_GPU_UNITS or more."""
         units = self.training_config.batch_size * self.layer_units
@@ -166,7 +172,7 @@ class Agent(FlatModel):
         return MarketEnv(samples, rows, config=self.environment_config, episode_bars=self.training_config.episode_bars)
 
     def fit(self, samples: Samples, train: np.ndarray, valid: np.ndarray, *, files: FitFiles | None = None) -> History:
-        """Train on `train` to the last episode; the policy is that with the lowest loss on `valid` of all evaluated."""
+        """Train on `train` to the last episode; the policy is that of the best evaluation by `stopping`."""
         self.check_fit(samples, train, valid)
         device = torch.device(self.fit_device)
         with use_one_thread(device), fork_rng(self.seed, device):

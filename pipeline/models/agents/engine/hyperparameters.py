@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, make_dataclass
 from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge, Interval, Len
@@ -13,9 +13,11 @@ from pipeline import config
 from pipeline.models.agents.engine import categorical
 from pipeline.models.agents.engine.nstep import count_horizon_bars
 from pipeline.models.base import Model
+from pipeline.models.stopping import LATEST, LOWEST_VALID_LOSS, StoppingCriterion
 from pipeline.models.torch_runtime.hyperparameters import LearningRate
 
 Group = TypeVar("Group")
+Share = Annotated[float, Interval(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,8 @@ class TrainingConfig:
     per_beta: NonNegativeFloat  # β, exponent of the importance weights
     per_epsilon: PositiveFloat  # ε, added to |error|
     learning_starts: PositiveInt  # transitions before the first update
+    critic_warmup_pct: Share = 0.0  # the first fraction of the steps, in which the critic learns alone
+    average_pct: Share = 0.0  # the last fraction of the steps, whose mean policy is the result; 0: the best evaluated
 
     def __post_init__(self) -> None:
         """Raise ValueError naming the first number out of its range."""
@@ -88,6 +92,11 @@ class TrainingConfig:
     def steps(self) -> int:
         """Of all environments at once, in the whole training."""
         return math.ceil(self.num_episodes * self.episode_bars / self.num_envs)
+
+    @property
+    def stopping(self) -> StoppingCriterion:
+        """The criterion that finds the evaluation whose policy is the result."""
+        return LATEST if self.average_pct else LOWEST_VALID_LOSS
 
     def find_interval(self, step: int) -> int:
         """Return the interval between evaluations, from 1 on, of a step, from 0 on."""
@@ -137,8 +146,12 @@ def flatten_groups(*groups: type) -> type[Model]:
 
     A field's name must be unique among the groups.
     """
-    declared = [(each.name, each.type, field()) for group in groups for each in fields(group)]
+    declared = [(each.name, each.type, _copy_field(each)) for group in groups for each in fields(group)]
     return make_dataclass("FlatModel", declared, bases=(Model,), kw_only=True, eq=False)
+
+
+def _copy_field(declared: "Field[Any]") -> Any:
+    return field() if declared.default is MISSING else field(default=declared.default)
 
 
 def select_group(group: type[Group], owner: Any) -> Group:

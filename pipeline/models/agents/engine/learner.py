@@ -53,8 +53,10 @@ class Learner:
         """Return the positions (B,) that actions (B, actors) form."""
         return np.asarray(self.policy.combine_actions(torch.from_numpy(actions).to(self.device))[:, 0].cpu().numpy())
 
-    def update(self, batch: ReplayBatch, *, tail: GpdTail | None) -> tuple[np.ndarray, dict[str, float]]:
-        """Update both networks and their targets once; return the errors (B,) for replay and the metrics.
+    def update(
+        self, batch: ReplayBatch, *, tail: GpdTail | None, with_actors: bool = True
+    ) -> tuple[np.ndarray, dict[str, float]]:
+        """Update the critic, the policy too `with_actors`, and their targets once; return (B,) errors and the metrics.
 
         A batch has the fields observation (B, F), actions and reward (B, actors), discount (B,) and next_observation
         (B, F). Without a `tail` the expected shortfall is that of the critic's own atoms.
@@ -67,7 +69,9 @@ class Learner:
         errors = (-(target * logits).sum(dim=2) - entropy).mean(dim=1)  # (B,) Kullback-Leibler divergence
         loss = (self._to_tensor(batch.weights) * errors).mean()
         self._take_step(self.critic_optimizer, "critic", loss)
-        metrics = {"critic_loss": loss.item(), **self._update_actors(fields["observation"], tail)}
+        metrics = {"critic_loss": loss.item()}
+        if with_actors:
+            metrics |= self._update_actors(fields["observation"], tail)
         for name in ("policy", "critic"):
             polyak_update(self.weights[f"target_{name}"], self.weights[name], tau=self.config.tau)
         return errors.detach().cpu().numpy(), metrics

@@ -17,7 +17,6 @@ from pipeline.models.agents.engine.market_env import POSITION_COLUMNS, EnvStep, 
 from pipeline.models.agents.engine.nstep import NStepAccumulator
 from pipeline.models.agents.engine.replay import PrioritizedReplayBuffer
 from pipeline.models.live_metrics import LiveMetrics
-from pipeline.models.stopping import LOWEST_VALID_LOSS
 from pipeline.models.torch_runtime.checkpoint import Checkpoint
 from pipeline.models.torch_runtime.standardize import measure_statistics
 
@@ -64,7 +63,8 @@ class TrainingLoop:
         self.nstep = NStepAccumulator(config.n_step, gamma=config.gamma, num_envs=config.num_envs)
         self.losses = LossTail(evt, gamma=config.gamma, num_envs=config.num_envs)
         self.episodes = env.sample_episodes(config.num_envs, rng=self.rng)
-        self.step = self.updates = 0
+        self.step = self.updates = self.averaged_updates = 0
+        self.average: list[torch.Tensor] = []  # of the policy's weights over `averaged_updates` updates
         self.metrics: dict[str, list[float]] = defaultdict(list)  # since the last evaluation
 
     def advance(self) -> None:
@@ -76,11 +76,27 @@ class TrainingLoop:
         if self.updates % self.losses.config.refit_interval == 0:
             self.losses.refit()
         batch = self.replay.sample(self.config.batch_size, rng=self.rng)
-        errors, metrics = self.learner.update(batch, tail=self.losses.tail)
+        with_actors = self.step > self.config.critic_warmup_pct * self.config.steps
+        errors, metrics = self.learner.update(batch, tail=self.losses.tail, with_actors=with_actors)
         self.replay.update_priorities(batch.indices, errors)
         self.updates += 1
+        if self.step > (1 - self.config.average_pct) * self.config.steps:
+            self._average_policy()
         for name, value in metrics.items():
             self.metrics[name].append(value)
+
+    @torch.no_grad()
+    def _average_policy(self) -> None:
+        """Add the policy's weights to their mean."""
+        self.averaged_updates += 1
+        self.average = self.average or [torch.zeros_like(each) for each in self.learner.weights["policy"]]
+        torch._foreach_lerp_(self.average, self.learner.weights["policy"], 1 / self.averaged_updates)
+
+    @torch.no_grad()
+    def use_average(self) -> None:
+        """Set the policy's weights to their mean, where there is one; nothing is learned afterwards."""
+        for weight, mean in zip(self.learner.weights["policy"], self.average, strict=False):
+            weight.copy_(mean)
 
     @property
     def exploration_noise(self) -> float:
@@ -135,25 +151,29 @@ class TrainingLoop:
             "random": json.dumps(self.rng.bit_generator.state),
             "step": self.step,
             "updates": self.updates,
+            "averaged_updates": self.averaged_updates,
             "metrics": dict(self.metrics),
         }
-        return {"learner": self.learner.state_dict(), **convert_to_tensors(parts)}
+        average = [each.clone() for each in self.average]
+        return {"learner": self.learner.state_dict(), "average": average, **convert_to_tensors(parts)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.learner.load_state_dict(state["learner"])
-        parts = convert_to_arrays({name: part for name, part in state.items() if name != "learner"})
+        self.average = [each.to(self.learner.device) for each in state["average"]]
+        parts = convert_to_arrays({name: part for name, part in state.items() if name not in ("learner", "average")})
         for name in ("replay", "nstep", "losses"):
             getattr(self, name).load_state_dict(parts[name])
         self.episodes = EpisodeState(**parts["episodes"])
         self.rng.bit_generator.state = json.loads(parts["random"])
-        self.step, self.updates = parts["step"], parts["updates"]
+        for name in ("step", "updates", "averaged_updates"):
+            setattr(self, name, parts[name])
         self.metrics = defaultdict(list, parts["metrics"])
 
 
 @dataclass
 class TrainingRecord:
-    """The history of a training so far, and the snapshot at the evaluation with the lowest valid loss."""
+    """The history of a training so far, and the snapshot at its best evaluation."""
 
     history: History = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
@@ -187,9 +207,14 @@ def run_training(
 
 
 def _close_interval(loop: TrainingLoop, evaluate: Callable[[], dict[str, float]], record: TrainingRecord) -> None:
-    """Add an evaluation's entry to the history; snapshot the networks where its valid loss is the lowest so far."""
+    """Add an evaluation's entry to the history; snapshot the networks where it is the best so far.
+
+    The last evaluation is of the mean policy, if the training has one.
+    """
+    if loop.step == loop.config.steps:
+        loop.use_average()
     entry = {"iteration": len(record.history) + 1, **evaluate(), **loop.summarize_interval()}
-    if LOWEST_VALID_LOSS.find_best_entry([*record.history, entry]) is entry:
+    if loop.config.stopping.find_best_entry([*record.history, entry]) is entry:
         record.best = loop.take_snapshot()
     record.history.append(entry)
 

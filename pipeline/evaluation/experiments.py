@@ -1,0 +1,108 @@
+"""Find the records of trials and looks that any run left: in the workspace, in git, and in DVC's run cache.
+
+Git and the run cache only name a record by its digest, in `dvc.lock` and in entries like it; DVC's cache has its text.
+"""
+
+import logging
+import re
+import subprocess
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+
+from pipeline import artifacts
+from pipeline.evaluation.trials import Line, parse_lines
+
+log = logging.getLogger(__name__)
+
+EXPERIMENTS = "refs/exps"
+FOLDERS = (artifacts.TRIALS, artifacts.LOOKS)
+OUTPUT = re.compile(rf"- path: (?:{'|'.join(map(str, FOLDERS))})/\S+\.jsonl\n\s+hash: md5\n\s+md5: ([0-9a-f]{{32}})")
+EMPTY = "d41d8cd98f00b204e9800998ecf8427e"  # md5 of the record of a model that is not traded
+
+
+def find_records(root: Path) -> list[Line]:
+    """Return the lines of all records, each with its `origin`: those of the workspace first, then git, then DVC."""
+    sources = [*read_workspace(root), *read_cached(root)]
+    return [line for origin, text in sources for line in read_record(text, origin=origin)]
+
+
+def read_record(text: str, *, origin: str) -> list[Line]:
+    """Return the lines of one record."""
+    return [line | {"origin": origin} for line in parse_lines(text, source=f"a record from {origin}")]
+
+
+def read_workspace(root: Path) -> Iterator[tuple[str, str]]:
+    """Yield the origin and the text of each record in the workspace."""
+    for folder in FOLDERS:
+        for file in sorted((root / folder).glob("*.jsonl")):
+            yield "the workspace", file.read_text(encoding="utf-8")
+
+
+def read_cached(root: Path) -> Iterator[tuple[str, str]]:
+    """Yield the origin and the text of each record that git or the run cache names; warn of those not in the cache."""
+    try:
+        cache = Path(Repo(str(root)).cache.local.path)
+    except DvcException:
+        return  # not a repository of DVC
+    origins: dict[str, str] = {}
+    for origin, text in (*read_locks(root), *read_run_cache(cache.parents[1])):
+        for digest in OUTPUT.findall(text):
+            origins.setdefault(digest, origin)
+    files = {cache / digest[:2] / digest[2:]: origin for digest, origin in origins.items() if digest != EMPTY}
+    if absent := [origin for file, origin in files.items() if not file.exists()]:
+        log.warning("%d records are not in DVC's cache, such as that of %s; `dvc pull` them", len(absent), absent[0])
+    for file, origin in files.items():
+        if file.exists():
+            yield origin, file.read_text(encoding="utf-8")
+
+
+def read_locks(root: Path) -> Iterator[tuple[str, str]]:
+    """Yield the origin and the text of each version of dvc.lock that a branch, a tag or an experiment reaches."""
+    versions = dict(list_lock_versions(root))  # by object
+    yield from zip(versions.values(), read_objects(root, list(versions)), strict=True)
+
+
+def list_lock_versions(root: Path) -> Iterator[tuple[str, str]]:
+    """Yield the object and the origin of each version of dvc.lock in git, the latest first."""
+    names = name_experiments(root)
+    origin = ""
+    for line in run_git(root, "log", "--all", "--raw", "--no-abbrev", "--format=%H", "--", "dvc.lock"):
+        if not line.startswith(":"):
+            origin = names.get(line, f"commit {line[:7]}") if line else origin
+        elif int(found := line.split()[3], 16):  # all zeros where the file was deleted
+            yield found, origin
+
+
+def name_experiments(root: Path) -> dict[str, str]:
+    """Return the names of experiments by commit."""
+    refs = (line.split() for line in run_git(root, "for-each-ref", "--format=%(objectname) %(refname)", EXPERIMENTS))
+    return {commit: f"experiment {PurePosixPath(name).name}" for commit, name in refs}
+
+
+def run_git(root: Path, *arguments: str) -> list[str]:
+    """Return the lines that a git command writes; none where `root` is not in a repository."""
+    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+    return done.stdout.splitlines()
+
+
+def read_objects(root: Path, names: list[str]) -> Iterator[str]:
+    """Yield the texts of objects of git."""
+    if not names:
+        return
+    command, given = ["git", "cat-file", "--batch"], "\n".join(names).encode()
+    content = subprocess.run(command, cwd=root, input=given, capture_output=True, check=True).stdout
+    position = 0
+    for _ in names:
+        start = content.index(b"\n", position) + 1
+        end = start + int(content[position:start].split()[2])
+        yield content[start:end].decode()
+        position = end + 1
+
+
+def read_run_cache(folder: Path) -> Iterable[tuple[str, str]]:
+    """Yield the origin and the text of each entry of the run cache in DVC's cache folder."""
+    for entry in sorted(folder.glob("runs/*/*/*")):
+        yield "the run cache", entry.read_text(encoding="utf-8")

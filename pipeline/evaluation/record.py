@@ -1,0 +1,53 @@
+"""The record of one trial or look: what its parameters were, on which market, and how it did."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Literal
+
+from pipeline import artifacts, config
+from pipeline.evaluation import trials
+from pipeline.evaluation.evaluation_data import EvaluationData
+from pipeline.evaluation.path_metrics import PathResult
+from pipeline.evaluation.trials import Market, Trial
+from pipeline.validation.folds import Folds
+
+Parameters = Mapping[str, Any]
+
+
+def collect_parameters(params: config.Block, model: str, folds: Folds) -> dict[str, Any]:
+    """Return everything but the bars that the result of a model depends on: another value makes another trial."""
+    block = config.find_model(params, model).block
+    dataset, target = block["dataset"], block["target"]
+    return {
+        **artifacts.read_json(artifacts.report_path("train/details", model))["parameters"],
+        "features": artifacts.read_json(artifacts.report_path("featurize", dataset)).get("params"),
+        "labels": config.look_up(params, f"datasets.{dataset}.targets.{target}"),
+        "split": asdict(folds.scheme),
+        "trading": config.look_up(params, "trading"),
+        "performance": config.look_up(params, "performance"),
+    }
+
+
+def record_path(
+    kind: Literal["trial", "look"], parameters: Parameters, data: EvaluationData, path: PathResult, market: Market
+) -> Trial:
+    """Return the trial or look that a path is."""
+    return trials.make_trial(
+        kind,
+        parameters,
+        market,
+        model=parameters["model"],
+        target=data.target,
+        time_ms=data.to_ms(path.time),
+        net=path.net,
+        bars_per_year=data.bars_per_year,
+        risk_free_rate=data.risk_free_rate,
+    )
+
+
+def describe_market(data: EvaluationData, *, first: int | None = None) -> Market:
+    """Return the market of the symbols that a model predicts: of all bars, or of those from the time `first` on."""
+    bars = data.clean[data.clean["symbol"].isin(data.rows["symbol"][data.is_included].unique())]
+    bars = bars if first is None else bars[bars["time"] >= first]
+    symbol, time, close = (bars[name].to_numpy() for name in ("symbol", "time", "close"))
+    return trials.describe_market(symbol, data.to_ms(time), close)
