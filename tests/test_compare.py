@@ -255,6 +255,22 @@ def test_the_table_shows_a_sharpe_with_its_interval_and_a_dash_where_a_figure_is
     assert re.search(r"\| good \| -?[\d.]+ \| [\d.]+ \[[\d.]+, [\d.]+\] \|", page)  # too few days for an interval
 
 
+@pytest.mark.parametrize(
+    ("dsr", "effective", "verdict"),
+    [
+        (0.99, [1.0, 1.0], "yes"),
+        (0.5, [0.96, 0.99], "only if correlated trials count as fewer, by every estimate of their effective number"),
+        (0.5, [0.96, 0.94], "only by some estimates of the effective number of trials"),
+        (0.5, [0.6, 0.94], "no"),
+        (0.5, [], "no"),
+        (np.nan, [np.nan], "not known, too few observations or no trade"),
+    ],
+)
+def test_the_verdict_on_a_model_considers_all_numbers_of_trials(dsr, effective, verdict):
+    row = {"dsr": dsr, **{f"dsr_{i}": value for i, value in enumerate(effective)}}
+    assert comparison_page.judge_model(row) == verdict
+
+
 def test_the_page_says_which_models_differ_significantly_and_which_do_not():
     models = {"good": simulate_model(5e-4, seed=1), "a": simulate_model(0.0, seed=2), "b": simulate_model(0.0, seed=3)}
     page = comparison_page.render_page("klines", compare_small(models), SENSITIVITY)

@@ -12,6 +12,13 @@ from pipeline.reporting.markdown import format_interval, format_number
 
 NAN = float("nan")
 SIGNIFICANT = 0.95  # a deflated Sharpe ratio above it is no luck
+VERDICTS = YES, IF_FEWER, DEPENDS, NO, UNKNOWN = (
+    "yes",
+    "only if correlated trials count as fewer, by every estimate of their effective number",
+    "only by some estimates of the effective number of trials",
+    "no",
+    "not known, too few observations or no trade",
+)
 NO_PBO = "no PBO: fewer than two models trade, there is nothing to choose from"
 CURVES = ("embargo_factors", "embargo_bars", "boundary_ic", "boundary_ic_low", "boundary_ic_high", "ic")
 COLUMNS = {  # of the leaderboard's table: header by key
@@ -55,14 +62,25 @@ def format_range(values: Iterable[float]) -> str:
 
 
 def render_verdict(comparison: Comparison) -> str:
-    """Return in one sentence which models are distinguishable from the best of as many trials without skill."""
-    passed = [name for name, row in comparison.leaderboard.items() if row["dsr"] > SIGNIFICANT]  # type: ignore[operator]
-    trials = f"{comparison.trials} trials"
-    if not passed:
-        return (
-            f"No model is distinguishable from the luckiest of {trials} without skill: no DSR is above {SIGNIFICANT}."
-        )
-    return f"Above {SIGNIFICANT} is the DSR, against the luckiest of {trials} without skill, of: {', '.join(passed)}."
+    """Return which models are distinguishable from the luckiest of as many trials without skill."""
+    verdicts = {name: judge_model(row) for name, row in comparison.leaderboard.items()}
+    lines = [
+        f"- {verdict}: {', '.join(name for name in verdicts if verdicts[name] == verdict)}"
+        for verdict in VERDICTS
+        if verdict in verdicts.values()
+    ]
+    head = f"Distinguishable from the luckiest of {comparison.trials} trials without skill (DSR above {SIGNIFICANT}):"
+    return "\n".join([head, "", *(lines or ["- no model"])])
+
+
+def judge_model(row: Mapping[str, Any]) -> str:
+    """Return the verdict on a model: whether its DSR is significant at N and at the effective numbers of trials."""
+    if np.isnan(row["dsr"]):
+        return UNKNOWN
+    if row["dsr"] > SIGNIFICANT:
+        return YES
+    passes = [value > SIGNIFICANT for value in list_effective_dsr(row) if not np.isnan(value)]
+    return NO if not any(passes) else IF_FEWER if all(passes) else DEPENDS
 
 
 def render_leaderboard(comparison: Comparison) -> str:
