@@ -14,7 +14,7 @@ import pytest
 
 import pipeline
 from pipeline import labels
-from pipeline.evaluation import overfitting, pairwise
+from pipeline.evaluation import effective_trials, overfitting, pairwise
 from pipeline.features import engine
 from pipeline.market import simulated
 from pipeline.models.base import Signature
@@ -77,8 +77,8 @@ def test_the_linear_baseline(kind):
 
 def test_statistics_of_overfitting():
     returns = np.random.default_rng(0).standard_t(4, (4000, 6)) / 1e3
-    result, correlation = overfitting.pbo(returns, blocks=8), overfitting.correlate_trials(returns)
-    numbers = [result.slope, overfitting.count_effective_trials(correlation)]
+    result, correlation = overfitting.pbo(returns, blocks=8), effective_trials.correlate_trials(returns)
+    numbers = [result.slope, effective_trials.count_effective_trials(correlation)]
     assert digest(result.logits, result.in_sample, correlation, np.array(numbers)) == DIGESTS["overfitting"]
 
 

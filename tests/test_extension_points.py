@@ -132,7 +132,7 @@ def test_a_family_is_a_package_with_a_plugin_and_one_block_and_its_stages_are_ge
     stages = yaml.safe_load((repo / "dvc.yaml").read_text())["stages"]
     assert generated[1] == 0
     assert {f"{stage}_linear" for stage in STAGES_OF_A_FAMILY} <= stages.keys()
-    assert stages["train_linear"]["do"]["params"][-2:] == ["train", "seed"]
+    assert stages["train_linear"]["do"]["params"][-3:] == ["train", "seed", "seeds"]
     assert "linear" not in stages["train_linear"]["do"]["params"]
 
 
@@ -145,7 +145,7 @@ def test_a_section_that_a_family_shares_is_a_param_of_its_fits_while_it_exists(e
     shared = yaml.safe_load(pipeline.read_text())["stages"]["train_linear"]["do"]["params"]
     params.write_text(before[0])
     command(repo, sys.executable, ".ci/update_deps")
-    assert shared[-3:] == ["linear", "train", "seed"]
+    assert shared[-4:] == ["linear", "train", "seed", "seeds"]
     assert pipeline.read_text() == before[1]
 
 

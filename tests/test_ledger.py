@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline import artifacts
-from pipeline.evaluation import ledger, trials
+from pipeline.evaluation import experiments, ledger, trials
 from pipeline.evaluation.ledger import Ledger
 from pipeline.evaluation.population import Population
 
@@ -122,6 +122,27 @@ def test_trials_that_differ_in_the_seed_alone_are_found():
     market = make_market()
     own, other = make_trial(market, tried=1), make_trial(market, tried=1, seeds=[5])
     assert Population({"a": own}, [other, make_trial(market, tried=2)]).find_seeds("a") == [own, other]
+
+
+@pytest.mark.parametrize("change", [{"kind": "trail"}, {"n": "abc"}, {"daily": ["x"]}, {"sharpe": True}])
+def test_a_value_of_another_type_is_refused(change: dict):
+    line = make_trial(make_market()).make_line() | change
+    with pytest.raises(ValueError, match="must be"):
+        trials.Trial.from_line(line)
+
+
+def test_a_record_that_cannot_be_read_is_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    folder = tmp_path / artifacts.TRIALS
+    folder.mkdir(parents=True)
+    (folder / "a.jsonl").write_text(trials.render_lines([make_trial(make_market()).make_line()]))
+    (folder / "b.jsonl").write_text('{"kind": "trial"}\n')
+    assert len(experiments.find_records(tmp_path)) == 1
+    assert "b.jsonl, line 1 is no line of a ledger" in caplog.text
+
+
+def test_the_command_refuses_to_run_elsewhere(tmp_path: Path):
+    assert "run it where params.yaml is" in use_ledger(tmp_path, "harvest", status=1)
+    assert not (tmp_path / "trained").exists()
 
 
 @pytest.mark.parametrize("text", ["{", '{"kind": "trial"}', "[]", "3"])

@@ -86,6 +86,12 @@ def test_trials_without_a_p_value_count() -> None:
     assert np.isnan(found["holm"][1])
 
 
+def test_where_a_p_value_is_too_small_for_a_float_there_is_no_haircut() -> None:
+    for found in multiple_testing.haircut_sharpes(np.array([0.5, 0.0]), np.array([0.01, 0.01]), trials=8).values():
+        assert found[0] == 0.5
+        assert np.isnan(found[1])
+
+
 def test_the_haircut_is_that_of_the_published_example() -> None:
     """Harvey & Liu: 240 months, annual Sharpe 0.75, 200 tests; Bonferroni leaves p = 0.2 and a Sharpe of about 0.32."""
     monthly, error = 0.75 / np.sqrt(12), 1 / np.sqrt(240)

@@ -56,7 +56,7 @@ def test_min_delta_is_measured_from_the_best_value_so_that_small_steps_add_up():
     assert StoppingCriterion(min_delta=0.25).find_best_entry(history)["iteration"] == 7  # 1, 4, 7
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("name", [name for name in BLOCKS if name != "marl"])
 def test_by_default_every_model_has_its_best_iteration_at_the_lowest_valid_loss(name: str):
     assert build_model(name, Signature(("a", "b"), OUTPUTS[kind_of(name)]), seed=1).stopping == LOWEST_VALID_LOSS
 

@@ -201,11 +201,24 @@ def test_the_best_of_many_without_skill_passes_in_few_worlds(trials: int, surviv
 
 
 def test_a_noisy_trial_counts_in_units_of_its_own_error() -> None:
-    """In units of its own error the last Sharpe ratio is 4, as the first, not 40."""
+    """In units of its own error the last Sharpe ratio is 4, as the first, not 40; the third is worse than luck."""
     sharpes, errors = np.array([0.04, 0.0, -0.02, 0.40]), np.array([0.01, 0.01, 0.01, 0.1])
     found = overfitting.deflate(0.04, n=10_001, **NORMAL, trial_sharpes=sharpes, trial_errors=errors, trials=4)
-    lowest = 0.0  # as far below the median of 0.02 as the best is above it
-    assert found.variance == pytest.approx(np.var([0.04, 0.0, lowest, 0.04], ddof=1), rel=1e-3)
+    lowest = 0.04  # as far below the median of 0.04 as the best is above it
+    assert found.variance == pytest.approx(max(np.var([0.04, lowest, 0.04], ddof=1), 1e-4), rel=1e-3)
+
+
+def test_dearer_copies_of_good_trials_do_not_raise_the_variance() -> None:
+    """Eight trials with skill; then the same at costs that leave each of them a loss."""
+    sharpes = np.linspace(0.025, 0.065, 8)
+    known = {"trial_errors": np.full(8, 0.003)}
+    alone = overfitting.deflate(0.065, n=110_000, **NORMAL, trial_sharpes=sharpes, trials=8, **known)
+    both = np.concatenate([sharpes, sharpes - 0.1])
+    beside = overfitting.deflate(
+        0.065, n=110_000, **NORMAL, trial_sharpes=both, trials=16, trial_errors=np.full(16, 0.003)
+    )
+    assert beside.variance == alone.variance
+    assert beside.sr0 > alone.sr0  # N counts all of them
 
 
 @pytest.mark.parametrize(

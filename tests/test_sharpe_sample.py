@@ -60,6 +60,8 @@ def test_an_assessment_has_a_probability_for_each_number_of_trials() -> None:
     deflated = overfitting.deflate(**sample.moments, trials=20, **known)
     assert found["dsr"] == deflated.dsr < found["dsr_effective"] < found["psr"]
     assert (found["expected_max_sharpe"], found["trial_variance"]) == (deflated.sr0, deflated.variance)
+    luck = overfitting.deflated_sharpe(**sample.moments, variance=1 / (sample.n - 1), trials=20)
+    assert found["luck_dsr"] == pytest.approx(luck)
     assert found["excess_over_expected_max"] == sample.sharpe - deflated.sr0
 
 
@@ -70,6 +72,12 @@ def test_the_minimum_track_record_counts_dependent_bars() -> None:
     shape = {"skew": sample.skew, "kurtosis": sample.kurtosis}
     independent = overfitting.min_track_record(sample.sharpe, benchmark=0.0, confidence=0.95, **shape)
     assert found == pytest.approx(2 * independent, rel=0.1)
+
+
+def test_returns_that_never_vary_have_no_observations() -> None:
+    sample = measure_sharpe(np.full(100, 0.01))
+    assert np.isnan(sample.observations)
+    assert np.isnan(assess_sharpe(sample, trials={"dsr": 3}, **KNOWN)["dsr"])
 
 
 def test_returns_that_never_trade_have_no_assessment() -> None:

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from dvc.exceptions import DvcException
+from dvc.exceptions import NotDvcRepoError
 from dvc.repo import Repo
 
 from pipeline import artifacts
@@ -25,38 +25,45 @@ EMPTY = "d41d8cd98f00b204e9800998ecf8427e"  # md5 of the record of a model that 
 
 def find_records(root: Path) -> list[Line]:
     """Return the lines of all records, each with its `origin`: those of the workspace first, then git, then DVC."""
-    sources = [*read_workspace(root), *read_cached(root)]
-    return [line for origin, text in sources for line in read_record(text, origin=origin)]
+    sources = [*list_workspace(root), *list_cached(root)]
+    return [line for origin, file in sources for line in read_record(file, origin=origin)]
 
 
-def read_record(text: str, *, origin: str) -> list[Line]:
-    """Return the lines of one record."""
-    return [line | {"origin": origin} for line in parse_lines(text, source=f"a record from {origin}")]
+def read_record(file: Path, *, origin: str) -> list[Line]:
+    """Return the lines of one record; none, with a warning, of one that the present code cannot read."""
+    try:
+        lines = parse_lines(file.read_text(encoding="utf-8"), source=str(file))
+    except ValueError as error:
+        log.warning("a record of %s is not counted: %s", origin, error)
+        return []
+    return [line | {"origin": origin} for line in lines]
 
 
-def read_workspace(root: Path) -> Iterator[tuple[str, str]]:
-    """Yield the origin and the text of each record in the workspace."""
+def list_workspace(root: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the origin and the file of each record in the workspace."""
     for folder in FOLDERS:
         for file in sorted((root / folder).glob("*.jsonl")):
-            yield "the workspace", file.read_text(encoding="utf-8")
+            yield "the workspace", file
 
 
-def read_cached(root: Path) -> Iterator[tuple[str, str]]:
-    """Yield the origin and the text of each record that git or the run cache names; warn of those not in the cache."""
+def list_cached(root: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the origin and the file of each record that git or the run cache names; warn of those not in the cache."""
     try:
         cache = Path(Repo(str(root)).cache.local.path)
-    except DvcException:
-        return  # not a repository of DVC
+    except NotDvcRepoError:
+        return
     origins: dict[str, str] = {}
     for origin, text in (*read_locks(root), *read_run_cache(cache.parents[1])):
         for digest in OUTPUT.findall(text):
             origins.setdefault(digest, origin)
     files = {cache / digest[:2] / digest[2:]: origin for digest, origin in origins.items() if digest != EMPTY}
     if absent := [origin for file, origin in files.items() if not file.exists()]:
-        log.warning("%d records are not in DVC's cache, such as that of %s; `dvc pull` them", len(absent), absent[0])
-    for file, origin in files.items():
-        if file.exists():
-            yield origin, file.read_text(encoding="utf-8")
+        log.warning(
+            "%d records are not in DVC's cache, such as one of %s: where the ledger lacks them, `dvc pull` them",
+            len(absent),
+            absent[0],
+        )
+    yield from ((origin, file) for file, origin in files.items() if file.exists())
 
 
 def read_locks(root: Path) -> Iterator[tuple[str, str]]:

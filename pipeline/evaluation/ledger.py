@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dvc.exceptions import DvcException
+
 from pipeline import artifacts
 from pipeline.evaluation import experiments
 from pipeline.evaluation.trials import Line, Trial, parse_lines, render_lines
@@ -101,6 +103,8 @@ def main() -> None:
     parser.add_argument("command", choices=("harvest", "check"))
     command, root = parser.parse_args().command, Path.cwd()
     try:
+        if not (root / "params.yaml").exists():
+            raise ValueError(f"{root} is no repository of this pipeline; run it where params.yaml is")
         if command == "harvest":
             lines, new = harvest(root)
             counts = Counter(line["kind"] for line in lines)
@@ -109,7 +113,7 @@ def main() -> None:
         elif new := Ledger.load([root / artifacts.LEDGER]).find_unknown(experiments.find_records(root)):
             advice = "run `python -m pipeline.evaluation.ledger harvest`, then `dvc repro`"
             sys.exit("\n".join([f"the ledger lacks {len(new)} trials or looks; {advice}", *map(describe_line, new)]))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, DvcException) as error:
         sys.exit(f"ledger {command}: {error}")
 
 

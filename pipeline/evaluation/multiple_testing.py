@@ -115,12 +115,13 @@ def haircut_sharpes(sharpes: np.ndarray, errors: np.ndarray, *, trials: int) -> 
     """Return (known,) Sharpe ratios after the haircut of [3], by method of adjustment; NaN where one is not positive.
 
     The haircut Sharpe ratio is the one that a single test would give the p-value that is adjusted for `trials`. Tests
-    are two-sided, `errors` (known,) the standard errors of `sharpes`.
+    are two-sided, `errors` (known,) the standard errors of `sharpes`. Where the p-value is too small for a float there
+    is no haircut.
     """
     ratio = np.asarray(sharpes, np.float64) / np.asarray(errors, np.float64)
     p_values = 2 * stats.norm.sf(np.abs(ratio))
     adjusted = adjust_p_values(p_values, trials=trials)
     return {
-        name: np.where(ratio > 0, np.maximum(stats.norm.isf(found / 2), 0.0) * errors, np.nan)
+        name: np.where(ratio > 0, np.clip(stats.norm.isf(found / 2), 0.0, np.maximum(ratio, 0.0)) * errors, np.nan)
         for name, found in adjusted.items()
     }

@@ -122,7 +122,8 @@ def deflate(
             as noise. Without them all trials are taken to be as noisy as the one in question.
 
     V is the variance of the known ones, and at least 1/(n - 1), that of a Sharpe ratio without skill: survivors lie
-    closer together than trials do. The left tail is winsorized: losers say nothing about the maximum.
+    closer together than trials do. The left tail is winsorized, and with `trial_errors` those that are worse than luck
+    explains do not count: losers say nothing about the maximum.
     """
     if n < 2:
         raise ValueError(f"n: {n} observations; a Sharpe ratio's error needs at least 2")
@@ -141,13 +142,15 @@ def deflate(
 
 
 def _estimate_trial_variance(sharpes: np.ndarray, *, worst: float) -> float:
-    """Return the variance of Sharpe ratios across trials, the left tail winsorized; 0 for fewer than two.
+    """Return the variance of Sharpe ratios across trials, without a long left tail; 0 for fewer than two.
 
-    None lies further below the median than the best lies above it, nor below `worst`, the worst that luck explains.
+    Those below `worst`, the worst that luck explains, do not count: their costs are no luck. None of the others lies
+    further below the median than the best lies above it.
     """
+    sharpes = sharpes[sharpes >= worst]
     if len(sharpes) < 2:
         return 0.0
-    lowest = max(2 * np.median(sharpes) - sharpes.max(), worst)
+    lowest = 2 * np.median(sharpes) - sharpes.max()
     return float(np.maximum(sharpes, lowest).var(ddof=1))
 
 

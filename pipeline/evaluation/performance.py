@@ -7,7 +7,7 @@ everything or more leaves 0.
 from typing import Annotated
 
 import numpy as np
-from annotated_types import Gt
+from annotated_types import Interval
 
 DAY_MS = 86_400_000
 REASONS = {  # why a metric of returns that trade is undefined
@@ -53,7 +53,7 @@ def sharpe(returns: np.ndarray, *, bars_per_year: float = 1.0) -> float | np.nda
     return scaled if returns.ndim > 1 else float(scaled)
 
 
-def declare_rate(*, risk_free_rate: Annotated[float, Gt(-1)]) -> float:
+def declare_rate(*, risk_free_rate: Annotated[float, Interval(gt=-1, lt=1)]) -> float:
     """Return the annual risk-free rate of the section `performance` of params.yaml."""
     return risk_free_rate
 

@@ -55,6 +55,8 @@ def measure_sharpe(returns: np.ndarray) -> SharpeSample:
     the number of Normal ones with the same fourth moment. Dependence divides the number as it divides `n`.
     """
     moments = overfitting.estimate_moments(returns)
+    if np.isnan(moments["sharpe"]):
+        return SharpeSample(**moments, bars=len(returns), observations=np.nan)
     traded = min(float(np.count_nonzero(returns)), NORMAL_KURTOSIS * len(returns) / moments["kurtosis"])
     share = moments["n"] / max(len(returns), 1)
     return SharpeSample(**moments, bars=len(returns), observations=traded * share)
@@ -76,12 +78,14 @@ def assess_sharpe(
         trials: the number of trials by the name of the deflated Sharpe ratio to return; the first is N.
         confidence: of the minimum track record, which is against a Sharpe ratio of 0.
 
-    `trial_variance` is V and `expected_max_sharpe` SR0 of the first of `trials`; `excess_over_expected_max` is the
-    Sharpe ratio less SR0. Everything is NaN where the Sharpe ratio is, or with fewer than `MIN_OBSERVATIONS`.
+    `trial_variance` is V and `expected_max_sharpe` SR0 of the first of `trials`; `luck_dsr` is that with V = 1/(n - 1),
+    as if no trial had skill. `excess_over_expected_max` is the Sharpe ratio less SR0. Everything is NaN where the
+    Sharpe ratio is, or with fewer than `MIN_OBSERVATIONS`.
     """
     names = (
         "psr",
         *trials,
+        "luck_dsr",
         "expected_max_sharpe",
         "trial_variance",
         "excess_over_expected_max",
@@ -98,8 +102,8 @@ def assess_sharpe(
     first = next(iter(deflated.values()))
     shape = {"skew": sample.skew, "kurtosis": sample.kurtosis}
     needed = overfitting.min_track_record(sample.sharpe, benchmark=0.0, confidence=confidence, **shape)
-    metrics = (first.sr0, first.variance, sample.sharpe - first.sr0, needed * sample.bars / sample.n)
+    luck = overfitting.deflated_sharpe(**sample.moments, variance=sample.error**2, trials=first.trials)
+    metrics = (luck, first.sr0, first.variance, sample.sharpe - first.sr0, needed * sample.bars / sample.n)
     deflated_sharpes = {name: found.dsr for name, found in deflated.items()}
-    return {"psr": overfitting.probabilistic_sharpe(**sample.moments), **deflated_sharpes} | dict(
-        zip(names[-4:], metrics, strict=True)
-    )
+    psr = overfitting.probabilistic_sharpe(**sample.moments)
+    return {"psr": psr, **deflated_sharpes, **dict(zip(names[-5:], metrics, strict=True))}

@@ -21,6 +21,9 @@ CLOSE_LENGTH = 6  # of the digest of one close: two markets share it by chance i
 NO_CLOSE = "-" * CLOSE_LENGTH
 MAX_ANCHORS = 32  # days of a symbol whose closes identify a market
 
+KINDS = ("trial", "look")
+NUMBERS = ("sharpe", "n", "skew", "kurtosis", "bars", "observations", "bars_per_year", "first_day")
+
 Line = dict[str, Any]  # of the ledger: plain values
 
 
@@ -46,7 +49,9 @@ class Prices:
         return {day: close for day, close in found.items() if close != NO_CLOSE}
 
     def overlaps(self, other: "Prices") -> bool:
-        """Return whether both have days in common, on which most of the closes at common anchors are the same.
+        """Return whether both have days in common, and at least half of the closes at common anchors are the same.
+
+        Without a common anchor nothing says that they are different.
 
         A simulated market and a real one of the same symbol and days differ there. A few corrected prices do not
         matter, nor does the length of the bars.
@@ -92,10 +97,16 @@ class Trial:
 
     @classmethod
     def from_line(cls, line: Line) -> "Trial":
-        """Return the trial of a line that `make_line` made."""
+        """Return the trial of a line that `make_line` made; ValueError where a value is of another type."""
+        if line["kind"] not in KINDS:
+            raise ValueError(f"kind is {line['kind']!r}; it must be one of {', '.join(KINDS)}")
+        numbers = [*(line[name] for name in NUMBERS), *line["daily"]]
+        if wrong := [each for each in numbers if each is not None and type(each) not in (int, float)]:
+            raise ValueError(f"{wrong[0]!r} must be a number")
         sample: Line = {each.name: line[each.name] for each in fields(SharpeSample)}
         sample = {name: np.nan if value is None else value for name, value in sample.items()}
-        rest: Line = {each.name: line[each.name] for each in fields(cls) if each.name not in ("sample", "market")}
+        names = [each.name for each in fields(cls) if each.name not in ("sample", "market", "inner_trials")]
+        rest: Line = {name: line[name] for name in names} | {"inner_trials": line.get("inner_trials", 1)}
         return cls(
             **rest | {"daily": tuple(line["daily"])},
             sample=SharpeSample(**sample),
@@ -210,7 +221,7 @@ def parse_lines(text: str, *, source: str) -> list[Line]:
             Trial.from_line(line)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"{source}, line {number} is no line of a ledger ({error!r}); restore it from git"
+                f"{source}, line {number} is no line of a ledger ({error!r}); correct or delete it"
             ) from error
         lines.append(line)
     return lines

@@ -24,11 +24,12 @@ CURVES = ("embargo_factors", "embargo_bars", "boundary_ic", "boundary_ic_low", "
 COLUMNS = {  # of the leaderboard's table: header by key
     "psr": "PSR",
     "dsr": "DSR",
-    "trial_variance": "V",
-    "expected_max_sharpe": "SR₀",
-    "excess_over_expected_max": "SR − SR₀",
+    "luck_dsr": "DSR, V of luck alone",
+    "trial_variance": "V per bar²",
+    "expected_max_sharpe": "SR₀ per bar",
+    "excess_over_expected_max": "SR − SR₀ per bar",
     "min_track_record_bars": "MinTRL, bars",
-    "observations": "traded observations",
+    "observations": "independent traded observations",
     "sharpe_after_holm": "Sharpe after Holm's haircut",
 }
 
@@ -95,13 +96,20 @@ def render_leaderboard(comparison: Comparison) -> str:
         ]
         for name, row in comparison.leaderboard.items()
     )
-    head = ["model", "Sharpe of days", "Sharpe of bars", *COLUMNS.values(), "DSR at the effective numbers of trials"]
+    head = [
+        "model",
+        "Sharpe of daily returns",
+        "Sharpe of bars",
+        *COLUMNS.values(),
+        "DSR at the effective numbers of trials",
+    ]
     length = format_number(comparison.block_bars)
     note = (
         "Sharpe: annualized, net of costs, of the median path, ranked by that of bars; intervals by block bootstrap "
         f"(mean block length {length} bars). V: variance of the Sharpe ratios per bar of all {comparison.trials} "
         "trials, each in units of its own error, times that of the model's. SR₀: the maximum expected of as many "
-        "trials without skill, per bar."
+        "trials if all of V were luck; trials that differ in skill raise it. DSR, V of luck alone: with V = 1/(n − 1), "
+        "the variance without skill."
     )
     return f"{markdown.render_table(head, rows)}\n\n{note}"
 
@@ -149,7 +157,8 @@ def render_trials(comparison: Comparison) -> str:
     ]
     if test := comparison.superiority:
         lines.append(
-            f"- p-value that no trial has a positive mean, from {test.days} days of {test.trials} trials: "
+            f"- p-value of the hypothesis that no trial has a positive mean daily return, from {test.days} days of "
+            f"{test.trials} trials: "
             f"{format_number(test.spa)} (SPA, Hansen), {format_number(test.reality_check)} (Reality Check, White)"
         )
     return "\n".join([markdown.render_table(["trials", "number"], cells), "", *lines])
@@ -170,8 +179,8 @@ def render_pairs(pairs: Sequence[pairwise.PairComparison]) -> str:
         for pair in pairs
         if pair.verdict == pairwise.UNDECIDED
     ]
-    note = "Differences: mean annualized Sharpe of the paths, with the interval of each alone; p: two-sided, adjusted "
-    return "\n".join([*significant, *undecided, "", f"{note}for all pairs (Holm)."])
+    note = "Differences: mean annualized Sharpe of the paths, with the interval of each alone, not adjusted; p: "
+    return "\n".join([*significant, *undecided, "", f"{note}two-sided, adjusted for all pairs (Holm)."])
 
 
 def render_sensitivity(sensitivity: Report) -> str:

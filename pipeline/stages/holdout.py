@@ -1,12 +1,13 @@
 """holdout <family.model>: open the holdout for one model, and measure and trade its final fit there."""
 
 import re
+from pathlib import Path
 
 import pandas as pd
 
 from pipeline import artifacts, cli, config
 from pipeline.datasets import kinds
-from pipeline.evaluation import performance
+from pipeline.evaluation import experiments, performance
 from pipeline.evaluation.evaluation_data import EvaluationData, load_evaluation_data
 from pipeline.evaluation.holdout import collect_metrics
 from pipeline.evaluation.ledger import Ledger
@@ -32,7 +33,9 @@ def main(model: str) -> None:
     result = measure_path(predictions, data)
     market = describe_market(data, first=int(result.time[0]))
     look = record_path("look", collect_parameters(params, name, folds), data, result, market)
-    others = Ledger.load([artifacts.LEDGER]).list_looks([look])
+    ledger = Ledger.load([artifacts.LEDGER])
+    check_is_harvested(ledger, listed=[each.partition(".")[2] for each in params["holdout"]["models"]])
+    others = ledger.list_looks([look])
     metrics = collect_metrics(result, look, others, listed=len(params["holdout"]["models"]))
     artifacts.write_text(artifacts.LOOKS / f"{model}.jsonl", render_lines([look.make_line()]))
     artifacts.write_json(artifacts.report_path("holdout", model), metrics)
@@ -51,6 +54,16 @@ def check_is_traded(model: str, data: EvaluationData) -> None:
     """Raise ParamsError where the predictions of a model have no score that could be traded."""
     if reason := data.output.no_score_reason:
         raise config.ParamsError(f"holdout.models has {model}, which is not traded: {reason}; take it out")
+
+
+def check_is_harvested(ledger: Ledger, *, listed: list[str]) -> None:
+    """Raise ValueError where the ledger lacks looks at models that are not `listed` now: too few would be counted."""
+    found = ledger.find_unknown(experiments.find_records(Path.cwd()))
+    if unknown := [line for line in found if line["kind"] == "look" and line["model"] not in listed]:
+        raise ValueError(
+            f"{artifacts.LEDGER} lacks {len(unknown)} earlier looks, such as that at {unknown[0]['model']}; run "
+            "`python -m pipeline.evaluation.ledger harvest` first"
+        )
 
 
 def draw_equity(model: str, result: PathResult, data: EvaluationData) -> None:
