@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
+from pipeline import artifacts
 from pipeline.config import ParamsError
 from pipeline.evaluation import overfitting
 from pipeline.evaluation.holdout import METRICS, assess_holdout, collect_metrics
+from pipeline.evaluation.ledger import Ledger
 from pipeline.evaluation.path_metrics import PathResult
-from pipeline.evaluation.trials import Market, Prices, Trial, make_trial
+from pipeline.evaluation.trials import Market, Prices, Trial, make_trial, render_lines
 from pipeline.stages import holdout
 
 
@@ -77,3 +79,14 @@ def test_an_item_that_is_no_family_and_model_is_one_line(name):
         str(refused.value)
         == f"params.yaml: holdout.models has {name!r}; it must be <family>.<model>, such as nets.lstm"
     )
+
+
+def test_the_holdout_stays_closed_while_the_ledger_lacks_earlier_looks(tmp_path, monkeypatch):
+    folder = tmp_path / artifacts.LOOKS
+    folder.mkdir(parents=True)
+    (folder / "trees.b.jsonl").write_text(render_lines([draw_look(1, model="b").make_line()]))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="lacks 1 earlier looks, such as that at b; run .* harvest` first"):
+        holdout.check_is_harvested(Ledger([], []), listed=["a"])
+    holdout.check_is_harvested(Ledger([], []), listed=["a", "b"])
+    holdout.check_is_harvested(Ledger([], [draw_look(1, model="b")]), listed=["a"])

@@ -34,7 +34,7 @@ def main(model: str) -> None:
     market = describe_market(data, first=int(result.time[0]))
     look = record_path("look", collect_parameters(params, name, folds), data, result, market)
     ledger = Ledger.load([artifacts.LEDGER])
-    check_is_harvested(ledger, listed=[each.partition(".")[2] for each in params["holdout"]["models"]])
+    check_is_harvested(ledger, listed=[name, *(each.partition(".")[2] for each in params["holdout"]["models"])])
     others = ledger.list_looks([look])
     metrics = collect_metrics(result, look, others, listed=len(params["holdout"]["models"]))
     artifacts.write_text(artifacts.LOOKS / f"{model}.jsonl", render_lines([look.make_line()]))
