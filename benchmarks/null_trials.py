@@ -72,7 +72,6 @@ def record_trial(name: str, net: np.ndarray, market: Market) -> Trial:
         "trial",
         {"model": name, "seeds": [1]},
         market,
-        model=name,
         target="return_5",
         time_ms=MINUTE_MS * np.arange(len(net)),
         net=net,

@@ -152,9 +152,8 @@ def record_trial(source: Source, variant: Variant, path: int, market: Market) ->
     time, net = trade_path(source, variant, path)
     return make_trial(
         "trial",
-        {"source": source.name, "labels": source.target, "trading": asdict(variant), "seeds": [path]},
+        {"model": f"{source.name_target} {variant} {path}", "trading": asdict(variant), "seeds": [path]},
         market,
-        model=f"{source.name_target} {variant} {path}",
         target=source.target,
         time_ms=source.data.to_ms(time),
         net=net,

@@ -65,7 +65,6 @@ def make_trial(model, *, name):
         "trial",
         parameters,
         MARKET,
-        model=name,
         target="return_5",
         time_ms=model.time,
         net=model.paths[:, model.median_path],
@@ -147,6 +146,10 @@ def test_few_days_have_no_effective_number_of_trials():
     assert np.isnan(report.leaderboard["a"]["dsr_effective"])
     assert report.superiority is None
     assert np.isnan(report.ledger_pbo)
+    reason = compare.make_headline(report, SENSITIVITY)["reason"]
+    for missing in ("no effective number of trials: fewer than 20 days", "no SPA", "no PBO of the ledger"):
+        assert missing in reason
+    assert compare.collect_details(report)["reason"] == "; ".join(report.missing)
 
 
 def test_the_daily_sharpe_stands_beside_that_of_bars_with_its_interval():
@@ -242,7 +245,7 @@ def test_one_model_has_a_sharpe_but_no_pbo_and_says_why():
     report = compare_small({"a": simulate_model(1e-4, seed=1)})
     headline = compare.make_headline(report, SENSITIVITY)
     assert np.isnan(headline["pbo"])
-    assert headline["reason"] == "no PBO: fewer than two models trade, there is nothing to choose from"
+    assert headline["reason"].startswith("no PBO: fewer than two models trade, there is nothing to choose from")
     assert report.leaderboard["a"]["dsr"] == report.leaderboard["a"]["psr"]  # a single trial is not deflated
     assert "nothing to compare" in comparison_page.render_page("klines", report, SENSITIVITY)
 

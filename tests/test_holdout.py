@@ -19,7 +19,6 @@ def make_look(net: np.ndarray, *, model: str = "a") -> Trial:
         "look",
         {"model": model, "seeds": [1]},
         Market({"BTCUSDT": Prices(0, 0, "abcdef")}),
-        model=model,
         target="return_5",
         time_ms=60_000 * np.arange(len(net)),
         net=net,

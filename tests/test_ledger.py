@@ -32,9 +32,8 @@ def make_trial(market: trials.Market, *, model: str = "a", mean: float = 0.0, **
     net = np.random.default_rng(int(seed, 16)).normal(mean, 0.01, len(time))
     return trials.make_trial(
         "trial",
-        {"seeds": [1]} | parameters,
+        {"model": model, "seeds": [1]} | parameters,
         market,
-        model=model,
         target="return_5",
         time_ms=time,
         net=net,
@@ -113,15 +112,16 @@ def test_a_population_has_the_models_first_and_their_common_days():
     shifted = make_trial(make_market(30, first=3), tried="shifted")
     population = Population(own, [shifted])
     assert [trial.model for trial in population.trials] == ["a", "b", "a"]
-    assert population.daily.returns.shape == (27, 3)
+    assert population.daily.shape == (27, 3)
     assert population.estimate_effective_trials()["participation"] == pytest.approx(3, rel=0.2)
     assert Population({}, []).estimate_effective_trials() == {}
 
 
-def test_trials_that_differ_in_the_seed_alone_are_found():
+def test_trials_that_differ_in_the_seed_alone_are_found_and_a_median_of_several_seeds_is_none_of_them():
     market = make_market()
     own, other = make_trial(market, tried=1), make_trial(market, tried=1, seeds=[5])
-    assert Population({"a": own}, [other, make_trial(market, tried=2)]).find_seeds("a") == [own, other]
+    median = make_trial(market, tried=1, seeds=[1, 2, 3])
+    assert Population({"a": own}, [other, median, make_trial(market, tried=2)]).find_seeds("a") == [own, other]
 
 
 @pytest.mark.parametrize("change", [{"kind": "trail"}, {"n": "abc"}, {"daily": ["x"]}, {"sharpe": True}])
@@ -152,13 +152,12 @@ def test_a_damaged_line_is_named(text: str):
 
 
 @pytest.mark.parametrize("days", [1, 32, 33, 90, 91, 1000])
-def test_a_symbol_has_few_anchors_and_any_two_spans_share_those_of_the_longer(days: int):
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_a_symbol_has_few_anchors_and_a_part_of_its_days_has_all_of_them_that_lie_in_it(days: int, share: float):
     for first in (0, 7, 19_723):
-        anchors = trials.list_anchors(first, first + days - 1)
-        assert len(anchors) <= trials.MAX_ANCHORS + 1
-        assert set(anchors) <= set(trials.list_anchors(first, first + min(days, 30) - 1)) | set(
-            range(first + 30, 10**6)
-        )
+        anchors, last = trials.list_anchors(first, first + days - 1), first + max(1, int(share * days)) - 1
+        assert 0 < len(anchors) <= trials.MAX_ANCHORS + 1 or days == 1
+        assert {day for day in anchors if day <= last} <= set(trials.list_anchors(first, last))
 
 
 def test_spans_without_a_common_anchor_count_together_where_their_days_overlap():

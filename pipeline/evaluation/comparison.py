@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge, Interval, MultipleOf
@@ -10,7 +10,7 @@ from pydantic import PositiveInt
 
 from pipeline.evaluation import bootstrap, multiple_testing, overfitting, pairwise, performance
 from pipeline.evaluation.multiple_testing import SuperiorityTest
-from pipeline.evaluation.population import Population
+from pipeline.evaluation.population import MIN_DAYS, Population
 from pipeline.evaluation.returns import Returns
 from pipeline.evaluation.sharpe_sample import MIN_OBSERVATIONS, SharpeSample, assess_sharpe
 
@@ -23,7 +23,7 @@ EFFECTIVE = "clusters"  # the estimator of the effective number of trials that `
 class Comparison:
     """The leaderboard, best first, and the statistics that say how much of its order is luck."""
 
-    leaderboard: dict[str, dict[str, object]]
+    leaderboard: dict[str, dict[str, Any]]
     path_pbo: list[overfitting.CscvResult]  # of the choice among the models that trade, path by path
     ledger_pbo: float  # of the choice among all trials with daily returns; NaN where there are too few
     superiority: SuperiorityTest | None  # of all trials with daily returns; None where there are too few days
@@ -32,6 +32,17 @@ class Comparison:
     block_bars: float
     trials: int
     effective_trials: dict[str, float]  # by estimator
+
+    @property
+    def missing(self) -> list[str]:
+        """The reasons of what is undefined for want of days or of trials with returns on them."""
+        pbo = f"no PBO of the ledger: fewer than two trials that trade, or fewer than {MIN_BLOCK_DAYS} days a block"
+        reasons = {
+            f"no effective number of trials: fewer than {MIN_DAYS} days in common": not self.effective_trials,
+            f"no SPA, no Reality Check: no trade, or fewer than {bootstrap.MIN_BARS} days": self.superiority is None,
+            pbo: np.isnan(self.ledger_pbo),
+        }
+        return [reason for reason, is_missing in reasons.items() if is_missing]
 
     @property
     def cscv(self) -> overfitting.CscvResult | None:
@@ -134,7 +145,7 @@ def measure_daily_sharpes(
 
 def rank_models(
     population: Population, effective: Mapping[str, float], *, scale: TimeScale, confidence: float
-) -> dict[str, dict[str, object]]:
+) -> dict[str, dict[str, Any]]:
     """Return the leaderboard: every model's metrics, the best median Sharpe first, models that never trade last.
 
     `effective` is the effective number of trials by estimator.
@@ -142,7 +153,7 @@ def rank_models(
     count = len(population.trials)
     trials = {"dsr": float(count), **{f"dsr_{name}": found for name, found in effective.items()}}
     haircuts = multiple_testing.haircut_sharpes(population.sharpes, population.errors, trials=count)
-    rows: dict[str, dict[str, object]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     names = list(population.own)
     for i in np.argsort(-population.sharpes[: len(names)], kind="stable"):  # NaN stands last
         sample = population.own[names[i]].sample
@@ -208,7 +219,7 @@ def estimate_path_pbo(models: Mapping[str, Returns], *, blocks: int) -> list[ove
 
 def estimate_ledger_pbo(population: Population, *, blocks: int) -> float:
     """Return PBO of the choice among all trials with daily returns; NaN with fewer than two, or too few days."""
-    daily = population.daily.returns
+    daily = population.daily
     traded = daily[:, daily.any(axis=0)] if daily.size else daily
     if traded.shape[1] < 2 or len(traded) < blocks * MIN_BLOCK_DAYS:
         return NAN
@@ -217,7 +228,7 @@ def estimate_ledger_pbo(population: Population, *, blocks: int) -> float:
 
 def assess_population(population: Population, *, resamples: int, seed: int) -> SuperiorityTest | None:
     """Return the tests of superior predictive ability over all trials with daily returns; None where undefined."""
-    daily = population.daily.returns
+    daily = population.daily
     if len(daily) < bootstrap.MIN_BARS or not np.ptp(daily, axis=0).any():
         return None
     return multiple_testing.assess_superiority(daily, resamples=resamples, seed=seed)

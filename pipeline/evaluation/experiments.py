@@ -49,7 +49,8 @@ def list_workspace(root: Path) -> Iterator[tuple[str, Path]]:
 def list_cached(root: Path) -> Iterator[tuple[str, Path]]:
     """Yield the origin and the file of each record that git or the run cache names; warn of those not in the cache."""
     try:
-        cache = Path(Repo(str(root)).cache.local.path)
+        with Repo(str(root)) as repository:
+            cache = Path(repository.cache.local.path)
     except NotDvcRepoError:
         return
     origins: dict[str, str] = {}

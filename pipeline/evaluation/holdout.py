@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.evaluation import overfitting
 from pipeline.evaluation.path_metrics import PathResult
-from pipeline.evaluation.sharpe_sample import MIN_OBSERVATIONS, assess_sharpe
+from pipeline.evaluation.sharpe_sample import MIN_OBSERVATIONS
 from pipeline.evaluation.trials import Trial
 
 METRICS = ("ic", "rank_ic", "sharpe_daily", "sharpe", "max_drawdown", "net_return", "turnover")  # of `measure_path`
@@ -33,17 +33,18 @@ def collect_metrics(result: PathResult, look: Trial, others: Sequence[Trial], *,
 
 def assess_holdout(look: Trial, others: Sequence[Trial], *, listed: int) -> Mapping[str, float]:
     """Return the PSR of a look, the same deflated by the number of looks, and what that is made of."""
-    looks = [look, *others]
+    looks, sample = [look, *others], look.sample
     count = float(max(len(looks), listed))
-    found = assess_sharpe(
-        look.sample,
-        trial_sharpes=np.array([one.sample.sharpe for one in looks]),
-        trial_errors=np.array([one.sample.error for one in looks]),
-        trials={"psr_deflated": count},
-        confidence=0.95,
+    if not sample.is_sufficient:
+        return {"looks": count, **dict.fromkeys(("psr", "psr_deflated", "expected_max_sharpe"), np.nan)}
+    deflated = overfitting.deflate(
+        **sample.moments,
+        trial_sharpes=[one.sample.sharpe for one in looks],
+        trial_errors=[one.sample.error for one in looks],
+        trials=count,
     )
-    shown = ("psr", "psr_deflated", "expected_max_sharpe")
-    return {"looks": count, **{name: found[name] for name in shown}}
+    psr = overfitting.probabilistic_sharpe(**sample.moments)
+    return {"looks": count, "psr": psr, "psr_deflated": deflated.dsr, "expected_max_sharpe": deflated.sr0}
 
 
 def explain_undefined(look: Trial) -> dict[str, str]:

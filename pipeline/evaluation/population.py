@@ -14,15 +14,6 @@ MIN_COVERAGE = 0.8  # of the days of the models compared, for a trial's daily re
 
 
 @dataclass(frozen=True)
-class DailyReturns:
-    """The net returns of trials on the days that all of them have."""
-
-    days: np.ndarray  # (D,) since 1970-01-01
-    returns: np.ndarray  # (D, K)
-    trials: np.ndarray  # (K,) their numbers in the population
-
-
-@dataclass(frozen=True)
 class Population:
     """The trials on one market: those of the models that are compared, then all others of the ledger."""
 
@@ -45,30 +36,30 @@ class Population:
         return np.array([trial.sample.error for trial in self.trials])
 
     @cached_property
-    def daily(self) -> DailyReturns:
-        """The daily returns of the trials that cover most of the days that the own ones have in common."""
+    def daily(self) -> np.ndarray:
+        """(D, K) net returns by day of the K trials that have most of the own ones' common days, on days all have."""
         found = [dict(list_daily(trial)) for trial in self.trials]
         own = intersect([set(daily) for daily in found[: len(self.own)]])
         used = [i for i, daily in enumerate(found) if own and len(own & set(daily)) >= MIN_COVERAGE * len(own)]
         days = sorted(intersect([set(found[i]) for i in used]) & own)
-        returns = np.array([[found[i][day] for i in used] for day in days]).reshape(len(days), len(used))
-        return DailyReturns(np.array(days, np.int64), returns, np.array(used, np.int64))
+        return np.array([[found[i][day] for i in used] for day in days]).reshape(len(days), len(used))
 
     def estimate_effective_trials(self) -> dict[str, float]:
         """Return the effective number of trials by estimator; none with fewer than `MIN_DAYS` days in common.
 
         A trial without returns on the common days counts as one.
         """
-        known = self.daily.returns
+        known = self.daily
         if len(known) < MIN_DAYS or not known.shape[1]:
             return {}
         counts = effective_trials.estimate_effective_trials(effective_trials.correlate_trials(known))
         return {name: count + len(self.trials) - known.shape[1] for name, count in counts.items()}
 
     def find_seeds(self, model: str) -> list[Trial]:
-        """Return the trials that differ from a model's in the seed alone, its own among them."""
+        """Return the trials that differ from a model's in the seeds alone, not in their number; its own among them."""
         own = self.own[model]
-        return [trial for trial in self.trials if trial.digest_without_seed == own.digest_without_seed]
+        key = own.digest_without_seed, own.inner_trials
+        return [trial for trial in self.trials if (trial.digest_without_seed, trial.inner_trials) == key]
 
 
 def intersect(sets: Sequence[set[int]]) -> set[int]:

@@ -36,7 +36,6 @@ def record_path(
         kind,
         parameters,
         market,
-        model=parameters["model"],
         target=data.target,
         time_ms=data.to_ms(path.time),
         net=path.net,

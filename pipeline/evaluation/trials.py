@@ -131,14 +131,13 @@ def make_trial(
     parameters: Mapping[str, Any],
     market: Market,
     *,
-    model: str,
     target: str,
     time_ms: np.ndarray,
     net: np.ndarray,
     bars_per_year: float,
     risk_free_rate: float,
 ) -> Trial:
-    """Return the trial or look of a set of parameters, from its net returns (T,) by bar."""
+    """Return the trial or look of a set of parameters, `model` and `seeds` among them, from net returns (T,) by bar."""
     digest, digest_without_seed = digest_parameters(parameters)
     excess = performance.subtract_risk_free(net, risk_free_rate=risk_free_rate, bars_per_year=bars_per_year)
     first_day, daily = record_daily(time_ms, net)
@@ -146,7 +145,7 @@ def make_trial(
         kind=kind,
         digest=digest,
         digest_without_seed=digest_without_seed,
-        model=model,
+        model=parameters["model"],
         target=target,
         market=market,
         sample=measure_sharpe(excess),

@@ -122,7 +122,7 @@ def list_effective_dsr(row: Mapping[str, Any]) -> list[float]:
 def render_seeds(comparison: Comparison) -> str:
     """Return whether the seeds of the fits explain the order of the leaderboard."""
     rows = comparison.leaderboard
-    known = {name: float(row["seed_std"]) for name, row in rows.items() if not np.isnan(row["seed_std"])}  # type: ignore[arg-type,call-overload]
+    known = {name: float(row["seed_std"]) for name, row in rows.items() if not np.isnan(row["seed_std"])}
     alone = [name for name in rows if name not in known]
     lines = [
         f"- {name}: from seed to seed the Sharpe of bars has a standard deviation of {format_number(std)}, more than "
@@ -142,7 +142,7 @@ def find_closer_neighbors(comparison: Comparison, name: str, *, std: float) -> l
     """Return the models next to one on the leaderboard whose Sharpe ratio is less than `std` away."""
     names = list(comparison.leaderboard)
     at = names.index(name)
-    sharpes = {one: float(comparison.leaderboard[one]["sharpe"]) for one in names}  # type: ignore[arg-type]
+    sharpes = {one: float(comparison.leaderboard[one]["sharpe"]) for one in names}
     neighbors = [names[i] for i in (at - 1, at + 1) if 0 <= i < len(names)]
     return [one for one in neighbors if abs(sharpes[one] - sharpes[name]) < std]
 

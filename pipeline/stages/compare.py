@@ -111,7 +111,7 @@ def make_headline(comparison: Comparison, sensitivity: Report) -> dict[str, obje
     """Return the few metrics that `dvc metrics` shows."""
     cscv, superiority, path_pbo = comparison.cscv, comparison.superiority, [each.pbo for each in comparison.path_pbo]
     best, row = next(iter(comparison.leaderboard.items()), (None, {}))
-    reasons = [row.get("reason"), None if cscv else comparison_page.NO_PBO, sensitivity["reason"]]
+    reasons = [row.get("reason"), None if cscv else comparison_page.NO_PBO, *comparison.missing, sensitivity["reason"]]
     boundary_ic = [NAN] if sensitivity["reason"] else sensitivity["boundary_ic"]
     return {
         "trials": comparison.trials,
@@ -139,6 +139,7 @@ def collect_details(comparison: Comparison) -> dict[str, object]:
         "effective_trials": comparison.effective_trials,
         "path_pbo": [each.pbo for each in comparison.path_pbo],
         "ledger_pbo": comparison.ledger_pbo,
+        "reason": "; ".join(comparison.missing) or None,
         "superiority": asdict(superiority) if superiority else None,
         "pairs": [asdict(pair) for pair in comparison.pairs],
         "block_bars": comparison.block_bars,
