@@ -208,6 +208,19 @@ def test_a_noisy_trial_counts_in_units_of_its_own_error() -> None:
     assert found.variance == pytest.approx(max(np.var([0.04, lowest, 0.04], ddof=1), 1e-4), rel=1e-3)
 
 
+@pytest.mark.parametrize("errors", [None, [0.01, 0.01]])
+def test_of_few_survivors_a_better_one_has_a_higher_dsr(errors: list[float] | None) -> None:
+    """The runner-up is 2.2 errors above 0, as the second of 100 without skill is."""
+    found = [
+        overfitting.deflate(
+            best * 0.01, n=10_001, **NORMAL, trial_sharpes=[best * 0.01, 0.022], trial_errors=errors, trials=100
+        ).dsr
+        for best in (3, 4, 5, 6, 8)
+    ]
+    assert found == sorted(found)
+    assert found[1] < 0.95 < found[2]
+
+
 def test_dearer_copies_of_good_trials_do_not_raise_the_variance() -> None:
     """Eight trials with skill; then the same at costs that leave each of them a loss."""
     sharpes = np.linspace(0.025, 0.065, 8)

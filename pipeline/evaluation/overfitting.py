@@ -122,15 +122,18 @@ def deflate(
             as noise. Without them all trials are taken to be as noisy as the one in question.
 
     V is the variance of the known ones, and at least 1/(n - 1), that of a Sharpe ratio without skill: survivors lie
-    closer together than trials do. The left tail is winsorized, and with `trial_errors` those that are worse than luck
-    explains do not count: losers say nothing about the maximum.
+    closer together than trials do. The trial in question is none of the survivors in V: of two it would spread them the
+    more the better it is. The left tail is winsorized, and with `trial_errors` those that are worse than luck explains
+    do not count: losers say nothing about the maximum.
     """
     if n < 2:
         raise ValueError(f"n: {n} observations; a Sharpe ratio's error needs at least 2")
     known = np.asarray(trial_sharpes, dtype=np.float64)
     error = 1 / np.sqrt(n - 1)
+    itself = np.flatnonzero(known == sharpe)[: int(len(known) < trials)]
     if trial_errors is not None:
         known = known / np.asarray(trial_errors, dtype=np.float64) * error
+    known = np.delete(known, itself)
     known = known[np.isfinite(known)]
     worst = (
         -np.inf if trial_errors is None else -expected_max_sharpe(variance=error**2, trials=max(trials, len(known), 1))
