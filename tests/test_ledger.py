@@ -156,7 +156,7 @@ def test_a_damaged_line_is_named(text: str):
 def test_a_symbol_has_few_anchors_and_a_part_of_its_days_has_all_of_them_that_lie_in_it(days: int, share: float):
     for first in (0, 7, 19_723):
         anchors, last = trials.list_anchors(first, first + days - 1), first + max(1, int(share * days)) - 1
-        assert 0 < len(anchors) <= trials.MAX_ANCHORS + 1 or days == 1
+        assert 0 < len(anchors) <= trials.MAX_ANCHORS + 1
         assert {day for day in anchors if day <= last} <= set(trials.list_anchors(first, last))
 
 

@@ -122,9 +122,9 @@ def deflate(
             as noise. Without them all trials are taken to be as noisy as the one in question.
 
     V is the variance of the known ones, and at least 1/(n - 1), that of a Sharpe ratio without skill: survivors lie
-    closer together than trials do. The trial in question is none of the survivors in V: of two it would spread them the
-    more the better it is. The left tail is winsorized, and with `trial_errors` those that are worse than luck explains
-    do not count: losers say nothing about the maximum.
+    closer together than trials do. Where not all of `trials` are known, V leaves out the trial in question: of two
+    survivors it would spread them the more the better it is. The left tail is winsorized, and with `trial_errors` those
+    that are worse than luck explains do not count: losers say nothing about the maximum.
     """
     if n < 2:
         raise ValueError(f"n: {n} observations; a Sharpe ratio's error needs at least 2")
