@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import yaml
 
+from pipeline.fills import Fills
 from pipeline.labels import KINDS
 from pipeline.models.agents.engine.agent import Agent
 from pipeline.models.agents.engine.hyperparameters import EnvironmentConfig
@@ -25,11 +26,14 @@ from pipeline.models.agents.engine.market_env import MarketEnv
 from pipeline.models.agents.engine.replay import ReplayBatch
 from pipeline.models.agents.engine.rollout import roll_out
 from pipeline.models.agents.environments.gymnasium_env import TradingEnv
-from pipeline.models.base import Signature, build
+from pipeline.models.base import Signature
+from pipeline.models.plugins import build
 from pipeline.samples import Samples
+from pipeline.trading_rules import list_terms, read_costs, read_rules
 
 PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
 ROWS, COLUMNS, EPISODE_BARS = 129_600, 44, 720
+MARKET = list_terms(read_rules(PARAMS), read_costs(PARAMS, "klines"))
 
 
 def simulate_noise() -> Samples:
@@ -37,7 +41,9 @@ def simulate_noise() -> Samples:
     rng = np.random.default_rng(0)
     time_ms, columns = 60_000 * np.arange(ROWS, dtype=np.int64), tuple(f"column_{i}" for i in range(COLUMNS))
     x, move = rng.standard_normal((ROWS, COLUMNS), dtype=np.float32), 1e-3 * rng.standard_normal(ROWS)
-    return Samples(time_ms, time_ms, np.zeros(ROWS, np.int32), x, columns, move.astype(np.float32), move)
+    nothing, volume, outcome = np.zeros(ROWS), np.full(ROWS, 1e12), np.zeros(ROWS, np.int8)
+    fills = Fills(move, nothing, volume, outcome, np.zeros(ROWS, bool))
+    return Samples(time_ms, time_ms, np.zeros(ROWS, np.int32), x, columns, move.astype(np.float32), fills=fills)
 
 
 def step_vectorized(market: MarketEnv, *, num_envs: int, steps: int) -> int:
@@ -68,7 +74,7 @@ def step_gymnasium(market: MarketEnv, *, steps: int) -> int:
 def build_agent(name: str, samples: Samples) -> Agent:
     """Return the unfitted model of a block."""
     signature = Signature(columns=samples.columns, output=KINDS["position"].output)
-    model = build("agents", PARAMS["models"]["agents"][name], signature, shared=PARAMS["agents"], seed=1)
+    model = build("agents", PARAMS["models"]["agents"][name], signature, shared=PARAMS["agents"], market=MARKET, seed=1)
     assert isinstance(model, Agent)
     return model
 
@@ -138,7 +144,7 @@ def main() -> None:
     parser.add_argument("--num-envs", type=int, nargs="+", default=[16, 64, 256, 1024])
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    rules = {"fee_bps": 1.0, "slippage_bps": 0.5, "no_trade_band": 0.0, "risk_penalty": 0.0, "max_drawdown": 0.5}
+    rules = MARKET | {"no_trade_band": 0.0, "risk_penalty": 0.0, "max_drawdown": 0.5}
     market = MarketEnv(simulate_noise(), np.arange(ROWS), config=EnvironmentConfig(**rules), episode_bars=EPISODE_BARS)
     found: dict[int, list[tuple[float, float]]] = {num_envs: [] for num_envs in options.num_envs}
     for _ in range(options.rounds):

@@ -17,17 +17,21 @@ import yaml
 from joblib import Parallel, delayed
 from scipy.signal import lfilter
 
+from pipeline.fills import Fills
 from pipeline.labels import KINDS
 from pipeline.models.agents.engine.policy_evaluation import measure_shortfall
-from pipeline.models.base import Signature, build
+from pipeline.models.base import Signature
+from pipeline.models.plugins import build
 from pipeline.samples import Samples
-from pipeline.trading import run_backtest
+from pipeline.trading import make_terms, trade
 
 PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
 MOVE_STD, HALF_LIFE = 1e-3, 10
 ROWS = 40_000
 TRAIN, VALID, TEST = np.split(np.arange(ROWS), [24_000, 28_000])
-COSTS = {"fee_bps": 4.0, "slippage_bps": 1.0}
+COSTS = {"fee_bps": 4.0, "slippage_bps": 1.0, "borrow_rate": 0.0}
+RULES = ("no_trade_band", "long_only", "capital", "max_participation")
+MARKET = {name: PARAMS["trading"][name] for name in RULES} | COSTS
 JUMP_SHARE, JUMP_SIZE = 0.01, 6.0  # of the bars, and in standard deviations of a bar's return
 
 
@@ -47,7 +51,20 @@ def simulate_market(
         move += is_likely * (rng.random(rows) < 0.1) * rng.choice([-1, 1], rows) * JUMP_SIZE * MOVE_STD
     time, names = 60_000 * np.arange(rows, dtype=np.int64), tuple(f"column_{i}" for i in range(columns))
     segment = np.zeros(rows, np.int32)
-    return Samples(time, time + 60_000, segment, x, names, move.astype(np.float32), move), expected
+    return Samples(time, time + 60_000, segment, x, names, move.astype(np.float32), fills=make_fills(move)), expected
+
+
+def make_fills(move: np.ndarray) -> Fills:
+    """Return fills of which each earns a move (n,), known at the close of the next row; no bar is idle or too thin."""
+    zeros = np.zeros(len(move))
+    return Fills(
+        move=move,
+        years=zeros,
+        quote_volume=np.full(len(move), 1e12),
+        outcome=np.zeros(len(move), np.int8),
+        crosses_gap=np.zeros(len(move), bool),
+        mark=np.append(0.0, move[:-1]),
+    )
 
 
 def find_best_positions(expected: np.ndarray, *, cost: float) -> np.ndarray:
@@ -76,13 +93,12 @@ def measure_agent(
     block = PARAMS["models"]["agents"][name]
     block = block | {"hyperparameters": block["hyperparameters"] | (changes or {})}
     signature = Signature(columns=samples.columns, output=KINDS["position"].output)
-    model = build("agents", block, signature, shared=PARAMS["agents"] | COSTS, seed=seed)
+    model = build("agents", block, signature, shared=PARAMS["agents"], market=MARKET, seed=seed)
     history = model.fit(samples, TRAIN, VALID)
-    segment, move = samples.segment[TEST], samples.move[TEST]
-    band = PARAMS["agents"]["no_trade_band"]
-    own = run_backtest(model.score(samples, TEST), segment, move, **COSTS, no_trade_band=band)
+    fills = samples.fills.take(TEST)
+    own = trade(model.score(samples, TEST), fills, make_terms(**MARKET))
     best = find_best_positions(expected[TEST], cost=sum(COSTS.values()) / 1e4)
-    most = run_backtest(best, segment, move, **COSTS, no_trade_band=0.0)
+    most = trade(best, fills, make_terms(**MARKET | {"no_trade_band": 0.0}))
     return {
         "share": own.net.sum() / most.net.sum() if signal else float("nan"),
         "net_bps": own.net.mean() * 1e4,

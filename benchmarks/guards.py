@@ -16,7 +16,7 @@ import yaml
 
 from pipeline import labels
 from pipeline.features import engine
-from pipeline.leakage.features import look_ahead, target_leakage, truncation
+from pipeline.leakage.features import look_ahead, take_next_moves, target_leakage, truncation
 from pipeline.leakage.findings import Finding
 from pipeline.leakage.fits import fit_rows, row_order, unseen_rows
 from pipeline.leakage.folds import duplicates, embargo, label_overlap, temporal_order
@@ -40,7 +40,16 @@ def simulate_market(rows: int) -> pd.DataFrame:
     """Return a clean table of the first `rows` simulated bars."""
     days = -(-rows // DAY_BARS)
     raw = simulated.load(
-        symbols=["BTCUSDT"], interval="1m", start="2000-01-01", days=days, signal=0.05, predictor="flow", seed=SEED
+        symbols=["BTCUSDT"],
+        interval="1m",
+        start="2000-01-01",
+        days=days,
+        signal=0.05,
+        predictor="flow",
+        half_life_bars=5.0,
+        spread_bps=0.0,
+        idle_share=0.0005,
+        seed=SEED,
     )
     return klines.clean(raw.iloc[:rows])[0]
 
@@ -58,7 +67,6 @@ def make_samples(bars: pd.DataFrame) -> Samples:
         x=np.ascontiguousarray(features.x[in_x]),
         columns=features.columns,
         y=part["y"].to_numpy(),
-        move=part["move"].to_numpy(),
     )
 
 
@@ -79,13 +87,14 @@ def list_bar_checks(bars: pd.DataFrame) -> Checks:
     names = [column.name for column in columns]
     yield "truncation", lambda: truncation(bars, recompute, stored, names, cuts=CUTS, seed=SEED)
     yield "label_end", lambda: label_end(bars, relabel, target, cuts=CUTS, seed=SEED)
-    arguments = [table[name].to_numpy() for name in ("row", "label_end", "move")]
+    arguments = [table[name].to_numpy() for name in ("row", "label_end")]
     yield "label_timing", lambda: label_timing(bars, *arguments)
 
 
 def list_sample_checks(bars: pd.DataFrame, samples: Samples) -> Checks:
     """Yield the guards of columns and of segments."""
-    x, columns, move, segment, y = samples.x, samples.columns, samples.move, samples.segment, samples.y
+    x, columns, segment, y = samples.x, samples.columns, samples.segment, samples.y
+    move = take_next_moves(bars, np.searchsorted(bars["open_time"], samples.time))
     spans = {"bars": bars, "bar_ms": klines.find_interval_ms(bars), "warm_up_bars": 200}
     run = number_runs(segment, np.arange(len(segment)))
     yield "look_ahead", lambda: look_ahead(x, columns, move, segment, **LIMITS)

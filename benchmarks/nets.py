@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from pipeline.labels import KINDS
-from pipeline.models import base
+from pipeline.models import base, plugins
 from pipeline.models.fit_files import FitFiles
 from pipeline.models.nets.engine.memory import retain_freed_memory
 from pipeline.models.nets.engine.net import Net
@@ -76,7 +76,7 @@ def make_table(rows: int) -> Samples:
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((rows, COLUMNS), dtype=np.float32), rng.standard_normal(rows, dtype=np.float32)
     time_ms, columns = 60_000 * np.arange(rows, dtype=np.int64), tuple(f"column_{i}" for i in range(COLUMNS))
-    return Samples(time_ms, time_ms, np.zeros(rows, np.int32), x, columns, y, np.zeros(rows))
+    return Samples(time_ms, time_ms, np.zeros(rows, np.int32), x, columns, y)
 
 
 def make_model(name: str, workload: Workload) -> Net:
@@ -85,7 +85,7 @@ def make_model(name: str, workload: Workload) -> Net:
     block = {"dataset": "d", "target": "t", "plugin": NETS[name]["plugin"], "hyperparameters": hyperparameters}
     shape = base.Signature(tuple(f"column_{i}" for i in range(COLUMNS)), KINDS["return"].output)
     shared = SHARED | {"epochs": workload.epochs, "train_stride": workload.stride}
-    model = base.build("nets", block, shape, shared=shared, seed=0)
+    model = plugins.build("nets", block, shape, shared=shared, seed=0)
     assert isinstance(model, Net)
     return model
 

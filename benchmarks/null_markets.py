@@ -1,10 +1,11 @@
 """Calibrate the pipeline on markets whose truth is known: `python benchmarks/null_markets.py [bars.parquet]`.
 
 Null markets are simulated ones, and real bars whose every sign is drawn anew. They measure how often the pipeline finds
-an edge where there is none; simulated markets with a signal measure how often it finds one that exists. Every market is
-traded twice on the same fits: at the costs of params.yaml, where many models never trade, and free of costs, where all
-do. Intervals are exact 95 % binomial ones (Clopper & Pearson 1934). Without an argument, the bars are the real slice in
-../shared/data.
+an edge where there is none; simulated markets with a signal measure how often it finds one that exists. In one kind of
+null market trades bounce between bid and ask and many bars are idle: closes are predictable, fills not. Every market
+is traded twice on the same fits: at the costs of params.yaml, where many models never trade, and free of costs and
+without a band, where all do. Intervals are exact 95 % binomial ones (Clopper & Pearson 1934). Without an argument, the
+bars are the real slice in ../shared/data.
 """
 
 import argparse
@@ -50,7 +51,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SLICE = ROOT.parent / "shared" / "data" / "BTCUSDT_1m_2024-01-01_90d.parquet"
 DATASET = "klines"
 BLOCK_BARS = 60  # stay together, so that volatility clusters within them as in the source
-SETTINGS = {"costs of params": {}, "no costs": {"fee_bps": 0.0, "slippage_bps": 0.0, "no_trade_band": 0.0}}
+SETTINGS = WITH_COSTS, FREE = "costs of params", "no costs"
 CONFIDENCE = 0.95
 PROBABILITIES = ("dsr", "dsr_effective", "psr")  # of the leaderboard
 
@@ -65,12 +66,17 @@ class Market:
     seed: int
     days: int
     signal: float = 0.0  # share of the next bar's variance that is predictable
+    spread_bps: float = 0.0  # between bid and ask
+    idle_share: float = 0.0005  # of the bars: without a trade
     file: str | None = None
 
     @property
     def name(self) -> str:
-        """The truth that markets of the same kind and signal share."""
-        return f"simulated, signal {self.signal:g}" if self.kind == "simulated" else "real bars made null"
+        """The truth that markets of the same kind, signal and spread share."""
+        if self.kind != "simulated":
+            return "real bars made null"
+        bounce = f", spread {self.spread_bps:g} bps, {self.idle_share:.0%} idle bars" if self.spread_bps else ""
+        return f"simulated, signal {self.signal:g}{bounce}"
 
 
 def draw_bars(bars: int, *, length: int, block_bars: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -127,7 +133,8 @@ def make_params(market: Market, *, models: Sequence[str]) -> dict[str, Any]:
         blocks["models"][family] = {name: block for name, block in (members or {}).items() if name in models}
     blocks["datasets"][DATASET]["source"] = "simulated" if market.file is None else "file"
     if market.file is None:
-        blocks["sources"]["simulated"] |= {"days": market.days, "signal": market.signal, "seed": market.seed}
+        names = ("days", "signal", "spread_bps", "idle_share", "seed")
+        blocks["sources"]["simulated"] |= {name: getattr(market, name) for name in names}
         return blocks
     bars, rng = pd.read_parquet(market.file), np.random.default_rng(market.seed)
     length = market.days * 86_400_000 // find_interval_ms(bars)
@@ -150,7 +157,7 @@ def run_market(market: Market, models: Sequence[str]) -> list[Metrics]:
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         blocks = make_params(market, models=models)
         alarms = run_until_fits(blocks)
-        results = [{} if alarms else trade_models(blocks, costs) for costs in SETTINGS.values()]
+        results = [{} if alarms else trade_models(set_costs(blocks, setting)) for setting in SETTINGS]
         found = {"alarms": alarms, "warnings": list_warnings()}
     common = {"market": market.name, **asdict(market), **found, "seconds": time.perf_counter() - start}
     return [{"setting": setting, **common, **result} for setting, result in zip(SETTINGS, results, strict=True)]
@@ -176,9 +183,18 @@ def list_warnings() -> list[str]:
     return sorted({finding["guard"] for finding in findings if finding and finding["severity"] == "warning"})
 
 
-def trade_models(blocks: dict[str, Any], costs: dict[str, float]) -> Metrics:
-    """Return the metrics that evaluate and compare report about the fits in the current folder, at these costs."""
-    write_params({**blocks, "trading": {**blocks["trading"], **costs}})
+def set_costs(blocks: dict[str, Any], setting: str) -> dict[str, Any]:
+    """Return the blocks of params.yaml in one of the SETTINGS."""
+    if setting == WITH_COSTS:
+        return blocks
+    source, nothing = blocks["datasets"][DATASET]["source"], {"fee_bps": 0.0, "slippage_bps": 0.0, "borrow_rate": 0.0}
+    trading = {**blocks["trading"], "no_trade_band": 0.0}
+    return {**blocks, "costs": {**blocks["costs"], source: nothing}, "trading": trading}
+
+
+def trade_models(blocks: dict[str, Any]) -> Metrics:
+    """Return the metrics that evaluate and compare report about the fits in the current folder, as `blocks` say."""
+    write_params(blocks)
     models = list_models(blocks)
     for model in models:
         evaluate.main(model)
@@ -296,8 +312,10 @@ def list_markets(options: argparse.Namespace) -> list[Market]:
     nulls, seeds, days = range(1, options.nulls + 1), range(1, options.seeds + 1), options.days
     real = [Market("real", seed, days, file=str(options.bars.resolve())) for seed in nulls if options.bars]
     simulated = [Market("simulated", seed, days) for seed in nulls]
+    bounce = {"spread_bps": options.spread_bps, "idle_share": options.idle_share}
+    bouncing = [Market("simulated", seed, days, **bounce) for seed in nulls if options.spread_bps]
     signals = [Market("simulated", seed, days, signal) for signal in options.signals for seed in seeds]
-    return [*simulated, *real, *signals]
+    return [*simulated, *bouncing, *real, *signals]
 
 
 def run_markets(markets: Sequence[Market], *, models: Sequence[str], processes: int) -> list[Metrics]:
@@ -320,6 +338,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("bars", nargs="?", type=Path, default=SLICE if SLICE.exists() else None, help="real klines")
     parser.add_argument("--days", type=int, default=12, help="of each market")
     parser.add_argument("--nulls", type=int, default=20, help="null markets of either kind")
+    parser.add_argument("--spread-bps", type=float, default=4.0, help="of null markets whose closes bounce; 0: none")
+    parser.add_argument("--idle-share", type=float, default=0.2, help="of their bars")
     parser.add_argument("--signals", type=float, nargs="*", default=[0.01, 0.02, 0.05, 0.1], help="planted")
     parser.add_argument("--seeds", type=int, default=6, help="markets of each planted signal")
     parser.add_argument("--models", nargs="+", default=trees, help="of params.yaml")

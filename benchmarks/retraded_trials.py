@@ -3,7 +3,7 @@
 The trials share their market and their fits, as the trials of a search do. Only the development part is traded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
@@ -15,12 +15,10 @@ from pipeline import artifacts
 from pipeline.datasets import kinds
 from pipeline.evaluation import performance
 from pipeline.evaluation.evaluation_data import EvaluationData, load_evaluation_data
-from pipeline.evaluation.path_metrics import fill_missing_bars, select_predicted
-from pipeline.evaluation.predictions import locate_on_paths
+from pipeline.evaluation.path_metrics import select_path
+from pipeline.evaluation.portfolio import trade_predictions
 from pipeline.evaluation.trials import Market, Trial, make_trial
-from pipeline.samples import number_runs
 from pipeline.stages import baseline, evaluate, featurize, fetch, guard, ingest, label, split, train
-from pipeline.trading import run_backtest
 from pipeline.validation.folds import Folds
 
 DATASET = "klines"
@@ -38,22 +36,19 @@ class Variant:
     """A way to trade a table of predictions."""
 
     sign: float
-    gain: float  # the score times sign and gain, within ±1, is traded
+    gain: float  # the score times sign and gain is traded
     band: float
-    cost_bps: float
+    cost_bps: float  # of each side; nothing is charged for shorts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
-    """The scores of one model on every path of the development part."""
+    """The predictions of one model on every path of the development part."""
 
     name: str
     target: str
-    scores: np.ndarray  # (paths, n)
-    segment: np.ndarray  # (n,)
-    time: np.ndarray  # (n,)
-    move: np.ndarray  # (n,)
-    data: EvaluationData
+    paths: Sequence[pd.DataFrame]
+    data: Mapping[float, EvaluationData]  # by no-trade band
 
     @property
     def name_target(self) -> str:
@@ -71,7 +66,7 @@ def run_fits(blocks: Params) -> None:
 
 
 def load_sources(blocks: Params) -> list[Source]:
-    """Return the scores of the models and of the linear baseline of every target in the current folder."""
+    """Return the predictions of the models and of the linear baseline of every target in the current folder."""
     folds, rows = Folds.load(artifacts.FOLDS / f"{DATASET}.parquet")
     models = {name: block for members in blocks["models"].values() for name, block in members.items()}
     tables = [
@@ -84,22 +79,18 @@ def load_sources(blocks: Params) -> list[Source]:
 
 
 def cut_paths(name: str, target: str, table: pd.DataFrame, folds: Folds, rows: pd.DataFrame, blocks: Params) -> Source:
-    """Return the scores of one table of predictions, of one symbol, by path."""
+    """Return one table of predictions by path."""
     block = {"dataset": DATASET, "target": target}
-    symbols, clock = list(rows["symbol"].unique()), kinds.import_part(blocks, DATASET, "clock")
-    data = load_evaluation_data(blocks, block, rows, symbols=symbols, clock=clock)
+    symbols = list(rows["symbol"].unique())
+    clock, fills = (kinds.import_part(blocks, DATASET, part) for part in ("clock", "fills"))
+    data = load_evaluation_data(blocks, block, rows, symbols=symbols, clock=clock, fills=fills)
+    free = replace(data, costs=replace(data.costs, borrow_rate=0.0))
     development = evaluate.drop_final_fit(table)
-    tested = select_predicted(data, folds)
-    places = locate_on_paths(development, paths=folds.paths, group=folds.number_groups()[tested], rows=tested)
-    found = development["row"].to_numpy()[places[0]]
     return Source(
         name=name,
         target=target,
-        scores=development["score"].to_numpy()[places],
-        segment=number_runs(rows["segment"].to_numpy()[found], found),
-        time=rows["time"].to_numpy()[found],
-        move=data.move[found],
-        data=data,
+        paths=[select_path(development, data, folds, path) for path in range(folds.n_paths)],
+        data={band: replace(free, rules=replace(free.rules, no_trade_band=band)) for band in BANDS},
     )
 
 
@@ -110,11 +101,10 @@ def list_variants() -> list[Variant]:
 
 def trade_path(source: Source, variant: Variant, path: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the times (T,) and the net returns (T,) of a variant on one path."""
-    score = np.clip(variant.sign * variant.gain * source.scores[path], -1.0, 1.0)
-    costs = {"fee_bps": variant.cost_bps, "slippage_bps": 0.0, "no_trade_band": variant.band}
-    net = run_backtest(score, source.segment, source.move, **costs).net
-    time, filled = fill_missing_bars(source.time, net, bar_ms=source.data.bar_ms)
-    return time, filled
+    predictions = source.paths[path]
+    signed = predictions.assign(score=variant.sign * variant.gain * predictions["score"])
+    result = trade_predictions(signed, source.data[variant.band], cost_bps=variant.cost_bps)
+    return result.time, result.backtest.net
 
 
 def make_trials(sources: Sequence[Source], market: Market, *, count: int, rng: np.random.Generator) -> list[Trial]:
@@ -127,7 +117,7 @@ def make_trials(sources: Sequence[Source], market: Market, *, count: int, rng: n
     chosen = []
     for i in rng.permutation(len(sources) * len(variants))[:count]:
         source = sources[i // len(variants)]
-        chosen.append((source, variants[i % len(variants)], int(rng.integers(len(source.scores)))))
+        chosen.append((source, variants[i % len(variants)], int(rng.integers(len(source.paths)))))
     sharpes = np.array([float(performance.sharpe(trade_path(*one)[1])) for one in chosen])
     best = set(np.argsort(-np.nan_to_num(sharpes, nan=-np.inf))[:BEST].tolist())
     trials: list[Trial] = []
@@ -149,14 +139,14 @@ def find_similar(chosen: Sequence[tuple[Source, Variant, int]], i: int) -> int:
 
 def record_trial(source: Source, variant: Variant, path: int, market: Market) -> Trial:
     """Return the trial of a variant on one path, as `evaluate` records it."""
-    time, net = trade_path(source, variant, path)
+    (time, net), data = trade_path(source, variant, path), source.data[variant.band]
     return make_trial(
         "trial",
         {"model": f"{source.name_target} {variant} {path}", "trading": asdict(variant), "seeds": [path]},
         market,
         target=source.target,
-        time_ms=source.data.to_ms(time),
+        time_ms=data.to_ms(time),
         net=net,
-        bars_per_year=source.data.bars_per_year,
+        bars_per_year=data.bars_per_year,
         risk_free_rate=0.0,
     )

@@ -20,7 +20,7 @@ TRAINED = Path("trained")
 MODELS, CHECKPOINTS, HISTORY, BASELINES = (TRAINED / name for name in ("models", "checkpoints", "history", "baselines"))
 OOS, IN_SAMPLE, STATISTICS, RETURNS = (TRAINED / name for name in ("oos", "in_sample", "statistics", "returns"))
 ONNX, INT8, REPORTS, PLOTS = (TRAINED / name for name in ("onnx", "int8", "reports", "plots"))
-LEDGER, TRIALS, LOOKS = (TRAINED / name for name in ("ledger.jsonl", "trials", "looks"))
+LEDGER, TRIALS, LOOKS, ROUND_TRIPS = (TRAINED / name for name in ("ledger.jsonl", "trials", "looks", "round_trips"))
 ATTRIBUTES_KEY = b"PANDAS_ATTRS"  # under which pandas stores the `attrs` of a table in parquet
 MEASURED = TRAINED / "measured"  # on this machine: neither cached by DVC nor in git
 

@@ -1,7 +1,7 @@
 """Labels of bars, and when each is known: forward return, direction, barrier, trend, position, volatility, range.
 
 A label of row t uses bars after t, none beyond the row's segment, and ends at the bar `label_end`. Its scale, the
-volatility, is estimated from bars up to t.
+volatility, is estimated from bars up to t; a row whose volatility is too small to be a scale has no label.
 """
 
 from collections.abc import Callable
@@ -15,10 +15,13 @@ from numba import njit
 from pydantic import PositiveFloat
 
 from pipeline import config
+from pipeline.scale import ROUNDING
 from pipeline.targets import Output, Target
+from pipeline.volatility import check_bar_count, count_neighbors, estimate_scale, take_log_returns
 
 Horizon = Annotated[int, Interval(ge=1, le=1_000_000)]
 VolatilityWindow = Annotated[int, Interval(ge=2, le=1_000_000)]
+ClipSigma = PositiveFloat | None  # |y| is at most this; None: y is not clipped
 Level = Annotated[float, Interval(gt=0, lt=1)]
 DOWN, FLAT, UP = range(3)  # class codes of the triple barrier
 
@@ -27,9 +30,11 @@ DOWN, FLAT, UP = range(3)  # class codes of the triple barrier
 class Labels:
     """The labels of a table of bars, and the count of bars without one by cause: both add up to all bars."""
 
-    table: pd.DataFrame  # row, segment, time, label_end, y, raw, move; one row for each labeled bar
+    table: pd.DataFrame  # row, segment, time, label_end, y, raw; one row for each labeled bar
     lost: dict[str, int]  # bars without a label, by cause; each bar counts once
     ties: int  # labels decided by a convention: see each kind
+    clipped: int = 0  # labels whose |y| was above clip_sigma
+    largest: float | None = None  # |y| before the clip; None where the kind has no clip, or no bar has a label
 
 
 @dataclass(frozen=True)
@@ -39,23 +44,29 @@ class TargetKind:
     make: Callable[..., Labels]
     output: Output
     horizon_bars: int | None = None  # that of the kind itself; None where the target gives `horizon`
+    starts_at_fill: bool = False  # whether its y begins where an order fills, so that it depends on the delay
 
 
-def make_labels(bars: pd.DataFrame, block: dict[str, Any], *, name: str = "target") -> Labels:
+def make_labels(bars: pd.DataFrame, block: dict[str, Any], *, name: str = "target", delay_bars: int = 0) -> Labels:
     """Return the labels of the clean table `bars` for a target: its `kind`, and that kind's arguments.
 
-    Errors name the target by `name`. `block` may have `quantiles`, see `describe_target`.
+    Errors name the target by `name`. `block` may have `quantiles`, see `describe_target`. Orders fill `delay_bars`
+    after the next open: it matters to the kind `position` alone.
 
     The table's columns: `row` int64, the position in `bars`; `segment` int32; `time` and `label_end` int64 ms, the
     open_time of the row and of the last bar that its label uses; `y` float32, or int32 class codes; `raw` float64, the
-    log return from the row's close until its label ends; `move` float64, close[i+1]/close[i] - 1.
+    log return from the row's close until its label ends, of a position that between its two fills.
 
     Raises:
         ValueError: an unknown kind, or a wrong key or value.
     """
     kind = _find_kind(block, name=name)
     arguments = {key: value for key, value in block.items() if key not in ("kind", "quantiles")}
-    return config.call_with(kind.make, bars, block=arguments, name=name)
+    if not kind.starts_at_fill:
+        return config.call_with(kind.make, bars, block=arguments, name=name)
+    keys = tuple(key for key in config.list_keys(kind.make) if key != "delay_bars")  # stands under `trading`
+    config.check_section(kind.make, arguments, name=name, keys=keys)
+    return kind.make(bars, **arguments, delay_bars=delay_bars)
 
 
 def describe_target(block: dict[str, Any], *, name: str, path: str) -> Target:
@@ -94,21 +105,30 @@ def _find_kind(block: dict[str, Any], *, name: str) -> TargetKind:
     return KINDS[block["kind"]]
 
 
-def forward_return(bars: pd.DataFrame, *, horizon: Horizon, volatility_window: VolatilityWindow) -> Labels:
-    """Return log returns over the next `horizon` bars in units of σ_t·√horizon, σ_t the one-bar volatility at t."""
-    volatility = estimate_volatility(bars, window=volatility_window)
-    row, lost = _select_labelable(bars, horizon=horizon, volatility=volatility)
-    raw = _take_log_returns(bars, row, row + horizon)
+def forward_return(
+    bars: pd.DataFrame, *, horizon: Horizon, volatility_window: VolatilityWindow, clip_sigma: ClipSigma = None
+) -> Labels:
+    """Return log returns over the next `horizon` bars in units of σ_t·√horizon, σ_t the one-bar volatility at t.
+
+    With `clip_sigma` y lies within ± clip_sigma; `raw` is never clipped.
+    """
+    volatility, causes = estimate_scale(bars, window=volatility_window)
+    row, lost = _select_labelable(bars, horizon=horizon, causes=causes)
+    raw = take_log_returns(bars, row, row + horizon)
     y = raw / (volatility[row] * np.sqrt(horizon))
-    return _assemble_labels(bars, row, end=row + horizon, y=y.astype(np.float32), raw=raw, lost=lost, ties=0)
+    labels = _assemble_labels(bars, row, end=row + horizon, y=y.astype(np.float32), raw=raw, lost=lost, ties=0)
+    return _clip_labels(labels, clip_sigma)
 
 
 def direction(bars: pd.DataFrame, *, horizon: Horizon) -> Labels:
-    """Return 1 where the close is higher after `horizon` bars, and 0 elsewhere; `ties` counts equal closes (0)."""
+    """Return 1 where the close is higher after `horizon` bars, and 0 elsewhere.
+
+    `ties` counts closes that are equal but for rounding; they are 0.
+    """
     row, lost = _select_labelable(bars, horizon=horizon)
-    raw = _take_log_returns(bars, row, row + horizon)
-    ties = int(np.count_nonzero(raw == 0))
-    return _assemble_labels(bars, row, end=row + horizon, y=(raw > 0).astype(np.int32), raw=raw, lost=lost, ties=ties)
+    raw = take_log_returns(bars, row, row + horizon)
+    ties, y = int(np.count_nonzero(np.abs(raw) <= ROUNDING)), (raw > ROUNDING).astype(np.int32)
+    return _assemble_labels(bars, row, end=row + horizon, y=y, raw=raw, lost=lost, ties=ties)
 
 
 def triple_barrier(
@@ -128,8 +148,8 @@ def triple_barrier(
     would be biased to early touches.
     """
     _check_positive({"profit": profit, "stop": stop})
-    volatility = estimate_volatility(bars, window=volatility_window)
-    row, lost = _select_labelable(bars, horizon=horizon, volatility=volatility)
+    volatility, causes = estimate_scale(bars, window=volatility_window)
+    row, lost = _select_labelable(bars, horizon=horizon, causes=causes)
     high, low, close = (bars[name].to_numpy(dtype=np.float64) for name in ("high", "low", "close"))
     upper, lower = close[row] * (1 + profit * volatility[row]), close[row] * (1 - stop * volatility[row])
     end, y, ties = _find_first_touch(high, low, row, upper, lower, horizon)
@@ -144,48 +164,70 @@ def trend(bars: pd.DataFrame, *, horizon: Horizon) -> Labels:
     paths, which get 0.5.
     """
     row, lost = _select_labelable(bars, horizon=horizon)
-    raw = _take_log_returns(bars, row, row + horizon)
+    raw = take_log_returns(bars, row, row + horizon)
     path = np.zeros(len(row))
     for k in range(horizon):
-        path += np.abs(_take_log_returns(bars, row + k, row + k + 1))
-    ratio = np.divide(raw, path, out=np.zeros(len(row)), where=path > 0)
+        path += np.abs(take_log_returns(bars, row + k, row + k + 1))
+    is_flat = path <= ROUNDING
+    ratio = np.divide(raw, path, out=np.zeros(len(row)), where=~is_flat)
     y = np.clip((1 + ratio) / 2, 0.0, 1.0).astype(np.float32)
-    return _assemble_labels(
-        bars, row, end=row + horizon, y=y, raw=raw, lost=lost, ties=int(np.count_nonzero(path == 0))
-    )
+    return _assemble_labels(bars, row, end=row + horizon, y=y, raw=raw, lost=lost, ties=int(np.count_nonzero(is_flat)))
 
 
-def position(bars: pd.DataFrame, *, volatility_window: VolatilityWindow) -> Labels:
-    """Return the next bar's log return in units of σ_t, the target of agents.
+def position(
+    bars: pd.DataFrame,
+    *,
+    volatility_window: VolatilityWindow,
+    clip_sigma: ClipSigma = None,
+    delay_bars: int = 0,
+) -> Labels:
+    """Return the log return from the fill of row i's order to the next fill, in units of σ_i: the target of agents.
 
-    An agent's reward is computed from `move`. Its prediction is a position, which is compared with this y by IC.
+    The fills are open[i + 1 + delay_bars] and open[i + 2 + delay_bars]; the label ends with the second's bar. An agent
+    predicts a position, which is compared with this y by IC; its reward is the return of the backtest.
+
+    Raises:
+        ValueError: `delay_bars` is negative.
     """
-    return forward_return(bars, horizon=1, volatility_window=volatility_window)
+    check_bar_count("delay_bars", delay_bars, at_least=0)
+    scale, causes = estimate_scale(bars, window=volatility_window)
+    row, lost = _select_labelable(bars, horizon=2 + delay_bars, causes=causes)
+    opened = bars["open"].to_numpy(dtype=np.float64)
+    end = row + 2 + delay_bars
+    raw = np.log(opened[end] / opened[end - 1])
+    y = (raw / scale[row]).astype(np.float32)
+    return _clip_labels(_assemble_labels(bars, row, end=end, y=y, raw=raw, lost=lost, ties=0), clip_sigma)
 
 
-def volatility(bars: pd.DataFrame, *, horizon: Horizon, volatility_window: VolatilityWindow) -> Labels:
+def volatility(
+    bars: pd.DataFrame, *, horizon: Horizon, volatility_window: VolatilityWindow, clip_sigma: ClipSigma = None
+) -> Labels:
     """Return the realized volatility √(Σ r²/horizon) of the next `horizon` one-bar log returns r, in units of σ_t."""
-    scale = estimate_volatility(bars, window=volatility_window)
-    row, lost = _select_labelable(bars, horizon=horizon, volatility=scale)
+    scale, causes = estimate_scale(bars, window=volatility_window)
+    row, lost = _select_labelable(bars, horizon=horizon, causes=causes)
     squares = np.zeros(len(row))
     for k in range(horizon):
-        squares += _take_log_returns(bars, row + k, row + k + 1) ** 2
+        squares += take_log_returns(bars, row + k, row + k + 1) ** 2
     y = (np.sqrt(squares / horizon) / scale[row]).astype(np.float32)
-    raw = _take_log_returns(bars, row, row + horizon)
-    return _assemble_labels(bars, row, end=row + horizon, y=y, raw=raw, lost=lost, ties=0)
+    raw = take_log_returns(bars, row, row + horizon)
+    labels = _assemble_labels(bars, row, end=row + horizon, y=y, raw=raw, lost=lost, ties=0)
+    return _clip_labels(labels, clip_sigma)
 
 
-def price_range(bars: pd.DataFrame, *, horizon: Horizon, volatility_window: VolatilityWindow) -> Labels:
+def price_range(
+    bars: pd.DataFrame, *, horizon: Horizon, volatility_window: VolatilityWindow, clip_sigma: ClipSigma = None
+) -> Labels:
     """Return ln(highest high / lowest low) of the next `horizon` bars in units of σ_t·√horizon."""
-    scale = estimate_volatility(bars, window=volatility_window)
-    row, lost = _select_labelable(bars, horizon=horizon, volatility=scale)
+    scale, causes = estimate_scale(bars, window=volatility_window)
+    row, lost = _select_labelable(bars, horizon=horizon, causes=causes)
     high, low = (bars[name].to_numpy(dtype=np.float64) for name in ("high", "low"))
     highest, lowest = high[row + 1], low[row + 1]
     for k in range(2, horizon + 1):
         highest, lowest = np.maximum(highest, high[row + k]), np.minimum(lowest, low[row + k])
     y = (np.log(highest / lowest) / (scale[row] * np.sqrt(horizon))).astype(np.float32)
-    raw = _take_log_returns(bars, row, row + horizon)
-    return _assemble_labels(bars, row, end=row + horizon, y=y, raw=raw, lost=lost, ties=0)
+    raw = take_log_returns(bars, row, row + horizon)
+    labels = _assemble_labels(bars, row, end=row + horizon, y=y, raw=raw, lost=lost, ties=0)
+    return _clip_labels(labels, clip_sigma)
 
 
 KINDS: dict[str, TargetKind] = {
@@ -193,44 +235,20 @@ KINDS: dict[str, TargetKind] = {
     "direction": TargetKind(direction, Output(kind="classes", names=("down", "up"))),
     "barrier": TargetKind(triple_barrier, Output(kind="classes", names=("down", "flat", "up"), neutral_class="flat")),
     "trend": TargetKind(trend, Output(kind="probability", names=("trend",))),
-    "position": TargetKind(position, Output(kind="position", names=("position",)), horizon_bars=1),
+    "position": TargetKind(position, Output(kind="position", names=("position",)), horizon_bars=1, starts_at_fill=True),
     "volatility": TargetKind(volatility, Output(kind="value", names=("volatility",), has_direction=False)),
     "range": TargetKind(price_range, Output(kind="value", names=("range",), has_direction=False)),
 }
 
 
-def estimate_volatility(bars: pd.DataFrame, *, window: int) -> np.ndarray:
-    """Return (N,) standard deviations (ddof=1) of the last `window` one-bar log returns; NaN in the warm-up.
-
-    Each window is summed from scratch: equal bars give exactly 0, and bars before the window have no influence.
-    """
-    _check_bar_count("volatility_window", window, at_least=2)
-    age, _ = _count_neighbors(bars)
-    rows = np.arange(len(bars))
-    return np.asarray(_estimate_deviations(_take_log_returns(bars, np.maximum(rows - 1, 0), rows), age, window))
-
-
-def _count_neighbors(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Return (N,) the number of bars before each bar in its segment, and (N,) after it."""
-    segment, rows = bars["segment"].to_numpy(), np.arange(len(bars))
-    border = segment[1:] != segment[:-1]
-    first, last = np.append(True, border)[: len(rows)], np.append(border, True)[-len(rows) :]
-    before = rows - np.maximum.accumulate(np.where(first, rows, 0))
-    after = np.minimum.accumulate(np.where(last, rows, len(rows))[::-1])[::-1] - rows
-    return before, after
-
-
 def _select_labelable(
-    bars: pd.DataFrame, *, horizon: int, volatility: np.ndarray | None = None
+    bars: pd.DataFrame, *, horizon: int, causes: dict[str, np.ndarray] | None = None
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """Return the rows that can be labeled, and the count of the others by the first cause that applies."""
-    _check_bar_count("horizon", horizon, at_least=1)
-    _, after = _count_neighbors(bars)
-    causes = {"label_horizon": after < horizon}
-    if volatility is not None:
-        causes = {"warm_up": np.isnan(volatility), "zero_volatility": volatility == 0} | causes
+    """Return the rows that can be labeled, and the count of the others by the first of `causes` that applies."""
+    check_bar_count("horizon", horizon, at_least=1)
+    _, after = count_neighbors(bars)
     remaining, lost = np.ones(len(bars), dtype=bool), {}
-    for cause, applies in causes.items():
+    for cause, applies in {**(causes or {}), "label_horizon": after < horizon}.items():
         lost[cause] = int((remaining & applies).sum())
         remaining &= ~applies
     return np.flatnonzero(remaining), lost
@@ -246,7 +264,7 @@ def _assemble_labels(
     lost: dict[str, int],
     ties: int,
 ) -> Labels:
-    close, time = bars["close"].to_numpy(), bars["open_time"].to_numpy()
+    time = bars["open_time"].to_numpy()
     columns = {
         "row": row.astype(np.int64),
         "segment": bars["segment"].to_numpy()[row].astype(np.int32),
@@ -254,27 +272,19 @@ def _assemble_labels(
         "label_end": time[end],
         "y": y,
         "raw": raw,
-        "move": close[row + 1] / close[row] - 1,
     }
     return Labels(table=pd.DataFrame(columns), lost=lost, ties=ties)
 
 
-def _take_log_returns(bars: pd.DataFrame, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    close = bars["close"].to_numpy(dtype=np.float64)
-    return np.asarray(np.log(close[end] / close[start]))
-
-
-@njit(cache=True)
-def _estimate_deviations(step: np.ndarray, age: np.ndarray, window: int) -> np.ndarray:
-    """Return (N,) standard deviations of each bar's last `window` steps; NaN where its segment has fewer."""
-    deviation = np.full(len(step), np.nan)
-    for i in range(len(step)):
-        if age[i] >= window:
-            last = step[i - window + 1 : i + 1]
-            deviation[i] = (
-                0.0 if last.min() == last.max() else np.sqrt(np.sum((last - last.mean()) ** 2) / (window - 1))
-            )
-    return deviation
+def _clip_labels(labels: Labels, clip_sigma: float | None) -> Labels:
+    """Return the labels with y within ± clip_sigma, the count of those beyond, and the largest |y| before."""
+    y = labels.table["y"].to_numpy()
+    largest = float(np.abs(y).max()) if len(y) else None
+    if clip_sigma is None:
+        return replace(labels, largest=largest)
+    clipped = int(np.count_nonzero(np.abs(y) > clip_sigma))
+    table = labels.table.assign(y=np.clip(y, -clip_sigma, clip_sigma))
+    return replace(labels, table=table, clipped=clipped, largest=largest)
 
 
 @njit(cache=True)
@@ -291,11 +301,6 @@ def _find_first_touch(
                 both += touches_upper and touches_lower
                 break
     return end, code, both
-
-
-def _check_bar_count(name: str, count: int, *, at_least: int) -> None:
-    if not isinstance(count, int) or count < at_least:
-        raise ValueError(f"{name}: {count!r}; it must be an integer number of bars, at least {at_least}")
 
 
 def _check_positive(factors: dict[str, float]) -> None:

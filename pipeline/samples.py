@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipeline.fills import Fills
+
 KEY = ["segment", "time"]  # identifies a row in every table of a dataset
-LABELS = ["label_end", "y", "move"]
+LABELS = ["label_end", "y"]
 
 
 @dataclass(frozen=True)
@@ -16,8 +18,8 @@ class Samples:
     """Rows by segment, in the order of the dataset's clock within each: every row whose features are known.
 
     `x` is known when the bar that opens at `time` closes, and `y` when the bar that opens at `label_end` (t1 in AFML)
-    closes. A row without a label is part of windows alone; its `y` is NaN or -1, its `move` NaN. No two rows
-    of a segment have the same `time`; several may stand at one instant where the clock is the number of an event.
+    closes. A row without a label is predicted, and part of windows; its `y` is NaN or -1. No two rows of a segment
+    have the same `time`; several may stand at one instant where the clock is the number of an event.
     """
 
     time: np.ndarray  # (N,) int64, the dataset's clock: of klines the bar's open_time in ms
@@ -26,8 +28,8 @@ class Samples:
     x: np.ndarray  # (N, F) float32
     columns: tuple[str, ...]
     y: np.ndarray  # (N,) float32 for regression, int32 class codes for classification
-    move: np.ndarray  # (N,) float64, simple return of one unit held over the next bar
     is_labeled: np.ndarray = field(default_factory=lambda: np.empty(0, bool))  # (N,); not given: all are
+    fills: Fills | None = None  # (N,) each, of the orders decided at the rows; None where a model does not trade
 
     def __post_init__(self) -> None:
         """Take all rows as labeled where nothing else is given."""
@@ -43,14 +45,16 @@ class Samples:
         Raises:
             ValueError: a row has no features, or a labeled one no label; names the first.
         """
-        table = align(pd.read_parquet(features), rows, name=str(features))
+        known, table = read_labels(labels, rows=rows), align(pd.read_parquet(features), rows, name=str(features))
         columns = tuple(column for column in table.columns if column not in KEY)
         return cls(
             time=rows["time"].to_numpy(),
             segment=number_runs(rows["segment"].to_numpy(), table.index.to_numpy()),
             x=np.ascontiguousarray(table[list(columns)].to_numpy(np.float32)),
             columns=columns,
-            **read_labels(labels, rows=rows),
+            label_end=known["label_end"],
+            y=known["y"],
+            is_labeled=known["is_labeled"],
         )
 
     def select_columns(self, columns: Sequence[str]) -> "Samples":
@@ -68,14 +72,13 @@ class Samples:
 
 
 def read_labels(file: Path, *, rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Return label_end, y, move and is_labeled, (N,) each, of `rows` from a parquet of labels; see Samples."""
+    """Return label_end, y and is_labeled, (N,) each, of `rows` from a parquet of labels; see Samples."""
     is_labeled = rows["is_labeled"].to_numpy() if "is_labeled" in rows else np.ones(len(rows), bool)
     table = align(pd.read_parquet(file, columns=[*KEY, *LABELS]), rows[is_labeled], name=str(file))
-    label_end, y, move = (table[name].to_numpy() for name in LABELS)
+    label_end, y = (table[name].to_numpy() for name in LABELS)
     return {
         "label_end": _fill_rows(label_end, is_labeled, rows["time"].to_numpy()),
         "y": _fill_rows(y, is_labeled, -1 if np.issubdtype(y.dtype, np.integer) else np.nan),
-        "move": _fill_rows(move, is_labeled, np.nan),
         "is_labeled": is_labeled,
     }
 

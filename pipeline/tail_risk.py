@@ -93,10 +93,10 @@ def fit_gpd(excess: np.ndarray) -> tuple[float, float]:
     values = np.array([_evaluate_profile_likelihood(theta, excess / mean) for theta in thetas])
     best = int(np.argmin(values))
     around = thetas[[max(best - 1, 0), min(best + 1, len(thetas) - 1)]]
+    worst = float(values[np.isfinite(values)].max())  # where a shape is not allowed: the search takes no infinities
     found = minimize_scalar(
-        _evaluate_profile_likelihood,
+        lambda theta: min(_evaluate_profile_likelihood(theta, excess / mean), worst),
         bounds=tuple(around),
-        args=(excess / mean,),
         method="bounded",
         options={"xatol": 1e-12},
     )

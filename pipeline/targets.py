@@ -90,7 +90,7 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A target of a dataset: its name, the most bars that a label looks ahead, and what its predictions are."""
+    """A target of a dataset: its name, the most bars that its y spans, and what its predictions are."""
 
     name: str
     horizon_bars: int

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from pipeline.fills import Fills
 from pipeline.labels import KINDS
 from pipeline.models.dataset import LabeledDataset
 from pipeline.samples import Samples
@@ -48,7 +49,20 @@ def plant_samples(kind: str, *, seed: int, rows: int = ROWS) -> Samples:
         x=x,
         columns=tuple(f"column_{i}" for i in range(COLUMNS)),
         y=express_value(value, kind),
-        move=value * 1e-2,
+        fills=make_fills(value * 1e-2),
+    )
+
+
+def make_fills(move: np.ndarray) -> Fills:
+    """Return fills of which each earns a move (n,), known at the close of the next row; no bar is idle or too thin."""
+    zeros = np.zeros(len(move))
+    return Fills(
+        move=move,
+        years=zeros,
+        quote_volume=np.full(len(move), 1e12),
+        outcome=np.zeros(len(move), np.int8),
+        crosses_gap=np.zeros(len(move), bool),
+        mark=np.append(0.0, move[:-1]),
     )
 
 
@@ -64,14 +78,15 @@ def express_value(value: np.ndarray, kind: str) -> np.ndarray:
 
 
 def corrupt_unseen(samples: Samples) -> Samples:
-    """Return a copy with invalid y and move outside TRAIN and VALID, and NaN in x after both."""
+    """Return a copy with invalid y and moves outside TRAIN and VALID, and NaN in x after both."""
     used = np.concatenate([TRAIN, VALID])
     unused = np.setdiff1d(np.arange(ROWS), used)
     beyond = np.concatenate([np.arange(TRAIN[-1] + 1, 5000), np.arange(VALID[-1] + 1, ROWS)])
-    x, y, move = samples.x.copy(), samples.y.copy(), samples.move.copy()
-    x[beyond], move[unused] = np.nan, np.nan
+    assert samples.fills is not None
+    x, y, fills = samples.x.copy(), samples.y.copy(), samples.fills.take(np.arange(ROWS))
+    x[beyond], fills.move[unused] = np.nan, np.nan
     y[unused] = -1 if np.issubdtype(y.dtype, np.integer) else np.nan
-    return replace(samples, x=x, y=y, move=move)
+    return replace(samples, x=x, y=y, fills=fills)
 
 
 def make_target(kind: str, *, name: str = "target") -> Target:

@@ -72,7 +72,7 @@ from pipeline.labels import Horizon, Labels
 from pipeline.targets import Output, Target
 
 
-def make_labels(clean: pd.DataFrame, block: dict[str, Any], *, name: str = "target") -> Labels:
+def make_labels(clean: pd.DataFrame, block: dict[str, Any], *, name: str = "target", delay_bars: int = 0) -> Labels:
     """Return the log returns over the next rows, in basis points, and the event at which each is known."""
     return config.call_with(_label_rows, clean, block=block, name=name)
 
@@ -84,7 +84,6 @@ def _label_rows(clean: pd.DataFrame, *, horizon: Horizon) -> Labels:
     raw = np.log(close[row + horizon] / close[row])
     table = {"row": row, "segment": clean["segment"].to_numpy()[row], "time": event[row]}
     table |= {"label_end": event[row + horizon], "y": np.float32(raw * 1e4), "raw": raw}
-    table |= {"move": close[row + 1] / close[row] - 1}
     return Labels(pd.DataFrame(table), {"segment_end": len(clean) - len(row)}, 0)
 
 
@@ -96,6 +95,31 @@ def describe_target(block: dict[str, Any], *, name: str, path: str) -> Target:
 GUARD = '''"""Nothing recomputes the rows of an export."""
 
 compute = make_labels = None
+'''
+
+FILLS = '''"""The fills of orders on events: at the price of the next event, or delay_bars later; not overnight."""
+
+import numpy as np
+import pandas as pd
+
+from pipeline.fills import CLOSES, FILLS, YEAR_MS, Fills
+
+COLUMNS = ["segment", "time_ms", "close"]
+
+
+def find_fills(clean: pd.DataFrame, *, delay_bars: int) -> Fills:
+    """Return the fills of the orders decided at each event; an order that reaches the next day lapses."""
+    row = np.arange(len(clean))
+    place = np.minimum(row + 1 + delay_bars, len(clean) - 1)
+    following = np.append(place[1:], place[-1:])
+    segment, time_ms, price = (clean[name].to_numpy() for name in COLUMNS)
+    return Fills(
+        move=price[following] / price[place] - 1,
+        years=(time_ms[following] - time_ms[place]) / YEAR_MS,
+        quote_volume=np.full(len(clean), np.inf),
+        outcome=np.where(segment[place] == segment[row], FILLS, CLOSES).astype(np.int8),
+        crosses_gap=segment[following] != segment[place],
+    )
 '''
 
 CLOCK = f'''"""The clock of events: their number, with the time of each beside it."""
@@ -133,6 +157,7 @@ FILES = {
     "label.py": LABEL,
     "guard.py": GUARD,
     "clock.py": CLOCK,
+    "fills.py": FILLS,
 }
 
 

@@ -182,6 +182,8 @@ def load(*, symbol: str, days: Days, seed: NonNegativeInt) -> pd.DataFrame:
         }
     )
 '''
+COSTS_BLOCK = """  walk: {fee_bps: 1.0, slippage_bps: 0.5, borrow_rate: 0.0}
+"""
 SOURCE_BLOCK = """  walk:
     kind: walk
     symbol: WALK

@@ -6,7 +6,8 @@ from typing import Any
 
 import yaml
 
-from pipeline.models.base import Model, Signature, build
+from pipeline.models.base import Model, Signature
+from pipeline.models.plugins import build, find_plugin
 
 PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
 BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {  # (family, block) of every model, enabled or not
@@ -24,9 +25,15 @@ def kind_of(name: str) -> str:
 
 
 def list_hyperparameters(name: str) -> set[str]:
-    """The keys of a model's hyperparameters: those of its block, and those that its family shares."""
+    """The keys of a model's hyperparameters: those of its block, those that its family shares, and those of trading."""
     family, block = BLOCKS[name]
-    return {*block["hyperparameters"], *PARAMS.get(family, {})}
+    return {*block["hyperparameters"], *PARAMS.get(family, {}), *read_market(name)}
+
+
+def read_market(name: str) -> dict[str, Any]:
+    """The hyperparameters of a model that follow from the rules and costs of trading."""
+    family, block = BLOCKS[name]
+    return dict(find_plugin(family, block["plugin"]).read_market(PARAMS, block["dataset"]))
 
 
 def build_model(name: str, signature: Signature, *, seed: int, changes: Mapping[str, Any] | None = None) -> Model:
@@ -38,4 +45,6 @@ def build_model(name: str, signature: Signature, *, seed: int, changes: Mapping[
     shared = {key: changes.get(key, value) for key, value in PARAMS.get(family, {}).items()}
     hyperparameters = {key: changes.get(key, value) for key, value in block["hyperparameters"].items()}
     hyperparameters |= {key: changes[key] for key in optional & changes.keys()}
-    return build(family, block | {"hyperparameters": hyperparameters}, signature, shared=shared, seed=seed)
+    market = {key: changes.get(key, value) for key, value in read_market(name).items()}
+    block = block | {"hyperparameters": hyperparameters}
+    return build(family, block, signature, shared=shared, market=market, seed=seed)

@@ -1,5 +1,6 @@
 """Five cooperating actors: rewards, messages, whose gradient reaches whom, and PettingZoo's interface."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,9 @@ from pipeline.models.agents.marl import (
     make_team_rewards,
     measure_efficiency,
 )
+from pipeline.samples import Samples
 from tests.agents import SHORT, TEST, TRAIN, VALID, build_agent, make_market, simulate_market
+from tests.data import make_fills
 
 REWARDS = TeamRewardConfig(reward_shaping=0.5, downside_penalty=0.1, trend_window=6, momentum_window=2)
 COLUMNS = 6
@@ -55,11 +58,15 @@ def draw_observations(rows: int = 7) -> torch.Tensor:
 # Rewards
 
 
+def set_moves(samples: Samples, moves: list[float]) -> Samples:
+    """The samples with these moves first."""
+    return replace(samples, fills=make_fills(np.append(moves, samples.fills.move[len(moves) :])))
+
+
 def test_the_efficiency_of_a_path_worked_by_hand_depends_on_no_future_move():
     samples, _ = simulate_market(signal=0.3, seed=0)
-    samples.move[:6] = [0.01, 0.03, -0.02, 0.01, 0.0, 0.5]
     rows = np.array([0, 1, 2, 3, 4, 7, 8])  # two runs
-    samples.move[7] = 0.02
+    samples = set_moves(samples, [0.01, 0.03, -0.02, 0.01, 0.0, 0.5, 0.3, 0.02])
     found = measure_efficiency(make_market(samples, rows), window=2)
     assert found.tolist() == pytest.approx([0.0, 1.0, 1.0, 0.01 / 0.05, 0.01 / 0.03, 0.0, 1.0])
 
@@ -69,13 +76,13 @@ def test_efficiency_is_that_of_the_slow_definition():
     rows = np.arange(50, 300)
     found = measure_efficiency(make_market(samples, rows), window=20)
     for place in (1, 5, 19, 20, 21, 100, 249):
-        known = samples.move[50 + max(0, place - 20) : 50 + place]
+        known = samples.fills.move[50 + max(0, place - 20) : 50 + place]
         assert found[place] == pytest.approx(abs(known.sum()) / np.abs(known).sum())
 
 
 def test_each_role_gets_its_own_reward():
     samples, _ = simulate_market(signal=0.3, seed=0)
-    samples.move[:4] = [0.01, 0.01, -0.02, -0.004]
+    samples = set_moves(samples, [0.01, 0.01, -0.02, -0.004])
     rows = np.arange(100)
     market = make_market(samples, rows)
     reward_roles = make_team_rewards(market, REWARDS, move_std=MOVE_STD)

@@ -4,18 +4,22 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from benchmarks.agents_learning import find_best_positions
+from pipeline import artifacts
+from pipeline.models.agents.d4pg import D4PG
 from pipeline.models.agents.engine.learner import Learner
 from pipeline.models.agents.engine.policy_evaluation import measure_shortfall
 from pipeline.models.agents.engine.training import TrainingLoop
-from pipeline.models.base import Signature
+from pipeline.models.base import Model, Signature
 from pipeline.models.fit_files import FitFiles
+from pipeline.models.plugins import build, load
 from pipeline.tail_risk import GpdTail
-from pipeline.trading import run_backtest
-from tests.agents import COSTS, FEE_BPS, SHORT, TEST, TRAIN, VALID, build_agent, simulate_market
+from pipeline.trading import make_terms, trade
+from tests.agents import FEE_BPS, SHORT, TERMS, TEST, TRAIN, VALID, build_agent, simulate_market
 from tests.data import OUTPUTS
 from tests.params import PARAMS, build_model
 
@@ -39,11 +43,11 @@ def test_a_known_signal_is_traded_nearly_as_well_as_with_all_expected_moves_know
     samples, expected = simulate_market(signal=0.3, seed=0)
     model = build_agent(name, samples, num_episodes=256, risk_aversion=0.0)
     history = model.fit(samples, TRAIN, VALID)
-    segment, move = samples.segment[TEST], samples.move[TEST]
+    fills = samples.fills.take(TEST)
     best = find_best_positions(expected[TEST], cost=FEE_BPS / 1e4)
-    most = run_backtest(best, segment, move, **COSTS | {"no_trade_band": 0.0}).net.sum()
+    most = trade(best, fills, TERMS._replace(no_trade_band=0.0)).net.sum()
     assert most > 1.0
-    assert run_backtest(model.score(samples, TEST), segment, move, **COSTS).net.sum() > share * most
+    assert trade(model.score(samples, TEST), fills, TERMS).net.sum() > share * most
     assert history[-1]["exploration_noise"] < history[0]["exploration_noise"]
     assert set(history[-1]) == set(model.history_fields) - {"expected_shortfall"}  # only with risk aversion
 
@@ -53,7 +57,7 @@ def test_where_nothing_can_be_earned_it_learns_not_to_trade(name: str):
     samples, _ = simulate_market(signal=0.0, seed=1)
     model = build_agent(name, samples, num_episodes=256)
     model.fit(samples, TRAIN, VALID)
-    turnover = run_backtest(model.score(samples, TEST), samples.segment[TEST], samples.move[TEST], **COSTS).turnover
+    turnover = trade(model.score(samples, TEST), samples.fills.take(TEST), TERMS).turnover
     assert turnover.mean() < 0.01  # with the signal it is 0.08
 
 
@@ -63,7 +67,7 @@ def test_risk_aversion_lowers_the_shortfall_at_the_price_of_some_return():
     for aversion in (0.0, 1.0):
         model = build_agent("d4pg", samples, num_episodes=384, risk_aversion=aversion)
         history = model.fit(samples, TRAIN, VALID)
-        nets.append(run_backtest(model.score(samples, TEST), samples.segment[TEST], samples.move[TEST], **COSTS).net)
+        nets.append(trade(model.score(samples, TEST), samples.fills.take(TEST), TERMS).net)
     neutral, averse = (measure_shortfall(net, level=0.95) for net in nets)
     assert averse < 0.9 * neutral
     assert 0 < nets[1].sum() < nets[0].sum()
@@ -94,7 +98,8 @@ def test_a_fit_depends_on_its_rows_alone_over_segments_and_holes(name: str):
     samples.segment[9000:] += 1
     rows = np.concatenate([np.arange(200, 2900), np.arange(2950, 6000), np.arange(6001, 9500), np.arange(9600, 9603)])
     unseen = np.setdiff1d(np.arange(len(samples.x)), [*rows, *VALID])
-    samples.x[unseen], samples.move[unseen] = np.nan, np.nan
+    samples.x[unseen], samples.fills.move[unseen] = np.nan, np.nan
+    samples.fills.mark[:] = np.append(0.0, samples.fills.move[:-1])
     model = build_agent(name, samples, **SHORT)
     history = model.fit(samples, rows, VALID)
     assert np.isfinite([list(entry.values()) for entry in history]).all()
@@ -201,5 +206,60 @@ def test_an_agent_predicts_a_position_and_refuses_another_target():
         build_model("d4pg", Signature(columns=("a",), output=OUTPUTS["return"]), seed=1)
 
 
-def test_agents_learn_with_the_costs_that_they_are_evaluated_with():
-    assert {name: PARAMS["agents"][name] for name in PARAMS["trading"]} == PARAMS["trading"]
+def test_agents_learn_with_the_rules_and_costs_that_they_are_evaluated_with():
+    model = build_model("d4pg", Signature(columns=("a",), output=OUTPUTS["position"]), seed=1)
+    rules, costs = PARAMS["trading"], PARAMS["costs"][PARAMS["datasets"]["klines"]["source"]]
+    terms = {name: value for name, value in (rules | costs).items() if name not in ("delay_bars", "full_position_std")}
+    assert {name: getattr(model, name) for name in terms} == terms
+    assert model.environment_config.make_terms() == make_terms(**terms)
+
+
+def test_a_rule_of_trading_is_no_key_of_agents():
+    block, shared = PARAMS["models"]["agents"]["d4pg"], PARAMS["agents"] | {"no_trade_band": 0.1}
+    market = D4PG.read_market(PARAMS, "klines")
+    signature = Signature(columns=("a",), output=OUTPUTS["position"])
+    with pytest.raises(ValueError, match="'no_trade_band'"):
+        build("agents", block, signature, shared=shared, market=market, seed=1)
+
+
+def test_a_loaded_agent_trades_by_the_terms_that_it_learned_with(tmp_path: Path):
+    samples, _ = simulate_market(signal=0.3, seed=0)
+    model = build_agent("d4pg", samples, **SHORT, borrow_rate=0.3, long_only=True)
+    model.fit(samples, TRAIN, VALID)
+    model.save(tmp_path)
+    loaded = load(tmp_path)
+    assert loaded.environment_config == model.environment_config
+    assert np.array_equal(loaded.predict_rows(samples, TEST), model.predict_rows(samples, TEST))
+
+
+def write_clean(**changes: object) -> pd.DataFrame:
+    """Write six clean bars, of which the last two are a segment of their own, and return them."""
+    columns = {"symbol": ["A"] * 6, "segment": [0, 0, 0, 0, 1, 1], "open_time": 60_000 * np.array([0, 1, 2, 3, 7, 8])}
+    prices = {"open": [1.0, 2.0, 4.0, 5.0, 8.0, 10.0], "close": [1.0, 3.0, 4.0, 6.0, 8.0, 9.0]}
+    bars = pd.DataFrame(columns | prices | {"volume": 1.0, "quote_volume": 2.0} | changes)
+    artifacts.write_table(artifacts.CLEAN / "klines.parquet", bars)
+    return bars
+
+
+def test_the_fills_of_rows_are_those_of_their_bars(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bars = write_clean()
+    rows = bars.rename(columns={"open_time": "time"}).loc[[4, 1, 0], ["segment", "time"]]
+    found = D4PG.load_fills(PARAMS, "klines", rows)
+    assert found.move.tolist() == [9 / 10 - 1, 5 / 4 - 1, 4 / 2 - 1]
+    assert found.mark.tolist() == [0.0, 3 / 2 - 1, 0.0]
+    assert Model.load_fills(PARAMS, "klines", rows) is None
+
+
+def test_a_dataset_whose_rows_are_no_bars_is_refused(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    artifacts.write_table(artifacts.CLEAN / "klines.parquet", write_clean().drop(columns=["open", "volume"]))
+    with pytest.raises(ValueError, match="no open, volume; agents trade bars: give them a dataset of kind klines"):
+        D4PG.load_fills(PARAMS, "klines", pd.DataFrame({"segment": [0], "time": [0]}))
+
+
+def test_moves_that_differ_by_rounding_alone_are_the_same():
+    samples, _ = simulate_market(signal=0.3, seed=0)
+    samples.fills.move[:] = 1e-4 + 1e-17 * np.arange(len(samples.fills.move))
+    with pytest.raises(ValueError, match="move is the same in every train row"):
+        build_agent("d4pg", samples, **SHORT).fit(samples, TRAIN, VALID)

@@ -13,9 +13,9 @@ LAYERS = [  # from the top; a package imports what stands below it, and itself
     {"evaluation", "leakage", "models", "datasets"},
     {"validation", "features", "orderbook"},
     {"market"},
-    {"samples", "labels", "trading", "tail_risk"},
+    {"samples", "labels", "volatility", "trading", "trading_rules", "fills", "tail_risk"},
     {"targets"},
-    {"config", "artifacts", "cli"},
+    {"config", "artifacts", "cli", "scale"},
 ]
 LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 MODULES = sorted(file.relative_to(ROOT) for file in (ROOT / "pipeline").rglob("*.py") if file.stat().st_size)

@@ -49,7 +49,16 @@ def test_every_digest_is_of_a_target_or_a_model_that_params_have():
 @pytest.fixture(scope="module")
 def bars():
     table = simulated.load(
-        symbols=["BTCUSDT"], interval="1m", start="2024-01-01", days=2, signal=0.05, predictor="flow", seed=1
+        symbols=["BTCUSDT"],
+        interval="1m",
+        start="2024-01-01",
+        days=2,
+        signal=0.05,
+        predictor="flow",
+        half_life_bars=5.0,
+        spread_bps=0.0,
+        idle_share=0.0005,
+        seed=1,
     )
     return table.assign(segment=np.zeros(len(table), np.int32))
 

@@ -1,12 +1,14 @@
 """Baselines: known previous labels, constants, and linear models against independent solutions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
 from pipeline.samples import Samples
 from pipeline.stages import baseline
-from tests.data import OUTPUTS
+from tests.data import OUTPUTS, make_dataset
 
 
 def make_samples(y, label_end, segment=None, x=None):
@@ -18,7 +20,6 @@ def make_samples(y, label_end, segment=None, x=None):
         x=np.zeros((count, 1), np.float32) if x is None else x,
         columns=("a",) if x is None else tuple("abc"),
         y=np.array(y),
-        move=np.zeros(count),
     )
 
 
@@ -92,3 +93,39 @@ def test_the_linear_prediction_depends_on_train_rows_and_inputs_alone(kind):
         for inputs, label in ((x, y), others)
     )
     np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(("kind", "missing"), [("return", np.nan), ("barrier", -1)])
+def test_baselines_predict_rows_without_a_label_in_units_of_their_own_train_scores(kind, missing):
+    rng, output = np.random.default_rng(0), OUTPUTS[kind]
+    x, code = rng.normal(size=(300, 3)).astype(np.float32), rng.integers(0, 3, 300)
+    y = code.astype(np.int32) if kind == "barrier" else np.float32(code - 1) / 2
+    y[295:] = missing
+    samples = replace(make_samples(y, np.arange(1, 301), x=x), is_labeled=np.arange(300) < 295)
+    train, predicted = np.arange(200), np.arange(220, 300)
+    table = baseline.predict_fold(
+        0,
+        make_dataset(samples, kind=kind),
+        baseline.find_previous_labels(samples),
+        train=train,
+        predicted=predicted,
+        l2=0.01,
+    ).set_index("baseline")
+    assert table.loc["linear", "row"].tolist() == predicted.tolist()
+    assert table["score"].notna().all()
+    assert table.groupby(level=0, observed=True)["score_std"].nunique().tolist() == [0, 1, 1]  # NaN of the constant
+    of_label = (code - 1) / (1 if kind == "barrier" else 2)
+    known = [of_label[:200].mean(), *of_label[:199]]  # the mean where no label is known yet, at row 0
+    assert table.loc["previous", "score_std"].iloc[0] == pytest.approx(np.std(known), rel=1e-6)
+    linear = baseline.predict_linear(samples, train=train, test=train, output=output, l2=0.01)
+    assert table.loc["linear", "score_std"].iloc[0] == pytest.approx(output.to_score(linear).std())
+
+
+def test_the_only_class_of_train_has_probability_one():
+    x = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
+    samples = make_samples(np.array([1] * 8 + [0, 2], dtype=np.int32), range(10), x=x)
+    for name, classes in (("barrier", 3), ("direction", 2)):
+        prediction = baseline.predict_linear(
+            samples, train=np.arange(8), test=np.arange(8, 10), output=OUTPUTS[name], l2=0.01
+        )
+        assert np.array_equal(prediction, np.tile(np.eye(classes)[1], (2, 1)))

@@ -14,7 +14,7 @@ from annotated_types import Interval, Len, MinLen
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 import pipeline.models
-from pipeline.models import base, catalogue
+from pipeline.models import catalogue, plugins
 from pipeline.models.allowed_values import describe_type, list_allowed_values
 from pipeline.models.catalogue import Entry
 from tests.params import BLOCKS, PARAMS
@@ -81,7 +81,7 @@ def test_a_section_is_expanded_into_its_keys_by_its_dataclass_or_by_what_checks_
 
 def test_every_plugin_is_listed_with_what_it_predicts_sees_and_needs() -> None:
     facts = {name: entry.facts for name, entry in list_entries().items()}
-    assert list(facts) == [f"{family}.{p}" for family in base.list_families() for p in base.list_plugins(family)]
+    assert list(facts) == [f"{family}.{p}" for family in plugins.list_families() for p in plugins.list_plugins(family)]
     assert facts["trees.xgboost"] == (
         "predicts value, position, probability, classes",
         "sees windows of bars",
@@ -125,7 +125,7 @@ def plugin_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     folder = tmp_path / "models/symmetric"
     folder.mkdir(parents=True)
     (folder / "__init__.py").touch()
-    monkeypatch.setattr(base, "MODELS", folder.parent)
+    monkeypatch.setattr(plugins, "MODELS", folder.parent)
     monkeypatch.setattr(pipeline.models, "__path__", [str(folder.parent)])
     yield folder / "oblivious.py"
     for name in ("pipeline.models.symmetric", "pipeline.models.symmetric.oblivious"):
@@ -155,7 +155,7 @@ def test_a_plugin_that_cannot_be_imported_says_what_it_needs(
 def test_a_plugin_file_without_exactly_one_model_is_refused_by_its_name(plugin_file: Path, text: str) -> None:
     plugin_file.write_text(text)
     with pytest.raises(ValueError, match=r"pipeline/models/symmetric/oblivious.py has the public classes"):
-        base.find_plugin("symmetric", "oblivious")
+        plugins.find_plugin("symmetric", "oblivious")
 
 
 def test_the_command_needs_params_alone_and_prints_one_plugin_in_detail(tmp_path: Path) -> None:

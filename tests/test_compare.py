@@ -149,7 +149,9 @@ def test_few_days_have_no_effective_number_of_trials():
     reason = compare.make_headline(report, SENSITIVITY)["reason"]
     for missing in ("no effective number of trials: fewer than 20 days", "no SPA", "no PBO of the ledger"):
         assert missing in reason
-    assert compare.collect_details(report)["reason"] == "; ".join(report.missing)
+    assert compare.collect_details(report, dict.fromkeys(report.leaderboard, EXECUTION))["reason"] == "; ".join(
+        report.missing
+    )
 
 
 def test_the_daily_sharpe_stands_beside_that_of_bars_with_its_interval():
@@ -223,6 +225,27 @@ def test_a_model_that_trades_twice_has_no_interval_and_says_why():
     )
 
 
+CURVE = {"values": [0.0, 1.0], "net_return": [0.1, None], "sharpe_daily": [1.0, None], "turnover": [0.1, 0.1]}
+EXECUTION = {  # of every model here, as its report of `evaluate` has it
+    **dict.fromkeys(("break_even_bps", "charged_bps", "half_spread_bps"), 1.0),
+    **dict.fromkeys(("by_delay", "by_cost", "by_capital"), CURVE),
+    "round_trips": 7,
+    "executability": {"is_executable": False, "reasons": ["net -1.00% with a delay of 1 bar"]},
+    "warnings": ["10% of the bars have no trades: their prices are stale, and orders wait"],
+}
+
+
+def render_page(report, sensitivity):
+    return comparison_page.render_page("klines", report, sensitivity, dict.fromkeys(report.leaderboard, EXECUTION))
+
+
+def test_the_page_names_a_model_that_is_not_executable_and_why():
+    page = render_page(compare_small({"a": simulate_model(1e-4, seed=1)}), SENSITIVITY)
+    assert "| a | not executable |" in page
+    assert "not executable: net -1.00% with a delay of 1 bar" in page
+    assert "- a: 10% of the bars have no trades" in page
+
+
 def test_the_better_of_two_models_is_named_first_in_any_order():
     common = np.random.default_rng(3).normal(0, 1e-3, size=(4000, 3))
     good, poor, own = (
@@ -247,15 +270,15 @@ def test_one_model_has_a_sharpe_but_no_pbo_and_says_why():
     assert np.isnan(headline["pbo"])
     assert headline["reason"].startswith("no PBO: fewer than two models trade, there is nothing to choose from")
     assert report.leaderboard["a"]["dsr"] == report.leaderboard["a"]["psr"]  # a single trial is not deflated
-    assert "nothing to compare" in comparison_page.render_page("klines", report, SENSITIVITY)
+    assert "nothing to compare" in render_page(report, SENSITIVITY)
 
 
 def test_the_table_shows_a_sharpe_with_its_interval_and_a_dash_where_a_figure_is_undefined():
-    page = comparison_page.render_page(
-        "klines", compare_small({"idle": IDLE, "good": simulate_model(2e-4, seed=2)}), SENSITIVITY
-    )
-    assert "| idle | – | – | – |" in page
-    assert re.search(r"\| good \| -?[\d.]+ \| [\d.]+ \[[\d.]+, [\d.]+\] \|", page)  # too few days for an interval
+    page = render_page(compare_small({"idle": IDLE, "good": simulate_model(2e-4, seed=2)}), SENSITIVITY)
+    assert "| idle | not executable | – | – | – |" in page
+    assert re.search(
+        r"\| good \| not executable \| -?[\d.]+ \| [\d.]+ \[[\d.]+, [\d.]+\] \|", page
+    )  # too few days for an interval
 
 
 @pytest.mark.parametrize(
@@ -276,7 +299,7 @@ def test_the_verdict_on_a_model_considers_all_numbers_of_trials(dsr, effective, 
 
 def test_the_page_says_which_models_differ_significantly_and_which_do_not():
     models = {"good": simulate_model(5e-4, seed=1), "a": simulate_model(0.0, seed=2), "b": simulate_model(0.0, seed=3)}
-    page = comparison_page.render_page("klines", compare_small(models), SENSITIVITY)
+    page = render_page(compare_small(models), SENSITIVITY)
     assert "- good better than a by " in page
     assert "- good better than b by " in page
     assert re.search(r"- not distinguishable: (a and b|b and a)\n", page)
@@ -284,7 +307,7 @@ def test_the_page_says_which_models_differ_significantly_and_which_do_not():
 
 def test_a_score_that_falls_with_the_embargo_is_reported_with_its_drop():
     report = compare_small({})
-    page = comparison_page.render_page("klines", report, SENSITIVITY)
+    page = render_page(report, SENSITIVITY)
     assert "Embargo: suspected leakage." in page
     assert "| 0.5 | 5 | 0.25 [0.15, 0.35] | 0.2 |" in page
     assert compare.make_headline(report, SENSITIVITY)["embargo_ic_drop"] == 0.375
@@ -293,9 +316,7 @@ def test_a_score_that_falls_with_the_embargo_is_reported_with_its_drop():
 
 def test_where_the_sensitivity_was_not_measured_the_page_says_why():
     report = compare_small({})
-    assert comparison_page.render_page("klines", report, NOT_MEASURED).endswith(
-        "Embargo: not measured: no multiples.\n"
-    )
+    assert render_page(report, NOT_MEASURED).endswith("Embargo: not measured: no multiples.\n")
     assert np.isnan(compare.make_headline(report, NOT_MEASURED)["embargo_ic_drop"])
     assert compare.make_headline(report, NOT_MEASURED)["reason"].endswith("no multiples")
     assert compare.plot_sensitivity(NOT_MEASURED).axes[0].get_title(loc="left") == "not measured: no multiples"
@@ -342,9 +363,7 @@ def test_a_dataset_without_a_model_has_an_empty_leaderboard():
 def test_the_same_params_give_the_same_report():
     models = {"a": simulate_model(1e-4, seed=1), "b": simulate_model(2e-5, seed=2)}
     assert compare_small(models).pairs == compare_small(models).pairs
-    assert comparison_page.render_page("klines", compare_small(models), SENSITIVITY) == comparison_page.render_page(
-        "klines", compare_small(models), SENSITIVITY
-    )
+    assert render_page(compare_small(models), SENSITIVITY) == render_page(compare_small(models), SENSITIVITY)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_an_unknown_column_is_refused_with_the_groups_and_the_features(data):
 def test_a_model_of_one_symbol_neither_learns_from_nor_predicts_the_other(data):
     own = data.mark_symbols(["AAA"])
     for task in plan(data, own, own):
-        assert all(own[rows].all() for rows in (task.train, task.valid, task.test))
+        assert all(own[rows].all() for rows in (task.train, task.valid, task.predicted))
     with pytest.raises(ValueError, match=r"include_symbols has \['CCC'\]; the dataset has AAA, BBB"):
         data.mark_symbols(["AAA", "CCC"])
 
@@ -60,7 +60,7 @@ def test_neutral_classes_are_predicted_and_not_learned_from(data):
     assert every.all()
     for task, whole in zip(plan(data, every, ~is_neutral), plan(data, every, every), strict=True):
         assert set(data.samples.y[np.append(task.train, task.valid)]) == {0, 2}
-        assert task.test.tolist() == whole.test.tolist()
+        assert task.predicted.tolist() == whole.predicted.tolist()
 
 
 def test_a_target_without_a_neutral_class_is_refused(data):

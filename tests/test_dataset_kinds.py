@@ -37,6 +37,7 @@ def add_kind(repo: Path) -> None:
         (repo / "pipeline/datasets/events" / path).write_text(text)
     params = yaml.safe_load((repo / "params.yaml").read_text())
     params["sources"]["export"] = {"kind": "npz", "path": "export.npz"}
+    params["costs"]["export"] = {"fee_bps": 0.1, "slippage_bps": 0.1, "borrow_rate": 0.0}
     params["datasets"]["ticks"] = {
         "kind": "events",
         "source": "export",
@@ -100,7 +101,7 @@ def test_no_row_is_added_between_events_and_the_sharpe_ratio_is_annualized_by_ro
     details = read_report(repo, "evaluate/details", "tree")["model"]["paths"][0]
     folds, _ = Folds.load(repo / "data/folds/ticks.parquet")
     returns = pd.read_parquet(repo / "trained/returns/tree.parquet").query("path == 0")["net"]
-    assert details["bars"] == len(returns) == len(folds.select_tested())
+    assert details["bars"] == len(returns) == len(folds.select_predicted())
     clean = pd.read_parquet(repo / "data/clean/ticks.parquet")
     span_ms = sum(np.ptp(part["time_ms"]) for _, part in clean.groupby("segment"))
     rows_per_year = events_kind.TRADED_MS_PER_YEAR * len(clean) / span_ms
@@ -118,7 +119,8 @@ def test_a_kind_is_the_files_of_its_package_and_lines_that_update_deps_writes(re
     deps = {name: stages[name]["do"]["deps"] for name in ("fetch", "ingest", "evaluate_trees")}
     assert "pipeline/datasets/events/sources/npz.py" in deps["fetch"]
     assert "pipeline/datasets/${item.kind}/ingest.py" in deps["ingest"]
-    assert {f"pipeline/datasets/{kind}/clock.py" for kind in ("events", "klines")} <= set(deps["evaluate_trees"])
+    parts = [f"{kind}/{part}" for kind in ("events", "klines") for part in ("clock", "fills")]
+    assert {f"pipeline/datasets/{part}.py" for part in parts} <= set(deps["evaluate_trees"])
 
 
 @pytest.mark.parametrize("kind", ["books", "../evil", 5, None, ["klines"]])

@@ -8,73 +8,108 @@ from sklearn.metrics import mean_pinball_loss
 from pipeline import artifacts
 from pipeline.evaluation import forecast, path_metrics, returns
 from pipeline.evaluation.evaluation_data import EvaluationData
+from pipeline.evaluation.portfolio import size_positions, trade_predictions
 from pipeline.models.predictions import FINAL, make_predictions
 from pipeline.reporting import position_chart
 from pipeline.samples import make_keys
 from pipeline.stages import evaluate
 from pipeline.targets import Output
+from pipeline.trading_rules import Costs, Rules
 from pipeline.validation import folds
 from tests.data import OUTPUTS, make_target
 
 MINUTE = 60_000
-COSTS = {"fee_bps": 10.0, "slippage_bps": 0.0, "no_trade_band": 0.0}
 
 
 def known(y, move, *, segment=None, minutes=None, symbols=1, kind="return"):
+    """Rows whose orders earn `move`: the bars of each symbol open accordingly, two more fill the last ones."""
     count = len(y)
     rows = make_keys(np.int32(segment or [0] * count), np.int64(minutes or range(count)) * MINUTE)
     symbol = np.array(["AAA", "BBB"])[rows["segment"] if symbols > 1 else [0] * count]
     rows = rows.assign(symbol=pd.Categorical(symbol))
     return EvaluationData(
         rows=rows,
-        clean=rows.assign(close=100.0 + np.arange(count)),
+        clean=pd.concat([make_bars(part, np.array(move)[part.index]) for _, part in rows.groupby("segment")]),
         y=np.array(y),
-        move=np.array(move),
         output=OUTPUTS[kind],
         target=kind,
         is_included=np.ones(count, bool),
-        symbols=symbols,
+        symbols=("AAA", "BBB")[:symbols],
         bar_ms=MINUTE,
         bars_per_year=525_600.0,
-        costs=COSTS,
+        rules=Rules(
+            delay_bars=0, full_position_std=1.0, no_trade_band=0.0, long_only=False, capital=1.0, max_participation=1.0
+        ),
+        costs=Costs(fee_bps=10.0, slippage_bps=0.0, borrow_rate=0.0),
     )
+
+
+def make_bars(rows, move):
+    """The bars of a segment's rows and two after them, without missing ones."""
+    first, last = rows["time"].min(), rows["time"].max()
+    time = np.arange(first, last + 3 * MINUTE, MINUTE)
+    own = pd.Series(move, index=rows["time"]).reindex(time[:-2], fill_value=0.0)
+    opens = 100 * np.concatenate([[1.0, 1.0], np.cumprod(1 + own.to_numpy())])[: len(time)]
+    bars = pd.DataFrame({"symbol": str(rows["symbol"].iloc[0]), "segment": rows["segment"].iloc[0]}, range(len(time)))
+    prices = dict.fromkeys(("open", "high", "low", "close"), opens)
+    return bars.assign(**prices, open_time=time, volume=1.0, quote_volume=1e9)
 
 
 def predict(score, data, split=0, rows=None):
     score = np.array(score)
     rows, target = np.arange(len(score)) if rows is None else np.array(rows), make_target("return")
-    return make_predictions(split, data.rows, rows, prediction=score[:, None], target=target)
+    return make_predictions(split, data.rows, rows, prediction=score[:, None], target=target, score_std=1.0)
 
 
 def test_trading_pays_for_every_change_and_for_closing():
-    data = known([0.0] * 3, [0.01, 0.02, 0.03])
-    time, net, turnover = path_metrics.trade_portfolio(predict([1.0, 1.0, -1.0], data), data)
-    assert time.tolist() == [0, MINUTE, 2 * MINUTE]
-    assert net == pytest.approx([0.01 - 0.001, 0.02, -0.03 - 0.002 - 0.001])
-    assert turnover.tolist() == [1.0, 0.0, 3.0]
+    data = known([0.0] * 3, [0.01, 0.02, -0.03])
+    result = trade_predictions(predict([1.0, 1.0, -1.0], data), data)
+    assert result.time.tolist() == [0, MINUTE, 2 * MINUTE]
+    closed = 1 - 0.03  # short 1 at the fill, bought back after a fall of 3 %
+    assert result.backtest.net == pytest.approx([0.01 - 0.001, 0.02, 0.03 - 0.002 - 0.001 * closed], abs=1e-5)
+    assert result.turnover == pytest.approx([1.0, 0.0, 2.0 + closed], abs=3e-3)
 
 
-def test_a_position_is_closed_where_a_bar_is_left_out():
+def test_a_position_is_closed_where_a_row_is_left_out():
     data = known([0.0] * 4, [0.0] * 4)
-    _, net, turnover = path_metrics.trade_portfolio(predict([1.0] * 3, data, rows=[0, 1, 3]), data)
-    assert turnover.tolist() == [1.0, 1.0, 2.0]
-    assert net == pytest.approx([-0.001, -0.001, -0.002])
+    result = trade_predictions(predict([1.0] * 3, data, rows=[0, 1, 3]), data)
+    assert result.turnover == pytest.approx([1.0, 0.0, 1.0, 2.0], abs=2e-3)
+
+
+def test_a_score_is_traded_in_units_of_its_spread():
+    data = known([0.0] * 3, [0.0] * 3)
+    halved = replace(data, rules=replace(data.rules, full_position_std=2.0))
+    predictions = predict([0.1, -0.3, 0.9], data).assign(score_std=0.2)
+    assert size_positions(predictions, halved).tolist() == pytest.approx([0.25, -0.75, 1.0])
+    idle = predictions.assign(score_std=np.nan)  # a score that never varies
+    assert size_positions(idle, halved).tolist() == [0.0] * 3
+    held = replace(halved, output=OUTPUTS["position"])
+    assert size_positions(predictions, held).tolist() == pytest.approx([0.1, -0.3, 0.9])
 
 
 def test_two_symbols_share_the_capital():
     both = known([0.0] * 4, [0.01, 0.01, -0.02, 0.0], segment=[0, 0, 1, 1], minutes=[0, 1, 0, 1], symbols=2)
-    time, net, turnover = path_metrics.trade_portfolio(predict([1.0, 1.0, 1.0, 1.0], both), both)
-    assert time.tolist() == [0, MINUTE]
-    assert net == pytest.approx([(0.01 - 0.02) / 2 - 0.001, 0.01 / 2 - 0.001])
-    assert turnover.tolist() == [1.0, 1.0]
+    result = trade_predictions(predict([1.0, 1.0, 1.0, 1.0], both), both)
+    assert result.time.tolist() == [0, MINUTE]
+    assert result.backtest.net == pytest.approx([(0.01 - 0.02) / 2 - 0.001, 0.01 / 2 - 0.001], abs=3e-5)
+    assert result.backtest.turnover.shape == (2, 2)
 
 
 def test_a_model_that_never_trades_has_figures_that_are_nan_with_their_reason():
     data = known([1.0, -1.0, 2.0], [0.1, 0.2, 0.1])
     path = path_metrics.measure_path(predict([0.0, 0.0, 0.0], data), data)
     assert np.isnan(path.trading["sharpe"])
-    assert path.reasons["sharpe"] == "no trade"
+    assert path.reasons["sharpe"] == "no trade: the largest target position is 0, the no-trade band 0"
     assert path.reasons["ic"] == "the prediction never varies"
+
+
+def test_forecasts_are_measured_on_labeled_rows_and_all_rows_are_traded():
+    data = known([1.0, -1.0, 2.0, np.nan], [0.1, 0.2, 0.1, 0.05])
+    halted = replace(data, rows=data.rows.assign(is_labeled=[True, True, True, False]))
+    path = path_metrics.measure_path(predict([0.5, -0.5, 1.0, 1.0], halted), halted)
+    assert path.forecast["ic"] == pytest.approx(np.corrcoef([1.0, -1.0, 2.0], [0.5, -0.5, 1.0])[0, 1])
+    assert path.confusion.sum() == 3
+    assert path.net == pytest.approx([0.05 - 0.0005, -0.1 - 0.001, 0.1 - 0.0015, 0.05 - 0.001], abs=2e-4)
 
 
 def test_in_over_out_is_nan_with_its_reason_where_nothing_is_earned_out_of_sample():
@@ -90,8 +125,8 @@ def test_stationarity_is_the_coefficient_of_variation_of_the_sharpe_over_splits(
     assert path_metrics.measure_stationarity(splits) == (pytest.approx(0.5), None)
     for changed, why in (
         (splits * [1, -1], "not positive"),
-        (splits * np.nan, "never trades"),
-        (splits[:1], "one split"),
+        (splits * np.nan, "fewer than two splits trade"),
+        (splits[:1], "fewer than two splits trade"),
     ):
         value, reason = path_metrics.measure_stationarity(changed)
         assert np.isnan(value)
@@ -138,12 +173,14 @@ def test_net_returns_are_written_path_by_path():
 
 
 def test_bars_without_a_row_earn_nothing_and_count():
-    time, net, turnover = path_metrics.fill_missing_bars(
-        np.array([0, MINUTE, 4 * MINUTE]), np.array([0.1, 0.2, 0.3]), np.array([1.0, 0.0, 1.0]), bar_ms=MINUTE
-    )
-    assert (time // MINUTE).tolist() == [0, 1, 2, 3, 4]
-    assert net.tolist() == [0.1, 0.2, 0.0, 0.0, 0.3]
-    assert turnover.tolist() == [1.0, 0.0, 0.0, 0.0, 1.0]
+    data = known([0.0] * 3, [0.1, 0.2, 0.3], minutes=[0, 1, 4])
+    result = trade_predictions(predict([1.0, 0.5, 1.0], data), data)
+    assert (result.time // MINUTE).tolist() == [0, 1, 2, 3, 4]
+    assert result.backtest.net[2:4] == pytest.approx([-0.0005, 0.0], abs=1e-4)  # the order of bar 2 closes
+    assert result.is_predicted.tolist() == [True, True, False, False, True]
+    path = path_metrics.measure_path(predict([1.0, 0.5, 1.0], data), data)
+    assert path.trading["turnover"] == pytest.approx(result.turnover.sum() / 5)
+    assert path.trading["exposure"] == pytest.approx(2.5 / 3, abs=1e-3)
 
 
 def test_the_confusion_of_a_number_counts_the_sides_of_neutral():
@@ -168,13 +205,21 @@ def test_traced_positions_are_those_of_the_backtest_and_flat_where_a_row_is_miss
     left_out = known([0.0] * 5, [0.01, 0.02, 0.0, 0.0, 0.03])
     scores = predict([1.0, 0.5, -1.0], left_out, rows=[0, 1, 4])
     symbol, done = position_chart.trace_positions(scores, left_out)
+    result = trade_predictions(scores, left_out)
     assert symbol == "AAA"
     assert (done.time // MINUTE).tolist() == [0, 1, 2, 3, 4, 5]
-    assert done.position.tolist() == [1.0, 0.5, 0.0, 0.0, -1.0]
-    assert done.price.tolist() == [100.0, 101.0, 102.0, 103.0, 104.0, 104.0]
-    _, net, turnover = path_metrics.trade_portfolio(scores, left_out)
-    assert np.abs(done.change).sum() == pytest.approx(turnover.sum())
-    assert done.equity == pytest.approx(np.cumprod([1.0, 1.0 + net[0], 1.0 + net[1], 1.0, 1.0, 1.0 + net[2]]))
+    assert done.position.tolist() == result.backtest.position[:, 0].tolist() == [1.0, 0.5, 0.0, 0.0, -1.0]
+    assert done.price == pytest.approx([100.0, 100.0, 101.0, 103.02, 103.02, 103.02])
+    assert done.change.tolist() == [1.0, -0.5, -0.5, 0.0, -1.0, 1.0]
+    assert done.equity == pytest.approx(np.concatenate([[1.0], np.cumprod(1 + result.backtest.net)]))
+
+
+def test_a_position_that_drifts_is_no_trade():
+    data = known([0.0] * 3, [0.1, 0.1, 0.0])
+    data = replace(data, rules=replace(data.rules, no_trade_band=0.3))
+    _, done = position_chart.trace_positions(predict([0.5, 0.5, 0.5], data), data)
+    assert done.position[1] > 0.5
+    assert done.change[:2].tolist() == [0.5, 0.0]
 
 
 def test_of_two_symbols_the_positions_of_the_first_are_traced():
@@ -182,7 +227,7 @@ def test_of_two_symbols_the_positions_of_the_first_are_traced():
     symbol, done = position_chart.trace_positions(predict([1.0, -1.0, 0.3, 0.4], both), both)
     assert symbol == "AAA"
     assert done.position.tolist() == [1.0, -1.0]
-    assert done.price.tolist() == [100.0, 101.0, 101.0]
+    assert done.price == pytest.approx([100.0, 100.0, 101.0])
 
 
 @pytest.mark.parametrize("size", [0.0, 1.0], ids=["idle", "busy"])

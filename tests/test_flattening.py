@@ -4,8 +4,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from pipeline.models.base import Signature, load
+from pipeline.models.base import Signature
 from pipeline.models.parity_checks.base import find_parity_checks
+from pipeline.models.plugins import load
 from pipeline.models.trees.engine.flattening import Flattening
 from tests.data import OUTPUTS, TEST, TRAIN, VALID, plant_samples
 from tests.params import BLOCKS, build_model

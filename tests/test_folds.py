@@ -1,13 +1,14 @@
 import json
 import math
 import tracemalloc
+from dataclasses import asdict
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from skfolio.model_selection import CombinatorialPurgedCV
 from sklearn.model_selection import KFold, TimeSeriesSplit
@@ -527,3 +528,108 @@ def test_rows_without_a_label_are_in_no_part_and_change_none(method: str, is_sor
     assert with_all.holdout().tolist() == rows[alone.holdout()].tolist()
     assert with_all.number_groups()[rows].tolist() == alone.number_groups().tolist()
     assert set(with_all.number_groups()[~is_labeled]) == {-1}
+
+
+def make_folds_with_a_halt(*, halt_after: int, halt_bars: int, bars: int, horizon: int, **scheme: float) -> Folds:
+    """Return folds of two segments around a halt; the last `horizon` bars of each have no label."""
+    bar = np.delete(np.arange(bars + halt_bars), np.arange(halt_after, halt_after + halt_bars)).astype(np.int64)
+    is_labeled = np.ones(bars, bool)
+    is_labeled[halt_after - horizon : halt_after] = is_labeled[bars - horizon :] = False
+    label_end = np.where(is_labeled, bar + horizon, bar)
+    all_of_it = {"method": "cpcv", "groups": 4, "test_groups": 2, "train_groups": 1, "embargo_pct": 0.0}
+    return make_folds(bar * BAR, label_end * BAR, is_labeled, **{**all_of_it, "holdout_pct": 0.0, **scheme})
+
+
+def test_the_bars_before_a_halt_are_predicted_although_their_label_is_lost():
+    folds = make_folds_with_a_halt(halt_after=10, halt_bars=5, bars=24, horizon=2)  # labeled: rows 0-7 and 10-21
+    assert [group.last_ms // BAR for group in folds.group_ranges] == [4, 14 + 2, 19 + 2, 24 + 2]
+    assert folds.test(0).tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 10, 11]  # groups 0 and 1
+    assert folds.predicted(0).tolist() == list(range(12))
+    assert folds.number_groups()[[8, 9, 22, 23]].tolist() == [-1] * 4
+    assert folds.number_all_groups()[[8, 9, 22, 23]].tolist() == [1, 1, 3, 3]
+    assert folds.select_predicted().tolist() == list(range(24))
+    assert folds.select_tested().tolist() == [*range(8), *range(10, 22)]
+
+
+def test_a_halt_at_the_end_of_the_development_part_is_predicted_by_its_last_group_alone():
+    folds = make_folds_with_a_halt(halt_after=10, halt_bars=5, bars=24, horizon=2, holdout_pct=0.6)
+    assert folds.development().tolist() == list(range(8))
+    assert folds.select_embargoed().tolist() == []
+    assert folds.number_all_groups().tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 3, 3, *[-1] * 14]
+    assert folds.holdout().tolist() == list(range(10, 22))
+    assert folds.predicted_holdout().tolist() == list(range(10, 24))  # the last two have no label
+
+
+def test_unlabeled_rows_of_the_embargo_before_the_holdout_are_in_no_part():
+    time, label_end = make_spans(20, horizon=2)
+    is_labeled = ~np.isin(np.arange(20), [12, 13, 19])
+    scheme = {"method": "cpcv", "groups": 2, "test_groups": 1, "train_groups": 1, "embargo_pct": 0.1}
+    folds = make_folds(time, np.where(is_labeled, label_end, time), is_labeled, **scheme, holdout_pct=0.4)
+    assert folds.development().tolist() == list(range(10))  # its labels end at bar 11, an embargo of 1 bar is bar 12
+    assert folds.select_embargoed().tolist() == [10, 11]
+    assert folds.number_all_groups()[10:].tolist() == [-1] * 10
+    assert folds.holdout().tolist() == [14, 15, 16, 17, 18]
+    assert folds.predicted_holdout().tolist() == [13, 14, 15, 16, 17, 18, 19]
+
+
+@st.composite
+def draw_folds_with_unlabeled_rows(draw: st.DrawFn) -> Folds:
+    """Return folds of `draw_folds` of which some rows have lost their label."""
+    folds = draw(draw_folds())
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    is_labeled = rng.random(len(folds.time)) < draw(st.sampled_from([0.5, 0.95]))
+    label_end = np.where(is_labeled, folds.label_end, folds.time)
+    try:
+        return make_folds(folds.time, label_end, is_labeled, **asdict(folds.scheme))
+    except ValueError:  # too few labeled times are left
+        assume(False)
+        raise
+
+
+def number_unlabeled_slowly(folds: Folds, row: int) -> int:
+    """Return the group whose times contain that of an unlabeled row; -1 for none."""
+    time = int(folds.time[row])
+    began = [number for number, group in enumerate(folds.group_ranges) if group.first_ms <= time]
+    later = folds.time[np.append(folds.select_embargoed(), folds.holdout()).astype(int)].tolist()
+    if not began or (later and (time >= min(later) or row in folds.predicted_holdout())):
+        return -1
+    return began[-1]
+
+
+@settings(max_examples=200, deadline=None)
+@given(draw_folds_with_unlabeled_rows())
+def test_predicted_rows_are_the_test_rows_and_the_unlabeled_ones_of_their_times(folds: Folds):
+    unlabeled = np.flatnonzero(~folds.is_labeled)
+    number = {int(row): number_unlabeled_slowly(folds, row) for row in unlabeled}
+    assert folds.number_all_groups()[unlabeled].tolist() == list(number.values())
+    labeled = np.flatnonzero(folds.is_labeled)
+    assert folds.number_all_groups()[labeled].tolist() == folds.number_groups()[labeled].tolist()
+    for split, tested in enumerate(folds.splits):
+        added = [row for row, group in number.items() if group in tested.tolist()]
+        assert folds.predicted(split).tolist() == sorted([*folds.test(split).tolist(), *added])
+
+
+@settings(max_examples=200, deadline=None)
+@given(draw_folds_with_unlabeled_rows())
+def test_no_predicted_row_is_trained_on_or_predicted_in_two_groups_or_in_the_holdout(folds: Folds):
+    group, holdout = folds.number_all_groups(), folds.predicted_holdout()
+    assert set(folds.holdout()) <= set(holdout)
+    assert not np.isin(holdout, np.flatnonzero(group >= 0)).any()
+    assert folds.select_predicted().tolist() == np.flatnonzero(np.isin(group, folds.splits)).tolist()
+    for split, trained in enumerate(folds.count_rows().train):
+        assert np.isin(group[folds.predicted(split)], folds.splits[split]).all()
+        if trained:
+            train = folds.train(split)
+            assert folds.is_labeled[train].all()
+            assert not np.isin(folds.predicted(split), train).any()
+
+
+@settings(max_examples=100, deadline=None)
+@given(draw_folds_with_unlabeled_rows())
+def test_no_train_span_contains_the_time_of_a_predicted_row(folds: Folds):
+    for split, trained in enumerate(folds.count_rows().train):
+        for row in folds.train(split) if trained else []:
+            time = folds.time[folds.predicted(split)]
+            assert not ((time >= folds.time[row]) & (time <= folds.label_end[row])).any()
+    if len(holdout := folds.predicted_holdout()):
+        assert folds.label_end[folds.development()].max() + folds.embargo_ms < folds.time[holdout].min()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.models import base
+from pipeline.models import plugins
 from pipeline.models.base import Model, Signature
 from pipeline.models.cross_fit import FitTask, predict
 from pipeline.models.fit_files import FitFiles
@@ -148,7 +148,7 @@ def test_rows_are_predicted_on_the_gpu_as_their_inputs_are_on_the_cpu(life: Life
 
 def test_a_saved_model_is_loaded_and_exported_as_one_graph(life: Life, gpu: SimulatedGpu, tmp_path: Path) -> None:
     written = save(life.model, tmp_path / "one")
-    loaded = base.load(tmp_path / "one")
+    loaded = plugins.load(tmp_path / "one")
     assert save(loaded, tmp_path / "two") == written
     inputs = loaded.inputs(life.samples, FEW_TEST)
     loaded.to_onnx(tmp_path / "model.onnx")
@@ -231,7 +231,7 @@ def test_a_model_trained_on_a_gpu_predicts_where_there_is_none_but_is_not_fitted
         expected = model.predict_rows(samples, FEW_TEST)
         model.save(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    loaded = base.load(tmp_path)
+    loaded = plugins.load(tmp_path)
     assert np.array_equal(loaded.predict_rows(samples, FEW_TEST), expected)
     loaded.to_onnx(tmp_path / "model.onnx")
     with pytest.raises(ValueError, match="device is cuda, but torch sees no GPU; set cpu, or auto"):
@@ -279,7 +279,7 @@ def test_a_fit_on_a_real_gpu_predicts_what_its_weights_do_on_the_cpu(name: str, 
     on_gpu, again, on_cpu = (fit.predict_rows(samples, TEST) for fit in fits.values())
     assert np.array_equal(on_gpu, again)
     assert save(fits["cuda"], tmp_path / "one") == save(fits["cuda again"], tmp_path / "two")
-    loaded = base.load(tmp_path / "one")
+    loaded = plugins.load(tmp_path / "one")
     assert on_gpu == pytest.approx(loaded.predict(loaded.inputs(samples, TEST)), abs=1e-4)
     assert np.corrcoef(on_gpu[:, -1], on_cpu[:, -1])[0, 1] > 0.8  # other random numbers: dropout draws on the device
 

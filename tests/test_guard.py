@@ -54,12 +54,11 @@ def test_every_guard_of_columns_labels_and_segments_runs_for_every_target():
 
 
 def triple_labels_from(start_ms: int) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    """Return the change of a table of labels that triples moves, and labels that are numbers, from an instant on."""
+    """Return the change of a table of labels that triples labels that are numbers, and reverses classes."""
 
     def triple(table: pd.DataFrame) -> pd.DataFrame:
-        sealed = table["time"] >= start_ms
-        names = ["move", "y"] if table["y"].dtype.kind == "f" else ["move"]
-        return table.assign(**{name: table[name].where(~sealed, 3 * table[name]) for name in names})
+        sealed, y = table["time"] >= start_ms, table["y"]
+        return table.assign(y=y.where(~sealed, 3 * y if y.dtype.kind == "f" else y.max() - y))
 
     return triple
 
@@ -78,13 +77,11 @@ def test_no_column_is_correlated_with_a_label_of_the_holdout():
     start = rows["time"].iloc[-math.ceil(0.15 * len(rows))]  # one symbol without gaps: each row has a time of its own
     for file in files:
         edit_table(file, triple_labels_from(start))
-    with pytest.raises(LeakageError, match="label_timing"):
-        guard.main("klines")
+    guard.main("klines")
     assert read_correlations() == before
     for file in files:
         edit_table(file, triple_labels_from(start - 300 * 60_000))
-    with pytest.raises(LeakageError, match="label_timing"):
-        guard.main("klines")
+    guard.main("klines")
     assert read_correlations() != before
 
 
@@ -98,17 +95,12 @@ def end_by_own_bar(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(label_end=table["time"])
 
 
-def shift_moves_by_a_bar(table: pd.DataFrame) -> pd.DataFrame:
-    return table.assign(move=table["move"].shift(1, fill_value=0.0))
-
-
 @pytest.mark.usefixtures("market")
 @pytest.mark.parametrize(
     ("file", "change", "named", "message"),
     [
         (FEATURES, smooth_one_value, "truncation", "rsi_14, bar at .* not reproduced from the bars"),
         (RETURN, end_by_own_bar, "label_timing", "labels end by their own bar"),
-        (RETURN, shift_moves_by_a_bar, "label_timing", "moves are not close"),
     ],
 )
 def test_a_table_edited_after_it_was_computed_stops_the_pipeline_and_is_in_the_report(

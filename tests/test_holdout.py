@@ -1,6 +1,7 @@
 """The sealed holdout: nothing shows its labels but the stage that opens it, which is off by default."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pipeline import artifacts
@@ -51,10 +52,10 @@ def test_models_that_are_listed_together_are_looks_before_any_is_harvested():
 
 def make_result(net: list[float], *, reasons: dict[str, str]) -> PathResult:
     nan = float("nan")
-    names = ("sharpe_daily", "sharpe", "max_drawdown", "net_return", "turnover")
-    trading = {name: nan if name in reasons else 0.5 for name in names}
     forecast = {"ic": nan, "rank_ic": 0.1, "r2": 0.0}
-    return PathResult(forecast, None, trading, {"ic": "it never varies", **reasons}, np.arange(len(net)), np.array(net))
+    trading = {name: nan if name in reasons else 0.5 for name in METRICS if name not in forecast}
+    undefined = {"ic": "it never varies", **reasons}
+    return PathResult(forecast, None, trading, undefined, np.arange(len(net)), np.array(net), pd.DataFrame())
 
 
 def test_a_metric_that_is_undefined_is_nan_with_its_reason_and_others_are_not_mentioned():

@@ -30,6 +30,7 @@ def make_bars(close: list[float], *, high=None, low=None, segment=None) -> pd.Da
         "open_time": np.arange(n, dtype=np.int64) * MINUTE,
         "high": np.array(close if high is None else high, dtype=np.float64),
         "low": np.array(close if low is None else low, dtype=np.float64),
+        "open": np.array(close, dtype=np.float64),
         "close": np.array(close, dtype=np.float64),
     }
     return pd.DataFrame(columns)
@@ -42,7 +43,12 @@ def random_bars(*, seed: int, lengths: tuple[int, ...] = (60, 9, 3, 1, 80)) -> p
     close = 100 * np.exp(np.cumsum(rng.choice([-0.002, 0.0, 0.002], n) * rng.choice([0, 1, 3], n)))
     high, low = close * (1 + rng.exponential(0.002, n)), close * (1 - rng.exponential(0.002, n))
     close[20:32] = high[20:32] = low[20:32] = close[20]  # a halt: flat bars, no volatility
-    return make_bars(close, high=high, low=low, segment=np.repeat(np.arange(len(lengths)), lengths))
+    bars = make_bars(close, high=high, low=low, segment=np.repeat(np.arange(len(lengths)), lengths))
+    return bars.assign(open=rng.uniform(low, high))
+
+
+def drop_zeros(lost: dict[str, int]) -> dict[str, int]:
+    return {cause: count for cause, count in lost.items() if count}
 
 
 def estimate_volatility_slowly(bars: pd.DataFrame, t: int, window: int) -> float | None:
@@ -61,15 +67,16 @@ def measure_dispersion_slowly(bars: pd.DataFrame, kind: str) -> float:
 
 def label_slowly(bars: pd.DataFrame, t: int, block: dict[str, Any]) -> tuple[int, float, float] | str:
     """Return (last bar used, y, raw) of row t or the cause of its loss, one bar at a time as in the definition."""
-    close, h = bars["close"].tolist(), block.get("horizon", 1)
+    close, h = bars["close"].tolist(), block.get("horizon", 2)  # of a position: one bar from the next one's open
     sigma = estimate_volatility_slowly(bars, t, block["volatility_window"]) if "volatility_window" in block else 1.0
     if not sigma:
         return "warm_up" if sigma is None else "zero_volatility"
     if t + h >= len(bars) or bars["segment"][t + h] != bars["segment"][t]:
         return "label_horizon"
-    raw = float(np.log(close[t + h]) - np.log(close[t]))
+    prices, start = (bars["open"], t + 1) if block["kind"] == "position" else (bars["close"], t)
+    raw = float(np.log(prices[t + h]) - np.log(prices[start]))
     if block["kind"] in ("return", "position"):
-        return t + h, raw / sigma / h**0.5, raw
+        return t + h, raw / sigma / (t + h - start) ** 0.5, raw
     if block["kind"] == "direction":
         return t + h, float(close[t + h] > close[t]), raw
     if block["kind"] == "trend":
@@ -146,8 +153,8 @@ def test_the_table_has_the_documented_columns_and_types(kind: str) -> None:
     table = labels.make_labels(random_bars(seed=8), BLOCKS[kind]).table
     output = labels.KINDS[kind].output
     coded = output.is_classification
-    types = ["int64", "int32", "int64", "int64", "int32" if coded else "float32", "float64", "float64"]
-    names = ["row", "segment", "time", "label_end", "y", "raw", "move"]
+    types = ["int64", "int32", "int64", "int64", "int32" if coded else "float32", "float64"]
+    names = ["row", "segment", "time", "label_end", "y", "raw"]
     assert table.dtypes.astype(str).to_dict() == dict(zip(names, types, strict=True))
     assert np.isfinite(table.to_numpy(dtype=np.float64)).all()
     if coded:
@@ -165,9 +172,30 @@ def test_every_kind_is_tested() -> None:
     assert set(labels.KINDS) == set(BLOCKS)
 
 
-def test_move_is_the_simple_return_of_the_next_bar() -> None:
-    table = labels.direction(make_bars([100.0, 110.0, 99.0]), horizon=1).table
-    np.testing.assert_allclose(table["move"], [0.1, -0.1])
+def test_a_position_is_labeled_from_its_fill_to_the_next_one() -> None:
+    close = np.exp([0.0, 0.01, 0.0, 0.01, 0.03, 0.07])
+    opened = np.exp([0.0, 0.0, 0.01, 0.02, 0.05, 0.06])
+    bars = make_bars(close.tolist()).assign(open=opened)
+    sigma = 0.01 * np.sqrt(2)  # of a step up and a step down of 1 %
+    table = labels.position(bars, volatility_window=2).table
+    assert table["row"].tolist() == [2, 3]
+    assert (table["label_end"] // MINUTE).tolist() == [4, 5]
+    np.testing.assert_allclose(table["raw"], [0.03, 0.01])
+    np.testing.assert_allclose(table["y"], [0.03 / sigma, 0.01 / sigma], rtol=1e-6)
+    delayed = labels.make_labels(bars, {"kind": "position", "volatility_window": 2}, delay_bars=1)
+    assert delayed.table["row"].tolist() == [2]
+    assert (delayed.table["label_end"] // MINUTE).tolist() == [5]
+    np.testing.assert_allclose(delayed.table["y"], [0.01 / sigma], rtol=1e-6)
+    assert delayed.lost == {"warm_up": 2, "zero_volatility": 0, "label_horizon": 3}
+
+
+def test_the_delay_of_orders_is_no_key_of_a_target_and_changes_no_other_kind() -> None:
+    bars = random_bars(seed=4)
+    with pytest.raises(ValueError, match="target: unknown key 'delay_bars'; its keys are volatility_window"):
+        labels.make_labels(bars, BLOCKS["position"] | {"delay_bars": 1})
+    for kind in set(BLOCKS) - {"position"}:
+        both = (labels.make_labels(bars, BLOCKS[kind], delay_bars=delay).table for delay in (0, 3))
+        pd.testing.assert_frame_equal(*both)
 
 
 def test_return_is_in_units_of_the_volatility_label_timing_its_row() -> None:
@@ -218,19 +246,33 @@ def test_an_early_touch_does_not_label_a_row_without_its_whole_horizon() -> None
     bars = make_bars([100.0, 101.0, 100.0, 120.0, 120.0])
     result = labels.triple_barrier(bars, horizon=3, profit=1.0, stop=1.0, volatility_window=2)
     assert len(result.table) == 0
-    assert result.lost == {"warm_up": 2, "zero_volatility": 0, "label_horizon": 3}
+    assert drop_zeros(result.lost) == {"warm_up": 2, "label_horizon": 3}
 
 
 def test_flat_bars_have_no_volatility_and_are_counted() -> None:
     result = labels.forward_return(make_bars([5.0] * 6 + [6.0]), horizon=1, volatility_window=3)
-    assert result.lost == {"warm_up": 3, "zero_volatility": 3, "label_horizon": 1}
+    assert drop_zeros(result.lost) == {"warm_up": 3, "zero_volatility": 3, "label_horizon": 1}
 
 
-def test_equal_steps_have_a_volatility_of_exactly_zero() -> None:
-    doubling = make_bars([2.0**k for k in range(32)])
-    np.testing.assert_array_equal(
-        labels.estimate_volatility(doubling, window=26)[26:], 0.0
-    )  # their mean has a rounding error
+@pytest.mark.parametrize("kind", ["return", "position", "volatility", "range"])
+def test_clip_sigma_limits_y_and_leaves_all_else(kind: str) -> None:
+    bars = random_bars(seed=10)
+    whole = labels.make_labels(bars, BLOCKS[kind])
+    limit = float(np.quantile(whole.table["y"].abs(), 0.9))
+    clipped = labels.make_labels(bars, {**BLOCKS[kind], "clip_sigma": limit})
+    np.testing.assert_array_equal(clipped.table["y"], whole.table["y"].clip(-limit, limit))
+    assert clipped.table["y"].dtype == np.float32
+    pd.testing.assert_frame_equal(clipped.table.drop(columns="y"), whole.table.drop(columns="y"))
+    assert clipped.clipped == (whole.table["y"].abs() > limit).sum() > 0
+    assert clipped.largest == whole.largest == whole.table["y"].abs().max()
+    assert whole.clipped == 0
+
+
+def test_closes_that_differ_by_rounding_alone_are_ties() -> None:
+    noisy = make_bars([5.0, 5.0 * (1 + 3e-16), 5.0, 6.0])
+    assert labels.direction(noisy, horizon=1).table["y"].tolist() == [0, 0, 1]
+    assert labels.direction(noisy, horizon=1).ties == 2
+    assert labels.trend(noisy, horizon=2).table["y"].tolist() == [0.5, 1.0]
 
 
 def test_trend_is_one_straight_up_zero_straight_down_and_half_without_a_move() -> None:
@@ -257,12 +299,15 @@ def test_trend_of_three_steps_forward_and_one_back_is_three_quarters() -> None:
         ({"kind": "direction", "horizons": 5}, "unknown key 'horizons'; its keys are horizon"),
         (
             {"kind": "return", "horizon": 5},
-            "'volatility_window' is missing; its keys are horizon, volatility_window",
+            "'volatility_window' is missing; its keys are horizon, volatility_window, clip_sigma",
         ),
         ({"kind": "direction", "horizon": 0}, "target.horizon is 0; it must be at least 1"),
         ({"kind": "direction", "horizon": 2.5}, "target.horizon is 2.5; it must be a whole number"),
         ({**BLOCKS["return"], "volatility_window": 1}, "target.volatility_window is 1; it must be at least 2"),
         ({**BLOCKS["barrier"], "profit": 0}, "target.profit is 0; it must be above 0"),
+        ({**BLOCKS["return"], "clip_sigma": 0}, "target.clip_sigma is 0; it must be above 0"),
+        ({**BLOCKS["position"], "clip_sigma": "high"}, "target.clip_sigma is 'high'; it must be a number"),
+        ({**BLOCKS["barrier"], "clip_sigma": 9.0}, "unknown key 'clip_sigma'; its keys are horizon, profit"),
         ({**BLOCKS["barrier"], "stop": -1.0}, "target.stop is -1.0; it must be above 0"),
     ],
 )

@@ -199,7 +199,7 @@ def test_a_fit_that_learns_from_one_other_row_is_found(foreign: list[int]):
 
 def test_a_threshold_chosen_on_test_rows_is_found_by_altered_moves_and_by_altered_classes():
     def choose_threshold(samples: Samples) -> np.ndarray:
-        pnl = [samples.move[TEST][samples.x[TEST, 0] > threshold].sum() for threshold in np.linspace(-1, 1, 21)]
+        pnl = [samples.fills.move[TEST][samples.x[TEST, 0] > threshold].sum() for threshold in np.linspace(-1, 1, 21)]
         return np.full((5, 1), np.argmax(pnl))
 
     def estimate_class_shares(samples: Samples) -> np.ndarray:

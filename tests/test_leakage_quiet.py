@@ -10,7 +10,7 @@ import yaml
 
 from pipeline import labels
 from pipeline.features import engine
-from pipeline.leakage.features import look_ahead, target_leakage, truncation
+from pipeline.leakage.features import look_ahead, take_next_moves, target_leakage, truncation
 from pipeline.leakage.findings import Finding
 from pipeline.leakage.fits import fit_rows
 from pipeline.leakage.folds import duplicates, embargo, label_overlap, temporal_order
@@ -48,7 +48,7 @@ def check_features(bars: pd.DataFrame, features: engine.Features, tables: dict[s
     for number, (target, table) in enumerate(tables.items()):
         both, in_x, in_y = np.intersect1d(features.rows, table["row"], return_indices=True)
         x, segment = np.ascontiguousarray(features.x[in_x]), bars["segment"].to_numpy()[both]
-        y, move = table["y"].to_numpy()[in_y], table["move"].to_numpy()[in_y]
+        y, move = table["y"].to_numpy()[in_y], take_next_moves(bars, both)
         if not number:
             limits = {"ratio": GUARD["look_ahead_ratio"], "floor": GUARD["look_ahead_floor"]}
             yield look_ahead(x, columns, move, segment, **limits)
@@ -63,7 +63,7 @@ def check_labels(bars: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> Iterato
             return again["row"].to_numpy(), again["y"].to_numpy(), again["label_end"].to_numpy()
 
         yield label_end(bars, relabel, target, cuts=24, seed=1)
-        yield label_timing(bars, *(table[name].to_numpy() for name in ("row", "label_end", "move")))
+        yield label_timing(bars, *(table[name].to_numpy() for name in ("row", "label_end")))
 
 
 def check_folds(bars: pd.DataFrame, features: engine.Features, tables: dict[str, pd.DataFrame]) -> Iterator[Finding]:
@@ -110,7 +110,16 @@ def test_no_guard_raises_an_alarm_on_a_real_market(file: str):
 def test_no_guard_raises_an_alarm_on_a_simulated_market(seed: int, signal: float):
     symbols = ["BTCUSDT", "ETHUSDT"][: 1 + seed % 2]
     table = simulated.load(
-        symbols=symbols, interval="1m", start="2024-01-01", days=3, signal=signal, predictor="flow", seed=seed
+        symbols=symbols,
+        interval="1m",
+        start="2024-01-01",
+        days=3,
+        signal=signal,
+        predictor="flow",
+        half_life_bars=5.0,
+        spread_bps=0.0,
+        idle_share=0.0005,
+        seed=seed,
     )
     bars, _ = klines.clean(table)
     assert find_alarms(bars) == []

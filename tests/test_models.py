@@ -22,8 +22,9 @@ import onnx
 import onnxruntime
 import pytest
 
-from pipeline.models.base import HISTORY, Model, Signature, build, list_families, list_plugins, load
+from pipeline.models.base import HISTORY, Model, Signature
 from pipeline.models.parity_checks.base import find_parity_checks
+from pipeline.models.plugins import build, list_families, list_plugins, load
 from pipeline.samples import Samples
 from tests.data import (
     MORE_ROWS,

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pipeline.models.base import Model, Signature, build
+from pipeline.models.base import Model, Signature
 from pipeline.models.fit_files import FitFiles
 from pipeline.models.measurements import FitMeter
 from pipeline.models.nets.engine.finite_checks import NotFiniteError
@@ -24,6 +24,7 @@ from pipeline.models.nets.engine.losses import make_loss, weigh_classes
 from pipeline.models.nets.engine.standardized_net import StandardizedNet
 from pipeline.models.nets.engine.windows import make_windows
 from pipeline.models.parity_checks.nets import make_edge_cases
+from pipeline.models.plugins import build
 from pipeline.models.torch_runtime.checkpoint import Checkpoint, CheckpointError, fingerprint_fit
 from pipeline.models.torch_runtime.standardize import Standardize
 from pipeline.samples import Samples
@@ -63,7 +64,7 @@ def make_samples(rows: int = 1000, *, seed: int = 0, classes: int = 0) -> Sample
     y = np.digitize(signal, [-0.5, 0.5]).astype(np.int32) if classes else signal.astype(np.float32)
     time = 60_000 * np.arange(rows, dtype=np.int64)
     segment = (np.arange(rows) >= rows // 2).astype(np.int32)
-    return Samples(time, time + 60_000, segment, x, ("a", "b", "c"), y, np.zeros(rows))
+    return Samples(time, time + 60_000, segment, x, ("a", "b", "c"), y)
 
 
 def make_net(*, classes: int = 0, shared: dict | None = None, **changes: object) -> Model:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from pipeline.models.base import Signature, build
+from pipeline.models.base import Signature
+from pipeline.models.plugins import build
 from pipeline.samples import Samples
 from tests import data
 from tests.data import OUTPUTS, plant_samples, plant_signal
@@ -48,7 +49,7 @@ def make_market(*, is_null: bool) -> Samples:
     y = (rng.normal(size=ROWS) if is_null else signal + rng.normal(size=ROWS)).astype(np.float32)
     x = np.stack([known, past.mean(axis=1), past.std(axis=1)], axis=1).astype(np.float32)
     time = 60_000 * np.arange(ROWS, dtype=np.int64)
-    return Samples(time, time + 60_000, np.zeros(ROWS, np.int32), x, COLUMNS, y, np.zeros(ROWS))
+    return Samples(time, time + 60_000, np.zeros(ROWS, np.int32), x, COLUMNS, y)
 
 
 def measure_net_ic(name: str, samples: Samples) -> float:

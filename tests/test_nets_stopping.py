@@ -9,10 +9,11 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 
 from pipeline.config import ParamsError
-from pipeline.models.base import HISTORY, Model, Signature, build
+from pipeline.models.base import HISTORY, Model, Signature
 from pipeline.models.cross_fit import FitTask, fit_fold
 from pipeline.models.nets.engine.callback_base import FitState
 from pipeline.models.nets.engine.monitors import ClassMetrics
+from pipeline.models.plugins import build
 from pipeline.models.predictions import FINAL
 from pipeline.models.stopping import LOWEST_VALID_LOSS, StoppingCriterion
 from pipeline.stages import train

@@ -6,18 +6,25 @@ import pytest
 from scipy.stats import binom
 
 from benchmarks.null_markets import (
+    FREE,
+    WITH_COSTS,
+    Market,
     bound_probability,
     draw_bars,
     flag_markets_above,
     make_null_bars,
+    make_params,
     measure_rate,
+    set_costs,
     summarize_markets,
 )
 from pipeline.market import bars as klines
 from pipeline.market import simulated
 
 SLICE = Path(__file__).parents[2] / "shared" / "data" / "BTCUSDT_1m_2024-01-01_90d.parquet"
-BARS = simulated.load(symbols=["A"], interval="1m", start="2024-01-01", days=1, signal=0.2, predictor="flow", seed=3)
+BLOCK = {"symbols": ["A"], "interval": "1m", "start": "2024-01-01", "predictor": "flow", "half_life_bars": 5.0}
+BLOCK |= {"spread_bps": 0.0, "idle_share": 0.0005, "seed": 3}
+BARS = simulated.load(**BLOCK, days=1, signal=0.2)
 
 
 def make_two_bars() -> pd.DataFrame:
@@ -100,18 +107,14 @@ def test_a_null_world_has_no_predictable_sign_of_the_next_bar():
         flow = (table["taker_buy_base"] / table["volume"].where(table["volume"] > 0)).fillna(0.5).to_numpy()
         return float(np.corrcoef(flow[:-1], np.sign(take_moves(table))[1:])[0, 1])
 
-    many = simulated.load(
-        symbols=["A"], interval="1m", start="2024-01-01", days=10, signal=0.2, predictor="flow", seed=3
-    )
+    many = simulated.load(**BLOCK, days=10, signal=0.2)
     market = make_null_bars(many, *draw_bars(len(many), length=len(many), block_bars=60, rng=np.random.default_rng(5)))
     assert measure_forecast(many) > 0.1
     assert abs(measure_forecast(market)) < 3 / np.sqrt(len(many))
 
 
 def test_volatility_still_clusters_within_blocks():
-    many = simulated.load(
-        symbols=["A"], interval="1m", start="2024-01-01", days=10, signal=0.0, predictor="flow", seed=3
-    )
+    many = simulated.load(**BLOCK, days=10, signal=0.0)
     market = make_null_bars(many, *draw_bars(len(many), length=len(many), block_bars=60, rng=np.random.default_rng(5)))
     size = np.abs(take_moves(market))
     assert np.corrcoef(size[:-1], size[1:])[0, 1] > 0.2
@@ -144,6 +147,24 @@ def test_of_twenty_markets_without_an_event_the_interval_reaches_to_seventeen_pe
 
 def test_a_rate_without_events_to_count_has_no_interval():
     assert measure_rate([]) == {"count": 0, "of": 0, "low": None, "high": None}
+
+
+def test_free_of_costs_nothing_is_charged_at_the_venue_and_there_is_no_band():
+    blocks = make_params(Market("simulated", seed=2, days=3, spread_bps=4.0, idle_share=0.2), models=["lightgbm"])
+    assert set_costs(blocks, WITH_COSTS) == blocks
+    free = set_costs(blocks, FREE)
+    assert set(free["costs"]["simulated"].values()) == {0.0}
+    assert free["costs"]["simulated"].keys() == blocks["costs"]["simulated"].keys()
+    assert free["costs"]["binance"] == blocks["costs"]["binance"]
+    assert free["trading"] == {**blocks["trading"], "no_trade_band": 0.0}
+
+
+def test_a_simulated_market_has_the_spread_and_the_idle_bars_that_are_planted():
+    market = Market("simulated", seed=2, days=3, spread_bps=4.0, idle_share=0.2)
+    source = make_params(market, models=["lightgbm"])["sources"]["simulated"]
+    assert (source["spread_bps"], source["idle_share"], source["seed"], source["days"]) == (4.0, 0.2, 2, 3)
+    assert market.name == "simulated, signal 0, spread 4 bps, 20% idle bars"
+    assert Market("simulated", seed=2, days=3).name == "simulated, signal 0"
 
 
 def make_outcome(

@@ -10,11 +10,12 @@ MINUTE = 60_000
 
 
 def make_history(position, *, net=None, price=None) -> PositionHistory:
-    bars = len(position)
+    bars, held = len(position), np.array(position)
     return PositionHistory.from_returns(
         np.arange(bars + 1) * MINUTE,
         price=np.array(price or [100.0] * (bars + 1)),
         position=np.array(position),
+        turnover=np.abs(np.diff(position, prepend=0.0)),
         net=np.array(net or [0.0] * bars),
     )
 

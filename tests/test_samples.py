@@ -31,9 +31,7 @@ def test_a_row_without_a_label_is_named():
 
 def test_samples_are_the_given_rows_in_their_order(tmp_path):
     features = make_table([0, 0, 1], [1, 2, 9], rsi=np.float32([0.1, 0.2, 0.3]))
-    labels = make_table(
-        [0, 0, 1], [1, 2, 9], label_end=np.int64([3, 4, 11]), y=np.float32([1, 2, 3]), move=[0.5, 0.6, 0.7]
-    )
+    labels = make_table([0, 0, 1], [1, 2, 9], label_end=np.int64([3, 4, 11]), y=np.float32([1, 2, 3]))
     features.to_parquet(tmp_path / "x.parquet")
     labels.to_parquet(tmp_path / "y.parquet")
     rows = make_keys(np.int32([1, 0]), np.int64([9, 2]) * 60_000)
@@ -45,11 +43,12 @@ def test_samples_are_the_given_rows_in_their_order(tmp_path):
     assert samples.label_end.tolist() == [11, 4]
     assert samples.segment.tolist() == [0, 1]
     assert samples.is_labeled.all()
+    assert samples.fills is None
 
 
 def write_tables(tmp_path, *, unlabeled, y):
     features = make_table([0] * 6, range(6), a=np.arange(6, dtype=np.float32), b=np.zeros(6, np.float32))
-    labels = make_table([0] * 6, range(6), label_end=np.arange(6) * 60_000 + 120_000, y=y, move=np.full(6, 0.5))
+    labels = make_table([0] * 6, range(6), label_end=np.arange(6) * 60_000 + 120_000, y=y)
     features.to_parquet(tmp_path / "x.parquet")
     labels.drop(index=unlabeled).reset_index(drop=True).to_parquet(tmp_path / "y.parquet")
     is_labeled = ~np.isin(np.arange(6), unlabeled)
@@ -63,7 +62,6 @@ def test_rows_without_a_label_keep_their_place_and_end_at_their_own_time(dtype, 
     assert samples.segment.tolist() == [0] * 6
     assert [f"{y:g}" for y in samples.y] == ["0", "1", missing, missing, "4", "5"]
     assert (samples.label_end // 60_000).tolist() == [2, 3, 2, 3, 6, 7]
-    assert np.isnan(samples.move[[2, 3]]).all()
 
 
 def test_a_window_reads_rows_without_a_label_as_a_stream_would(tmp_path):

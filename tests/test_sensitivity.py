@@ -62,7 +62,6 @@ def simulate_samples(
         x=x,
         columns=tuple("abcdef"),
         y=(0.3 * y).astype(np.float32),
-        move=y * 1e-4,
     )
 
 
@@ -263,7 +262,7 @@ def test_the_report_has_the_same_bytes_for_any_number_of_workers(tmp_path, monke
     samples = simulate_samples(0, rows=2000)
     key = pd.DataFrame({"segment": samples.segment, "time": samples.time})
     x = pd.DataFrame(samples.x, columns=list(samples.columns))
-    truth = pd.DataFrame({"label_end": samples.label_end, "y": samples.y, "move": samples.move})
+    truth = pd.DataFrame({"label_end": samples.label_end, "y": samples.y})
     artifacts.write_table(artifacts.FEATURES / "d.parquet", pd.concat([key, x], axis=1))
     labels = pd.concat([key, truth], axis=1)
     labels.attrs = make_target("return").attributes

@@ -309,7 +309,7 @@ def write_dataset(*, rows=1200, constant=False):
         ("barrier", np.digitize(y, [-0.5, 0.5]).astype(np.int32)),
         ("volatility", np.exp(y).astype(np.float32)),
     ):
-        table = keys.assign(**dict(zip(LABELS, (label_end, values, 0.01 * y), strict=True)))
+        table = keys.assign(**dict(zip([*LABELS, "raw"], (label_end, values, 0.01 * y), strict=True)))
         table.attrs = Target(name=kind, horizon_bars=5, output=OUTPUTS[kind]).attributes
         artifacts.write_table(artifacts.LABELS / "klines" / f"{kind}.parquet", table)
     folds = cpcv(keys["time"].to_numpy(), label_end, groups=4, test_groups=2, embargo_pct=0.01, holdout_pct=0.2)

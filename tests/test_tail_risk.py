@@ -103,3 +103,10 @@ def test_without_violations_independence_is_undefined_and_coverage_is_rejected_a
     assert np.isnan(found.independence_p)
     assert found.joint_p == found.kupiec_p == pytest.approx(stats.chi2.sf(-2 * bars * np.log(0.99), 1), rel=1e-9)
     assert (found.joint_p > 0.05) == is_fine
+
+
+def test_excesses_whose_best_shape_is_at_the_limit_are_fitted_without_a_warning():
+    excess = np.array([0.40, 2.36, 1.96, 2.37, 2.89, 0.49, 0.39, 2.42, 2.95, 2.06, 2.37, 0.21, 0.94, 0.08, 0.10, 1.30])
+    shape, scale = tail_risk.fit_gpd(excess)
+    assert tail_risk.SHAPES[0] <= shape < tail_risk.SHAPES[0] + 0.1
+    assert 1 + shape * excess.max() / scale > 0

@@ -1,5 +1,6 @@
 """The fits of a model, what is kept of them, and what the audit finds in them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,14 +8,15 @@ import pandas as pd
 import pytest
 
 from pipeline.config import ModelBlock
-from pipeline.models import base
+from pipeline.models import base, plugins
 from pipeline.models.cross_fit import FitTask, ModelSpec, fit_fold, plan_fits, predict
 from pipeline.models.fit_files import FitFiles
-from pipeline.models.predictions import FINAL
+from pipeline.models.predictions import FINAL, read_score_std
 from pipeline.models.trees.lightgbm import LightGBM
 from pipeline.samples import Samples
 from pipeline.stages import audit, train
 from pipeline.validation.folds import Folds, cpcv
+from pipeline.validation.folds import make_folds as make_folds_of
 from tests.data import OUTPUTS, make_dataset, plant_samples
 from tests.params import BLOCKS, PARAMS
 
@@ -35,6 +37,14 @@ def plan(*seeds: int) -> list[FitTask]:
     return list(plan_fits(make_folds(), "lightgbm", seeds, every, every, valid_pct=0.15))
 
 
+def lose_labels(rows: np.ndarray) -> Samples:
+    """Return the samples with no label in `rows`, as before a halt; their move is known."""
+    is_labeled, y = ~np.isin(np.arange(len(SAMPLES.time)), rows), SAMPLES.y.copy()
+    y[rows] = np.nan
+    label_end = np.where(is_labeled, SAMPLES.label_end, SAMPLES.time)
+    return replace(SAMPLES, is_labeled=is_labeled, y=y, label_end=label_end)
+
+
 def smallest() -> FitTask:
     return plan(42)[np.argmin(make_folds().count_rows().train)]
 
@@ -50,10 +60,10 @@ def test_an_unfitted_copy_has_the_hyperparameters_of_the_saved_model(tmp_path: P
     model = SPEC.build(task.fit_seed)
     model.fit(SAMPLES, task.train, task.valid)
     model.save(tmp_path)
-    again = base.build_like(tmp_path, seed=task.fit_seed)
+    again = plugins.build_like(tmp_path, seed=task.fit_seed)
     again.fit(SAMPLES, task.train, task.valid)
-    assert np.array_equal(again.predict_rows(SAMPLES, task.test), model.predict_rows(SAMPLES, task.test))
-    assert base.build_like(tmp_path, seed=7).seed == 7
+    assert np.array_equal(again.predict_rows(SAMPLES, task.predicted), model.predict_rows(SAMPLES, task.predicted))
+    assert plugins.build_like(tmp_path, seed=7).seed == 7
 
 
 def test_an_honest_fit_passes_the_audit(tmp_path: Path):
@@ -101,15 +111,15 @@ class RemembersPlaces(LightGBM):
 @pytest.mark.parametrize(("plugin", "guard"), [(LearnsFromTheTable, "unseen_rows"), (RemembersPlaces, "row_order")])
 def test_a_model_that_cheats_is_found_by_its_guard(plugin: type[LightGBM], guard: str, monkeypatch: pytest.MonkeyPatch):
     def build_cheat(
-        family: str, block: dict, signature: base.Signature, *, shared: dict, seed: int, name: str
+        family: str, block: dict, signature: base.Signature, *, shared: dict, market: dict, seed: int, name: str
     ) -> base.Model:
         return plugin(signature=signature, seed=seed, **block["hyperparameters"], **shared)
 
-    monkeypatch.setattr(base, "build", build_cheat)
+    monkeypatch.setattr(plugins, "build", build_cheat)
     task = smallest()
     model = SPEC.build(task.fit_seed)
     model.fit(SAMPLES, task.train, task.valid)
-    predictions = predict(model, task, DATA, rows=task.test)
+    predictions = predict(model, task, DATA, rows=task.predicted, score_std=1.0)
     found = list(audit.check_model(SPEC.build(task.fit_seed), task, SAMPLES, predictions))
     assert [finding.guard for finding in found if finding.severity == "critical"] == [guard]
 
@@ -133,13 +143,15 @@ def test_own_forecasts_are_measured_on_the_test_rows_of_every_split_and_never_on
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def build_forecaster(
-        family: str, block: dict, signature: base.Signature, *, shared: dict, seed: int, name: str
+        family: str, block: dict, signature: base.Signature, *, shared: dict, market: dict, seed: int, name: str
     ) -> base.Model:
         return Forecaster(signature=signature, seed=seed, **block["hyperparameters"], **shared)
 
-    monkeypatch.setattr(base, "build", build_forecaster)
+    monkeypatch.setattr(plugins, "build", build_forecaster)
     *_, last_split, final = [train.summarize_fit(fit_fold(task, SPEC, DATA, folder=tmp_path)) for task in plan(42)]
-    assert last_split["own_forecasts"] == {"mean_label": pytest.approx(SAMPLES.y[plan(42)[-2].test].mean(), rel=1e-5)}
+    assert last_split["own_forecasts"] == {
+        "mean_label": pytest.approx(SAMPLES.y[plan(42)[-2].predicted].mean(), rel=1e-5)
+    }
     assert (final["split"], final.get("own_forecasts")) == ("final", None)
 
 
@@ -147,3 +159,43 @@ def test_numbers_of_evaluations_become_medians_and_facts_become_shares():
     evaluations = [{"rate": 0.1, "is_wrong": True, "table": {"a": 1}}, {"rate": 0.4}, {"rate": 0.2, "is_wrong": False}]
     assert train.take_medians(evaluations) == {"is_wrong": 0.5, "rate": 0.2}
     assert train.take_medians([{}, {}]) == {}
+
+
+def test_a_fit_predicts_rows_without_a_label_and_learns_from_none(tmp_path: Path):
+    lost = np.concatenate([np.arange(1000, 1020), np.arange(4980, 5000), np.arange(7980, 8000)])
+    samples = lose_labels(lost)
+    scheme = {"method": "cpcv", "groups": 4, "test_groups": 2, "train_groups": 1, "embargo_pct": 0.01}
+    folds = make_folds_of(samples.time, samples.label_end, samples.is_labeled, **scheme, holdout_pct=0.15)
+    every = np.ones(len(samples.time), bool)
+    first, *_, final = plan_fits(folds, "lightgbm", [42], every, every, valid_pct=0.15)  # tests groups 0 and 1
+    data = make_dataset(samples, folds, kind="return")
+    fit = fit_fold(first, SPEC, data, folder=tmp_path)
+    assert fit.out_of_sample["row"].tolist() == folds.predicted(0).tolist()
+    assert np.isin(lost[:20], fit.out_of_sample["row"]).all()
+    assert fit.out_of_sample["score"].notna().all()
+    assert fit.rows["predicted"] - fit.rows["test"] == 20
+    assert not np.isin(lost, fit.in_sample["row"]).any()
+    assert final.predicted[-20:].tolist() == lost[-20:].tolist()
+    of_fit = audit.check_fit(first, samples, fit.standardization)
+    of_model = audit.check_model(SPEC.build(first.fit_seed), first, samples, fit.out_of_sample)
+    assert {found.severity for found in (*of_fit, *of_model)} == {"ok"}
+
+
+def test_a_train_row_that_is_predicted_without_a_label_fails_the_audit():
+    task, row = smallest(), int(smallest().predicted[-1])
+    samples = lose_labels(np.array([row]))
+    seen = replace(task, train=np.append(task.train, row))
+    _, of_rows = audit.check_fit(seen, samples, pd.DataFrame(columns=["seed", "split", "column", "mean", "scale"]))
+    assert of_rows.severity == "critical"
+    assert of_rows.measurements["seen_and_tested"] == 1
+
+
+def test_the_spread_of_scores_is_that_of_the_train_rows_alone(tmp_path: Path):
+    task = plan(42)[-1]
+    fit = fit_fold(task, SPEC, DATA, folder=tmp_path)
+    model = base.load(tmp_path)
+    expected = float(np.std(model.score(SAMPLES, task.train).astype(np.float64)))
+    assert fit.score_std == pytest.approx(expected, rel=1e-12)
+    assert set(fit.out_of_sample["score_std"]) == set(fit.in_sample["score_std"]) == {fit.score_std}
+    assert read_score_std(tmp_path) == pytest.approx(expected, rel=1e-9)
+    assert train.summarize_fit(fit)["score_std"] == fit.score_std

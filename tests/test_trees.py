@@ -15,8 +15,9 @@ from onnx import numpy_helper
 from scipy.special import expit, softmax
 from sklearn.metrics import log_loss, mean_squared_error
 
-from pipeline.models.base import Signature, build
+from pipeline.models.base import Signature
 from pipeline.models.parity_checks.trees import count_flips, make_edge_cases
+from pipeline.models.plugins import build
 from pipeline.models.trees.engine.forest import BoostedTrees
 from pipeline.models.trees.engine.forest_graph import (
     LEAF,
@@ -315,7 +316,6 @@ def test_the_graph_agrees_on_real_bars(plugin: str, kind: str, tmp_path: Path) -
         x=table[is_complete].to_numpy(np.float32),
         columns=tuple(table.columns),
         y=np.digitize(y, [-1.0, 1.0]).astype(np.int32) if kind == "barrier" else y,
-        move=zeros.astype(np.float64),
     )
     model = fit_model(plugin, samples, kind)
     assert_graph_agrees(model, model.inputs(samples, np.arange(len(y) - 2000, len(y))), tmp_path / "model.onnx")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.config import ModelBlock, ParamsError
-from pipeline.models import base
+from pipeline.models import plugins
 from pipeline.models.base import Model, Signature
 from pipeline.models.cross_fit import FitTask, ModelSpec, fit_fold
 from pipeline.models.onnx_session import open_session
@@ -20,7 +20,7 @@ from pipeline.models.torch_runtime.standardize import Standardize
 from pipeline.samples import Samples
 from pipeline.stages import audit
 from tests.data import OUTPUTS, TEST, TRAIN, VALID, make_dataset, plant_samples
-from tests.params import BLOCKS, PARAMS, kind_of
+from tests.params import BLOCKS, PARAMS, kind_of, read_market
 
 NAMES = ["mlp", "cnn", "d4pg", "marl"]
 SHORT: dict[str, dict[str, int]] = {
@@ -49,7 +49,7 @@ def make_spec(name: str, **hyperparameters: Any) -> ModelSpec:
     shared = {key: SHORT[family].get(key, value) for key, value in PARAMS[family].items()}
     columns = tuple(f"column_{i}" for i in range(8))
     signature = Signature(columns=columns, output=OUTPUTS[kind_of(name)])
-    return ModelSpec(ModelBlock(family, block | {"hyperparameters": own}, name), signature, shared)
+    return ModelSpec(ModelBlock(family, block | {"hyperparameters": own}, name), signature, shared, read_market(name))
 
 
 def list_layers(model: Model) -> list[Standardize]:
@@ -61,7 +61,7 @@ def list_layers(model: Model) -> list[Standardize]:
 def test_an_unscaled_column_passes_the_first_layers_unchanged_and_the_audit(name: str, tmp_path: Path) -> None:
     samples, spec = make_samples(name), make_spec(name, unscaled_columns=UNSCALED)
     fit = fit_fold(TASK, spec, make_dataset(samples, kind=kind_of(name)), folder=tmp_path)
-    model = base.load(tmp_path)
+    model = plugins.load(tmp_path)
     mean, scale = model.standardization
     scaled = [0, 1, 3, 4, 5, 7]
     assert (mean[PLACES].tolist(), scale[PLACES].tolist()) == ([0.0, 0.0], [1.0, 1.0])
@@ -106,7 +106,7 @@ def test_an_empty_list_is_the_same_as_none_and_is_not_saved(name: str, tmp_path:
         saved.append({file.name: file.read_bytes() for file in (tmp_path / str(number)).iterdir()})
     assert saved[0] == saved[1]
     assert "unscaled_columns" not in json.loads(saved[0]["model.json"])["hyperparameters"]
-    assert base.load(tmp_path / "0").list_unscaled() == ()
+    assert plugins.load(tmp_path / "0").list_unscaled() == ()
 
 
 def test_the_list_is_given_for_a_family_or_for_one_model_and_is_saved(tmp_path: Path) -> None:
@@ -116,8 +116,8 @@ def test_the_list_is_given_for_a_family_or_for_one_model_and_is_saved(tmp_path: 
     for spec in (of_model, of_family):
         model = spec.build(7)
         model.save(tmp_path)
-        assert base.load(tmp_path).list_unscaled() == tuple(UNSCALED)
-        assert base.build_like(tmp_path, seed=1).list_unscaled() == tuple(UNSCALED)
+        assert plugins.load(tmp_path).list_unscaled() == tuple(UNSCALED)
+        assert plugins.build_like(tmp_path, seed=1).list_unscaled() == tuple(UNSCALED)
     assert make_spec("lightgbm").build(7).list_unscaled() == ()
 
 

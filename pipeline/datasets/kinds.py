@@ -2,10 +2,12 @@
 
 - `fetch`: SOURCES, the package of which every module is a source, but NOT_SOURCES.
 - `ingest`: `clean(raw)` returns the clean table and its report. The table has `symbol`, `segment`, the clock's column
-  and `close`, the price at which a row's position is taken.
+  and `close`, the price when the row is known.
 - `featurize`: `compute(clean, **block)` returns Features.
-- `label`: `make_labels(clean, block, name=)` returns Labels, and `describe_target(block, name=, path=)` the Target.
+- `label`: `make_labels(clean, block, name=, delay_bars=)` returns Labels, where orders fill `delay_bars` after the next
+  row; `describe_target(block, name=, path=)` returns the Target.
 - `guard`: `compute` and `make_labels`, which recompute both; None where rows come from an export.
+- `fills`: `find_fills(clean, delay_bars=)` returns the Fills of the orders decided at each row; COLUMNS, what it reads.
 - `clock`: TIME, the clean table's column with the clock, which is unique within a segment and never starts again; its
   UNIT; `find_step(clean)`, None where the clock is no grid; `count_rows_per_year(clean)`; `to_ms(clean, time)`, the
   instants (ms, UTC) of plots; COLUMNS, `symbol`, `segment` and what these read.

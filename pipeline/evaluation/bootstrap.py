@@ -16,6 +16,8 @@ import numpy as np
 from scipy import fft
 from threadpoolctl import threadpool_limits
 
+from pipeline.scale import is_constant
+
 MIN_BARS = 11  # fewer have no autocovariance at all the lags that the block length needs
 TINY = 1e-12  # statistics of standardized returns below this are rounding errors
 
@@ -39,8 +41,10 @@ def estimate_dependence(series: np.ndarray, *, active: int | None = None) -> Dep
     Raises ValueError for fewer than `MIN_BARS` numbers, or numbers that never vary.
     """
     bars = len(_require_matrix(series[:, None]))
-    if np.ptp(series) == 0:
-        raise ValueError(f"series: all {bars} are {series[0]}; numbers that never vary have no autocovariance")
+    if is_constant(series):
+        raise ValueError(
+            f"series: all {bars} are {series[0]} but for rounding; numbers that never vary have no autocovariance"
+        )
     active = min(max(bars if active is None else active, MIN_BARS), bars)
     covariance = _estimate_autocovariances(series - series.mean(), active=active)  # (lags + 1,)
     lag = np.arange(1, len(covariance))
@@ -124,7 +128,7 @@ def bootstrap_sharpes(returns: np.ndarray, weights: np.ndarray, *, resamples: in
     undefined. Raises ValueError for fewer than `MIN_BARS` bars.
     """
     returns = _require_matrix(returns)
-    varies = np.ptp(returns, axis=0) > 0
+    varies = ~is_constant(returns, axis=0)
     is_known = weights.any(axis=0) & ~weights[~varies].any(axis=0)
     estimate, error = np.full((2, weights.shape[1]), np.nan)
     t_statistics, block_bars = np.full((resamples, weights.shape[1]), np.nan), np.nan
@@ -141,10 +145,10 @@ def _bootstrap_varying(returns: np.ndarray, weights: np.ndarray, *, resamples: i
     standard, sharpe = (returns - mean) / deviation, mean / deviation  # (T, series), (series,)
     with threadpool_limits(limits=1):  # more threads add up in another order
         influence = _evaluate_influence(standard, sharpe) @ weights  # (T, statistics)
-        is_constant = np.ptp(influence, axis=0) <= TINY  # as the difference of equal series
+        is_equal = np.ptp(influence, axis=0) <= TINY  # as the difference of equal series
         dependences = [
-            CONSTANT if constant else estimate_dependence(column, active=int(active))
-            for column, constant, active in zip(influence.T, is_constant, _count_active(returns, weights), strict=True)
+            CONSTANT if equal else estimate_dependence(column, active=int(active))
+            for column, equal, active in zip(influence.T, is_equal, _count_active(returns, weights), strict=True)
         ]
         block_bars = max(bars ** (1 / 3), *(one.block_bars for one in dependences))
         drawn = _draw_resamples(standard, sharpe, weights, block_bars=block_bars, resamples=resamples, seed=seed)
@@ -152,7 +156,7 @@ def _bootstrap_varying(returns: np.ndarray, weights: np.ndarray, *, resamples: i
     variance = np.where(variance > 0, variance, drawn[0].var(axis=0))  # a flat top rarely falls below 0
     t_statistics = np.full(drawn[0].shape, np.inf)
     np.divide(np.abs(drawn[0] - estimate), drawn[1], out=t_statistics, where=drawn[1] > TINY)
-    error = np.sqrt(np.where(is_constant, 0.0, variance))
+    error = np.sqrt(np.where(is_equal, 0.0, variance))
     return BootstrapResult(estimate, error, np.sort(t_statistics, axis=0), block_bars)
 
 

@@ -13,6 +13,7 @@ from pipeline.evaluation.multiple_testing import SuperiorityTest
 from pipeline.evaluation.population import MIN_DAYS, Population
 from pipeline.evaluation.returns import Returns
 from pipeline.evaluation.sharpe_sample import MIN_OBSERVATIONS, SharpeSample, assess_sharpe
+from pipeline.scale import is_constant
 
 NAN = float("nan")
 MIN_BLOCK_DAYS = 2  # of the PBO over daily returns
@@ -229,6 +230,6 @@ def estimate_ledger_pbo(population: Population, *, blocks: int) -> float:
 def assess_population(population: Population, *, resamples: int, seed: int) -> SuperiorityTest | None:
     """Return the tests of superior predictive ability over all trials with daily returns; None where undefined."""
     daily = population.daily
-    if len(daily) < bootstrap.MIN_BARS or not np.ptp(daily, axis=0).any():
+    if len(daily) < bootstrap.MIN_BARS or is_constant(daily, axis=0).all():
         return None
     return multiple_testing.assess_superiority(daily, resamples=resamples, seed=seed)

@@ -14,9 +14,9 @@ from functools import cached_property
 import numpy as np
 
 from pipeline.evaluation.bootstrap import MIN_BARS, TINY, estimate_dependence
+from pipeline.scale import is_constant
 
 NAN = float("nan")
-RESOLUTION = float(np.finfo(np.float32).eps)  # of features, relative to their size
 MIN_ROWS = 3  # of a correlation: of two rows it is always 1 or -1
 MIN_INDEPENDENT_ROWS = 30  # fewer give no standard error
 
@@ -57,7 +57,7 @@ class Variable:
 
 def describe(values: np.ndarray) -> Variable | None:
     """Return (n,) values as a variable; None where there are too few, or they never vary."""
-    if len(values) < MIN_ROWS or not varies(values):
+    if len(values) < MIN_ROWS or is_constant(values):
         return None
     ranks = rank_rows(values)
     middle = ranks.middle
@@ -110,7 +110,7 @@ def estimate_error(influence: np.ndarray, instant: np.ndarray) -> tuple[float, f
         return NAN, NAN
     if square <= rows * TINY:  # an exact relation
         return 0.0, float(rows)
-    long_run = len(by_instant) * estimate_dependence(by_instant).variance if np.ptp(by_instant) > 0 else 0.0
+    long_run = len(by_instant) * estimate_dependence(by_instant).variance if not is_constant(by_instant) else 0.0
     total = max(long_run, float(by_instant @ by_instant), square)
     independent = rows * square / total
     return (np.sqrt(total) / rows, independent) if independent >= MIN_INDEPENDENT_ROWS else (NAN, NAN)
@@ -129,8 +129,3 @@ def rank_rows(values: np.ndarray) -> Ranks:
     below, not_above = np.empty((2, len(values)), dtype=np.int64)
     below[order], not_above[order] = np.repeat(first, count), np.repeat(first + count, count)
     return Ranks(order, below, not_above)
-
-
-def varies(values: np.ndarray) -> bool:
-    """Return whether values differ by more than float32's resolution at their size."""
-    return bool(np.ptp(values) > RESOLUTION * np.abs(values).max())

@@ -13,6 +13,7 @@ from sklearn.metrics import silhouette_samples
 from threadpoolctl import threadpool_limits
 
 from pipeline.evaluation.performance import require_finite
+from pipeline.scale import is_constant
 
 TIE = 1e-12  # correlations that differ from 1 by less differ by rounding alone
 MIN_SILHOUETTE = 0.25  # up to this mean silhouette a clustering has found no substantial structure ([3])
@@ -21,7 +22,7 @@ MIN_SILHOUETTE = 0.25  # up to this mean silhouette a clustering has found no su
 def correlate_trials(returns: np.ndarray) -> np.ndarray:
     """Return the (trials, trials) Pearson correlations of (T, trials) returns; NaN for a trial that never varies."""
     returns = require_finite("returns", returns)
-    varies = np.ptp(returns, axis=0) > 0
+    varies = ~is_constant(returns, axis=0)
     deviations = returns[:, varies]
     deviations -= deviations.mean(axis=0)
     with threadpool_limits(limits=1):  # more threads add up in another order

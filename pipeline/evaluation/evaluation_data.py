@@ -1,64 +1,109 @@
 """The labels of every row, the prices and the costs of trading, against which predictions of a model are measured."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from pipeline import artifacts, config
 from pipeline.evaluation import performance
+from pipeline.evaluation.liquidity import COLUMNS
+from pipeline.evaluation.trading_grid import TradingGrid, make_grid
+from pipeline.fills import Fills, find_fills
 from pipeline.samples import read_labels
 from pipeline.targets import Output, Target
+from pipeline.trading_rules import Costs, Rules, read_costs, read_rules
 
 
 @dataclass(frozen=True)
 class EvaluationData:
-    """The labels of every row of a dataset, its prices, and the costs of trading it."""
+    """The labels of every row of a dataset, its bars, and the rules and costs of trading it."""
 
-    rows: pd.DataFrame  # segment, time
-    clean: pd.DataFrame  # symbol, segment, time, close of every bar
+    rows: pd.DataFrame  # segment, time, symbol, is_labeled
+    clean: pd.DataFrame  # every bar: the clock, what `find_fills` reads, and `liquidity.COLUMNS` as far as there are
     y: np.ndarray
-    move: np.ndarray
     output: Output
     target: str  # its name
     is_included: np.ndarray  # (N,) bool, whether the model predicts the row's symbol
-    symbols: int  # that it predicts
+    symbols: tuple[str, ...]  # that it predicts
     bar_ms: int | None  # None where the clock is no grid: then no bar is missing
     bars_per_year: float
-    costs: Mapping[str, Any]
+    rules: Rules
+    costs: Costs
     risk_free_rate: float = 0.0  # per year
     to_ms: Callable[[np.ndarray], np.ndarray] = np.asarray  # from the clock to the instants that plots show
+    time_column: str = "open_time"  # of `clean`: the clock
+    find_fills: Callable[..., Fills] = find_fills  # of the dataset's kind
+
+    def __post_init__(self) -> None:
+        """Keep the grids that were made: each delay of an evaluation has one."""
+        make = partial(
+            make_grid,
+            self.clean,
+            self.find_fills,
+            time_column=self.time_column,
+            symbols=self.symbols,
+            bar_ms=self.bar_ms,
+        )
+        object.__setattr__(self, "_make_grid", cache(lambda delay_bars: make(delay_bars=delay_bars)))
+
+    def find_grid(self, delay_bars: int) -> TradingGrid:
+        """Return the fills of all bars of the symbols, of orders with this delay."""
+        grid: TradingGrid = self._make_grid(delay_bars)  # type: ignore[attr-defined]
+        return grid
+
+    @property
+    def is_labeled(self) -> np.ndarray:
+        """(N,) bool, whether a row has a label; all have one where `rows` has no such column.
+
+        A row without a label is traded, but no forecast is measured there.
+        """
+        return np.asarray(self.rows.get("is_labeled", np.ones(len(self.rows), bool)))
 
 
 def load_evaluation_data(
-    params: config.Block, block: config.Block, rows: pd.DataFrame, *, symbols: Sequence[str], clock: ModuleType
+    params: config.Block,
+    block: config.Block,
+    rows: pd.DataFrame,
+    *,
+    symbols: Sequence[str],
+    clock: ModuleType,
+    fills: ModuleType,
 ) -> EvaluationData:
     """Return the labels, prices and costs of the target that a model block names; `symbols` are those it predicts.
 
-    `clock` is the module of that name of the dataset's kind.
+    `clock` and `fills` are the modules of these names of the dataset's kind.
     """
     dataset, file = block["dataset"], artifacts.LABELS / block["dataset"] / f"{block['target']}.parquet"
     labels = read_labels(file, rows=rows)
-    clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet", columns=[*clock.COLUMNS, "close"])
+    clean = read_clean(dataset, {clock.TIME, *clock.COLUMNS, *fills.COLUMNS, *COLUMNS})
     return EvaluationData(
         rows=rows,
-        clean=clean.rename(columns={clock.TIME: "time"}),
+        clean=clean,
         y=labels["y"],
-        move=labels["move"],
         output=Target.load(file).output,
         target=block["target"],
         is_included=rows["symbol"].isin(symbols).to_numpy(),
-        symbols=len(symbols),
+        symbols=tuple(sorted(symbols)),
         bar_ms=clock.find_step(clean),
         bars_per_year=clock.count_rows_per_year(clean),
-        costs=config.look_up(params, "trading"),
+        rules=read_rules(params),
+        costs=read_costs(params, dataset),
         risk_free_rate=read_risk_free_rate(params),
         to_ms=partial(clock.to_ms, clean),
+        time_column=clock.TIME,
+        find_fills=fills.find_fills,
     )
+
+
+def read_clean(dataset: str, columns: Collection[str]) -> pd.DataFrame:
+    """Return those of these columns that the clean table of a dataset has, in its order."""
+    file = artifacts.CLEAN / f"{dataset}.parquet"
+    return pd.read_parquet(file, columns=[name for name in pq.read_schema(file).names if name in columns])
 
 
 def read_risk_free_rate(params: config.Block) -> float:

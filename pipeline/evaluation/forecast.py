@@ -12,6 +12,7 @@ from sklearn.metrics import (
     r2_score,
 )
 
+from pipeline.scale import is_constant
 from pipeline.targets import Output
 
 Metrics = tuple[dict[str, float], dict[str, str]]  # every metric by name; the reason of each that is NaN
@@ -39,9 +40,9 @@ def measure_regression(y: np.ndarray, prediction: np.ndarray, *, neutral: float 
     y, prediction = np.asarray(y, dtype=np.float64), np.asarray(prediction, dtype=np.float64)
     _check_rows({"y": y, "prediction": prediction})
     metrics, reasons = _correlate_with_target(y, prediction, of="the prediction")
-    metrics["r2"] = float(r2_score(y, prediction)) if np.ptp(y) > 0 else np.nan
+    metrics["r2"] = float(r2_score(y, prediction)) if not is_constant(y) else np.nan
     metrics["mae"] = float(np.abs(y - prediction).mean())
-    if np.ptp(y) == 0:
+    if is_constant(y):
         reasons["r2"] = "y never varies"
     if np.isnan(neutral):
         return metrics, reasons
@@ -131,9 +132,9 @@ def _correlate_with_target(y: np.ndarray, prediction: np.ndarray, *, of: str) ->
     """Return Pearson's and Spearman's correlation (average ranks on ties)."""
     if len(y) < 2:
         reason = "fewer than 2 rows"
-    elif np.ptp(y) == 0:
+    elif is_constant(y):
         reason = "y never varies"
-    elif np.ptp(prediction) == 0:
+    elif is_constant(prediction):
         reason = f"{of} never varies"
     else:
         pearson, spearman = np.corrcoef(y, prediction), np.corrcoef(rankdata(y), rankdata(prediction))

@@ -9,7 +9,10 @@ from pipeline.evaluation.path_metrics import PathResult
 from pipeline.evaluation.sharpe_sample import MIN_OBSERVATIONS
 from pipeline.evaluation.trials import Trial
 
-METRICS = ("ic", "rank_ic", "sharpe_daily", "sharpe", "max_drawdown", "net_return", "turnover")  # of `measure_path`
+METRICS = (  # of `measure_path`
+    *("ic", "rank_ic", "sharpe_daily", "sharpe", "max_drawdown", "net_return"),
+    *("turnover", "break_even_bps", "round_trips", "gap_return"),
+)
 
 
 def collect_metrics(result: PathResult, look: Trial, others: Sequence[Trial], *, listed: int) -> dict[str, object]:

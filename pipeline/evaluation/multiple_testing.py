@@ -13,6 +13,7 @@ from scipy import stats
 
 from pipeline.evaluation import bootstrap
 from pipeline.evaluation.performance import require_finite
+from pipeline.scale import is_constant
 
 TINY = 1e-12  # statistics that differ by less are equal but for rounding
 
@@ -41,7 +42,7 @@ def assess_superiority(returns: np.ndarray, *, resamples: int, seed: int) -> Sup
     returns = require_finite("returns", returns)
     if returns.ndim != 2 or len(returns) < bootstrap.MIN_BARS:
         raise ValueError(f"returns: shape {returns.shape}; give (T, trials), T at least {bootstrap.MIN_BARS}")
-    varies = np.flatnonzero(np.ptp(returns, axis=0) > 0)
+    varies = np.flatnonzero(~is_constant(returns, axis=0))
     if not len(varies):
         raise ValueError(f"returns: none of the {returns.shape[1]} trials varies; there is nothing to test")
     known = returns[:, varies]

@@ -15,6 +15,7 @@ from scipy import stats
 
 from pipeline.evaluation import bootstrap
 from pipeline.evaluation.performance import require_finite, sharpe
+from pipeline.scale import RESOLUTION
 
 TIE = 1e-12  # values that differ by less, relative to their size, differ by rounding alone
 
@@ -269,7 +270,8 @@ def _evaluate_metric(
 def _sum_sharpes(cut: np.ndarray, choices: np.ndarray) -> np.ndarray:
     """Return (choices, strategies) Sharpe ratios from each block's mean and squared deviations.
 
-    Deviations add up by Chan's formula around the first chosen block, so that returns which never vary give exactly 0.
+    Deviations add up by Chan's formula around the first chosen block, so that returns which never vary give 0 but for
+    rounding.
     """
     rows, half = cut.shape[1], choices.shape[1]
     mean, squares = cut.mean(axis=1), np.stack([((block - block.mean(axis=0)) ** 2).sum(axis=0) for block in cut])
@@ -280,5 +282,5 @@ def _sum_sharpes(cut: np.ndarray, choices: np.ndarray) -> np.ndarray:
     total = sum(squares[block] + rows * (mean[block] - first - shift) ** 2 for block in choices.T)
     deviation = np.sqrt(np.asarray(total) / max(rows * half - 1, 1))
     ratio = np.full(deviation.shape, np.nan)
-    np.divide(first + shift, deviation, out=ratio, where=deviation > 0)
+    np.divide(first + shift, deviation, out=ratio, where=deviation > RESOLUTION * np.abs(first + shift))
     return ratio

@@ -7,6 +7,7 @@ from itertools import combinations
 import numpy as np
 
 from pipeline.evaluation import bootstrap
+from pipeline.scale import is_constant
 
 UNDECIDED = "not distinguishable"
 
@@ -65,7 +66,7 @@ def compare_sharpes(
     if not paths:
         return SharpeComparison({}, [], np.nan)
     names, returns = list(paths), np.stack(list(paths.values()), axis=1)  # (T, models, P)
-    trades = np.ptp(returns, axis=0) > 0  # (models, P)
+    trades = ~is_constant(returns, axis=0)  # (models, P)
     couples = list(combinations(range(len(names)), 2))
     single = [_weight_path(trades, model, path=median_path[name]) for model, name in enumerate(names)]
     weights = np.stack([*single, *(_weight_pair(trades, a, b) for a, b in couples)], axis=-1)  # (models, P, statistics)

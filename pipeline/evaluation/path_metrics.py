@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pipeline import config, trading
 from pipeline.evaluation import forecast, performance
 from pipeline.evaluation.evaluation_data import EvaluationData
-from pipeline.evaluation.predictions import locate_on_paths
-from pipeline.samples import number_runs
+from pipeline.evaluation.portfolio import PortfolioResult, explain_idleness, trade_predictions
+from pipeline.evaluation.predictions import locate_on_paths, select_labeled
+from pipeline.evaluation.round_trips import list_round_trips, summarize_round_trips
 from pipeline.targets import Output
 from pipeline.validation.folds import Folds
 
@@ -24,6 +24,7 @@ class PathResult:
     reasons: dict[str, str]  # of metrics that are undefined
     time: np.ndarray
     net: np.ndarray
+    round_trips: pd.DataFrame  # see `list_round_trips`; empty where predictions have no score
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def select_path(predictions: pd.DataFrame, data: EvaluationData, folds: Folds, p
     own = predictions[list_seeds(predictions) == np.unique(list_seeds(predictions))[path // folds.n_paths]]
     rows, numbers = select_predicted(data, folds), folds.paths[[path % folds.n_paths]]
     selected: pd.DataFrame = own.iloc[
-        locate_on_paths(own, paths=numbers, group=folds.number_groups()[rows], rows=rows)[0]
+        locate_on_paths(own, paths=numbers, group=folds.number_all_groups()[rows], rows=rows)[0]
     ]
     return selected
 
@@ -65,8 +66,8 @@ def list_seeds(predictions: pd.DataFrame) -> np.ndarray:
 
 
 def select_predicted(data: EvaluationData, folds: Folds) -> np.ndarray:
-    """Return the rows, ascending, that any split tests, of the symbols that the model predicts."""
-    rows = folds.select_tested()
+    """Return the rows, ascending, labeled or not, that any split predicts, of the symbols that the model predicts."""
+    rows = folds.select_predicted()
     return np.asarray(rows[data.is_included[rows]])
 
 
@@ -76,23 +77,56 @@ def measure_predictions(predictions: pd.DataFrame, data: EvaluationData, folds: 
     paths = []
     for seed in seeds:
         own = predictions[list_seeds(predictions) == seed]
-        places = locate_on_paths(own, paths=folds.paths, group=folds.number_groups()[rows], rows=rows)
+        places = locate_on_paths(own, paths=folds.paths, group=folds.number_all_groups()[rows], rows=rows)
         paths += [measure_path(own.iloc[place], data) for place in places]
     return ModelResult(paths=paths, seeds=np.repeat(seeds, folds.n_paths))
 
 
 def measure_path(predictions: pd.DataFrame, data: EvaluationData) -> PathResult:
     """Return the metrics of predictions in the order of their rows; a bar without a row, as after a gap, earns 0."""
-    y, predicted = data.y[predictions["row"]], predictions[list(data.output.names)].to_numpy(np.float64)
+    labeled = select_labeled(predictions, data.is_labeled)
+    y, predicted = data.y[labeled["row"]], labeled[list(data.output.names)].to_numpy(np.float64)
     forecasts, reasons = forecast.measure_forecast(y, predicted, data.output)
     confusion = count_confusion(y, predicted, data.output)
     if "score" not in predictions:
-        return PathResult(forecasts, confusion, {}, reasons, np.empty(0, np.int64), np.empty(0))
-    time, net, turnover = fill_missing_bars(*trade_portfolio(predictions, data), bar_ms=data.bar_ms)
+        nothing = np.empty(0)
+        return PathResult(forecasts, confusion, {}, reasons, nothing.astype(np.int64), nothing, pd.DataFrame())
+    result = trade_predictions(predictions, data)
     traded, undefined = performance.measure_trading(
-        data.to_ms(time), net, turnover, bars_per_year=data.bars_per_year, risk_free_rate=data.risk_free_rate
+        data.to_ms(result.time),
+        result.backtest.net,
+        result.turnover,
+        bars_per_year=data.bars_per_year,
+        risk_free_rate=data.risk_free_rate,
     )
-    return PathResult(forecasts, confusion, traded, reasons | undefined, time, net)
+    amounts, missing = measure_amounts(result)
+    trips = list_round_trips(result, to_ms=data.to_ms)
+    by_trip, no_trips = summarize_round_trips(trips)
+    if not result.turnover.any():
+        undefined["sharpe"] = explain_idleness(predictions, data)
+    return PathResult(
+        forecasts,
+        confusion,
+        traded | amounts | by_trip,
+        reasons | undefined | missing | no_trips,
+        result.time,
+        result.backtest.net,
+        trips,
+    )
+
+
+def measure_amounts(result: PortfolioResult) -> tuple[dict[str, float], dict[str, str]]:
+    """Return what a portfolio earns in all and in gaps, what it is charged, and its break-even cost in bps.
+
+    The break-even cost is the gross return, less interest, over the turnover. All but it and the exposure are sums over
+    the bars, as shares of the capital.
+    """
+    totals = dict(result.totals)
+    turnover = totals.pop("turnover")
+    earned = totals["gross_return"] - totals["interest"]
+    break_even = 1e4 * earned / turnover if turnover > 0 else np.nan
+    reasons = {} if turnover > 0 else {"break_even_bps": "no trade"}
+    return {"break_even_bps": break_even, "exposure": result.exposure, **totals}, reasons
 
 
 def count_confusion(y: np.ndarray, predicted: np.ndarray, output: Output) -> np.ndarray | None:
@@ -105,45 +139,24 @@ def count_confusion(y: np.ndarray, predicted: np.ndarray, output: Output) -> np.
     return forecast.count_confusion((y > output.neutral).astype(np.int64), np.column_stack([~is_up, is_up]))
 
 
-def fill_missing_bars(time: np.ndarray, *series: np.ndarray, bar_ms: int | None) -> tuple[np.ndarray, ...]:
-    """Return times and series with the bars that have no row added: nothing is held there, nothing earned."""
-    if not bar_ms:
-        return time, *series
-    place = (time - time[0]) // bar_ms
-    bars = place[-1] + 1
-    filled = np.zeros((len(series), bars))
-    filled[:, place] = series
-    return time[0] + bar_ms * np.arange(bars), *filled
-
-
-def trade_portfolio(predictions: pd.DataFrame, data: EvaluationData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return distinct times, and at each the portfolio's net return and turnover."""
-    result = trade_symbols(predictions, data)
-    time = data.rows["time"].to_numpy()[predictions["row"]]
-    times, net = trading.average_symbols(time, result.net, symbols=data.symbols)
-    return times, net, trading.average_symbols(time, result.turnover, symbols=data.symbols)[1]
-
-
-def trade_symbols(predictions: pd.DataFrame, data: EvaluationData) -> trading.Backtest:
-    """Return the backtest of the rows' scores, every symbol with a capital of its own."""
-    rows = predictions["row"].to_numpy()
-    segment = number_runs(data.rows["segment"].to_numpy()[rows], rows)
-    score = predictions["score"].to_numpy()
-    return config.call_with(trading.run_backtest, score, segment, data.move[rows], block=data.costs, name="trading")
-
-
 def compare_in_and_out_of_sample(
     in_sample: pd.DataFrame, out_of_sample: pd.DataFrame, data: EvaluationData
 ) -> pd.DataFrame:
     """Return the annualized net Sharpe of every split on its own train rows and on its test rows."""
     sharpes = {
         name: {
-            split: measure_sharpe(trade_portfolio(rows, data)[1], data)
+            split: measure_sharpe(trade_rows(rows, data), data)
             for split, rows in predictions.groupby([list_seeds(predictions), predictions["split"]])
         }
         for name, predictions in (("in_sample", in_sample), ("out_of_sample", out_of_sample))
     }
     return pd.DataFrame(sharpes)
+
+
+def trade_rows(predictions: pd.DataFrame, data: EvaluationData) -> np.ndarray:
+    """Return the (T,) net returns of the bars that have a prediction or a position."""
+    result = trade_predictions(predictions, data)
+    return np.asarray(result.backtest.net[result.is_active])
 
 
 def measure_sharpe(net: np.ndarray, data: EvaluationData) -> float:
@@ -154,22 +167,24 @@ def measure_sharpe(net: np.ndarray, data: EvaluationData) -> float:
 
 
 def measure_stationarity(splits: pd.DataFrame) -> tuple[float, str | None]:
-    """Return the coefficient of variation of the splits' Sharpe out of sample; NaN with a reason where undefined."""
-    sharpes = splits["out_of_sample"].to_numpy(np.float64)
-    if np.isnan(sharpes).any():
-        return float("nan"), "a split never trades"
+    """Return the coefficient of variation of the Sharpe out of sample over the splits that trade.
+
+    NaN with a reason where it is undefined.
+    """
+    sharpes = splits["out_of_sample"].dropna().to_numpy(np.float64)
     if len(sharpes) < 2:
-        return float("nan"), "there is one split"
+        return float("nan"), "fewer than two splits trade"
     if sharpes.mean() <= 0:
         return float("nan"), f"out of sample the mean Sharpe is not positive: {sharpes.mean():.3g}"
     return float(sharpes.std(ddof=1) / sharpes.mean()), None
 
 
 def divide_in_by_out(splits: pd.DataFrame) -> tuple[float, str | None]:
-    """Return the mean Sharpe of the splits in sample over that out of sample; NaN with a reason where undefined."""
-    inside, outside = splits["in_sample"].mean(skipna=False), splits["out_of_sample"].mean(skipna=False)
-    if np.isnan(inside) or np.isnan(outside):
-        return float("nan"), "a split never trades"
+    """Return the mean Sharpe in sample over that out of sample, of the splits that trade in both; NaN with a reason."""
+    traded = splits.dropna()
+    if traded.empty:
+        return float("nan"), "no split trades"
+    inside, outside = traded["in_sample"].mean(), traded["out_of_sample"].mean()
     if outside <= 0:
         return float("nan"), f"out of sample the mean Sharpe is not positive: {outside:.3g}"
     return float(inside / outside), None

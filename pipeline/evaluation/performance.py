@@ -9,6 +9,8 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Interval
 
+from pipeline.scale import ROUNDING, is_constant, is_negligible
+
 DAY_MS = 86_400_000
 REASONS = {  # why a metric of returns that trade is undefined
     "sharpe": "the return never varies",
@@ -18,6 +20,7 @@ REASONS = {  # why a metric of returns that trade is undefined
     "profit_factor": "no losing bar",
     "win_rate": "no bar with a gain or a loss",
     "recovery_factor": "no drawdown",
+    "average_drawdown": "no drawdown",
 }
 
 
@@ -41,14 +44,13 @@ def sharpe(returns: np.ndarray, *, bars_per_year: float = 1.0) -> float | np.nda
     """Return mean over standard deviation (ddof=1), times √bars_per_year.
 
     A float for (T,) returns, (strategies,) for (T, strategies). Per observation unless `bars_per_year` is given. NaN
-    with fewer than 2 bars, or where the return never varies.
+    with fewer than 2 bars, or where the return never varies but for rounding, see `is_constant`.
     """
     returns = require_finite("returns", returns)
     ratio = np.full(returns.shape[1:], np.nan)
     if len(returns) > 1:
         deviation = returns.std(axis=0, ddof=1)
-        varies = (np.ptp(returns, axis=0) > 0) & (deviation > 0)  # the deviation of equal numbers is not exactly 0
-        np.divide(returns.mean(axis=0), deviation, out=ratio, where=varies)
+        np.divide(returns.mean(axis=0), deviation, out=ratio, where=~is_constant(returns, axis=0))
     scaled = ratio * np.sqrt(bars_per_year)
     return scaled if returns.ndim > 1 else float(scaled)
 
@@ -77,8 +79,11 @@ def count_days_per_year(time_ms: np.ndarray, *, bars_per_year: float) -> float:
 
 
 def measure_daily_sharpe(time_ms: np.ndarray, returns: np.ndarray, *, bars_per_year: float) -> float:
-    """Return the annualized Sharpe ratio of the daily returns of bars (T,); NaN without bars."""
-    if not len(time_ms):
+    """Return the annualized Sharpe ratio of the daily returns of bars (T,).
+
+    NaN without bars, and where the return of bars never varies: days of fewer bars would be its only variation.
+    """
+    if not len(time_ms) or is_constant(returns):
         return np.nan
     days_per_year = count_days_per_year(time_ms, bars_per_year=bars_per_year)
     return float(sharpe(aggregate_days(time_ms, returns)[1], bars_per_year=days_per_year))
@@ -87,7 +92,7 @@ def measure_daily_sharpe(time_ms: np.ndarray, returns: np.ndarray, *, bars_per_y
 def sortino(returns: np.ndarray, *, bars_per_year: float = 1.0) -> float:
     """Return mean over downside deviation (target 0, over all bars), times √bars_per_year; NaN without a losing bar."""
     returns = _require_series(returns)
-    if not (returns < 0).any():
+    if not _find_losses(returns).any():
         return np.nan
     downside = np.sqrt(np.mean(np.minimum(returns, 0.0) ** 2))
     return float(returns.mean() / downside * np.sqrt(bars_per_year))
@@ -96,7 +101,7 @@ def sortino(returns: np.ndarray, *, bars_per_year: float = 1.0) -> float:
 def calmar(returns: np.ndarray, *, bars_per_year: float = 1.0) -> float:
     """Return the compound annual return over the maximum drawdown; NaN without a drawdown or beyond a float's range."""
     drawdown = max_drawdown(returns)
-    if not drawdown > 0:
+    if not drawdown > ROUNDING:
         return np.nan
     with np.errstate(over="ignore"):  # a good hour, compounded over a year, can exceed the largest float
         growth = np.float64(compound_equity(returns)[-1]) ** (bars_per_year / len(returns))
@@ -116,24 +121,42 @@ def max_drawdown(returns: np.ndarray) -> float:
     return float(np.max(1.0 - equity / np.maximum.accumulate(equity)))
 
 
+def average_drawdown(returns: np.ndarray) -> float:
+    """Return the mean over the drawdowns of their depth, as a positive fraction; NaN without a drawdown.
+
+    A drawdown lasts from one maximum of the equity to the next; its depth is its largest fall.
+    """
+    if not len(returns):
+        return np.nan
+    equity = np.concatenate([[1.0], compound_equity(returns)])
+    depth = 1.0 - equity / np.maximum.accumulate(equity)
+    begins = np.flatnonzero((depth[1:] > 0) & (depth[:-1] == 0)) + 1
+    return float(np.mean(np.maximum.reduceat(depth, begins))) if len(begins) else np.nan
+
+
 def profit_factor(returns: np.ndarray) -> float:
     """Return the sum of gains over the sum of losses; NaN without a losing bar."""
     returns = _require_series(returns)
-    losses = -returns[returns < 0].sum()
-    return float(returns[returns > 0].sum() / losses) if losses > 0 else np.nan
+    losses = -returns[_find_losses(returns)].sum()
+    return float(returns[returns > 0].sum() / losses) if losses else np.nan
 
 
 def win_rate(returns: np.ndarray) -> float:
     """Return the share of gains among the bars with a gain or a loss; NaN without such a bar."""
     returns = _require_series(returns)
-    decided = np.count_nonzero(returns)
-    return float(np.count_nonzero(returns > 0) / decided) if decided else np.nan
+    decided = np.count_nonzero(~is_negligible(returns))
+    return float(np.count_nonzero((returns > 0) & ~is_negligible(returns)) / decided) if decided else np.nan
 
 
 def recovery_factor(returns: np.ndarray) -> float:
     """Return the total compound return over the maximum drawdown; NaN without a drawdown."""
     drawdown = max_drawdown(returns)
-    return float((compound_equity(returns)[-1] - 1.0) / drawdown) if drawdown > 0 else np.nan
+    return float((compound_equity(returns)[-1] - 1.0) / drawdown) if drawdown > ROUNDING else np.nan
+
+
+def _find_losses(returns: np.ndarray) -> np.ndarray:
+    """Return (T,) which bars lose, but for rounding."""
+    return np.asarray((returns < 0) & ~is_negligible(returns))
 
 
 def find_median_path(sharpes: np.ndarray) -> int:
@@ -157,6 +180,7 @@ def measure_trading(
         "sortino": sortino(excess, bars_per_year=bars_per_year),
         "calmar": calmar(returns, bars_per_year=bars_per_year),
         "max_drawdown": max_drawdown(returns),
+        "average_drawdown": average_drawdown(returns),
         "win_rate": win_rate(returns),
         "profit_factor": profit_factor(returns),
         "recovery_factor": recovery_factor(returns),
@@ -177,6 +201,6 @@ def _explain_undefined(name: str, *, returns: np.ndarray, turnover: np.ndarray, 
         return "fewer than 2 bars"
     if name == "sharpe_daily" and days < 2:
         return "fewer than 2 days"
-    if name == "calmar" and max_drawdown(returns) > 0:
+    if name == "calmar" and max_drawdown(returns) > ROUNDING:
         return "the annualized return is beyond a float's range"
     return REASONS[name]

@@ -28,3 +28,16 @@ def locate_on_paths(predictions: pd.DataFrame, *, paths: np.ndarray, group: np.n
             f"predictions: split {paths[path, group[i]]} has no prediction for row {rows[i]}; run `dvc repro`"
         )
     return np.asarray(order[position])
+
+
+def select_labeled(predictions: pd.DataFrame, is_labeled: np.ndarray) -> pd.DataFrame:
+    """Return the predictions of rows that have a label, the only ones that can be compared with y, in their order.
+
+    Trading uses all predictions: at a row without a label a model decides as at any other.
+
+    Args:
+        predictions: one record for each (split, row), with the column `row`.
+        is_labeled: (N,) bool of all rows of the samples.
+    """
+    selected: pd.DataFrame = predictions[is_labeled[predictions["row"].to_numpy()]]
+    return selected

@@ -9,6 +9,7 @@ from pipeline.evaluation import trials
 from pipeline.evaluation.evaluation_data import EvaluationData
 from pipeline.evaluation.path_metrics import PathResult
 from pipeline.evaluation.trials import Market, Trial
+from pipeline.trading_rules import read_costs
 from pipeline.validation.folds import Folds
 
 Parameters = Mapping[str, Any]
@@ -24,6 +25,7 @@ def collect_parameters(params: config.Block, model: str, folds: Folds) -> dict[s
         "labels": config.look_up(params, f"datasets.{dataset}.targets.{target}"),
         "split": asdict(folds.scheme),
         "trading": config.look_up(params, "trading"),
+        "costs": asdict(read_costs(params, dataset)),
         "performance": config.look_up(params, "performance"),
     }
 
@@ -47,6 +49,6 @@ def record_path(
 def describe_market(data: EvaluationData, *, first: int | None = None) -> Market:
     """Return the market of the symbols that a model predicts: of all bars, or of those from the time `first` on."""
     bars = data.clean[data.clean["symbol"].isin(data.rows["symbol"][data.is_included].unique())]
-    bars = bars if first is None else bars[bars["time"] >= first]
-    symbol, time, close = (bars[name].to_numpy() for name in ("symbol", "time", "close"))
+    bars = bars if first is None else bars[bars[data.time_column] >= first]
+    symbol, time, close = (bars[name].to_numpy() for name in ("symbol", data.time_column, "close"))
     return trials.describe_market(symbol, data.to_ms(time), close)

@@ -17,7 +17,6 @@ from pipeline.evaluation.bootstrap import TINY, adjust_holm
 from pipeline.evaluation.correlations import (
     MIN_INDEPENDENT_ROWS,
     MIN_ROWS,
-    RESOLUTION,
     Variable,
     correlate,
     correlate_variables,
@@ -26,8 +25,8 @@ from pipeline.evaluation.correlations import (
     find_influence,
     find_rank_influence,
     standardize,
-    varies,
 )
+from pipeline.scale import RESOLUTION, is_constant
 
 NAN = float("nan")
 MAX_POSITION = 1.0  # of a feature read as a score, in its standard deviations
@@ -158,11 +157,11 @@ def measure_behavior(values: np.ndarray, grid: Grid) -> FeatureBehavior:
     now, before = values[grid.later], values[grid.later - 1]
     scale = np.maximum(np.maximum(np.abs(now), np.abs(before)), values.std())
     constant_share = float((np.abs(now - before) <= RESOLUTION * scale).mean())
-    if not varies(values):
+    if is_constant(values):
         return FeatureBehavior(NAN, NAN, constant_share)
     position = np.clip(standardize(values), -MAX_POSITION, MAX_POSITION)
     turnover = float(np.abs(position[grid.later] - position[grid.later - 1]).mean())
-    is_correlated = len(now) >= MIN_ROWS and varies(now) and varies(before)
+    is_correlated = len(now) >= MIN_ROWS and not (is_constant(now) or is_constant(before))
     autocorrelation = correlate(standardize(now), standardize(before)) if is_correlated else NAN
     return FeatureBehavior(autocorrelation, turnover, constant_share)
 

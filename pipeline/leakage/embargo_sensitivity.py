@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline import config
 from pipeline.leakage.findings import Finding
+from pipeline.scale import ROUNDING
 from pipeline.validation.folds import Folds, make_folds
 
 GUARD = "embargo_sensitivity"
@@ -188,8 +189,10 @@ def correlate_sums(sums: np.ndarray) -> np.ndarray:
     """Return (…, factors) Pearson correlations from (…, 3 + 3·factors) sums of moments; NaN where nothing varies."""
     n, y, yy = np.moveaxis(sums[..., :3, None], -2, 0)  # (…, 1) each
     p, pp, py = np.split(sums[..., 3:], 3, axis=-1)  # (…, factors) each
-    spread = np.sqrt(np.maximum(pp - p**2 / n, 0.0) * np.maximum(yy - y**2 / n, 0.0))
-    return np.asarray(np.divide(py - p * y / n, spread, out=np.full(p.shape, np.nan), where=spread > 0))
+    score_square, y_square = pp - p**2 / n, yy - y**2 / n
+    varies = (score_square > ROUNDING * pp) & (y_square > ROUNDING * yy)
+    spread = np.sqrt(np.where(varies, score_square * y_square, 1.0))
+    return np.asarray(np.divide(py - p * y / n, spread, out=np.full(p.shape, np.nan), where=varies))
 
 
 def check_ic_drop(

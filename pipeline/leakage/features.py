@@ -126,6 +126,12 @@ def _find_first_difference(left: np.ndarray, right: np.ndarray) -> int:
     return int(min([*left[place : place + 1], *right[place : place + 1]]))
 
 
+def take_next_moves(bars: pd.DataFrame, positions: np.ndarray) -> np.ndarray:
+    """Return (n,) close[i + 1] / close[i] - 1 of the bars at these positions, none of them the last of the table."""
+    close = bars["close"].to_numpy(np.float64)
+    return np.asarray(close[positions + 1] / close[positions] - 1)
+
+
 def look_ahead(
     x: np.ndarray, columns: Sequence[str], move: np.ndarray, segment: np.ndarray, *, ratio: float, floor: float
 ) -> Finding:
@@ -133,7 +139,8 @@ def look_ahead(
 
     That is a correlation with the future (see `association.correlate_with_moves`) above `floor`, and above `ratio`
     times that with the past. A column known in time stays below √R² of the best forecast of one bar: 0.45 where a fifth
-    of the next move's variance is predictable. A leak in few rows is left to `truncation`.
+    of the next move's variance is predictable. A leak in few rows is left to `truncation`. `move` (n,) is the return of
+    the bar after each row, see `take_next_moves`.
     """
     check_finite(x, columns)
     check_finite(move[:, None], ["move"])

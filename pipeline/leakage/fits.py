@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from pipeline.fills import Fills
 from pipeline.leakage.findings import Finding, make_finding
 from pipeline.leakage.spans import overlaps
 from pipeline.samples import Samples
@@ -102,7 +103,7 @@ def unseen_rows(
 ) -> Finding:
     """Return a critical finding where a model fitted on `seen` rows changes, by a bit, when other rows are altered.
 
-    `refit` fits anew on the samples given, and predicts the same inputs each time. Altered are y and move of every row
+    `refit` fits anew on the samples given, and predicts the same inputs each time. Altered are y and fills of every row
     that is not seen, and x of those that no seen row's window, of `lookback_bars` bars before its own, contains.
     """
     expected = refit(samples)
@@ -110,7 +111,7 @@ def unseen_rows(
     is_unlike = np.ascontiguousarray(expected).view(np.uint8) != np.ascontiguousarray(predictions).view(np.uint8)
     differing, unseen = int(is_unlike.reshape(len(expected), -1).any(axis=1).sum()), len(samples.time) - len(seen)
     problem = (
-        f"{differing} of {len(expected)} predictions change when y, move and x of {unseen} rows "
+        f"{differing} of {len(expected)} predictions change when y, fills and x of {unseen} rows "
         f"outside train and valid are altered: fit on the rows given alone"
     )
     return make_finding(
@@ -130,13 +131,22 @@ def alter_unseen_rows(samples: Samples, seen: np.ndarray, *, lookback_bars: int,
     is_unseen = np.ones(len(samples.time), dtype=bool)
     is_unseen[seen] = False
     unseen, unread = np.flatnonzero(is_unseen), _find_unread_rows(samples.segment, seen, lookback_bars=lookback_bars)
-    x, y, move = samples.x.copy(), samples.y.copy(), samples.move.copy()
+    x, y = samples.x.copy(), samples.y.copy()
     stretch = np.exp(rng.normal(0.0, STRETCH_LOG_SD, size=x.shape[1])).astype(x.dtype)
     x[unread] = x[rng.permutation(unread)] * stretch
-    unseen = unseen[samples.is_labeled[unseen]]
-    y[unseen] = _draw_other_labels(y, unseen, of=y[samples.is_labeled], rng=rng)
-    move[unseen] = -move[rng.permutation(unseen)]
-    return replace(samples, x=x, y=y, move=move)
+    labeled = unseen[samples.is_labeled[unseen]]
+    y[labeled] = _draw_other_labels(y, labeled, of=y[samples.is_labeled], rng=rng)
+    fills = None if samples.fills is None else _alter_fills(samples.fills, unseen, rng=rng)
+    return replace(samples, x=x, y=y, fills=fills)
+
+
+def _alter_fills(fills: Fills, rows: np.ndarray, *, rng: np.random.Generator) -> Fills:
+    """Return the fills with those of `rows` permuted, and their moves reversed."""
+    order = np.arange(len(fills.move))
+    order[rows] = rng.permutation(rows)
+    altered = fills.take(order)
+    altered.move[rows] *= -1
+    return altered
 
 
 def _draw_other_labels(y: np.ndarray, rows: np.ndarray, *, of: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -209,8 +219,8 @@ def _pad_samples(samples: Samples, count: int) -> Samples:
         segment=pad(samples.segment, np.full(count, last + 1, np.int32), np.full(count, last + 2, np.int32)),
         x=pad(samples.x, samples.x[copied], samples.x[copied]),
         y=pad(samples.y, samples.y[copied], samples.y[copied]),
-        move=pad(samples.move, samples.move[copied], samples.move[copied]),
         is_labeled=pad(samples.is_labeled, samples.is_labeled[copied], samples.is_labeled[copied]),
+        fills=samples.fills and samples.fills.take(pad(np.arange(len(samples.time)), copied, copied)),
     )
 
 

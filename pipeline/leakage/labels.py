@@ -111,16 +111,14 @@ def _view_bits(values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")
 
 
-def label_timing(bars: pd.DataFrame, positions: np.ndarray, label_end_ms: np.ndarray, move: np.ndarray) -> Finding:
-    """Return a critical finding where a label ends by its own bar or outside its segment, or a move is wrong.
+def label_timing(bars: pd.DataFrame, positions: np.ndarray, label_end_ms: np.ndarray) -> Finding:
+    """Return a critical finding where a label ends by its own bar or outside its segment.
 
-    `positions` are the rows of the clean table `bars` that have the (n,) labels. A move must equal
-    close[i+1]/close[i] - 1 to the bit.
+    `positions` are the rows of the clean table `bars` that have the (n,) labels.
     """
-    time, segment, close = (bars[name].to_numpy() for name in ("open_time", "segment", "close"))
+    time, segment = (bars[name].to_numpy() for name in ("open_time", "segment"))
     last = np.append(np.flatnonzero(np.diff(segment)), len(bars) - 1)  # of each segment
     end = last[np.searchsorted(last, positions)]
-    following = np.minimum(positions + 1, len(bars) - 1)
     wrong = {
         "labels_ended_by_own_bar": (
             "labels end by their own bar: a label is known after its row",
@@ -128,10 +126,6 @@ def label_timing(bars: pd.DataFrame, positions: np.ndarray, label_end_ms: np.nda
         ),
         "labels_outside_segment": ("labels end outside their segment: drop such rows", label_end_ms > time[end]),
         "rows_without_next_bar": ("rows have no next bar in their segment: drop them", positions >= end),
-        "wrong_moves": (
-            "moves are not close[i+1]/close[i] - 1 of the bars",
-            (close[following] / close[positions] - 1 != move) & (positions < end),
-        ),
     }
     problems = [
         f"{np.count_nonzero(is_wrong)} {what} (first row {positions[is_wrong][0]} at {time[positions[is_wrong][0]]})"

@@ -1,6 +1,5 @@
-"""The interface that every model keeps, whatever its family, and how a block of params becomes a model."""
+"""The interface that every model keeps, whatever its family."""
 
-import importlib
 import inspect
 import json
 from abc import ABC, abstractmethod
@@ -10,16 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
+import pandas as pd
 from annotated_types import Interval
 
 from pipeline import config
+from pipeline.fills import Fills
 from pipeline.models.fit_files import FitFiles
 from pipeline.models.stopping import LOWEST_VALID_LOSS, StoppingCriterion
 from pipeline.samples import Samples
 from pipeline.targets import Kind, Output
 
-MODELS = Path(__file__).parent
-NO_FAMILIES = ("parity_checks", "torch_runtime")  # packages beside the families, for several of them
 HISTORY = ("iteration", "train_loss", "valid_loss")  # the fields of every entry of a fit's history
 Window = Annotated[int, Interval(ge=1, le=1000)]  # bars of one input
 BATCH_ROWS = 4096  # rows predicted at once; it bounds memory, and the last bits of a prediction depend on it
@@ -49,8 +48,20 @@ class Model(ABC):
     # what checks the hyperparameters that are sections themselves: one function, or one for each `name` in the section
     sections: ClassVar[Mapping[str, Callable[..., Any] | Mapping[str, Callable[..., Any]]]] = {}
 
+    market_arguments: ClassVar[tuple[str, ...]] = ()  # hyperparameters that `read_market` gives, not its own sections
+
     signature: Signature
     seed: int
+
+    @classmethod
+    def read_market(cls, params: config.Block, dataset: str) -> Mapping[str, Any]:
+        """Return the hyperparameters that follow from the rules of trading and the costs; empty where none does."""
+        return {}
+
+    @classmethod
+    def load_fills(cls, params: config.Block, dataset: str, rows: pd.DataFrame) -> Fills | None:
+        """Return the fills of the orders decided at `rows` (segment, time); None where a model does not trade."""
+        return None
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -226,67 +237,6 @@ def split_into_batches(rows: np.ndarray) -> Iterator[np.ndarray]:
         yield rows[start : start + BATCH_ROWS]
 
 
-def build(
-    family: str,
-    block: Mapping[str, Any],
-    signature: Signature,
-    *,
-    shared: Mapping[str, Any],
-    seed: int,
-    name: str = "<model>",
-) -> Model:
-    """Return the unfitted model of one entry `name` of params' `models.<family>`; `shared` is the family's own section.
-
-    Raises:
-        ParamsError: a key is unknown, missing or in both sections, or a value is not allowed; names it.
-    """
-    entry = f"models.{family}.{name}"
-    config.check_section(config.declare_model, block, name=entry)
-    own = block["hyperparameters"]
-    if doubled := sorted(set(own) & set(shared)):
-        raise config.ParamsError(
-            f"{doubled} stands both under {entry}.hyperparameters and under {family}; give it once"
-        )
-    try:
-        plugin = find_plugin(family, block["plugin"])
-    except ValueError as error:
-        raise config.ParamsError(f"{entry}: {error}") from error
-    known = list_arguments(plugin)
-    config.check_section(plugin, shared, name=family, keys=tuple(key for key in known if key in shared))
-    keys = tuple(key for key in known if key not in shared)
-    config.check_section(plugin, own, name=f"{entry}.hyperparameters", keys=keys)
-    try:
-        return plugin(signature=signature, seed=seed, **own, **shared)
-    except ValueError as error:
-        fault = str(error).removeprefix(config.PREFIX)
-        raise config.ParamsError(f"{entry}: {fault}") from error
-
-
-def build_plugin(
-    family: str, plugin: str, signature: Signature, *, hyperparameters: Mapping[str, Any], seed: int, name: str
-) -> Model:
-    """Return an unfitted model that is no entry of `models`; the section `name` of params has all its hyperparameters.
-
-    Raises:
-        ParamsError: a key is unknown or missing, or a value is not allowed; names it.
-    """
-    found = find_plugin(family, plugin)
-    config.check_section(found, hyperparameters, name=f"{name}.hyperparameters", keys=list_arguments(found))
-    return found(signature=signature, seed=seed, **hyperparameters)
-
-
-def load(folder: Path) -> Model:
-    """Return the model saved in `folder`, of whatever family."""
-    described = read_description(folder)
-    return find_plugin(described["family"], described["plugin"]).load(folder)
-
-
-def build_like(folder: Path, *, seed: int) -> Model:
-    """Return an unfitted model with the hyperparameters of the one saved in `folder`, and another seed."""
-    described = read_description(folder)
-    return find_plugin(described["family"], described["plugin"]).from_description(described, seed=seed)
-
-
 def list_arguments(plugin: type[Model]) -> tuple[str, ...]:
     """Return the names that params must give: every constructor argument but `signature` and `seed`."""
     return tuple(name for name in inspect.signature(plugin).parameters if name not in {f.name for f in fields(Model)})
@@ -304,41 +254,3 @@ def read_description(folder: Path) -> dict[str, Any]:
     """Return the `model.json` of a saved model: family, plugin, hyperparameters, seed, columns and output."""
     described: dict[str, Any] = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     return described
-
-
-def list_families() -> list[str]:
-    """Return the names of the model families: each package of `pipeline/models` with plugins is one."""
-    return sorted(file.parent.name for file in MODELS.glob("*/__init__.py") if file.parent.name not in NO_FAMILIES)
-
-
-def list_plugins(family: str) -> list[str]:
-    """Return the names of a family's plugins: each public module of its package is one."""
-    return sorted(file.stem for file in (MODELS / family).glob("[!_]*.py"))
-
-
-def find_plugin(family: str, plugin: str) -> type[Model]:
-    """Return the one subclass of `Model` in `pipeline/models/<family>/<plugin>.py`: the file name is the registry.
-
-    A file without one, such as that of a net, has one public class; `make_model_class` of the family's `engine/net.py`
-    makes it a model. A family without such an engine has subclasses of `Model` alone.
-    """
-    if family not in (families := list_families()):
-        raise ValueError(f"unknown family {family!r}; there are {families}")
-    if plugin not in (plugins := list_plugins(family)):
-        raise ValueError(f"unknown plugin {plugin!r} of family {family!r}; there are {plugins}")
-    module = importlib.import_module(f"pipeline.models.{family}.{plugin}")
-    public = [
-        c
-        for name, c in vars(module).items()
-        if inspect.isclass(c) and c.__module__ == module.__name__ and not name.startswith("_")
-    ]
-    found = [c for c in public if issubclass(c, Model)]
-    if not found and (MODELS / family / "engine/net.py").exists():
-        engine = importlib.import_module(f"pipeline.models.{family}.engine.net")
-        found = [engine.make_model_class(c) for c in public]
-    if len(found) != 1:
-        raise ValueError(
-            f"pipeline/models/{family}/{plugin}.py has the public classes {[c.__name__ for c in public]}; exactly one "
-            "must be a model, other classes can begin with an underscore"
-        )
-    return found[0]

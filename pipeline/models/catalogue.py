@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import config
-from pipeline.models import base
+from pipeline.models import base, plugins
 from pipeline.models.allowed_values import Key, list_allowed_values
 from pipeline.models.base import Model
 
@@ -40,15 +40,15 @@ def list_entries(params: config.Block) -> list[Entry]:
     """Return every plugin of every family; `params` say what a family shares and which models a plugin has."""
     return [
         describe_plugin(family, plugin, params)
-        for family in base.list_families()
-        for plugin in base.list_plugins(family)
+        for family in plugins.list_families()
+        for plugin in plugins.list_plugins(family)
     ]
 
 
 def describe_plugin(family: str, plugin: str, params: config.Block) -> Entry:
     """Return the entry of one plugin; one whose module cannot be imported says why, or which package it needs."""
     try:
-        found = base.find_plugin(family, plugin)
+        found = plugins.find_plugin(family, plugin)
     except SyntaxError as error:
         return Entry(family, plugin, f"{plugin}.py", (f"line {error.lineno} is no Python: {error.msg}",))
     except ImportError as error:
@@ -101,7 +101,8 @@ def format_details(entry: Entry) -> str:
 
 
 def _list_hyperparameters(plugin: type[Model]) -> Iterator[Key]:
-    yield from list_allowed_values(plugin, base.list_arguments(plugin), sections=plugin.sections)
+    keys = tuple(key for key in base.list_arguments(plugin) if key not in plugin.market_arguments)
+    yield from list_allowed_values(plugin, keys, sections=plugin.sections)
 
 
 def _list_facts(plugin: type[Model]) -> Iterator[str]:
@@ -122,7 +123,7 @@ def _list_models(family: str, plugin: str, params: config.Block) -> Iterator[str
 
 def _read_summary(family: str, plugin: str) -> str:
     """Return the first line of the docstring of a plugin's module, which is not imported."""
-    text = (base.MODELS / family / f"{plugin}.py").read_text(encoding="utf-8")
+    text = (plugins.MODELS / family / f"{plugin}.py").read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(text)) or plugin).splitlines()[0]
 
 

@@ -1,7 +1,7 @@
 """Fit one model on every split and, for the holdout, on the whole development part, once for each seed."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,14 +11,15 @@ from annotated_types import Interval
 
 from pipeline import config
 from pipeline.config import ModelBlock
-from pipeline.models import base
+from pipeline.models import base, plugins
 from pipeline.models.dataset import LabeledDataset, load_dataset
 from pipeline.models.fit_files import FitFiles
-from pipeline.models.predictions import FINAL, make_predictions
+from pipeline.models.predictions import FINAL, make_predictions, measure_score_std, save_score_std
 from pipeline.samples import Samples
 from pipeline.validation.folds import Folds
 
-IN_SAMPLE = ("seed", "split", "row", "score")  # the columns of predictions that are saved of rows that a fit has seen
+# the columns of predictions that are saved of rows that a fit has seen
+IN_SAMPLE = ("seed", "split", "row", "score", "score_std")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class FitTask:
     split: int
     train: np.ndarray
     valid: np.ndarray
-    test: np.ndarray
+    predicted: np.ndarray  # the test rows, and the unlabeled ones of their times
     seed: int  # of params.yaml, shared by all fits of one repetition
     fit_seed: int  # of this fit alone, derived from the seed, the model's name and the split
 
@@ -40,11 +41,13 @@ class ModelSpec:
     model: ModelBlock
     signature: base.Signature
     shared: config.Block  # the section of its family; empty where params has none
+    market: config.Block = field(default_factory=dict)  # see `Model.read_market`
 
     def build(self, seed: int) -> base.Model:
         """Return the unfitted model."""
         family, block, name = self.model
-        return base.build(family, block, self.signature, shared=self.shared, seed=seed, name=name)
+        sections = {"shared": self.shared, "market": self.market}
+        return plugins.build(family, block, self.signature, **sections, seed=seed, name=name)
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class FoldFit:
     out_of_sample: pd.DataFrame
     in_sample: pd.DataFrame
     standardization: pd.DataFrame  # column, mean, scale; empty where nothing is standardized
+    score_std: float  # of its predictions for its train rows; NaN where undefined
 
 
 def plan_cross_fit(params: config.Block, model: str) -> CrossFit:
@@ -77,14 +81,17 @@ def plan_cross_fit(params: config.Block, model: str) -> CrossFit:
     entry = config.find_model(params, model)
     data, tasks = load_fits(params, model)
     signature = base.Signature(columns=data.samples.columns, output=data.target.output)
-    spec = ModelSpec(entry, signature, params.get(entry.family) or {})
+    market = plugins.find_plugin_of(entry).read_market(params, entry.block["dataset"])
+    spec = ModelSpec(entry, signature, params.get(entry.family) or {}, market)
     return CrossFit(spec, data, tasks)
 
 
 def load_fits(params: config.Block, model: str) -> tuple[LabeledDataset, list[FitTask]]:
-    """Return the data of a model of params.yaml, with the columns that it sees, and its fits."""
-    family, block, _ = config.find_model(params, model)
+    """Return the data of a model of params.yaml, with the columns and the fills that it sees, and its fits."""
+    entry = config.find_model(params, model)
+    family, block, _ = entry
     data = load_dataset(block["dataset"], block["target"])
+    data = data.add_fills(plugins.find_plugin_of(entry).load_fills(params, block["dataset"], data.rows))
     try:
         data = data.select_columns(block.get("columns"))
         is_included = data.mark_symbols(block.get("include_symbols"))
@@ -108,39 +115,51 @@ def plan_fits(
 ) -> Iterator[FitTask]:
     """Yield the fits of a model: for each seed one of each split, and last the final one, on the development part.
 
-    A fit learns from rows that are `is_learned` and predicts those that are `is_included`, both (N,) bool.
+    A fit learns from labeled rows that are `is_learned` and predicts those, labeled or not, that are `is_included`,
+    both (N,) bool.
     """
-    rows_of: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}  # train, valid and test by split
+    rows_of: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}  # train, valid and predicted by split
     for split in (*range(folds.n_splits), FINAL):
         rows = folds.development() if split == FINAL else folds.train(split)
-        test = folds.holdout() if split == FINAL else folds.test(split)
-        rows_of[split] = (*folds.split_validation(rows[is_learned[rows]], valid_pct), test[is_included[test]])
+        predicted = folds.predicted_holdout() if split == FINAL else folds.predicted(split)
+        fitted_on = folds.split_validation(rows[is_learned[rows]], valid_pct)
+        rows_of[split] = (*fitted_on, predicted[is_included[predicted]])
     for seed in seeds:
-        for split, (train, valid, test) in rows_of.items():
-            yield FitTask(split, train, valid, test, seed, config.derive_seed(seed, model, split))
+        for split, (train, valid, predicted) in rows_of.items():
+            yield FitTask(split, train, valid, predicted, seed, config.derive_seed(seed, model, split))
 
 
 def fit_fold(
     task: FitTask, spec: ModelSpec, data: LabeledDataset, *, folder: Path, files: FitFiles | None = None
 ) -> FoldFit:
-    """Return the results of one fit; the final one is saved to `folder`."""
+    """Return the results of one fit; the final one is saved to `folder`, with its `score_std` beside the model."""
     model, samples = spec.build(task.fit_seed), data.samples
     history = fit_measured(model, task, samples, files=files)
+    fitted_on = np.sort(np.concatenate([task.train, task.valid]))
+    prediction = model.predict_rows(samples, fitted_on)
+    score_std = measure_score_std(prediction[np.isin(fitted_on, task.train)], data.target.output)
+    in_sample = tabulate(prediction, task, data, rows=fitted_on, score_std=score_std)
     if task.split == FINAL:
         model.save(folder)
-    fitted_on = np.sort(np.concatenate([task.train, task.valid]))
-    in_sample = predict(model, task, data, rows=fitted_on)
+        save_score_std(folder, score_std)
+    test = task.predicted[samples.is_labeled[task.predicted]]
     return FoldFit(
         seed=task.seed,
         split=task.split,
         history=history,
         best=model.stopping.find_best_entry(history),
         fit_report=model.fit_report,
-        evaluation={} if task.split == FINAL else model.evaluate(samples, task.test),  # the holdout stays closed
-        rows={"train": len(task.train), "valid": len(task.valid), "test": len(task.test)},
-        out_of_sample=predict(model, task, data, rows=task.test),
+        evaluation={} if task.split == FINAL else model.evaluate(samples, test),  # the holdout stays closed
+        rows={
+            "train": len(task.train),
+            "valid": len(task.valid),
+            "test": len(test),
+            "predicted": len(task.predicted),
+        },
+        out_of_sample=predict(model, task, data, rows=task.predicted, score_std=score_std),
         in_sample=in_sample[[name for name in IN_SAMPLE if name in in_sample]],
         standardization=tabulate_standardization(model, task),
+        score_std=score_std,
     )
 
 
@@ -156,10 +175,20 @@ def fit_measured(
     return history
 
 
-def predict(model: base.Model, task: FitTask, data: LabeledDataset, *, rows: np.ndarray) -> pd.DataFrame:
+def predict(
+    model: base.Model, task: FitTask, data: LabeledDataset, *, rows: np.ndarray, score_std: float
+) -> pd.DataFrame:
     """Return the predictions for `rows` of the model that a task has fitted, as a table with the task's seed."""
-    prediction = model.predict_rows(data.samples, rows)
-    table = make_predictions(task.split, data.rows, rows, prediction=prediction, target=data.target)
+    return tabulate(model.predict_rows(data.samples, rows), task, data, rows=rows, score_std=score_std)
+
+
+def tabulate(
+    prediction: np.ndarray, task: FitTask, data: LabeledDataset, *, rows: np.ndarray, score_std: float
+) -> pd.DataFrame:
+    """Return predictions (n, outputs) of a task's fit for `rows` as a table with the task's seed."""
+    table = make_predictions(
+        task.split, data.rows, rows, prediction=prediction, target=data.target, score_std=score_std
+    )
     table.insert(0, "seed", np.full(len(table), task.seed, np.int64))
     return table
 

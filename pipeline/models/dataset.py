@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from pipeline import artifacts
+from pipeline.fills import Fills
 from pipeline.samples import Samples
 from pipeline.targets import Target
 from pipeline.validation.folds import Folds
@@ -39,6 +40,10 @@ class LabeledDataset:
             )
         wanted = {column for name in names for column in self.groups.get(name, [name])}
         return replace(self, samples=self.samples.select_columns([c for c in self.samples.columns if c in wanted]))
+
+    def add_fills(self, fills: Fills | None) -> "LabeledDataset":
+        """Return the data with the fills of the orders decided at its rows; None where the model does not trade."""
+        return replace(self, samples=replace(self.samples, fills=fills))
 
     def mark_symbols(self, symbols: Sequence[str] | None) -> np.ndarray:
         """Return (N,) whether a row is of one of these symbols; of any for None.

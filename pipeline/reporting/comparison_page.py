@@ -8,6 +8,7 @@ import numpy as np
 from pipeline.evaluation import pairwise
 from pipeline.evaluation.comparison import Comparison
 from pipeline.reporting import markdown
+from pipeline.reporting.execution_page import name_verdict, render_execution
 from pipeline.reporting.markdown import format_interval, format_number
 
 NAN = float("nan")
@@ -36,8 +37,15 @@ COLUMNS = {  # of the leaderboard's table: header by key
 Report = Mapping[str, Any]
 
 
-def render_page(dataset: str, comparison: Comparison, sensitivity: Report, *, not_traded: Sequence[str] = ()) -> str:
-    """Return the comparison as a page of markdown."""
+def render_page(
+    dataset: str,
+    comparison: Comparison,
+    sensitivity: Report,
+    execution: Mapping[str, Report],
+    *,
+    not_traded: Sequence[str] = (),
+) -> str:
+    """Return the comparison as a page of markdown; `execution` is the report of each model on how it trades."""
     pbo = format_number(comparison.cscv.pbo if comparison.cscv else NAN)
     counts = comparison.effective_trials.values()
     effective = f" ({format_range(counts)} effective)" if counts else ""
@@ -45,7 +53,8 @@ def render_page(dataset: str, comparison: Comparison, sensitivity: Report, *, no
     sections = [
         title,
         render_verdict(comparison),
-        render_leaderboard(comparison),
+        render_leaderboard(comparison, execution),
+        render_execution(execution),
         render_seeds(comparison),
         render_trials(comparison),
         render_pairs(comparison.pairs),
@@ -84,11 +93,12 @@ def judge_model(row: Mapping[str, Any]) -> str:
     return NO if not any(passes) else IF_FEWER if all(passes) else DEPENDS
 
 
-def render_leaderboard(comparison: Comparison) -> str:
-    """Return the leaderboard as a table of markdown."""
+def render_leaderboard(comparison: Comparison, execution: Mapping[str, Report]) -> str:
+    """Return the leaderboard as a table of markdown, with the verdict on each model's execution."""
     rows = (
         [
             name,
+            name_verdict(execution[name]["executability"]),
             format_interval(row["sharpe_daily"], row["sharpe_daily_low"], row["sharpe_daily_high"]),
             format_interval(row["sharpe"], row["sharpe_low"], row["sharpe_high"]),
             *(format_number(row[key]) for key in COLUMNS),
@@ -98,6 +108,7 @@ def render_leaderboard(comparison: Comparison) -> str:
     )
     head = [
         "model",
+        "executable",
         "Sharpe of daily returns",
         "Sharpe of bars",
         *COLUMNS.values(),

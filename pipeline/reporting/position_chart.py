@@ -11,7 +11,7 @@ from matplotlib.transforms import offset_copy
 
 from pipeline.evaluation import performance
 from pipeline.evaluation.evaluation_data import EvaluationData
-from pipeline.evaluation.path_metrics import fill_missing_bars, trade_symbols
+from pipeline.evaluation.portfolio import trade_predictions
 from pipeline.reporting.plots import (
     BLUE,
     GRAY,
@@ -26,6 +26,7 @@ from pipeline.reporting.plots import (
 )
 
 ZOOM_BARS = 240  # of the window that is shown bar by bar
+ROUNDING = 1e-9  # of a position: a smaller trade is an error of arithmetic
 POSITION_BINS = 360  # over a longer time: as many as the eye can distinguish
 SIDE_COLORS = LinearSegmentedColormap.from_list(  # short, flat, long: the further from flat, the more opaque
     "sides", [(0.0, f"{RED}c0"), (0.5, f"{RED}00"), (0.5, f"{BLUE}00"), (1.0, f"{BLUE}c0")]
@@ -44,11 +45,16 @@ class PositionHistory:
 
     @classmethod
     def from_returns(
-        cls, time: np.ndarray, *, price: np.ndarray, position: np.ndarray, net: np.ndarray
+        cls, time: np.ndarray, *, price: np.ndarray, position: np.ndarray, turnover: np.ndarray, net: np.ndarray
     ) -> "PositionHistory":
-        """Return the history of (T,) positions and their (T,) net returns, flat before the first and after the last."""
-        change = np.diff(position, prepend=0.0, append=0.0)
-        return cls(time, price, position, change, np.concatenate([[1.0], performance.compound_equity(net)]))
+        """Return the history of (T,) positions, turnover and net returns, flat before the first and after the last.
+
+        Where nothing is traded the position changes by its drift alone, which is no `change`.
+        """
+        change, is_flat = np.diff(position, prepend=0.0, append=0.0), np.append(position, 0.0) == 0
+        is_traded = np.append(turnover > 0, False) | is_flat
+        equity = np.concatenate([[1.0], performance.compound_equity(net)])
+        return cls(time, price, position, np.where(is_traded, change, 0.0), equity)
 
     @property
     def buy_and_hold(self) -> np.ndarray:
@@ -74,15 +80,38 @@ class PositionHistory:
 
 
 def trace_positions(predictions: pd.DataFrame, data: EvaluationData) -> tuple[str, PositionHistory]:
-    """Return the first symbol of the predictions, and its positions bar by bar; in a gap its last price stands."""
-    symbols = predictions["symbol"].to_numpy()
-    own, prices = predictions[symbols == symbols[0]], data.clean[data.clean["symbol"] == symbols[0]]
-    result, times = trade_symbols(own, data), data.rows["time"].to_numpy()[own["row"]]
-    time, net, position = fill_missing_bars(times, result.net, result.position, bar_ms=data.bar_ms)
-    end = time[-1] + data.bar_ms if data.bar_ms else prices["time"][prices["time"] > time[-1]].iloc[0]
+    """Return the first symbol of the portfolio and its positions bar by bar; in a gap its last price stands.
+
+    Prices are closes at the decisions; net returns are those on the symbol's share of the capital.
+    """
+    result = trade_predictions(predictions, data)
+    symbol, done = result.symbols[0], result.backtest
+    prices = data.clean[data.clean["symbol"] == symbol].set_index(data.time_column)["close"]
+    share = len(result.symbols)
+    gross, turnover = done.gross[:, 0] * share, done.turnover[:, 0] * share
+    net = (done.gross - done.cost - done.interest)[:, 0] * share
+    time = result.time
+    end = time[-1] + data.bar_ms if data.bar_ms else prices.index[prices.index > time[-1]][0]
     instants = np.append(time, end)
-    price = prices.set_index("time")["close"].reindex(instants, method="ffill").to_numpy()
-    return symbols[0], PositionHistory.from_returns(data.to_ms(instants), price=price, position=position, net=net)
+    history = PositionHistory.from_returns(
+        data.to_ms(instants),
+        price=prices.reindex(instants, method="ffill").to_numpy(),
+        position=done.position[:, 0],
+        turnover=subtract_closing(turnover, position=done.position[:, 0], gross=gross),
+        net=net,
+    )
+    return symbol, history
+
+
+def subtract_closing(turnover: np.ndarray, *, position: np.ndarray, gross: np.ndarray) -> np.ndarray:
+    """Return (T,) what is traded at the fill of each row, of one symbol's backtest (T,).
+
+    The turnover of a row after which a target is missing has also what closes the position, at the next fill.
+    """
+    following, traded_next = np.append(position[1:], 0.0), np.append(turnover[1:], 0.0)
+    is_closed = (position != 0) & (following == 0) & (traded_next == 0)
+    at_fill = turnover - np.where(is_closed, np.abs(position + gross), 0.0)
+    return np.where(at_fill > ROUNDING, at_fill, 0.0)
 
 
 def find_busiest_window(change: np.ndarray, *, bars: int) -> int:

@@ -9,7 +9,7 @@ import pandas as pd
 from pipeline import artifacts, cli, config
 from pipeline.leakage.findings import Finding, raise_if_critical
 from pipeline.leakage.fits import fit_rows, normalization, row_order, unseen_rows
-from pipeline.models import base
+from pipeline.models import base, plugins
 from pipeline.models.cross_fit import FitTask, load_fits, name_split
 from pipeline.samples import Samples
 
@@ -21,7 +21,7 @@ def main(model: str) -> None:
     statistics = pd.read_parquet(artifacts.STATISTICS / f"{model}.parquet")
     predictions = pd.read_parquet(artifacts.OOS / f"{model}.parquet")
     smallest = min(tasks, key=lambda task: len(task.train))
-    unfitted = base.build_like(artifacts.MODELS / model, seed=smallest.fit_seed)
+    unfitted = plugins.build_like(artifacts.MODELS / model, seed=smallest.fit_seed)
     unscaled = unfitted.list_unscaled()
     of_fits = [check_fit(task, samples, statistics, unscaled=unscaled) for task in tasks]
     of_model = list(check_model(unfitted, smallest, samples, predictions))
@@ -51,7 +51,7 @@ def check_fit(
     saved = (own["mean"].to_numpy(), own["scale"].to_numpy()) if len(own) else None
     return [
         normalization(saved, samples.x[task.train], unscaled=np.flatnonzero(own["column"].isin(unscaled)).tolist()),
-        fit_rows(task.train, task.valid, task.test, time=samples.time, label_end=samples.label_end),
+        fit_rows(task.train, task.valid, task.predicted, time=samples.time, label_end=samples.label_end),
     ]
 
 
@@ -66,16 +66,16 @@ def check_model(model: base.Model, task: FitTask, samples: Samples, predictions:
         if table is samples:
             return select_predictions(predictions, task, model.outputs)
         model.fit(table, task.train, task.valid)
-        return model.predict_rows(samples, task.test).astype(np.float32)
+        return model.predict_rows(samples, task.predicted).astype(np.float32)
 
     yield unseen_rows(samples, seen, refit, lookback_bars=model.lookback_bars, seed=task.fit_seed)
-    yield row_order(model.predict_rows, samples, task.test, seed=task.fit_seed)
+    yield row_order(model.predict_rows, samples, task.predicted, seed=task.fit_seed)
 
 
 def select_predictions(predictions: pd.DataFrame, task: FitTask, outputs: Sequence[str]) -> np.ndarray:
-    """Return the saved predictions (n, outputs) float32 of a fit's test rows, in their order."""
+    """Return the saved predictions (n, outputs) float32 of the rows that a fit predicts, in their order."""
     own = select_fit(predictions, task).set_index("row")
-    return own.loc[task.test, list(outputs)].to_numpy(np.float32)
+    return own.loc[task.predicted, list(outputs)].to_numpy(np.float32)
 
 
 def select_fit(table: pd.DataFrame, task: FitTask) -> pd.DataFrame:

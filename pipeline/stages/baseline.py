@@ -11,8 +11,9 @@ from tqdm import tqdm
 
 from pipeline import artifacts, cli, config
 from pipeline.models.dataset import LabeledDataset, load_dataset
-from pipeline.models.predictions import make_predictions
+from pipeline.models.predictions import make_predictions, measure_score_std
 from pipeline.samples import Samples
+from pipeline.scale import is_constant
 from pipeline.targets import Output
 
 MAX_ITERATIONS = 500  # of the logistic regression
@@ -30,10 +31,10 @@ def main(dataset: str) -> None:
 
 
 def predict_folds(data: LabeledDataset, *, l2: NonNegativeFloat) -> pd.DataFrame:
-    """Return the predictions of every baseline for the test rows of every split; none of the holdout is made."""
+    """Return the predictions of every baseline for the rows that each split predicts; none of the holdout is made."""
     previous, folds = find_previous_labels(data.samples), data.folds
     jobs = [
-        delayed(predict_fold)(split, data, previous, train=folds.train(split), test=folds.test(split), l2=l2)
+        delayed(predict_fold)(split, data, previous, train=folds.train(split), predicted=folds.predicted(split), l2=l2)
         for split in range(folds.n_splits)
     ]
     pool = Parallel(n_jobs=config.count_workers(), return_as="generator")
@@ -41,20 +42,26 @@ def predict_folds(data: LabeledDataset, *, l2: NonNegativeFloat) -> pd.DataFrame
 
 
 def predict_fold(
-    split: int, data: LabeledDataset, previous: np.ndarray, *, train: np.ndarray, test: np.ndarray, l2: float
+    split: int, data: LabeledDataset, previous: np.ndarray, *, train: np.ndarray, predicted: np.ndarray, l2: float
 ) -> pd.DataFrame:
-    """Return the predictions of every baseline, fitted on `train`, for `test`."""
+    """Return the predictions of every baseline, fitted on `train`, for the rows `predicted`, labeled or not."""
     output, samples = data.target.output, data.samples
+    rows, seen = np.concatenate([train, predicted]), len(train)
     constant = predict_constant(samples.y[train], output)
-    predictions = {
-        "constant": np.tile(constant, (len(test), 1)),
-        "previous": predict_previous(previous[test], constant, output),
-        "linear": predict_linear(samples, train=train, test=test, output=output, l2=l2),
+    predictions = {  # for train rows, then for predicted ones
+        "constant": np.tile(constant, (len(rows), 1)),
+        "previous": predict_previous(previous[rows], constant, output),
+        "linear": predict_linear(samples, train=train, test=rows, output=output, l2=l2),
     }
     tables = [
-        make_predictions(split, data.rows, test, prediction=prediction, target=data.target).assign(
-            baseline=pd.Categorical([name] * len(test), categories=list(predictions))
-        )
+        make_predictions(
+            split,
+            data.rows,
+            predicted,
+            prediction=prediction[seen:],
+            target=data.target,
+            score_std=measure_score_std(prediction[:seen], output),
+        ).assign(baseline=pd.Categorical([name] * len(predicted), categories=list(predictions)))
         for name, prediction in predictions.items()
     ]
     return pd.concat(tables)
@@ -91,7 +98,8 @@ def predict_linear(samples: Samples, *, train: np.ndarray, test: np.ndarray, out
     """Return predictions, (n, outputs), of ridge or logistic regression on columns standardized by the train rows.
 
     `l2` is the penalty per row, on coefficients of standardized columns, with the squared or the log loss. Quantiles
-    are those of the train residuals around the ridge regression.
+    are those of the train residuals around the ridge regression. A class that `train` lacks has probability 0; where
+    it has one class alone, that has probability 1.
     """
     scaler = StandardScaler().fit(samples.x[train].astype(np.float64))
     x_train, x_test = scaler.transform(samples.x[train]), scaler.transform(samples.x[test])
@@ -101,8 +109,11 @@ def predict_linear(samples: Samples, *, train: np.ndarray, test: np.ndarray, out
             center = ridge.predict(x_test)[:, None]
             residual = np.quantile(samples.y[train] - ridge.predict(x_train), output.levels) if output.levels else 0.0
             return np.asarray(center + residual)
-        fitted = LogisticRegression(C=1.0 / (l2 * len(train)), max_iter=MAX_ITERATIONS).fit(x_train, samples.y[train])
         prediction = np.zeros((len(test), len(output.names)))
+        if is_constant(samples.y[train]):  # one class alone, which the logistic regression refuses
+            prediction[:, samples.y[train[0]]] = 1.0
+            return prediction
+        fitted = LogisticRegression(C=1.0 / (l2 * len(train)), max_iter=MAX_ITERATIONS).fit(x_train, samples.y[train])
         prediction[:, fitted.classes_] = fitted.predict_proba(x_test)
     return prediction
 

@@ -51,11 +51,15 @@ def main(dataset: str) -> None:
     sensitivity = artifacts.read_json(artifacts.report_path("sensitivity", dataset))
     targets = sorted({blocks[name]["target"] for name in models})
     snooping = data_snooping(list(models), targets, trials=comparison.trials)
+    execution = {
+        name: artifacts.read_json(artifacts.report_path("evaluate/details", name))["execution"]
+        for name in comparison.leaderboard
+    }
     folder = artifacts.REPORTS / "compare"
     artifacts.write_json(folder / f"{dataset}.json", make_headline(comparison, sensitivity))
-    findings, details = [asdict(snooping), sensitivity["finding"]], collect_details(comparison)
+    findings, details = [asdict(snooping), sensitivity["finding"]], collect_details(comparison, execution)
     artifacts.write_json(folder / "details" / f"{dataset}.json", details | {"findings": findings})
-    page = comparison_page.render_page(dataset, comparison, sensitivity, not_traded=not_traded)
+    page = comparison_page.render_page(dataset, comparison, sensitivity, execution, not_traded=not_traded)
     artifacts.write_text(folder / f"{dataset}.md", page)
     figures = plot_comparison(dataset, instants, comparison, sensitivity, bars_per_year=scale.bars_per_year)
     for name, figure in figures.items():
@@ -63,11 +67,13 @@ def main(dataset: str) -> None:
 
 
 def remove_other_files(names: Collection[str]) -> None:
-    """Remove the returns and the trials of models that params do not name.
+    """Remove the returns, the trials and the details of models that params do not name.
 
     The folders are dependencies, which DVC hashes when the stage has ended: other files there would change dvc.lock.
     """
-    for file in (*artifacts.RETURNS.glob("*.parquet"), *artifacts.TRIALS.glob("*.jsonl")):
+    details = artifacts.report_path("evaluate/details", "*")
+    folders = (artifacts.RETURNS / "*.parquet", artifacts.TRIALS / "*.jsonl", details)
+    for file in [file for pattern in folders for file in pattern.parent.glob(pattern.name)]:
         if file.stem not in names:
             file.unlink()
 
@@ -130,11 +136,14 @@ def make_headline(comparison: Comparison, sensitivity: Report) -> dict[str, obje
     }
 
 
-def collect_details(comparison: Comparison) -> dict[str, object]:
-    """Return every metric of the comparison."""
+def collect_details(comparison: Comparison, execution: Mapping[str, Report]) -> dict[str, object]:
+    """Return every metric of the comparison, and whether each model's result could have been earned."""
     superiority = comparison.superiority
     return {
-        "leaderboard": comparison.leaderboard,
+        "leaderboard": {
+            name: row | {"executable": execution[name]["executability"]["is_executable"]}
+            for name, row in comparison.leaderboard.items()
+        },
         "trials": comparison.trials,
         "effective_trials": comparison.effective_trials,
         "path_pbo": [each.pbo for each in comparison.path_pbo],

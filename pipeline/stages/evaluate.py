@@ -1,5 +1,6 @@
 """evaluate <model>: measure its out-of-sample predictions, backtest them net of costs, and draw the plots."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -11,6 +12,7 @@ from pipeline import artifacts, cli, config
 from pipeline.datasets import kinds
 from pipeline.evaluation import forecast, performance, returns
 from pipeline.evaluation.evaluation_data import EvaluationData, load_evaluation_data
+from pipeline.evaluation.execution import Execution, ExecutionSettings, average_half_spread, measure_execution
 from pipeline.evaluation.fit_diagnosis import diagnose_fit
 from pipeline.evaluation.gates import Gates, judge_gates
 from pipeline.evaluation.path_metrics import (
@@ -23,11 +25,14 @@ from pipeline.evaluation.path_metrics import (
     measure_stationarity,
     select_path,
 )
+from pipeline.evaluation.predictions import select_labeled
 from pipeline.evaluation.record import collect_parameters, describe_market, record_path
 from pipeline.evaluation.trials import render_lines
 from pipeline.models.predictions import FINAL
-from pipeline.reporting import learning_curves, plots, position_chart
+from pipeline.reporting import execution_plots, learning_curves, plots, position_chart
 from pipeline.validation.folds import Folds
+
+log = logging.getLogger(__name__)
 
 CALIBRATION_BINS = 10
 LAST_SHARE = 0.15  # of the development part, whose positions are drawn: all of it would show no single trade
@@ -40,7 +45,8 @@ def main(model: str) -> None:
     folds, rows = Folds.load(artifacts.FOLDS / f"{block['dataset']}.parquet")
     predictions = drop_final_fit(pd.read_parquet(artifacts.OOS / f"{model}.parquet"))
     symbols, clock = list(predictions["symbol"].unique()), kinds.import_part(params, block["dataset"], "clock")
-    data = load_evaluation_data(params, block, rows, symbols=symbols, clock=clock)
+    fills = kinds.import_part(params, block["dataset"], "fills")
+    data = load_evaluation_data(params, block, rows, symbols=symbols, clock=clock, fills=fills)
     result = measure_predictions(predictions, data, folds)
     simple = pd.read_parquet(artifacts.BASELINES / block["dataset"] / f"{block['target']}.parquet")
     baselines = {
@@ -60,9 +66,15 @@ def main(model: str) -> None:
         headline |= make_trading_headline(result, splits)
         details |= summarize_in_and_out_of_sample(splits) | judge_model(params, result, splits)
         median = result.median_path
+        path = select_path(predictions, data, folds, path=median)
+        execution = judge_execution(params, path, data)
+        details["execution"] = asdict(execution)
+        headline["executable"] = execution.executability.is_executable
         draw_equity(model, result, data)
-        draw_positions(model, select_path(predictions, data, folds, path=median), data, number=median)
+        draw_execution(model, execution, data)
+        draw_positions(model, path, data, number=median)
     write_returns(model, result)
+    write_round_trips(model, result)
     write_record(model, result, data, collect_parameters(params, model, folds))
     artifacts.write_json(artifacts.report_path("evaluate", model), headline | summarize_diagnoses(diagnoses))
     artifacts.write_json(artifacts.report_path("evaluate/details", model), details | {"fit_diagnoses": diagnoses})
@@ -75,6 +87,15 @@ def write_returns(model: str, result: ModelResult) -> None:
     """Write the net returns of every path; no row where predictions have no score."""
     table = returns.make_table([(path.time, path.net) for path in result.paths], result.seeds)
     artifacts.write_table(artifacts.RETURNS / f"{model}.parquet", table)
+
+
+def write_round_trips(model: str, result: ModelResult) -> None:
+    """Write the round trips of every path; no row where predictions have no score."""
+    tables = [
+        path.round_trips.assign(path=np.int16(number), seed=np.int64(seed))
+        for number, (seed, path) in enumerate(zip(result.seeds, result.paths, strict=True))
+    ]
+    artifacts.write_table(artifacts.ROUND_TRIPS / f"{model}.parquet", pd.concat(tables, ignore_index=True))
 
 
 def write_record(model: str, result: ModelResult, data: EvaluationData, parameters: Mapping[str, Any]) -> None:
@@ -155,6 +176,8 @@ def make_trading_headline(result: ModelResult, splits: pd.DataFrame) -> dict[str
         "in_to_out_of_sample_sharpe": divide_in_by_out(splits)[0],
         "stationarity": measure_stationarity(splits)[0],
         "turnover": float(np.mean([path.trading["turnover"] for path in result.paths])),
+        **{name: median[name] for name in ("break_even_bps", "round_trips", "gap_return")},
+        "idle_paths": int(np.isnan(sharpes).sum()),
         **measure_seeds(result),
         "reason": "; ".join(reason for reason in reasons if reason) or None,
     }
@@ -220,6 +243,17 @@ def judge_model(params: config.Block, result: ModelResult, splits: pd.DataFrame)
     return {"gates": {name: asdict(found) for name, found in judge_gates(measurements, gates).items()}}
 
 
+def judge_execution(params: config.Block, path: pd.DataFrame, data: EvaluationData) -> Execution:
+    """Return what the predictions of a path earn with other delays, costs and capitals; log what is suspicious."""
+    block = config.look_up(params, "execution")
+    settings = config.call_with(ExecutionSettings, block=block, name="execution")
+    half_spread_bps = average_half_spread(path, data)
+    execution = measure_execution(path, data, settings=settings, half_spread_bps=half_spread_bps)
+    for warning in execution.warnings:
+        log.warning("%s", warning)
+    return execution
+
+
 def collect_paths(result: ModelResult) -> dict[str, object]:
     """Return the metrics of each path."""
     return {"paths": [collect_path(path) for path in result.paths]}
@@ -241,6 +275,18 @@ def draw_equity(model: str, result: ModelResult, data: EvaluationData) -> None:
     artifacts.write_figure(artifacts.PLOTS / model / "equity.png", equity)
 
 
+def draw_execution(model: str, execution: Execution, data: EvaluationData) -> None:
+    """Draw the results of a model's median path against delay, cost and capital."""
+    figure = execution_plots.plot_execution(
+        execution,
+        title=f"{model}: the median path with other terms of trading",
+        delay_bars=data.rules.delay_bars,
+        capital=data.rules.capital,
+        fee_bps=data.costs.fee_bps,
+    )
+    artifacts.write_figure(artifacts.PLOTS / model / "execution.png", figure)
+
+
 def draw_confusion(model: str, result: ModelResult, data: EvaluationData) -> None:
     """Draw the confusion of the first path, where predictions have a direction."""
     if (counts := result.paths[0].confusion) is None:
@@ -252,8 +298,9 @@ def draw_confusion(model: str, result: ModelResult, data: EvaluationData) -> Non
 
 def draw_calibration(model: str, path: pd.DataFrame, data: EvaluationData) -> None:
     """Draw how well the predictions of one path are calibrated."""
-    output, y = data.output, data.y[path["row"]]
-    predicted = path[list(output.names)].to_numpy(np.float64)
+    labeled = select_labeled(path, data.is_labeled)
+    output, y = data.output, data.y[labeled["row"]]
+    predicted = labeled[list(output.names)].to_numpy(np.float64)
     if output.kind == "quantiles":
         coverage = (np.asarray(output.levels), *forecast.measure_coverage(y, predicted))
         curves, unit = {"coverage": coverage}, "probability"

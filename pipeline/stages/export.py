@@ -8,7 +8,8 @@ from pathlib import Path
 import onnx
 
 from pipeline import artifacts, cli, config
-from pipeline.models import base
+from pipeline.models import base, plugins
+from pipeline.models.predictions import read_score_std
 
 PACKAGES = ("lightgbm", "numba", "numpy", "onnx", "onnxmltools", "onnxruntime", "torch", "xgboost")
 
@@ -16,7 +17,7 @@ PACKAGES = ("lightgbm", "numba", "numpy", "onnx", "onnxmltools", "onnxruntime", 
 def main(model: str) -> None:
     """Export the final fit of a model."""
     params = config.load_params()
-    fitted = base.load(artifacts.MODELS / model)
+    fitted = plugins.load(artifacts.MODELS / model)
     with artifacts.replace_atomically(artifacts.ONNX / model) as folder:
         folder.mkdir()
         fitted.to_onnx(folder / "model.onnx")
@@ -41,6 +42,7 @@ def make_contract(model: str, fitted: base.Model, params: config.Block, graph: P
         "graph": read_signature(graph),
         "columns": fitted.input_columns,
         "output": asdict(fitted.signature.output),
+        "score_std": read_score_std(artifacts.MODELS / model),
         "target": {"name": block["target"], **target},
         "features": artifacts.read_json(artifacts.report_path("featurize", block["dataset"]))["params"],
         "model_spec": {key: described[key] for key in ("family", "plugin", "hyperparameters", "seed")},

@@ -12,12 +12,13 @@ from pipeline import artifacts, cli, config
 from pipeline.datasets import kinds
 from pipeline.features.engine import Features
 from pipeline.labels import Labels
-from pipeline.leakage.features import look_ahead, target_leakage, truncation
+from pipeline.leakage.features import look_ahead, take_next_moves, target_leakage, truncation
 from pipeline.leakage.findings import Finding, raise_if_critical
 from pipeline.leakage.labels import label_end, label_timing
 from pipeline.leakage.segments import check_window_runs, segments
 from pipeline.leakage.settings import GuardSettings
 from pipeline.samples import KEY, Samples, align, intersect_rows, number_runs
+from pipeline.trading_rules import read_order_delay
 from pipeline.validation.scheme import find_holdout_start
 
 
@@ -31,8 +32,8 @@ def main(dataset: str) -> None:
     bars = clean.rename(columns={clock.TIME: "open_time"})  # the name that guards know the clock by
     settings = config.call_with(GuardSettings, block=config.look_up(params, "guard"), name="guard")
     described = config.look_up(params, f"datasets.{dataset}")
-    sealed = {"holdout_pct": config.look_up(params, "split.holdout_pct")}
-    findings = list(check_values(kind, bars, features, files, described, settings, **sealed, seed=params["seed"]))
+    context = {"holdout_pct": config.look_up(params, "split.holdout_pct"), "delay_bars": read_order_delay(params)}
+    findings = list(check_values(kind, bars, features, files, described, settings, **context, seed=params["seed"]))
     warm_up_bars = artifacts.read_json(artifacts.report_path("featurize", dataset))["warm_up_bars"]
     findings += check_segments(bars, features, files, step=clock.find_step(clean), warm_up_bars=warm_up_bars)
     artifacts.write_json(artifacts.report_path("guard", dataset), {"findings": list(map(asdict, findings))})
@@ -48,11 +49,13 @@ def check_values(
     settings: GuardSettings,
     *,
     holdout_pct: float,
+    delay_bars: int,
     seed: int,
 ) -> Iterator[Finding]:
     """Yield the findings of columns and targets, recomputed and as stored; one table of features is held at a time.
 
-    No label of the last `holdout_pct` of the times is correlated with anything: the holdout is sealed.
+    No label of the last `holdout_pct` of the times is correlated with anything: the holdout is sealed. `delay_bars` are
+    those of the orders, on which the label of a position depends.
     """
     if kind.compute is None:
         yield explain_missing("truncation")
@@ -63,18 +66,18 @@ def check_values(
     for number, file in enumerate(files):
         samples, target = Samples.load(features, file, rows=rows), file.stem
         x, columns = samples.x, samples.columns
-        if not number:  # moves do not depend on the target
+        if not number:  # the next bar's move does not depend on the target
             limits = {"ratio": settings.look_ahead_ratio, "floor": settings.look_ahead_floor}
-            yield look_ahead(x, columns, samples.move, samples.segment, **limits)
+            yield look_ahead(x, columns, take_next_moves(bars, locate_bars(rows, bars)), samples.segment, **limits)
         yield target_leakage(x, columns, samples.y, target, threshold=settings.correlation_threshold)
     for file in files:
         if kind.make_labels is None:
             yield explain_missing("label_end")
         else:
-            relabel = make_relabel(kind.make_labels, described["targets"][file.stem])
+            relabel = make_relabel(kind.make_labels, described["targets"][file.stem], delay_bars=delay_bars)
             yield label_end(bars, relabel, file.stem, cuts=settings.cuts, seed=seed)
-        table = pd.read_parquet(file, columns=[*KEY, "label_end", "move"])
-        yield label_timing(bars, locate_bars(table, bars), table["label_end"].to_numpy(), table["move"].to_numpy())
+        table = pd.read_parquet(file, columns=[*KEY, "label_end"])
+        yield label_timing(bars, locate_bars(table, bars), table["label_end"].to_numpy())
 
 
 def list_labeled(features: Path, files: Sequence[Path]) -> pd.DataFrame:
@@ -110,12 +113,12 @@ def make_recompute(
 
 
 def make_relabel(
-    make_labels: Callable[..., Labels], block: config.Block
+    make_labels: Callable[..., Labels], block: config.Block, *, delay_bars: int
 ) -> Callable[[pd.DataFrame], tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Return the function from bars to the positions of the rows with a label, their y, and their label_end."""
 
     def relabel(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        table = make_labels(bars, dict(block)).table
+        table = make_labels(bars, dict(block), delay_bars=delay_bars).table
         return table["row"].to_numpy(), table["y"].to_numpy(), table["label_end"].to_numpy()
 
     return relabel

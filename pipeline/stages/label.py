@@ -1,5 +1,6 @@
 """label <dataset>: compute the labels of every target of a dataset, with the bar at which each label ends."""
 
+import logging
 from types import ModuleType
 
 import numpy as np
@@ -8,7 +9,16 @@ import pandas as pd
 from pipeline import artifacts, cli, config
 from pipeline.datasets import kinds
 from pipeline.labels import Labels
+from pipeline.scale import is_constant
 from pipeline.targets import Output, Target
+from pipeline.trading_rules import read_order_delay
+
+log = logging.getLogger(__name__)
+
+TAIL_SHARE = 1e-4  # of the labels: those with the largest |y|, at least one
+MAX_SQUARE_SHARE = 0.2  # of the sum of y² in them: BTC and ARB of 2023-2025 have 1 to 9 %, a Normal y 0.2 %
+STILL = ("zero_volatility", "volatility_below_tick", "volatility_below_usual")  # causes of lost bars
+UNBOUNDED = ("value", "position", "quantiles")  # kinds of output whose y may have tails
 
 
 def main(dataset: str) -> None:
@@ -18,30 +28,55 @@ def main(dataset: str) -> None:
     targets = config.look_up(params, f"datasets.{dataset}.targets")
     if not isinstance(targets, dict) or not targets:
         raise config.ParamsError(f"datasets.{dataset}.targets is {targets!r}; name one or more")
+    delay_bars = read_order_delay(params)
     bars = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet")
-    report = {}
+    report: dict[str, dict[str, object]] = {}
     with artifacts.replace_atomically(artifacts.LABELS / dataset) as folder:
         folder.mkdir()
         for target, block in targets.items():
-            labeled = label_target(kind, bars, target, block, name=f"datasets.{dataset}.targets.{target}")
-            described = kind.describe_target(block, name=target, path=f"datasets.{dataset}.targets.{target}")
+            path = f"datasets.{dataset}.targets.{target}"
+            labeled = label_target(kind, bars, target, block, name=path, delay_bars=delay_bars)
+            described = kind.describe_target(block, name=target, path=path)
+            check_variation(labeled, described, name=path)
             table = select_columns(labeled)
             table.attrs.update(described.attributes)
             artifacts.write_table(folder / f"{target}.parquet", table)
             report[target] = summarize_labels(labeled, described, bars=len(bars), unit=clock.UNIT)
+            report[target] |= report_tails(labeled, described)
     artifacts.write_json(artifacts.report_path("label", dataset), report)
 
 
-def label_target(kind: ModuleType, bars: pd.DataFrame, target: object, block: object, *, name: str) -> Labels:
+def label_target(
+    kind: ModuleType, bars: pd.DataFrame, target: object, block: object, *, name: str, delay_bars: int
+) -> Labels:
     """Return the labels of one target; ParamsError where its name or its section is wrong, or no bar has a label."""
     config.check_name(target, owner=name.rpartition(".")[0])
     if not isinstance(block, dict):
         raise config.ParamsError(f"{name} is {block!r}; it must be a section with kind and its arguments")
-    labeled: Labels = kind.make_labels(bars, block, name=name)
+    labeled: Labels = kind.make_labels(bars, block, name=name, delay_bars=delay_bars)
     if labeled.table.empty:
         lost = ", ".join(f"{count} by {cause}" for cause, count in labeled.lost.items())
-        raise config.ParamsError(f"{name}: none of {len(bars)} bars has a label ({lost}); lower its windows")
+        is_still = sum(labeled.lost.get(cause, 0) for cause in STILL) > len(bars) / 2
+        remedy = "the price hardly moves: use another source of bars" if is_still else "lower its windows"
+        raise config.ParamsError(f"{name}: none of {len(bars)} bars has a label ({lost}); {remedy}")
     return labeled
+
+
+def check_variation(labeled: Labels, target: Target, *, name: str) -> None:
+    """Raise ParamsError where every label is the same: there is nothing to learn, as of a pegged pair."""
+    y = labeled.table["y"].to_numpy()
+    if not is_constant(y):
+        return
+    if target.output.is_classification:
+        names, shares = target.output.names, _summarize_y(y, target.output)
+        found = ", ".join(f"{each} {shares[each]:.0%}" for each in names)
+        remedy = f"{name} needs at least two classes: change its horizon"
+        remedy += ", or move its barriers" if target.output.neutral_class else ""
+    else:
+        found, remedy = f"y is {y[0]:.6g} in every row", f"change the horizon of {name}"
+    raise config.ParamsError(
+        f"{name}: all {len(y)} labels are the same ({found}); {remedy}, or use another source of bars"
+    )
 
 
 def select_columns(labeled: Labels) -> pd.DataFrame:
@@ -61,6 +96,43 @@ def summarize_labels(labeled: Labels, target: Target, *, bars: int, unit: str) -
         f"mean_length_{unit}": float(length.mean()) if len(y) else float("nan"),
         "y": _summarize_y(y, target.output),
     }
+
+
+def report_tails(labeled: Labels, target: Target) -> dict[str, object]:
+    """Return `tails` and `warnings` of a target whose y is unbounded; nothing of another.
+
+    The tail is the `TAIL_SHARE` of rows with the largest |y|, and of raw returns those with the largest |raw|.
+    `square_share` is its share of the sum of y² as models see it, after the clip; `raw_square_share` that of raw².
+    `largest` is |y| before the clip. A share is NaN where the sum is 0.
+    """
+    if target.output.kind not in UNBOUNDED:
+        return {}
+    y, raw = (labeled.table[name].to_numpy(np.float64) for name in ("y", "raw"))
+    rows = int(np.ceil(TAIL_SHARE * len(y)))
+    share, raw_share = _share_of_squares(y, rows), _share_of_squares(raw, rows)
+    tails = {
+        "rows": rows,
+        "square_share": share,
+        "raw_square_share": raw_share,
+        "largest": labeled.largest,
+        "clipped_share": labeled.clipped / len(y),
+    }
+    warnings = []
+    if share > MAX_SQUARE_SHARE:
+        warnings.append(
+            f"{target.name}: {rows} of {len(y)} labels have {share:.0%} of the sum of y² (of raw returns "
+            f"{raw_share:.0%}), above {MAX_SQUARE_SHARE:.0%}: models learn these few rows; lower clip_sigma or raise "
+            "volatility_window"
+        )
+    for warning in warnings:
+        log.warning(warning)
+    return {"tails": tails, "warnings": warnings}
+
+
+def _share_of_squares(values: np.ndarray, rows: int) -> float:
+    """Return the share of the sum of squares in the `rows` largest of them; NaN where the sum is 0."""
+    square = np.sort(values**2)
+    return float(square[-rows:].sum() / square.sum()) if square.any() else float("nan")
 
 
 def _summarize_y(y: np.ndarray, output: Output) -> dict[str, float]:

@@ -10,7 +10,7 @@ import onnxruntime
 from pydantic import PositiveFloat
 
 from pipeline import artifacts, cli, config, has_avx2
-from pipeline.models import base
+from pipeline.models import base, plugins
 from pipeline.models.dataset import load_dataset
 from pipeline.models.onnx_session import open_session
 from pipeline.models.parity_checks.base import find_parity_checks
@@ -28,9 +28,10 @@ def main(model: str) -> None:
     """Compare a model's ONNX graph with the model on the holdout and on inputs on which graphs often differ."""
     params = config.load_params()
     family, block, _ = config.find_model(params, model)
-    fitted, checks = base.load(artifacts.MODELS / model), find_parity_checks(family)
+    fitted, checks = plugins.load(artifacts.MODELS / model), find_parity_checks(family)
     graph = artifacts.ONNX / model / "model.onnx"
     data = load_dataset(block["dataset"], block["target"])
+    data = data.add_fills(fitted.load_fills(params, block["dataset"], data.rows))
     samples, rows = data.samples.select_columns(fitted.signature.columns), data.folds.holdout()
     rng = np.random.default_rng(fitted.seed)
     some = fitted.inputs(samples, np.sort(rng.permutation(rows)[: base.BATCH_ROWS]))

@@ -24,7 +24,7 @@ from pipeline.leakage.embargo_sensitivity import (
     scale_embargo,
 )
 from pipeline.leakage.findings import Finding
-from pipeline.models import base
+from pipeline.models import base, plugins
 from pipeline.models.dataset import load_dataset
 from pipeline.samples import Samples
 from pipeline.targets import Target
@@ -147,7 +147,7 @@ def predict_fit(
     samples: Samples, train: np.ndarray, test: np.ndarray, *, settings: Settings, signature: base.Signature, seed: int
 ) -> np.ndarray:
     """Return (n,) scores of a model that memorizes `train`: its valid rows are train's, and never stop it."""
-    model = base.build_plugin(
+    model = plugins.build_plugin(
         FAMILY,
         settings.plugin,
         signature,

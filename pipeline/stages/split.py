@@ -73,12 +73,13 @@ def list_rows(known: pd.DataFrame, files: Sequence[Path], clean: pd.DataFrame) -
 def count_unlabeled(rows: pd.DataFrame) -> dict[str, int]:
     """Return the number of rows without a label, by cause.
 
-    Their label needs bars past the segment's end, or their volatility is zero.
+    Their label needs bars past the segment's end, or their volatility is too low: zero, below the tick's or far below
+    the usual; the report of `label` has each cause.
     """
     last = rows[rows["is_labeled"]].groupby("segment")["time"].max()
     lost = rows[~rows["is_labeled"]]
     at_end = ~(lost["time"] < lost["segment"].map(last))  # a segment may have no labeled row at all
-    return {"label_horizon": int(at_end.sum()), "zero_volatility": int((~at_end).sum())}
+    return {"label_horizon": int(at_end.sum()), "volatility_too_low": int((~at_end).sum())}
 
 
 def summarize_folds(folds: Folds) -> dict[str, object]:

@@ -12,7 +12,7 @@ from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from pipeline import artifacts, cli, config
-from pipeline.models import base
+from pipeline.models import plugins
 from pipeline.models.cross_fit import FitTask, FoldFit, fit_fold, name_split, plan_cross_fit
 from pipeline.models.fit_files import FitFiles
 from pipeline.models.measurements import MEASUREMENTS
@@ -50,9 +50,9 @@ def main(model: str) -> None:
         fits = list(tqdm(pool(jobs), total=len(plan.tasks), desc=f"train {model}", unit="fit"))
         deployed_seed = choose_deployed_seed(fits, metric=unfitted.stopping.metric)
         keep_deployed(folder, seed=deployed_seed)
-        importances = base.load(folder).measure_importances()
+        importances = plugins.load(folder).measure_importances()
         report = {"fits": [summarize_fit(fit) for fit in fits], "importances": importances}
-        report["parameters"] = list_parameters(params, model)
+        report["parameters"] = list_parameters(params, model, market=plan.spec.market)
         artifacts.write_json(artifacts.report_path("train/details", model), report)
         summary = summarize_fits(fits, stopping_metric=unfitted.stopping.metric)
         artifacts.write_json(artifacts.report_path("train", model), {"deployed_seed": deployed_seed, **summary})
@@ -60,15 +60,17 @@ def main(model: str) -> None:
     artifacts.remove(artifacts.CHECKPOINTS / model)
 
 
-def list_parameters(params: config.Block, model: str) -> dict[str, Any]:
+def list_parameters(params: config.Block, model: str, *, market: config.Block) -> dict[str, Any]:
     """Return the parameters that the fits of a model depend on, which identify its trials.
 
-    The name counts, because seeds are derived from it; the names of its dataset and of its target do not.
+    The name counts, because seeds are derived from it; the names of its dataset and of its target do not. `market` are
+    the rules and costs that it learns to trade with, if it does.
     """
     family, block, name = config.find_model(params, model)
     own = {key: value for key, value in block.items() if key not in ("dataset", "target")}
     shared = {"shared": params.get(family) or {}, "train": params["train"], "seeds": config.list_seeds(params)}
-    return {"model": name, "family": family, **own, **shared}
+    traded = {"market": dict(market)} if market else {}
+    return {"model": name, "family": family, **own, **shared, **traded}
 
 
 def name_files(model: str, task: FitTask) -> FitFiles:
@@ -132,13 +134,14 @@ def write_tables(model: str, fits: Sequence[FoldFit], *, deployed_seed: int, fie
 
 
 def summarize_fit(fit: FoldFit) -> dict[str, object]:
-    """Return the report of one fit: its rows, its iterations and the best of them."""
+    """Return the report of one fit: its rows, its iterations and the best of them, and the spread of its scores."""
     optional = {"fit_report": fit.fit_report, "own_forecasts": fit.evaluation}
     return {
         **label_fit(fit),
         "rows": fit.rows,
         "iterations": len(fit.history),
         "best": fit.best,
+        "score_std": fit.score_std,
         **{name: found for name, found in optional.items() if found},
     }
 

@@ -27,6 +27,7 @@ from pipeline.validation.scheme import (
     count_share,
     number_paths,
 )
+from pipeline.validation.unlabeled import UnlabeledRows, locate_unlabeled
 
 METADATA_KEY = b"folds"
 
@@ -49,11 +50,14 @@ class RowCounts(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Folds:
-    """Every split of labeled rows into train and test, and the holdout that no split uses, as ranges of time."""
+    """Every split of labeled rows into train and test, and the holdout that no split uses, as ranges of time.
+
+    A row without a label is in no train, test or holdout part, but it is predicted where its time lies.
+    """
 
     time: np.ndarray  # (N,) ms, in any order, of all rows
     label_end: np.ndarray  # (N,) ms
-    is_labeled: np.ndarray  # (N,) bool; no other row is in any part
+    is_labeled: np.ndarray  # (N,) bool
     scheme: Scheme
     group_ranges: tuple[TimeRange, ...]  # by group, in time order; the last one ends the development part
     embargo_bars: int
@@ -61,7 +65,8 @@ class Folds:
     splits: np.ndarray  # (n_splits, k), the groups that each split tests
     is_train_group: np.ndarray  # (n_splits, groups) bool, whether a split may train on a group
     paths: np.ndarray  # (n_paths, groups), the split that tests group g on path p; -1 where none does
-    row_index: RowIndex
+    row_index: RowIndex  # of labeled rows
+    unlabeled: UnlabeledRows
 
     @property
     def n_splits(self) -> int:
@@ -79,8 +84,16 @@ class Folds:
         return self.scheme.method.startswith("walk_forward")
 
     def test(self, split: int) -> np.ndarray:
-        """Return the test rows of a split, ascending."""
-        return self.row_index.select_rows(np.flatnonzero(np.isin(self.row_index.group, self.splits[split])))
+        """Return the test rows of a split, ascending, all of them labeled."""
+        return self._select_groups(self.splits[split])
+
+    def predicted(self, split: int) -> np.ndarray:
+        """Return the rows that a split predicts, ascending: its test rows, and the unlabeled ones of their times.
+
+        A model must decide at such a row too: that a halt follows, and its label is lost, is not known in advance.
+        """
+        tested = self.splits[split]
+        return np.union1d(self._select_groups(tested), self.unlabeled.select_groups(tested))
 
     def train(self, split: int) -> np.ndarray:
         """Return the train rows of a split, ascending: purged and embargoed at every edge of every test range.
@@ -131,11 +144,19 @@ class Folds:
 
     def select_tested(self) -> np.ndarray:
         """Return the development rows, ascending, that any split tests: a walk-forward never tests its first groups."""
-        return self.row_index.select_rows(np.flatnonzero(np.isin(self.row_index.group, self.splits)))
+        return self._select_groups(self.splits)
+
+    def select_predicted(self) -> np.ndarray:
+        """Return the development rows, ascending, labeled or not, that any split predicts."""
+        return np.union1d(self._select_groups(self.splits), self.unlabeled.select_groups(self.splits))
 
     def holdout(self) -> np.ndarray:
-        """Return the rows, ascending, that begin after all development labels have ended and after the embargo."""
+        """Return the labeled rows, ascending, that begin after all development labels have ended and the embargo."""
         return self.row_index.select_rows(self.row_index.holdout_cell)
+
+    def predicted_holdout(self) -> np.ndarray:
+        """Return the rows, ascending, labeled or not, that begin where those of `holdout` may."""
+        return np.union1d(self.holdout(), self.unlabeled.select_holdout())
 
     def select_embargoed(self) -> np.ndarray:
         """Return the rows, ascending, that are purged and embargoed between development part and holdout."""
@@ -144,6 +165,12 @@ class Folds:
     def number_groups(self) -> np.ndarray:
         """Return (N,) int32, the group of each row; -1 of the holdout, of the embargo before it, and without label."""
         return self.row_index.expand_to_rows(np.append(self.row_index.group, [-1, -1]).astype(np.int32))
+
+    def number_all_groups(self) -> np.ndarray:
+        """Return (N,) int32, the group of each row by its time, labeled or not; -1 outside the development part."""
+        group = self.number_groups()
+        group[self.unlabeled.rows] = self.unlabeled.group
+        return group
 
     def split_validation(self, rows: np.ndarray, valid_pct: float) -> tuple[np.ndarray, np.ndarray]:
         """Return (train, valid): valid is the last `valid_pct` of the distinct times of `rows`, train the purged rest.
@@ -186,6 +213,10 @@ class Folds:
         spans = (table.column(name).to_numpy() for name in ("time", "label_end", "is_labeled"))
         return make_folds(*spans, **json.loads(metadata[METADATA_KEY])), table.to_pandas()
 
+    def _select_groups(self, groups: np.ndarray) -> np.ndarray:
+        """Return the labeled rows, ascending, of these groups."""
+        return self.row_index.select_rows(np.flatnonzero(np.isin(self.row_index.group, groups)))
+
     def _find_train_cells(self, splits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return (n, cells) whether a split trains on a cell, and (n, cells) the group before which labels must end.
 
@@ -223,7 +254,7 @@ def make_folds(
     Args:
         time: (N,) int64 ms, when a row's bar opens.
         label_end: (N,) int64 ms, not before `time`.
-        is_labeled: (N,) bool, whether a row may be in a part; None where all may.
+        is_labeled: (N,) bool, whether a row may be trained on and tested; the others are only predicted. None: all may.
         method: "cpcv" tests every choice of `test_groups` groups (AFML 12.4), "purged_kfold" each group once (7.4);
             both train on all others. The walk-forwards test each group from number `train_groups` on, and train
             on all groups before it ("walk_forward_expanding") or on the `train_groups` before it
@@ -256,6 +287,7 @@ def make_folds(
     first_ms, last_ms = (np.array([part[at] for part in parts]) for at in (0, -1))
     bounds = {"group_first_ms": first_ms, "last_ms": last_ms[-1], "embargo_ms": embargo_ms}
     row_index = index_rows(time, label_end, is_labeled, **bounds)
+    places = {"group_first_ms": first_ms, "last_ms": last_ms[-1], "holdout_ms": row_index.first_ms[-1]}
     splits, is_train_group = choose_groups(scheme)
     folds = Folds(
         time=time,
@@ -269,6 +301,7 @@ def make_folds(
         is_train_group=is_train_group,
         paths=number_paths(splits, scheme.groups),
         row_index=row_index,
+        unlabeled=locate_unlabeled(time, is_labeled, **places),
     )
     _check_holdout(folds)
     return folds

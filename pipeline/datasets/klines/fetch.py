@@ -1,4 +1,4 @@
-"""Where klines come from: every module of the package is a source, but the schema that all share."""
+"""Where klines come from: every module of the package is a source, but the schema and the simulation's hidden part."""
 
 SOURCES = "pipeline.market"
-NOT_SOURCES = ("bars",)
+NOT_SOURCES = ("bars", "simulated_moves")

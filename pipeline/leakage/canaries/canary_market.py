@@ -129,5 +129,4 @@ def _make_samples(features: Features, table: pd.DataFrame, *, rows: np.ndarray) 
         x=np.ascontiguousarray(features.x[rows]),
         columns=features.columns,
         y=table["y"].to_numpy(),
-        move=table["move"].to_numpy(),
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.leakage.canaries.canary_market import HORIZON_BARS, CanaryMarket
-from pipeline.leakage.features import look_ahead, target_leakage, truncation
+from pipeline.leakage.features import look_ahead, take_next_moves, target_leakage, truncation
 from pipeline.leakage.findings import Finding
 
 GUARDS = ("truncation", "look_ahead", "target_leakage")
@@ -65,7 +65,7 @@ def run_guards(makers: Mapping[str, ColumnMaker], market: CanaryMarket) -> dict[
     x = stored[market.rows]  # of the rows that have a label
     limits = {"ratio": settings.look_ahead_ratio, "floor": settings.look_ahead_floor}
     after_cut = truncation(market.bars, recompute, (rows, stored[rows]), names, cuts=settings.cuts, seed=market.seed)
-    with_moves = look_ahead(x, names, samples.move, samples.segment, **limits)
+    with_moves = look_ahead(x, names, take_next_moves(market.bars, market.rows), samples.segment, **limits)
     target, threshold = f"return_{HORIZON_BARS}", settings.correlation_threshold
     return {
         name: [

@@ -19,6 +19,7 @@ GUARDS = ("normalization", "fit_rows", "unseen_rows", "row_order")
 VALID_PCT = 0.15
 MAX_COLUMNS = 8  # of the dataset's; the models are tiny
 MAX_PREDICTED_ROWS = 300  # of the test
+LOST_LABELS = 20  # rows at the end of the data, which are predicted without a label
 
 FitModel = Callable[[Samples, FitRows], SmallFit]
 
@@ -65,6 +66,16 @@ def train_until_valid(samples: Samples, rows: FitRows) -> SmallFit:
     return learners.fit_ridge(samples, rows._replace(train=train))
 
 
+def train_on_unlabeled_rows(samples: Samples, rows: FitRows, *, is_filled: bool) -> SmallFit:
+    """Fit ridge where the last test rows have lost their label; with `is_filled` train on them with the last known."""
+    lost, y, label_end = rows.test[-LOST_LABELS:], samples.y.copy(), samples.label_end.copy()
+    y[lost], label_end[lost] = y[rows.train[-1]], samples.time[lost]
+    is_labeled = samples.is_labeled & ~np.isin(np.arange(len(y)), lost)
+    halted = replace(samples, y=y, label_end=label_end, is_labeled=is_labeled)
+    train = np.append(rows.train, lost) if is_filled else rows.train
+    return learners.fit_ridge(halted, rows._replace(train=train))
+
+
 CANARIES: tuple[Canary[FitModel], ...] = (
     Canary(
         "scaler_fitted_on_test_rows",
@@ -89,6 +100,14 @@ CANARIES: tuple[Canary[FitModel], ...] = (
         learners.fit_ridge,
         "train contains rows whose labels end in the valid part",
         "they are purged",
+    ),
+    Canary(
+        "unlabeled_row_in_train",
+        "fit_rows",
+        partial(train_on_unlabeled_rows, is_filled=True),
+        partial(train_on_unlabeled_rows, is_filled=False),
+        "rows before a halt, whose label is lost, are given the last known label and trained on",
+        "they are only predicted",
     ),
     Canary(
         "threshold_chosen_on_holdout",

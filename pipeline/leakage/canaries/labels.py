@@ -13,6 +13,7 @@ from pipeline.leakage.canaries.canary import Canary
 from pipeline.leakage.canaries.canary_market import HORIZON_BARS, VOLATILITY_BARS, CanaryMarket
 from pipeline.leakage.findings import Finding
 from pipeline.leakage.labels import label_end, label_timing
+from pipeline.volatility import estimate_volatility
 
 GUARDS = ("label_end", "label_timing")
 BARRIER_BARS, BARRIER = 20, 4.0  # the horizon of the barriers, and their distance in volatilities
@@ -27,7 +28,6 @@ class LabelTable(NamedTuple):
     positions: np.ndarray  # (n,) in the table of bars, ascending
     y: np.ndarray  # (n,) float32 or int32
     label_end_ms: np.ndarray  # (n,)
-    move: np.ndarray  # (n,) return of one unit held over the bar that a position is declared to earn
 
 
 Labeler = Callable[[pd.DataFrame], LabelTable]
@@ -37,24 +37,24 @@ def run_guards(label: Labeler, market: CanaryMarket) -> list[Finding]:
     """Return the findings about a way to label the bars."""
 
     def relabel(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return label(bars)[:3]
+        return label(bars)
 
     table = label(market.bars)
     return [
         label_end(market.bars, relabel, "label", cuts=market.settings.cuts, seed=market.seed),
-        label_timing(market.bars, table.positions, table.label_end_ms, table.move),
+        label_timing(market.bars, table.positions, table.label_end_ms),
     ]
 
 
 def label_forward_return(bars: pd.DataFrame) -> LabelTable:
     """Return the return over the next HORIZON_BARS in units of its volatility, as the pipeline labels it."""
     table = labels.forward_return(bars, horizon=HORIZON_BARS, volatility_window=VOLATILITY_BARS).table
-    return LabelTable(*(table[name].to_numpy() for name in ("row", "y", "label_end", "move")))
+    return LabelTable(*(table[name].to_numpy() for name in ("row", "y", "label_end")))
 
 
 def label_triple_barrier(bars: pd.DataFrame, *, uses_future_volatility: bool) -> LabelTable:
     """Return triple-barrier labels; the distance is the volatility of the next or of the last VOLATILITY_BARS."""
-    volatility = labels.estimate_volatility(bars, window=VOLATILITY_BARS)
+    volatility = estimate_volatility(bars, window=VOLATILITY_BARS)
     if uses_future_volatility:
         volatility = pd.Series(volatility).groupby(bars["segment"].to_numpy()).shift(-VOLATILITY_BARS).to_numpy()
     following = bars.groupby("segment").cumcount(ascending=False).to_numpy()
@@ -69,8 +69,7 @@ def label_triple_barrier(bars: pd.DataFrame, *, uses_future_volatility: bool) ->
     at = np.arange(len(rows)), first
     y = np.where(has_touch, np.where(fall[at] >= distance[:, 0], labels.DOWN, labels.UP), labels.FLAT)
     end = rows + 1 + np.where(has_touch, first, BARRIER_BARS - 1)
-    move = close[ahead] / close[rows] - 1
-    return LabelTable(rows, y.astype(np.int32), bars["open_time"].to_numpy()[end], move)
+    return LabelTable(rows, y.astype(np.int32), bars["open_time"].to_numpy()[end])
 
 
 def label_classes(bars: pd.DataFrame, *, has_fixed_thresholds: bool) -> LabelTable:
@@ -98,13 +97,6 @@ def understate_label_end(bars: pd.DataFrame) -> LabelTable:
     """Return the forward return, declared to end with the next bar."""
     table = label_forward_return(bars)
     return table._replace(label_end_ms=bars["open_time"].to_numpy()[table.positions + 1])
-
-
-def earn_own_bar(bars: pd.DataFrame, *, since: str) -> LabelTable:
-    """Return the forward return, with the move of the row's own bar: since the close before, or since its open."""
-    table, close = label_forward_return(bars), bars["close"]
-    start = bars["open"] if since == "open" else close.shift()
-    return table._replace(move=(close / start - 1).to_numpy()[table.positions])
 
 
 def label_direction(bars: pd.DataFrame, *, bars_ahead: int) -> LabelTable:
@@ -155,22 +147,6 @@ CANARIES: tuple[Canary[Labeler], ...] = (
         label_forward_return,
         "a label over h bars is declared to end after one",
         "it is declared to end after h",
-    ),
-    Canary(
-        "move_of_bar_just_seen",
-        "label_timing",
-        partial(earn_own_bar, since="close"),
-        label_forward_return,
-        "a position earns the bar whose close its features include",
-        "it earns the next bar",
-    ),
-    Canary(
-        "open_time_taken_for_close_time",
-        "label_timing",
-        partial(earn_own_bar, since="open"),
-        label_forward_return,
-        "a bar's open time is taken for the time at which it is known, so a position is entered at the bar's open",
-        "it is entered at the bar's close",
     ),
     Canary(
         "label_of_own_bar",

@@ -134,7 +134,7 @@ def fit_with_threshold(samples: Samples, rows: FitRows, *, select: SelectRows) -
     fit, chosen_on = fit_ridge(samples, rows), select(samples, rows)
     score = fit.predict_rows(samples, chosen_on)[:, 0]
     best_first = np.argsort(-score, kind="stable")
-    threshold = score[best_first[np.cumsum(samples.move[chosen_on][best_first]).argmax()]]
+    threshold = score[best_first[np.cumsum(samples.y[chosen_on][best_first].astype(np.float64)).argmax()]]
     return replace(fit, predict_rows=lambda table, some: fit.predict_rows(table, some) - threshold)
 
 

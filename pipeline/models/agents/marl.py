@@ -27,7 +27,7 @@ from pipeline.models.agents.engine.policy_evaluation import PolicyBacktest
 from pipeline.models.agents.engine.training import RewardFunction
 from pipeline.models.torch_runtime.onnx_export import export_onnx
 from pipeline.models.torch_runtime.standardize import Standardize
-from pipeline.trading import apply_no_trade_band, net_return
+from pipeline.trading import earn_alone
 
 ROLES = ("trend_follower", "mean_reverter", "momentum_trader", "risk_manager", "coordinator")
 NUM_TRADERS, RISK_MANAGER, COORDINATOR = 3, 3, 4  # the traders are first; indices of the other two
@@ -310,9 +310,8 @@ def make_team_rewards(env: MarketEnv, config: TeamRewardConfig, *, move_std: flo
     regimes = np.stack([trend, 1 - trend, momentum], axis=1)  # (n, traders)
 
     def reward_roles(before: EpisodeState, step: EnvStep, actions: np.ndarray) -> np.ndarray:
-        held, move = before.position[:, None], env.samples.move[before.row][:, None]
-        proposed = apply_no_trade_band(actions[:, :NUM_TRADERS].astype(np.float64), held, env.config.no_trade_band)
-        earned = net_return(proposed, held, move, **env.config.costs)  # (E, traders)
+        proposed, arrays = actions[:, :NUM_TRADERS].astype(np.float64), env.fills.list_arrays()
+        earned = earn_alone(proposed, before.position, arrays, before.row, env.terms)  # (E, traders)
         rewards = np.repeat(step.reward[:, None], len(ROLES), axis=1)
         rewards[:, :NUM_TRADERS] += config.reward_shaping * regimes[np.searchsorted(env.rows, before.row)] * earned
         rewards[:, RISK_MANAGER] -= config.downside_penalty * np.minimum(step.reward, 0.0) ** 2 / move_std
@@ -324,15 +323,18 @@ def make_team_rewards(env: MarketEnv, config: TeamRewardConfig, *, move_std: flo
 def measure_efficiency(env: MarketEnv, *, window: int) -> np.ndarray:
     """Return (n,) the efficiency ratio in [0, 1] at each of a market's rows: |sum of moves| / sum of |moves|.
 
-    Kaufman 1995, over the last `window` moves known at the row, fewer at the start of a run; 0 where none is known or
-    nothing moved.
+    Kaufman 1995, over the last `window` moves known at the row: the latest is that from the latest known fill to the
+    row's close. There are fewer at the start of a run; 0 where none is known or nothing moved.
     """
-    move, ratio = env.samples.move, np.zeros(len(env.rows))
+    move, mark, net, path = env.fills.move, env.fills.mark[env.rows], np.zeros(len(env.rows)), np.zeros(len(env.rows))
     for first, last in env.runs:
-        known = np.concatenate([[0.0], move[first:last]])  # at row i the latest known move is that of the bar before
-        sums = np.stack([np.cumsum(known), np.cumsum(np.abs(known))])
-        sums[:, window:] -= sums[:, :-window].copy()
-        start = np.searchsorted(env.rows, first)
-        net, path = np.abs(sums[0]), sums[1]
-        ratio[start : start + len(known)] = np.divide(net, path, out=np.zeros_like(net), where=path > LEAST_PATH)
-    return ratio.clip(0.0, 1.0)
+        rows = np.arange(first, last + 1)
+        latest = rows - env.fills.lag[rows]  # the row of the latest known fill
+        start, is_known = np.searchsorted(env.rows, first), latest >= first
+        end = np.maximum(latest, first) - first
+        begin = np.maximum(end - window + 1, 0)
+        signed, total = (np.append(0.0, np.cumsum(each)) for each in (move[rows], np.abs(move[rows])))
+        own = slice(start, start + len(rows))
+        net[own] = np.where(is_known, np.abs(signed[end] - signed[begin] + mark[own]), 0.0)
+        path[own] = np.where(is_known, total[end] - total[begin] + np.abs(mark[own]), 0.0)
+    return np.divide(net, path, out=np.zeros_like(net), where=path > LEAST_PATH).clip(0.0, 1.0)

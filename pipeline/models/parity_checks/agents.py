@@ -9,7 +9,7 @@ from pipeline.models.agents.engine.market_env import POSITION_COLUMNS
 from pipeline.models.base import split_into_batches
 from pipeline.models.onnx_session import open_session
 from pipeline.models.parity_checks import base
-from pipeline.trading import apply_no_trade_band
+from pipeline.trading import UNLIMITED, choose_position
 
 
 def make_edge_cases(model: Agent, inputs: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
@@ -22,6 +22,10 @@ def count_flips(model: Agent, inputs: np.ndarray, file: Path) -> np.ndarray:
     """Return (B,) int64: 1 where only one of policy and graph trades, or both trade in opposite directions."""
     graph, held = open_session(file), np.clip(inputs[:, -len(POSITION_COLUMNS)].astype(np.float64), -1.0, 1.0)
     parts = [graph.run(["answer"], {"inputs": part})[0][:, 0] for part in split_into_batches(inputs)]
-    targets, band = (model.predict(inputs)[:, 0], np.concatenate(parts)), model.environment_config.no_trade_band
-    trades = [np.sign(apply_no_trade_band(each.astype(np.float64), held, band) - held) for each in targets]
+    targets, terms = (model.predict(inputs)[:, 0], np.concatenate(parts)), model.environment_config.make_terms()
+    choices = (
+        [choose_position(float(wanted), weight, terms, UNLIMITED) for wanted, weight in zip(each, held, strict=True)]
+        for each in targets
+    )
+    trades = [np.sign(np.array(chosen) - held) for chosen in choices]
     return np.asarray(trades[0] != trades[1], dtype=np.int64)

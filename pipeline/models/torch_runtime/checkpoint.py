@@ -92,6 +92,7 @@ def fingerprint_fit(model: Model, *, samples: Samples, train: np.ndarray, valid:
         "model": type(model).__module__,
     }
     total = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    for array in (samples.x, samples.y, samples.segment, samples.move, train, valid):
+    filled = vars(samples.fills).values() if samples.fills else ()
+    for array in (samples.x, samples.y, samples.segment, *filled, train, valid):
         total.update(np.ascontiguousarray(array).data)
     return total.hexdigest()

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 
 from pipeline import config
+from pipeline.fills import Fills
 from pipeline.models.agents.engine import hyperparameters
 from pipeline.models.agents.engine.hyperparameters import EnvironmentConfig, EvtConfig, LearnerConfig, TrainingConfig
 from pipeline.models.agents.engine.learner import Learner
 from pipeline.models.agents.engine.market_env import POSITION_COLUMNS, MarketEnv
+from pipeline.models.agents.engine.market_fills import read_fills
 from pipeline.models.agents.engine.networks import Critic, Policy
 from pipeline.models.agents.engine.policy_evaluation import PolicyBacktest
 from pipeline.models.agents.engine.rollout import Rollout, roll_out
@@ -38,8 +41,10 @@ from pipeline.models.torch_runtime.standardize import check_unscaled, locate_col
 from pipeline.samples import Samples
 from pipeline.tail_risk import GpdTail
 from pipeline.targets import Kind
+from pipeline.trading_rules import list_terms, read_costs, read_rules
 
 WEIGHTS = "weights.npz"
+LEAST_RANGE = 1e-12  # of moves that differ, relative to the ratio of two prices: rounding leaves 1e-16
 # Of one layer, over a batch. On a GPU (H200) an update takes about 20 ms whatever its size: launches and copies. On one
 # CPU core d4pg's takes 19 ms at 8,192 units, 32 ms at 262,144, and 310 ms at 2,097,152.
 MIN_GPU_UNITS = 131_072
@@ -72,6 +77,7 @@ class Agent(FlatModel):
 
     output_kinds: ClassVar[tuple[Kind, ...]] = ("position",)
     sections: ClassVar[Mapping[str, Any]] = {"evt": EvtConfig}
+    market_arguments: ClassVar[tuple[str, ...]] = hyperparameters.TERMS
 
     device: Device
     clip_sigma: PositiveFloat  # standardized columns are clipped at ± this many standard deviations
@@ -83,6 +89,16 @@ class Agent(FlatModel):
     tail: GpdTail | None = field(init=False, repr=False, default=None)
     move_std: float = field(init=False, repr=False, default=float("nan"))  # of a bar's return in the train rows
     report: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
+
+    @classmethod
+    def read_market(cls, params: config.Block, dataset: str) -> Mapping[str, Any]:
+        """Return the terms of trading: an agent learns with those of the backtest."""
+        return list_terms(read_rules(params), read_costs(params, dataset))
+
+    @classmethod
+    def load_fills(cls, params: config.Block, dataset: str, rows: pd.DataFrame) -> Fills:
+        """Return the fills of the orders decided at `rows` (segment, time), from the clean bars of the dataset."""
+        return read_fills(params, dataset, rows)
 
     def __post_init__(self) -> None:
         """Check all hyperparameters and build untrained networks."""
@@ -199,10 +215,10 @@ class Agent(FlatModel):
 
     def _prepare(self, samples: Samples, train: np.ndarray) -> None:
         """Build the networks anew, with the statistics of the train rows."""
-        move = samples.move[train]
+        move = self.make_env(samples, np.sort(train)).fills.move[train]
         if not np.isfinite(move).all():
             raise ValueError("train holds moves that are not finite; drop such rows where they arise")
-        if np.ptp(move) == 0:
+        if np.ptp(move) <= LEAST_RANGE * np.abs(1 + move).max():
             raise ValueError("move is the same in every train row: there is nothing to trade")
         self.move_std = float(move.std())
         self.policy, self.critic = self.make_networks(len(self.input_columns))

@@ -1,8 +1,7 @@
 """The hyperparameters that all agents share, each declared and checked once, in groups that feed one object each."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, make_dataclass
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, make_dataclass
 from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge, Interval, Len
@@ -15,20 +14,25 @@ from pipeline.models.agents.engine.nstep import count_horizon_bars
 from pipeline.models.base import Model
 from pipeline.models.stopping import LATEST, LOWEST_VALID_LOSS, StoppingCriterion
 from pipeline.models.torch_runtime.hyperparameters import LearningRate
+from pipeline.trading import Terms, make_terms
+from pipeline.trading_rules import AnnualRate, Band, Capital, Participation
 
 Group = TypeVar("Group")
 Share = Annotated[float, Interval(ge=0, lt=1)]
+TERMS = config.list_keys(make_terms)  # hyperparameters that the sections `trading` and `costs` give
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnvironmentConfig:
-    """Costs and rules of the market that an agent trades in."""
+    """The market that an agent trades in: all but the last two are those of the backtest, see `trading_rules`."""
 
-    fee_bps: NonNegativeFloat  # that an agent learns with; `trading` has the costs of the evaluation
+    fee_bps: NonNegativeFloat
     slippage_bps: NonNegativeFloat
-    no_trade_band: Annotated[
-        float, Interval(ge=0, lt=1)
-    ]  # the position moves only to targets further than this from it
+    borrow_rate: AnnualRate
+    no_trade_band: Band
+    long_only: bool
+    capital: Capital
+    max_participation: Participation
     risk_penalty: NonNegativeFloat  # reward = r - risk_penalty · r², r the net return of a bar
     max_drawdown: Annotated[float, Interval(gt=0, le=1)]  # of the equity from its peak; an episode terminates there
 
@@ -36,10 +40,9 @@ class EnvironmentConfig:
         """Raise ValueError naming the first number out of its range."""
         config.check_fields(self, name="agents")
 
-    @property
-    def costs(self) -> Mapping[str, float]:
-        """The keyword arguments of `trading.net_return`."""
-        return {"fee_bps": self.fee_bps, "slippage_bps": self.slippage_bps}
+    def make_terms(self) -> Terms:
+        """Return the terms of trading."""
+        return make_terms(**{name: value for name, value in asdict(self).items() if name in TERMS})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from pipeline.models.agents.engine.market_env import MarketEnv
 from pipeline.models.agents.engine.networks import Critic, Policy
 from pipeline.models.agents.engine.rollout import Rollout
 from pipeline.tail_risk import GpdTail, backtest_var
-from pipeline.trading import run_backtest
+from pipeline.trading import trade_runs
 
 SIGNIFICANCE = 0.05  # a joint p-value below rejects a value at risk
 
@@ -25,8 +25,7 @@ class PolicyBacktest:
         self.env, self.rollout, self.move_std, self.gamma = env, rollout, move_std, gamma
         self.run_lengths = np.diff(env.runs, axis=1)[:, 0] + 1  # (R,) bars
         runs = np.repeat(np.arange(len(self.run_lengths)), self.run_lengths)
-        config, move = env.config, env.samples.move[env.rows]
-        self.result = run_backtest(rollout.target, runs, move, **config.costs, no_trade_band=config.no_trade_band)
+        self.result = trade_runs(rollout.target, env.fills.take(env.rows), runs, env.terms)
 
     @property
     def reward(self) -> np.ndarray:

@@ -16,7 +16,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from pipeline import trading
+from pipeline import fills, trading
 from pipeline.models.agents.engine.market_env import POSITION_COLUMNS, MarketEnv
 from pipeline.models.agents.engine.networks import RELU, TANH, Policy, PolicyLayer
 from pipeline.models.base import split_into_batches
@@ -51,8 +51,9 @@ def roll_out(policy: Policy, env: MarketEnv, *, ablated: int | None = None) -> R
         policy.limiting_actor,
         np.float32(policy.min_position_limit),
         starts,
-        env.samples.move[env.rows],
-        env.config.no_trade_band,
+        tuple(each[env.rows] for each in env.fills.list_arrays()),
+        (env.fills.lag[env.rows], env.fills.mark[env.rows]),
+        env.terms,
     )
     return Rollout(target, account)
 
@@ -105,11 +106,12 @@ def _activate(units: np.ndarray, is_relu: bool, is_tanh: bool) -> None:
 
 
 def _compile_loop() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-    """Return the compiled loop, cached on disk under a key that includes the source of `pipeline.trading`.
+    """Return the compiled loop, cached on disk under a key that includes the sources of trading and fills.
 
     numba's own key covers this file alone, so it would reuse older trading rules; it does include closure variables.
     """
-    sources = int(hashlib.sha256(Path(trading.__file__).read_bytes()).hexdigest()[:12], 16)
+    text = b"".join(Path(str(module.__file__)).read_bytes() for module in (fills, trading))
+    sources = int(hashlib.sha256(text).hexdigest()[:12], 16)
 
     @njit(cache=True)
     def run_loop(
@@ -125,18 +127,26 @@ def _compile_loop() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         limiting_actor: int,
         least: np.float32,
         starts: np.ndarray,
-        move: np.ndarray,
-        band: float,
+        filling: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+        marks: tuple[np.ndarray, np.ndarray],
+        terms: trading.Terms,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return (n,) target positions and the (n, 3) position columns observed."""
         _ = sources
         high, low, inverse, clip = scale
+        move, years, volume, outcome = filling
+        lag, mark = marks
+        filled, before, first = np.empty(len(known)), [(0.0, 0.0, 0)] * len(known), 0
         target, account = np.empty(len(known), np.float32), np.empty((len(known), 3), np.float32)
         position, unrealized, since = 0.0, 0.0, 0
         for i in range(len(known)):
             if starts[i]:
                 position, unrealized, since = 0.0, 0.0, 0
-            account[i, 0], account[i, 1], account[i, 2] = position, unrealized, np.log1p(since)
+                first = i
+            at, weight, earned, age = i - lag[i], 0.0, 0.0, 0
+            if at >= first:
+                weight, earned, age = trading.mark_account(filled[at], before[at], mark[i], terms)
+            account[i, 0], account[i, 1], account[i, 2] = weight, earned, np.log1p(age)
             units = known[i].copy()
             for j in range(3):
                 value = min(max(((account[i, j] - high[j]) - low[j]) * inverse[j], -clip), clip)
@@ -150,7 +160,12 @@ def _compile_loop() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
             target[i] = units[-1]
             if limiting_actor >= 0:
                 target[i] *= least + (1 - least) * np.float32(0.5) * (1 + units[limiting_actor])
-            position, unrealized, since = trading.step_position(target[i], position, unrealized, since, move[i], band)
+            before[i] = (position, unrealized, since)
+            fill = (move[i], years[i], volume[i], outcome[i])
+            step, position, unrealized, since = trading.step_account(
+                float(target[i]), position, unrealized, since, fill, False, terms
+            )
+            filled[i] = step.position
         return target, account
 
     return cast("Callable[..., tuple[np.ndarray, np.ndarray]]", run_loop)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.models.torch_runtime.standardize import Standardize, measure_statistics
+from pipeline.scale import is_constant
 
 
 class StandardizedNet(nn.Module):
@@ -43,7 +44,7 @@ class StandardizedNet(nn.Module):
         else:
             std = float(y[train].std(dtype=np.float64))
             self.offset.fill_(float(y[train].mean(dtype=np.float64)))
-            self.scale.fill_(std if std > 0 else 1.0)
+            self.scale.fill_(1.0 if is_constant(y[train]) else std)
 
     def scale_targets(self, y: np.ndarray) -> Tensor:
         """Return (N,) int64 codes, or float32 deviations of y from its train mean in train standard deviations."""

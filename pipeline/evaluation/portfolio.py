@@ -1,0 +1,92 @@
+"""Predictions as a portfolio: from scores to target positions, on one clock for all symbols, and their backtest."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from pipeline import trading
+from pipeline.evaluation.evaluation_data import EvaluationData
+from pipeline.trading import Backtest
+from pipeline.trading_rules import list_terms
+
+
+@dataclass(frozen=True, eq=False)
+class PortfolioResult:
+    """Predictions traded bar by bar, all symbols on one clock; amounts are shares of the whole capital."""
+
+    time: np.ndarray  # (T,) of the decisions, on the dataset's clock; a regular grid where that is one
+    symbols: tuple[str, ...]  # S
+    backtest: Backtest  # net (T,); position, turnover, gross, cost and interest (T, S)
+    crosses_gap: np.ndarray  # (T, S) bool, whether what a row holds is held while bars are missing
+    is_predicted: np.ndarray  # (T,) bool, whether any symbol has a prediction
+
+    @property
+    def is_active(self) -> np.ndarray:
+        """(T,) bool, whether there is a prediction, or something is earned or charged."""
+        return np.asarray(self.is_predicted | (self.backtest.net != 0))
+
+    @property
+    def turnover(self) -> np.ndarray:
+        """(T,) share of the capital that is traded."""
+        return np.asarray(self.backtest.turnover.sum(axis=1))
+
+    @cached_property
+    def totals(self) -> dict[str, float]:
+        """Sums over the bars, as shares of the capital: gross return and that of gaps, costs, interest, turnover."""
+        result = self.backtest
+        gross, gap = float(result.gross.sum()), float(result.gross[self.crosses_gap].sum())
+        cost, interest, turnover = (float(each.sum()) for each in (result.cost, result.interest, result.turnover))
+        return {"gross_return": gross, "gap_return": gap, "costs": cost, "interest": interest, "turnover": turnover}
+
+    @property
+    def exposure(self) -> float:
+        """Mean value held, long or short, as a share of the capital, over the bars that have a prediction."""
+        return float(np.abs(self.backtest.position[self.is_predicted]).mean())
+
+
+def size_positions(predictions: pd.DataFrame, data: EvaluationData) -> np.ndarray:
+    """Return (n,) target positions in [-1, 1]: a position as predicted, another score in units of its spread.
+
+    The spread is `score_std`, of the scores of the rows that the fit learned from. Where that is undefined, because
+    these scores never vary, the target is 0.
+    """
+    score = predictions["score"].to_numpy(np.float64)
+    if data.output.kind == "position":
+        return np.asarray(score.clip(-1, 1))
+    full = predictions["score_std"].to_numpy(np.float64) * data.rules.full_position_std
+    scaled = np.divide(score, full, out=np.zeros(len(score)), where=full > 0)
+    return np.asarray(scaled.clip(-1, 1))
+
+
+def trade_predictions(
+    predictions: pd.DataFrame,
+    data: EvaluationData,
+    *,
+    delay_bars: int | None = None,
+    cost_bps: float | None = None,
+    capital: float | None = None,
+) -> PortfolioResult:
+    """Return the backtest of predictions of rows in any order, at most one for each.
+
+    What is None is as in params; `cost_bps` replaces the fee and the slippage of each side.
+    """
+    rules = replace(data.rules, capital=capital or data.rules.capital)
+    costs = data.costs if cost_bps is None else replace(data.costs, fee_bps=cost_bps, slippage_bps=0.0)
+    grid = data.find_grid(rules.delay_bars if delay_bars is None else delay_bars)
+    place = grid.locate(data.rows["time"].to_numpy()[predictions["row"]])
+    first, last = int(place.min()), int(place.max())
+    grid = grid.slice_times(first, last)
+    target = np.full(grid.fills.move.shape, np.nan)
+    symbol = pd.Categorical(data.rows["symbol"].to_numpy()[predictions["row"]], categories=grid.symbols).codes
+    target[place - first, symbol] = size_positions(predictions, data)
+    share = replace(rules, capital=rules.capital / len(grid.symbols))
+    result = trading.trade(target, grid.fills, trading.make_terms(**list_terms(share, costs)))
+    return PortfolioResult(grid.time, grid.symbols, result, grid.fills.crosses_gap, ~np.isnan(target).all(axis=1))
+
+
+def explain_idleness(predictions: pd.DataFrame, data: EvaluationData) -> str:
+    """Return why predictions never trade: how far their largest target position stays within the no-trade band."""
+    largest = float(np.abs(size_positions(predictions, data)).max())
+    return f"no trade: the largest target position is {largest:.3g}, the no-trade band {data.rules.no_trade_band:g}"
