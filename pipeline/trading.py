@@ -67,12 +67,10 @@ def make_terms(
         fee_bps: fee, of the value traded.
         slippage_bps: by how much a fill is worse than the open.
         borrow_rate: per year, of the value that is short.
-        no_trade_band: the position changes only to targets further than this from the drifted one; it trades to the
-            target itself.
+        no_trade_band: the position changes, to the target itself, only where that is further than this from it.
         long_only: whether negative targets are flat.
-        capital: in the quote currency, by which orders are limited, the same at each bar; of one symbol's share.
-        max_participation: the largest share of a bar's quote volume that an order takes; None for no limit. What it
-            leaves is not ordered again unless a later target asks for it. Closing and cutting back are not limited.
+        capital: of a symbol, in the quote currency, the same at each bar: it limits orders.
+        max_participation: an order's largest share of a bar's quote volume; None for no limit; closing has none.
 
     Raises:
         ValueError: a value is out of range; names it.
@@ -149,9 +147,8 @@ def step_account(
 ) -> tuple[AccountStep, float, float, int]:
     """Return one row of a single account, and weight, unrealized return and age of the position at the next fill.
 
-    `fill` is move, years, quote_volume and outcome of the row. With `is_last` the position is closed at the next fill,
-    and the row bears the cost. `unrealized` and `since` count from the entry into the present side; the first is before
-    costs, the second in rows.
+    `fill` is move, years, quote_volume and outcome of the row. With `is_last` it bears the cost of closing after it.
+    `unrealized` (before costs) and `since` (rows) count from the entry into the present side.
     """
     move, years, volume, outcome = fill
     position = fill_order(target, held, volume, outcome, terms)

@@ -11,6 +11,8 @@ import yaml
 ROOT = Path(__file__).parents[1]
 SMALL = {
     "sources.simulated.days": 4,
+    "sources.simulated.signal": 0.05,  # that four days show
+    "sources.simulated.half_life_bars": 5.0,
     "sources.binance.days": 4,
     "trees.num_boost_round": 30,
     "trees.early_stopping_rounds": 10,

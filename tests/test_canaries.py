@@ -71,7 +71,6 @@ LISTED = {  # every leak that must be planted, by its usual name
     "early stopping on test rows": "early_stopping_on_test_rows",
     "a threshold chosen on the holdout": "threshold_chosen_on_holdout",
     "a model that memorizes row order": "model_memorizes_row_order",
-    "the open taken for known-at, by a position": "open_time_taken_for_close_time",
     "the open taken for known-at, by a join": "longer_bars_joined_at_open",
 }
 

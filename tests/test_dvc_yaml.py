@@ -23,9 +23,9 @@ PARTS = {  # modules of a kind of dataset, by the stage that runs them
     "guard": ("guard", "clock"),
     "canary": ("guard",),
     "split": ("clock",),
-    "evaluate": ("clock",),
+    "evaluate": ("clock", "fills"),
     "compare": ("clock",),
-    "holdout": ("clock",),
+    "holdout": ("clock", "fills"),
 }
 
 

@@ -186,7 +186,13 @@ def test_a_position_is_labeled_from_its_fill_to_the_next_one() -> None:
     assert delayed.table["row"].tolist() == [2]
     assert (delayed.table["label_end"] // MINUTE).tolist() == [5]
     np.testing.assert_allclose(delayed.table["y"], [0.01 / sigma], rtol=1e-6)
-    assert delayed.lost == {"warm_up": 2, "zero_volatility": 0, "label_horizon": 3}
+    assert delayed.lost == {
+        "warm_up": 2,
+        "zero_volatility": 0,
+        "volatility_below_tick": 0,
+        "volatility_below_usual": 0,
+        "label_horizon": 3,
+    }
 
 
 def test_the_delay_of_orders_is_no_key_of_a_target_and_changes_no_other_kind() -> None:

@@ -260,7 +260,7 @@ def test_costs_are_those_of_the_source_of_the_dataset():
         "costs": {"binance": {"fee_bps": 10.0, "slippage_bps": 1.0, "borrow_rate": 0.073}},
     }
     assert read_costs(params, "d") == COSTS
-    with pytest.raises(ParamsError, match=r"there is no costs\.other; costs has binance"):
+    with pytest.raises(ParamsError, match=r"there is no costs\.other for the source of datasets.e; costs has binance"):
         read_costs(params, "e")
     params["costs"]["binance"]["borrow_rate"] = 1.5
     with pytest.raises(ParamsError, match=r"costs\.binance\.borrow_rate is 1\.5; it must be below 1"):

@@ -10,7 +10,7 @@ MINUTE = 60_000
 
 
 def make_history(position, *, net=None, price=None) -> PositionHistory:
-    bars, held = len(position), np.array(position)
+    bars = len(position)
     return PositionHistory.from_returns(
         np.arange(bars + 1) * MINUTE,
         price=np.array(price or [100.0] * (bars + 1)),

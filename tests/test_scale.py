@@ -49,6 +49,7 @@ def test_every_trading_metric_of_constant_growth_has_a_value_or_a_reason() -> No
         "calmar": "no drawdown",
         "profit_factor": "no losing bar",
         "recovery_factor": "no drawdown",
+        "average_drawdown": "no drawdown",
     }
     assert metrics["win_rate"] == 1.0
 

@@ -193,7 +193,7 @@ def test_a_train_row_that_is_predicted_without_a_label_fails_the_audit():
 def test_the_spread_of_scores_is_that_of_the_train_rows_alone(tmp_path: Path):
     task = plan(42)[-1]
     fit = fit_fold(task, SPEC, DATA, folder=tmp_path)
-    model = base.load(tmp_path)
+    model = plugins.load(tmp_path)
     expected = float(np.std(model.score(SAMPLES, task.train).astype(np.float64)))
     assert fit.score_std == pytest.approx(expected, rel=1e-12)
     assert set(fit.out_of_sample["score_std"]) == set(fit.in_sample["score_std"]) == {fit.score_std}
