@@ -88,7 +88,8 @@ def trace_positions(predictions: pd.DataFrame, data: EvaluationData) -> tuple[st
     symbol, done = result.symbols[0], result.backtest
     prices = data.clean[data.clean["symbol"] == symbol].set_index(data.time_column)["close"]
     share = len(result.symbols)
-    gross, turnover = done.gross[:, 0] * share, done.turnover[:, 0] * share
+    turnover = done.turnover[:, 0] * share
+    turnover[-1] -= np.abs(done.position[-1, 0] + done.gross[-1, 0] * share)  # what is closed after the last row
     net = (done.gross - done.cost - done.interest)[:, 0] * share
     time = result.time
     end = time[-1] + data.bar_ms if data.bar_ms else prices.index[prices.index > time[-1]][0]
@@ -97,21 +98,10 @@ def trace_positions(predictions: pd.DataFrame, data: EvaluationData) -> tuple[st
         data.to_ms(instants),
         price=prices.reindex(instants, method="ffill").to_numpy(),
         position=done.position[:, 0],
-        turnover=subtract_closing(turnover, position=done.position[:, 0], gross=gross),
+        turnover=np.where(turnover > ROUNDING, turnover, 0.0),
         net=net,
     )
     return symbol, history
-
-
-def subtract_closing(turnover: np.ndarray, *, position: np.ndarray, gross: np.ndarray) -> np.ndarray:
-    """Return (T,) what is traded at the fill of each row, of one symbol's backtest (T,).
-
-    The turnover of a row after which a target is missing has also what closes the position, at the next fill.
-    """
-    following, traded_next = np.append(position[1:], 0.0), np.append(turnover[1:], 0.0)
-    is_closed = (position != 0) & (following == 0) & (traded_next == 0)
-    at_fill = turnover - np.where(is_closed, np.abs(position + gross), 0.0)
-    return np.where(at_fill > ROUNDING, at_fill, 0.0)
 
 
 def find_busiest_window(change: np.ndarray, *, bars: int) -> int:

@@ -44,9 +44,11 @@ def roll_out(policy: Policy, env: MarketEnv, *, ablated: int | None = None) -> R
         tuple(_to_contiguous(layer.weight) for layer in others),
         tuple(_find_nonzero_range(layer.weight) for layer in others),
         tuple(layer.bias.cpu().numpy() for layer in others),
-        np.array([layer.activation == RELU for layer in (first, *others)]),
-        np.array([layer.activation == TANH for layer in (first, *others)]),
-        np.array([layer.is_skip for layer in (first, *others)]),
+        (
+            np.array([layer.activation == RELU for layer in (first, *others)]),
+            np.array([layer.activation == TANH for layer in (first, *others)]),
+            np.array([layer.is_skip for layer in (first, *others)]),
+        ),
         (high, low, inverse, np.float32(policy.standardize.clip_sigma)),
         policy.limiting_actor,
         np.float32(policy.min_position_limit),
@@ -105,6 +107,32 @@ def _activate(units: np.ndarray, is_relu: bool, is_tanh: bool) -> None:
             units[k] = math.tanh(units[k])
 
 
+@njit(cache=True)
+def _decide(
+    units: np.ndarray,
+    weights: tuple[np.ndarray, ...],
+    ranges: tuple[np.ndarray, ...],
+    biases: tuple[np.ndarray, ...],
+    kinds: tuple[np.ndarray, np.ndarray, np.ndarray],
+    limiting_actor: int,
+    least: np.float32,
+) -> np.float32:
+    """Return the target position from the (units,) preactivations of the first layer.
+
+    `kinds` say of each layer whether it applies ReLU, tanh, and whether its units join those before it.
+    """
+    is_relu, is_tanh, is_skip = kinds
+    _activate(units, is_relu[0], is_tanh[0])
+    for layer in range(len(weights)):
+        total = _apply_layer(units, weights[layer], ranges[layer], biases[layer])
+        _activate(total, is_relu[layer + 1], is_tanh[layer + 1])
+        units = np.concatenate((units, total)) if is_skip[layer + 1] else total
+    target = units[-1]
+    if limiting_actor >= 0:
+        target *= least + (1 - least) * np.float32(0.5) * (1 + units[limiting_actor])
+    return np.float32(target)
+
+
 def _compile_loop() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     """Return the compiled loop, cached on disk under a key that includes the sources of trading and fills.
 
@@ -120,9 +148,7 @@ def _compile_loop() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         weights: tuple[np.ndarray, ...],
         ranges: tuple[np.ndarray, ...],
         biases: tuple[np.ndarray, ...],
-        is_relu: np.ndarray,
-        is_tanh: np.ndarray,
-        is_skip: np.ndarray,
+        kinds: tuple[np.ndarray, np.ndarray, np.ndarray],
         scale: tuple[np.ndarray, np.ndarray, np.ndarray, np.float32],
         limiting_actor: int,
         least: np.float32,
@@ -152,14 +178,7 @@ def _compile_loop() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
                 value = min(max(((account[i, j] - high[j]) - low[j]) * inverse[j], -clip), clip)
                 for k in range(len(units)):
                     units[k] += value * account_weight[j, k]
-            _activate(units, is_relu[0], is_tanh[0])
-            for layer in range(len(weights)):
-                total = _apply_layer(units, weights[layer], ranges[layer], biases[layer])
-                _activate(total, is_relu[layer + 1], is_tanh[layer + 1])
-                units = np.concatenate((units, total)) if is_skip[layer + 1] else total
-            target[i] = units[-1]
-            if limiting_actor >= 0:
-                target[i] *= least + (1 - least) * np.float32(0.5) * (1 + units[limiting_actor])
+            target[i] = _decide(units, weights, ranges, biases, kinds, limiting_actor, least)
             before[i] = (position, unrealized, since)
             fill = (move[i], years[i], volume[i], outcome[i])
             step, position, unrealized, since = trading.step_account(
