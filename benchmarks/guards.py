@@ -39,7 +39,7 @@ Checks = Iterator[tuple[str, Callable[[], Finding]]]
 def simulate_market(rows: int) -> pd.DataFrame:
     """Return a clean table of the first `rows` simulated bars."""
     days = -(-rows // DAY_BARS)
-    raw = simulated.load(
+    raw, _ = simulated.load(
         symbols=["BTCUSDT"],
         interval="1m",
         start="2000-01-01",

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,6 +66,12 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write `table` to `path` as parquet."""
     with replace_atomically(path) as draft:
         table.to_parquet(draft, index=False, compression="zstd")
+
+
+def read_clean(dataset: str, columns: Collection[str]) -> pd.DataFrame:
+    """Return those of these columns that the clean table of a dataset has, in its order."""
+    file = CLEAN / f"{dataset}.parquet"
+    return pd.read_parquet(file, columns=[name for name in pq.read_schema(file).names if name in columns])
 
 
 def read_attributes(schema: pa.Schema) -> dict[str, Any]:

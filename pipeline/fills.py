@@ -5,6 +5,10 @@ nothing: the order waits, and the next row's replaces it. What is held meanwhile
 go missing, orders that wait lapse; what is held is held through the gap. The order of the first bar after it closes,
 whatever its target. At the end of a symbol's bars what is held is closed at the last close.
 
+Closed hours of a calendar are no missing bars: what is held earns the move over them. An order decided at a session's
+last bar fills at the next session's first open. At a bar that `closes_positions` an order closes, whatever its target;
+where that bar does not trade, what is held is held over the closing.
+
 When bar i closes, the price of that fill is not known yet: an account is then seen as of the latest known fill.
 """
 
@@ -14,7 +18,8 @@ import numpy as np
 import pandas as pd
 
 YEAR_MS = 365 * 24 * 3600 * 1000
-COLUMNS = ["symbol", "segment", "open_time", "open", "close", "quote_volume", "volume"]  # that `find_fills` reads
+COLUMNS = ["symbol", "segment", "open_time", "open", "close", "volume"]  # that `find_fills` needs
+OPTIONAL_COLUMNS = ["quote_volume", "bar_number", "closes_positions"]  # that it uses where they are there
 FILLS, WAITS, CLOSES = range(3)  # outcomes of an order
 
 
@@ -52,6 +57,8 @@ def find_fills(bars: pd.DataFrame, *, delay_bars: int) -> Fills:
     """Return the fills of orders decided at the close of each bar of a clean table, (N,) arrays in its order.
 
     `bars` have COLUMNS, sorted by symbol and time; `segment` numbers runs without missing bars. `open_time` is in ms.
+    Without a column `quote_volume`, it is volume times close. The other OPTIONAL_COLUMNS are those of a market with
+    sessions.
 
     Raises:
         ValueError: `delay_bars` is no whole number or negative, or bars are missing columns, sorting or valid values.
@@ -59,7 +66,8 @@ def find_fills(bars: pd.DataFrame, *, delay_bars: int) -> Fills:
     check_bars(bars)
     if isinstance(delay_bars, bool) or not isinstance(delay_bars, int | np.integer) or delay_bars < 0:
         raise ValueError(f"delay_bars: {delay_bars!r}; it must be a whole number, at least 0")
-    symbol, segment = pd.factorize(bars["symbol"])[0], bars["segment"].to_numpy()
+    symbol = pd.factorize(bars["symbol"])[0]
+    segment, closes_positions = _join_sessions(bars, symbol)
     rows, count = np.arange(len(bars)), len(bars)
     segment_ends, symbol_ends = _find_ends(segment, symbol), _find_ends(symbol)
     place = np.minimum(rows + 1 + min(delay_bars, count), segment_ends)  # the bar at whose open an order can fill
@@ -73,16 +81,24 @@ def find_fills(bars: pd.DataFrame, *, delay_bars: int) -> Fills:
     following = np.where(is_last, rows, rows + 1)
     latest = np.maximum(rows - 1 - delay_bars, _find_starts(segment, symbol) - 1)  # whose instant is known at the close
     mark = np.where(latest >= _find_starts(segment, symbol), bars["close"].to_numpy() / price[np.maximum(latest, 0)], 1)
-    outcome = np.where(is_filled, np.where(is_after_gap, CLOSES, FILLS), np.where(is_last, CLOSES, WAITS))
+    is_closing = is_after_gap | closes_positions[place]
+    outcome = np.where(is_filled, np.where(is_closing, CLOSES, FILLS), np.where(is_last, CLOSES, WAITS))
     return Fills(
         move=price[following] / price - 1,
         years=(time[following] - time) / YEAR_MS,
-        quote_volume=np.where(is_filled, bars["quote_volume"].to_numpy()[place], 0.0),
+        quote_volume=np.where(is_filled, take_quote_volume(bars)[place], 0.0),
         outcome=outcome.astype(np.int8),
         crosses_gap=segment[following] != segment,
         lag=rows - latest,
         mark=mark - 1,
     )
+
+
+def take_quote_volume(bars: pd.DataFrame) -> np.ndarray:
+    """Return (N,) the quote volume of bars: their own, or volume times close where they have no such column."""
+    if "quote_volume" in bars.columns:
+        return np.asarray(bars["quote_volume"].to_numpy(np.float64))
+    return np.asarray(bars["volume"].to_numpy(np.float64) * bars["close"].to_numpy(np.float64))
 
 
 def check_bars(bars: pd.DataFrame) -> None:
@@ -96,8 +112,7 @@ def check_bars(bars: pd.DataFrame) -> None:
         if (bad := ~(np.isfinite(price) & (price > 0))).any():
             row = int(np.argmax(bad))
             raise ValueError(f"bars: {name} is {price[row]} at row {row}; a price must be finite and above 0")
-    for name in ("volume", "quote_volume"):
-        amount = bars[name].to_numpy(np.float64)
+    for name, amount in (("volume", bars["volume"].to_numpy(np.float64)), ("quote_volume", take_quote_volume(bars))):
         if (bad := ~(np.isfinite(amount) & (amount >= 0))).any():
             row = int(np.argmax(bad))
             raise ValueError(f"bars: {name} is {amount[row]} at row {row}; it must be finite and at least 0")
@@ -107,6 +122,17 @@ def check_bars(bars: pd.DataFrame) -> None:
     if is_unsorted.any() or starts.sum() > symbol.max() + 1:
         row = int(np.argmax(is_unsorted))
         raise ValueError(f"bars: not sorted by symbol and open_time, without repeats (first row {row}); sort them")
+
+
+def _join_sessions(bars: pd.DataFrame, symbol: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (N,) numbers of the runs without missing bars, whatever is closed between them, and `closes_positions`.
+
+    A segment may end at a closing, where the features restart; no bar is missing there.
+    """
+    if "bar_number" not in bars.columns:
+        return bars["segment"].to_numpy(), np.zeros(len(bars), dtype=bool)
+    is_border = (np.diff(symbol) != 0) | (np.diff(bars["bar_number"]) != 1)
+    return np.append(0, np.cumsum(is_border))[: len(bars)], bars["closes_positions"].to_numpy(bool)
 
 
 def _find_ends(*codes: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Labels of bars, and when each is known: forward return, direction, barrier, trend, position, volatility, range.
 
 A label of row t uses bars after t, none beyond the row's segment, and ends at the bar `label_end`. Its scale, the
-volatility, is estimated from bars up to t; a row whose volatility is too small to be a scale has no label.
+volatility, is estimated from bars up to t; a row whose volatility is too small to be a scale has no label. Nor has one
+whose label spans a closing at which positions are closed: no position earns it.
 """
 
 from collections.abc import Callable
@@ -191,7 +192,7 @@ def position(
     """
     check_bar_count("delay_bars", delay_bars, at_least=0)
     scale, causes = estimate_scale(bars, window=volatility_window)
-    row, lost = _select_labelable(bars, horizon=2 + delay_bars, causes=causes)
+    row, lost = _select_labelable(bars, horizon=2 + delay_bars, causes=causes, start=1 + delay_bars)
     opened = bars["open"].to_numpy(dtype=np.float64)
     end = row + 2 + delay_bars
     raw = np.log(opened[end] / opened[end - 1])
@@ -242,16 +243,30 @@ KINDS: dict[str, TargetKind] = {
 
 
 def _select_labelable(
-    bars: pd.DataFrame, *, horizon: int, causes: dict[str, np.ndarray] | None = None
+    bars: pd.DataFrame, *, horizon: int, causes: dict[str, np.ndarray] | None = None, start: int = 0
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """Return the rows that can be labeled, and the count of the others by the first of `causes` that applies."""
+    """Return the rows that can be labeled, and the count of the others by the first of `causes` that applies.
+
+    A label spans the bars from `start` to `horizon` after its row.
+    """
     check_bar_count("horizon", horizon, at_least=1)
     _, after = count_neighbors(bars)
+    causes = {**(causes or {}), "label_horizon": after < horizon}
+    if "closes_positions" in bars.columns:
+        causes["closing"] = _find_closings(bars["closes_positions"].to_numpy(bool), start=start, end=horizon)
     remaining, lost = np.ones(len(bars), dtype=bool), {}
-    for cause, applies in {**(causes or {}), "label_horizon": after < horizon}.items():
+    for cause, applies in causes.items():
         lost[cause] = int((remaining & applies).sum())
         remaining &= ~applies
     return np.flatnonzero(remaining), lost
+
+
+def _find_closings(closes: np.ndarray, *, start: int, end: int) -> np.ndarray:
+    """Return (N,) whether one of the bars from `start` to `end` - 1 after each row closes positions."""
+    count = np.append(0, np.cumsum(closes))
+    rows = np.arange(len(closes))
+    first, last = (np.minimum(rows + bars, len(closes)) for bars in (start, end))
+    return np.asarray(count[last] > count[first])
 
 
 def _assemble_labels(

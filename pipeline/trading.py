@@ -44,7 +44,7 @@ class Backtest:
     """
 
     net: np.ndarray  # (T,) float64: net return from the fill of the row to the fill of the next
-    position: np.ndarray  # float64 in [-1, 1], of the symbol's share 1/S of the capital, held from that fill on
+    position: np.ndarray  # float64 in [-1, 1], of the symbol's share of the capital, held from that fill on
     turnover: np.ndarray  # float64: traded at the row's fill, and after the last row to close
     gross: np.ndarray  # float64: return before costs and interest
     cost: np.ndarray  # float64: fees and slippage
@@ -239,12 +239,13 @@ def step_accounts(
     return position, net, following
 
 
-def trade(target: np.ndarray, fills: Fills, terms: Terms) -> Backtest:
+def trade(target: np.ndarray, fills: Fills, terms: Terms, *, sharing: np.ndarray | None = None) -> Backtest:
     """Return the backtest of targets (T, S) of S symbols that share one capital, each with 1/S of it, or (T,) of one.
 
     The arrays of `fills` have the shape of `target`. A target of NaN closes the position. What is held after the last
     row is closed at the next instant, and the last row bears the cost. A symbol without a bar at a row WAITS there.
-    After ruin nothing is traded.
+    After ruin nothing is traded. `sharing` (T,) is the number of symbols that share the capital at each row, where
+    some are not listed; the capital of `terms` is that of 1/S. Where it changes, what is held is the same value.
 
     Raises:
         ValueError: a target is infinite, a move is not finite, or shapes differ.
@@ -258,15 +259,13 @@ def trade(target: np.ndarray, fills: Fills, terms: Terms) -> Backtest:
         raise ValueError("move: not finite at some row; only finite moves can be traded")
     shape = (len(target), target.shape[1] if target.ndim > 1 else 1)
     move, years, volume, outcome = (each.reshape(shape) for each in fills.list_arrays())
-    net, amounts = _trade_rows(target.reshape(shape), (move, years, volume, outcome), terms)
+    shares = np.full(len(target), shape[1], np.float64) if sharing is None else np.asarray(sharing, np.float64)
+    net, amounts = _trade_rows(target.reshape(shape), (move, years, volume, outcome), shares, terms)
     return Backtest(net, *(each.reshape(target.shape) for each in amounts))
 
 
 def trade_runs(target: np.ndarray, fills: Fills, run: np.ndarray, terms: Terms) -> Backtest:
-    """Return the backtest of one account over runs of rows (N,), each of which starts and ends flat.
-
-    `run` (N,) numbers the runs. Amounts are fractions of the capital at the row.
-    """
+    """Return the backtest of one account over runs of rows; `run` (N,) numbers them; each starts and ends flat."""
     starts = np.flatnonzero(np.append(True, np.diff(run) != 0)[: len(run)])
     parts = [
         trade(target[a:b], fills.take(np.arange(a, b)), terms)
@@ -324,27 +323,28 @@ def backtest(
 
 @njit(cache=True)
 def _trade_rows(
-    target: np.ndarray, fills: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], terms: Terms
+    target: np.ndarray, fills: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], sharing: np.ndarray, terms: Terms
 ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Return (T,) net returns, and (T, S) position, turnover, gross, cost and interest."""
+    """Return (T,) net returns, and (T, S) position, turnover, gross, cost and interest; see `trade`."""
     move, years, volume, outcome = fills
     rows, symbols = target.shape
     net, held = np.zeros(rows), np.zeros(symbols)
     position, turnover = np.zeros((rows, symbols)), np.zeros((rows, symbols))
     gross, interest = np.zeros((rows, symbols)), np.zeros((rows, symbols))
     for i in range(rows):
+        n = sharing[i]
         for s in range(symbols):
-            weight = fill_order(target[i, s], held[s], volume[i, s], outcome[i, s], terms)
+            weight = fill_order(target[i, s], held[s], volume[i, s] * (n / symbols), outcome[i, s], terms)
             step = earn(weight, held[s], move[i, s], years[i, s], terms)
-            position[i, s], turnover[i, s] = weight, step.turnover / symbols
-            gross[i, s], interest[i, s] = step.gross / symbols, step.interest / symbols
-            net[i] += step.net / symbols
+            position[i, s], turnover[i, s] = weight, step.turnover / n
+            gross[i, s], interest[i, s] = step.gross / n, step.interest / n
+            net[i] += step.net / n
         if net[i] <= -1.0:  # ruin: nothing is left to trade with
             break
         for s in range(symbols):
-            held[s] = drift(position[i, s], move[i, s], net[i])
+            held[s] = drift(position[i, s], move[i, s], net[i]) * (sharing[min(i + 1, rows - 1)] / n)
         if i == rows - 1:  # close what is held
-            closed = np.abs(held) * ((1.0 + net[i]) / symbols)
+            closed = np.abs(held) * ((1.0 + net[i]) / n)
             turnover[i] += closed
             net[i] -= closed.sum() * terms.cost
     return net, (position, turnover, gross, turnover * terms.cost, interest)

@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 
 
-def load(*, path: str) -> pd.DataFrame:
-    """Return the columns of the export."""
+def load(*, path: str) -> tuple[pd.DataFrame, dict[str, object]]:
+    """Return the columns of the export, and their number as a report."""
     with np.load(path) as arrays:
-        return pd.DataFrame({name: arrays[name] for name in arrays})
+        return pd.DataFrame({name: arrays[name] for name in arrays}), {"columns": len(arrays)}
 '''
 
 INGEST = '''"""The clean table of events: one segment for each day, in the order of the events."""
@@ -134,6 +134,10 @@ TRADED_MS_PER_YEAR = {TRADED_MS_PER_YEAR}
 
 def find_step(clean: pd.DataFrame) -> None:
     """Return None: events are no grid."""
+
+
+def find_row_numbers(clean: pd.DataFrame) -> None:
+    """Return None: no calendar numbers the events."""
 
 
 def count_rows_per_year(clean: pd.DataFrame) -> float:

@@ -157,15 +157,15 @@ from pipeline.market.bars import Days
 BARS_A_DAY, BAR_MS = 1440, 60_000
 
 
-def load(*, symbol: str, days: Days, seed: NonNegativeInt) -> pd.DataFrame:
-    """Return bars of one minute from 2024-01-01 on."""
+def load(*, symbol: str, days: Days, seed: NonNegativeInt) -> tuple[pd.DataFrame, dict[str, object]]:
+    """Return bars of one minute from 2024-01-01 on, and an empty report."""
     rng, count = np.random.default_rng(seed), days * BARS_A_DAY
     close = 100 * np.exp(np.cumsum(rng.normal(scale=1e-3, size=count)))
     first = np.append(100.0, close[:-1])
     time = 1_704_067_200_000 + BAR_MS * np.arange(count)
     volume, taker_share = rng.gamma(2.0, 50.0, size=count), rng.uniform(0.2, 0.8, size=count)
     quote = volume * np.sqrt(first * close)
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "symbol": pd.Series([symbol] * count, dtype="str"),
             "open_time": time,
@@ -181,6 +181,7 @@ def load(*, symbol: str, days: Days, seed: NonNegativeInt) -> pd.DataFrame:
             "taker_buy_quote": quote * taker_share,
         }
     )
+    return table, {}
 '''
 COSTS_BLOCK = """  walk: {fee_bps: 1.0, slippage_bps: 0.5, borrow_rate: 0.0}
 """

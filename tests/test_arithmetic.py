@@ -48,7 +48,7 @@ def test_every_digest_is_of_a_target_or_a_model_that_params_have():
 
 @pytest.fixture(scope="module")
 def bars():
-    table = simulated.load(
+    table, _ = simulated.load(
         symbols=["BTCUSDT"],
         interval="1m",
         start="2024-01-01",

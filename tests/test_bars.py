@@ -102,11 +102,11 @@ def test_one_wrong_value_fails_one_check_that_lists_its_row(column, value, name)
 
 
 def test_a_missing_column_and_a_wrong_type_fail():
-    table = make_klines([0, 1]).drop(columns="trades").astype({"open": "float32", "close_time": "float64"})
+    table = make_klines([0, 1]).drop(columns="volume").astype({"open": "float32", "close_time": "float64"})
     assert [name for name, _ in list_failures(table)] == [
         "open has type float32",
+        "missing column volume",
         "close_time has type float64",
-        "missing column trades",
     ]
 
 
@@ -163,7 +163,7 @@ def test_clean_keeps_the_schema_and_nothing_else():
 
 def test_the_report_counts_what_is_unusual_but_legitimate():
     table = make_klines([0, 1, 2, 6, 7])
-    table.loc[1, ["volume", "quote_volume", "taker_buy_base", "taker_buy_quote"]] = 0.0
+    table.loc[1, bars.AMOUNTS] = 0
     table.loc[2, "close_time"] -= 1000
     _, report = bars.clean(table)
     failed_rows = report.pop("failed_rows")
@@ -197,6 +197,7 @@ def test_the_report_counts_what_is_unusual_but_legitimate():
             }
         },
         "gaps": {"count": 1, "list": bars.find_gaps(table)},
+        "off_grid": {"count": 0, "first_rows": []},
     }
 
 
@@ -228,3 +229,40 @@ def test_two_real_symbols_share_one_table():
     assert {symbol: part["rows"] for symbol, part in report["symbols"].items()} == dict.fromkeys(
         ("ARBUSDT", "BTCUSDT"), 129_600
     )
+
+
+def shift_bars(table: pd.DataFrame, rows: slice, ms: int) -> pd.DataFrame:
+    """Return a table some of whose bars open and close so many ms later."""
+    table.loc[rows, ["open_time", "close_time"]] += ms
+    return table
+
+
+def test_bars_off_the_grid_are_refused_and_the_remedy_is_named():
+    with pytest.raises(ValueError, match=r"off the bar grid: 3 row\(s\).*calendar.off_grid=drop"):
+        bars.clean(shift_bars(make_klines(list(range(20))), slice(5, 7), 7_123))
+
+
+def test_bars_off_the_grid_become_gaps_where_they_are_dropped():
+    both = pd.concat([make_klines(list(range(20))), make_klines(list(range(9)), symbol="ETHUSDT")], ignore_index=True)
+    table, report = bars.clean(shift_bars(both, slice(5, 7), 7_123), off_grid="drop")
+    times = [NOON + MINUTE * i for i in range(20) if i not in (5, 6, 7)]
+    assert table.loc[table["symbol"] == "BTCUSDT", "open_time"].tolist() == times
+    assert table["segment"].tolist() == [0] * 5 + [1] * 12 + [2] * 9
+    assert (report["off_grid"]["count"], report["missing_bars"]) == (3, 3)
+    assert [row["open_time"] for row in report["off_grid"]["first_rows"]] == [
+        NOON + MINUTE * i + 7_123 for i in (5, 6, 7)
+    ]
+
+
+@pytest.mark.parametrize("off_grid", ["refuse", "drop"])
+def test_a_table_on_its_grid_is_the_same_whatever_is_done_off_it(off_grid):
+    table, report = bars.clean(make_klines(list(range(9))), off_grid=off_grid)
+    assert len(table) == 9
+    assert report["off_grid"] == {"count": 0, "first_rows": []}
+
+
+def test_dropping_bars_off_the_grid_excuses_no_other_fault():
+    table = shift_bars(make_klines(list(range(20))), slice(5, 7), 7_123)
+    table.loc[12, "high"] = 1.0
+    with pytest.raises(ValueError, match="high and low do not bound open and close: 1 row"):
+        bars.clean(table, off_grid="drop")

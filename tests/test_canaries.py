@@ -80,7 +80,7 @@ def load_market(name: str) -> pd.DataFrame:
     """Return a clean table of bars."""
     if name not in REAL:
         block = {key: value for key, value in PARAMS["sources"]["simulated"].items() if key != "kind"} | {"days": 4}
-        return klines.clean(simulated.load(**block | ({"signal": 0.0} if name == "no signal" else {})))[0]
+        return klines.clean(simulated.load(**block | ({"signal": 0.0} if name == "no signal" else {}))[0])[0]
     parts = []
     for file, rows in REAL[name].items():
         if not (DATA / file).is_file():

@@ -20,12 +20,13 @@ from tests import events_kind
 from tests.params import PARAMS
 from tests.small_repository import command, commit, copy
 
-STAGES = "fetch ingest featurize label guard canary split baseline train audit evaluate sensitivity compare"
+STAGES = "fetch ingest featurize label guard canary split baseline train audit evaluate sensitivity compare export"
 RUN = """
 import sys
 from importlib import import_module
 for word in sys.argv[1].split():
-    import_module(f"pipeline.stages.{word}").main("tree" if word in ("train", "audit", "evaluate") else "ticks")
+    of_model = word in ("train", "audit", "evaluate", "export")
+    import_module(f"pipeline.stages.{word}").main("tree" if of_model else "ticks")
 """
 NOT_CHECKED = "not checked: rows come from an export and cannot be recomputed"
 
@@ -41,6 +42,7 @@ def add_kind(repo: Path) -> None:
     params["datasets"]["ticks"] = {
         "kind": "events",
         "source": "export",
+        "calendar": {},
         "features": {},
         "targets": {"move_2": {"horizon": 2}},
     }
@@ -113,6 +115,12 @@ def test_the_tree_learns_the_signal_of_the_export(repo):
     assert list(read_report(repo, "compare/details")["leaderboard"]) == ["tree"]
 
 
+def test_the_contract_of_a_kind_without_bars_says_so(repo):
+    contract = json.loads((repo / "trained/onnx/tree/contract.json").read_text())
+    assert contract["bars"] is None
+    assert contract["trading"]["delay_bars"] == 0
+
+
 def test_a_kind_is_the_files_of_its_package_and_lines_that_update_deps_writes(repo):
     assert "dvc.yaml" in command(repo, "git", "show", "--stat")
     stages = yaml.safe_load((repo / "dvc.yaml").read_text())["stages"]
@@ -133,7 +141,8 @@ def test_an_unknown_kind_is_refused_with_those_that_exist(kind):
 
 def test_a_dataset_without_a_kind_is_refused():
     described = {key: value for key, value in PARAMS["datasets"]["klines"].items() if key != "kind"}
-    with pytest.raises(ParamsError, match=r"there is no datasets\.d\.kind; datasets\.d has source, features, targets"):
+    match = r"there is no datasets\.d\.kind; datasets\.d has source, calendar, features, targets"
+    with pytest.raises(ParamsError, match=match):
         kinds.find_kind({"datasets": {"d": described}}, "d")
 
 
@@ -165,6 +174,6 @@ def test_a_row_of_the_export_that_has_no_features_breaks_a_window(repo, tmp_path
     monkeypatch.chdir(tmp_path)
     bars = pd.read_parquet("data/clean/ticks.parquet").rename(columns={"event": "open_time"})
     files = sorted(Path("data/labels/ticks").glob("*.parquet"))
-    found = list(guard.check_segments(bars, file, files, step=None, warm_up_bars=0))
+    found = list(guard.check_segments(bars, file, files, step=None, numbers=None, warm_up_bars=0))
     assert [finding.severity for finding in found] == ["ok", "critical"]
     assert "windows cross a gap or a border at row 500" in found[1].message

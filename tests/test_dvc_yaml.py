@@ -26,6 +26,7 @@ PARTS = {  # modules of a kind of dataset, by the stage that runs them
     "evaluate": ("clock", "fills"),
     "compare": ("clock",),
     "holdout": ("clock", "fills"),
+    "export": ("contract",),
 }
 
 
@@ -93,7 +94,7 @@ def import_stage(stage) -> frozenset[str]:
     verb, _, family = name.partition("_")
     modules = [f"pipeline.stages.{verb}"]
     of, model = key.split(".") if verb == "holdout" else (family, key)
-    dataset = PARAMS["models"][of][model]["dataset"] if verb in ("evaluate", "holdout") else key
+    dataset = PARAMS["models"][of][model]["dataset"] if verb in ("evaluate", "holdout", "export") else key
     modules += [f"pipeline.datasets.{PARAMS['datasets'][dataset]['kind']}.{part}" for part in PARTS.get(verb, ())]
     if verb == "fetch":
         modules += [f"pipeline.market.{source['kind']}" for source in PARAMS["sources"].values()]

@@ -14,6 +14,7 @@ from tests.params import PARAMS
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
 MINUTE_MS = 60_000
+MIDNIGHT_MS = 1_704_067_200_000  # 2024-01-01 UTC
 GROUPS = ["price", "momentum", "flow", "liquidity"]  # of these tests, whatever files are added
 BLOCK = {
     "groups": GROUPS,
@@ -80,7 +81,7 @@ def load_slice(name: str, *, bars: int) -> pd.DataFrame:
 def make_bars(close: list[float] | np.ndarray, **fields: object) -> pd.DataFrame:
     """Return one segment of flat one-minute bars at `close`: volume 2 in 1 trade, half of it bought by takers."""
     close = np.asarray(close, dtype=float)
-    table = pd.DataFrame({"segment": 0, "open_time": MINUTE_MS * np.arange(len(close))})
+    table = pd.DataFrame({"segment": 0, "open_time": MIDNIGHT_MS + MINUTE_MS * np.arange(len(close))})
     table = table.assign(open=close, high=close, low=close, close=close, volume=2.0, trades=1, taker_buy_base=1.0)
     table = table.assign(**fields)
     return table.assign(quote_volume=table["volume"] * close)
@@ -127,7 +128,8 @@ def test_the_readme_lists_the_columns_of_the_params() -> None:
 def test_the_keyword_only_arguments_are_the_keys_of_the_block(function: object) -> None:
     parameters = inspect.signature(function).parameters.values()
     keys = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
-    assert keys - {"in_pandas"} == PARAMS["datasets"]["klines"]["features"].keys() - {"in_pandas"}
+    optional = {"in_pandas", "absent_fields", "interval_ms", "symbols"}
+    assert keys - optional == PARAMS["datasets"]["klines"]["features"].keys() - optional
     assert all(p.kind is p.KEYWORD_ONLY or p.name == "bars" for p in parameters)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.features import engine
 from pipeline.market import bars as klines
-from tests.test_features import BLOCK, MINUTE_MS, SHORT, load_slice, make_bars
+from tests.test_features import BLOCK, MIDNIGHT_MS, MINUTE_MS, SHORT, load_slice, make_bars
 
 BTC = "BTCUSDT_1m_2024-01-01_90d"
 WARM_UP = 449  # of BLOCK: 200 bars of volume, then 50 buckets of 5 bars, less the current bar
@@ -33,21 +33,22 @@ def assert_streams_as_bulk(bars: pd.DataFrame, block: dict[str, object]) -> engi
 
 @st.composite
 def draw_degenerate_bars(draw: st.DrawFn) -> pd.DataFrame:
-    """Draw extreme valid bars: ticks as large as the price, gaps, no or huge volume, volume without trades."""
+    """Draw extreme valid bars: ticks as large as the price, gaps, no or huge volume."""
     bar = st.tuples(
         st.integers(-3, 3),  # ticks from close to close
         st.integers(0, 2),  # ticks above and below
         st.sampled_from([0.0, 0.0, 1e-8, 0.3, 1.0, 7.0, 1e3, 1e9]),
         st.sampled_from([0.0, 0.1, 0.5, 1.0]),  # the fraction that takers bought
-        st.integers(0, 2),  # trades
+        st.integers(1, 3),  # trades, where there is volume
         st.sampled_from([1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 5]),  # minutes since the last bar
     )
     drawn = draw(st.lists(bar, min_size=12, max_size=80))
     moves, range_ticks, volume, taker_fraction, trades, minutes = map(np.array, zip(*drawn, strict=True))
+    trades = np.where(volume > 0, trades, 0)
     tick = draw(st.sampled_from([1e-8, 0.01, 1e3]))
     close = np.maximum(draw(st.integers(4, 100)) + moves.cumsum(), 3)
     start = np.concatenate([close[:1], close[:-1]])
-    table = pd.DataFrame({"symbol": "X", "open_time": MINUTE_MS * (minutes.cumsum() + 1)})
+    table = pd.DataFrame({"symbol": "X", "open_time": MIDNIGHT_MS + MINUTE_MS * (minutes.cumsum() + 1)})
     prices = {
         "open": start,
         "high": np.maximum(start, close) + range_ticks,
@@ -151,7 +152,7 @@ def test_a_changed_segment_key_starts_a_segment_even_back_in_time() -> None:
 def test_a_step_shorter_than_all_before_shows_that_those_were_gaps() -> None:
     bars = make_bars(np.random.default_rng(0).uniform(9, 11, 40)).drop(columns="segment")
     bars["open_time"] += 3_600_000
-    sparse = bars[:3].assign(open_time=[2_700_000, 3_000_000, 3_300_000])
+    sparse = bars[:3].assign(open_time=np.array([2_700_000, 3_000_000, 3_300_000]) + MIDNIGHT_MS)
     x, _ = run_stream(pd.concat([sparse, bars]), engine.Stream(**SHORT))
     assert x.tobytes() == run_stream(bars, engine.Stream(**SHORT))[0].tobytes()
 
@@ -179,8 +180,8 @@ def test_an_invalid_value_is_refused_by_name(field: str, value: float) -> None:
 
 
 def test_a_missing_column_is_refused_by_name() -> None:
-    bars = make_bars(np.full(20, 9.0)).drop(columns=["low", "trades"])
-    with pytest.raises(ValueError, match=r"\['low', 'trades'\] are missing"):
+    bars = make_bars(np.full(20, 9.0)).drop(columns=["low", "volume"])
+    with pytest.raises(ValueError, match=r"\['low', 'volume'\] are missing"):
         engine.compute(bars, **SHORT)
     with pytest.raises(ValueError, match="'low' is missing"):
         engine.Stream(**SHORT).update(bars.loc[0].to_dict())

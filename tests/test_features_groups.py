@@ -182,7 +182,11 @@ def test_the_guard_catches_an_idea_that_looks_ahead(leak: str, write_idea) -> No
         ("/ mean - 1", ".astype(str)", "compute returned columns of str"),
         ('f"mean_gap_{window}"', "5", r"compute returned the columns \[5\]"),
         ('f"mean_gap_{window}"', "'rsi_3'", "features momentum and idea both have a column rsi_3"),
-        ('f"mean_gap_{window}"', 'f"{bars.open_time[0]}"', r"the columns \['9000000'\] after \['0'\]"),
+        (
+            'f"mean_gap_{window}"',
+            'f"{bars.open_time[0]}"',
+            r"the columns \['1704076200000'\] after \['1704067200000'\]",
+        ),
     ],
 )
 def test_a_result_that_is_no_table_of_columns_is_refused(old: str, new: str, message: str, write_idea) -> None:

@@ -109,7 +109,7 @@ def test_no_guard_raises_an_alarm_on_a_real_market(file: str):
 @pytest.mark.parametrize("seed", range(20))
 def test_no_guard_raises_an_alarm_on_a_simulated_market(seed: int, signal: float):
     symbols = ["BTCUSDT", "ETHUSDT"][: 1 + seed % 2]
-    table = simulated.load(
+    table, _ = simulated.load(
         symbols=symbols,
         interval="1m",
         start="2024-01-01",

@@ -155,7 +155,7 @@ def test_a_table_without_highs_is_refused():
 
 
 def draw_market(number: int, *, spread_bps: float, idle_share: float) -> pd.DataFrame:
-    table = simulated.load(
+    table, _ = simulated.load(
         **MARKET, symbols=[f"S{number}"], days=1, seed=number, spread_bps=spread_bps, idle_share=idle_share
     )
     return bars.clean(table)[0]
@@ -234,7 +234,7 @@ def test_the_stage_reports_every_month_beside_the_costs(folder):
 def test_the_default_simulated_market_raises_no_warning(folder):
     block = yaml.safe_load(Path("params.yaml").read_text())["sources"]["simulated"]
     block = {key: value for key, value in block.items() if key != "kind"} | {"days": 3}
-    report, page = run_stage(bars.clean(simulated.load(**block))[0])
+    report, page = run_stage(bars.clean(simulated.load(**block)[0])[0])
     assert report["warnings"] == []
     assert "opens repeat the closes" in page
 

@@ -24,7 +24,7 @@ from pipeline.market import simulated
 SLICE = Path(__file__).parents[2] / "shared" / "data" / "BTCUSDT_1m_2024-01-01_90d.parquet"
 BLOCK = {"symbols": ["A"], "interval": "1m", "start": "2024-01-01", "predictor": "flow", "half_life_bars": 5.0}
 BLOCK |= {"spread_bps": 0.0, "idle_share": 0.0005, "seed": 3}
-BARS = simulated.load(**BLOCK, days=1, signal=0.2)
+BARS = simulated.load(**BLOCK, days=1, signal=0.2)[0]
 
 
 def make_two_bars() -> pd.DataFrame:
@@ -107,14 +107,14 @@ def test_a_null_world_has_no_predictable_sign_of_the_next_bar():
         flow = (table["taker_buy_base"] / table["volume"].where(table["volume"] > 0)).fillna(0.5).to_numpy()
         return float(np.corrcoef(flow[:-1], np.sign(take_moves(table))[1:])[0, 1])
 
-    many = simulated.load(**BLOCK, days=10, signal=0.2)
+    many = simulated.load(**BLOCK, days=10, signal=0.2)[0]
     market = make_null_bars(many, *draw_bars(len(many), length=len(many), block_bars=60, rng=np.random.default_rng(5)))
     assert measure_forecast(many) > 0.1
     assert abs(measure_forecast(market)) < 3 / np.sqrt(len(many))
 
 
 def test_volatility_still_clusters_within_blocks():
-    many = simulated.load(**BLOCK, days=10, signal=0.0)
+    many = simulated.load(**BLOCK, days=10, signal=0.0)[0]
     market = make_null_bars(many, *draw_bars(len(many), length=len(many), block_bars=60, rng=np.random.default_rng(5)))
     size = np.abs(take_moves(market))
     assert np.corrcoef(size[:-1], size[1:])[0, 1] > 0.2

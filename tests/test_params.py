@@ -15,6 +15,7 @@ from pipeline import cli
 from tests.small_repository import surroundings
 
 FETCH, LABEL, FEATURES, TREES = "fetch klines", "label klines", "featurize klines", "train lightgbm"
+INGEST, CALENDAR = "ingest klines", "datasets.klines.calendar"
 STOPPING = "nets.early_stopping"
 NETS, AGENTS, EVALUATE = "train lstm", "train marl", "evaluate lightgbm"
 SOURCE, TARGETS = "sources.simulated", "datasets.klines.targets"
@@ -54,6 +55,11 @@ WRONG: list[tuple[str, str, Any, str]] = [  # the stage, the key, its value, and
     (TREES, "seeds", [1.5], f"is 1.5; it must be {WHOLE}"),
     (TREES, "seeds", [3, 1, 3], "seeds is [3, 1, 3]; it must be a list of distinct numbers"),
     (TREES, "seeds", [2**63], "is 9223372036854775808; it must be at most 9223372036854775807"),
+    (FETCH, CALENDAR, None, "is None; it must be a section of keys and values"),
+    (INGEST, f"{CALENDAR}.exchange", 5, "exchange is 5; it must be"),
+    (INGEST, f"{CALENDAR}.exchange", {"timezone": "UTC"}, "key 'open' is missing"),
+    (INGEST, f"{CALENDAR}.features", "both", "is 'both'; it must be 'continue' or 'restart'"),
+    (INGEST, f"{CALENDAR}.positions", "sell", "is 'sell'; it must be 'hold' or 'close'"),
     (LABEL, TARGETS, None, "is None; name one or more"),
     (LABEL, TARGETS, {"a/b": {"kind": "direction", "horizon": 5}}, "'a/b' cannot be a name; allowed are letters"),
     (LABEL, f"{TARGETS}.barrier_20.profit", "4", f"is '4'; it must be {NUMBER}"),
@@ -74,7 +80,16 @@ WRONG: list[tuple[str, str, Any, str]] = [  # the stage, the key, its value, and
     ("guard klines", "guard.cuts", 0, "is 0; it must be above 0"),
     ("canary klines", "canary.bars", "all", f"is 'all'; it must be {WHOLE}"),
     ("split klines", "split.method", "kfold", "is 'kfold'; it must be 'cpcv', 'purged_kfold'"),
-    ("split klines", "split.embargo_pct", 1, "is 1; it must be below 1"),
+    ("split klines", "split.embargo_pct", 1, "is 1; it must be below 1: it is a share of the times; embargo_bars and"),
+    ("split klines", "split.embargo_pct", -0.1, "is -0.1; it must be at least 0"),
+    ("split klines", "split.embargo_bars", 1.5, f"is 1.5; it must be {WHOLE}"),
+    ("split klines", "split.embargo_hours", -1, "is -1; it must be at least 0"),
+    (
+        "split klines",
+        "split.embargo",
+        20,
+        "unknown key 'embargo'; its keys are method, groups, test_groups, train_groups,",
+    ),
     (TREES, "trees.num_boost_round", "x", f"is 'x'; it must be {WHOLE}"),
     (TREES, "trees.num_boost_round", 0, "is 0; it must be above 0"),
     (TREES, f"{TREE}.num_leaves", "15", f"is '15'; it must be {WHOLE}"),

@@ -236,7 +236,7 @@ def test_classes_are_scored_by_the_last_over_the_first():
 
 def test_without_an_embargo_nothing_is_measured_and_the_report_says_so():
     report = measure(simulate_samples(0, rows=1000), embargo_pct=0.0)
-    assert "embargo_pct is 0" in report["reason"]
+    assert "the embargo is 0 bars, split.embargo_pct (0)" in report["reason"]
     assert report["finding"]["severity"] == "ok"
     assert "boundary_ic" not in report
 

@@ -1,26 +1,28 @@
-import gzip
+"""The source `file`: entries, pins, symbols, and several files as one table."""
+
 import hashlib
 import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
+from pipeline import artifacts
 from pipeline.market import file
+from pipeline.stages import fetch
+from tests.malformed import BARS, NAMES, START_MS
 
-PRICES = [0.1 + 0.2, 42_283.58, 1e-7]  # the first needs 17 digits
-
-
-@pytest.fixture
-def table() -> pd.DataFrame:
-    return pd.DataFrame({"open_time": np.arange(3) * 60_000, "close": PRICES, "ignore": 0})
+YEAR = Path(__file__).parents[2] / "shared" / "data" / "BTCUSDT_1m_2023-04-01_365d.parquet"
+DAY_MS = 86_400_000
 
 
 @pytest.fixture
-def parquet(table: pd.DataFrame, tmp_path: Path) -> Path:
+def parquet(tmp_path: Path) -> Path:
     path = tmp_path / "bars.parquet"
-    table.to_parquet(path)
+    BARS.to_parquet(path)
     return path
 
 
@@ -28,34 +30,50 @@ def hash_file(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def load(path: object, symbol: object = None) -> tuple[pd.DataFrame, dict]:
+    """The table and the report of entries that are pinned as the first run says."""
+    with pytest.raises(ValueError, match="sha256 is empty") as caught:
+        file.load(path=path, sha256=None, symbol=symbol)
+    pins = re.search(r"sources\.file\.sha256=\[?([\w,]+)\]?'?$", str(caught.value))[1].split(",")
+    return file.load(path=path, sha256=pins if isinstance(path, list) else pins[0], symbol=symbol)
+
+
+def shift(bars: pd.DataFrame, count: int) -> pd.DataFrame:
+    """The bars, opening so many bars later."""
+    return bars.assign(open_time=bars["open_time"] + 60_000 * count, close_time=bars["close_time"] + 60_000 * count)
+
+
+def write(folder: Path, **tables: pd.DataFrame) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, table in tables.items():
+        table.to_csv(folder / f"{name.replace('_', '-')}.csv", index=False)
+    return folder
+
+
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".csv.gz"])
-def test_every_format_gives_the_same_rows_to_the_last_digit(table, tmp_path, suffix):
+def test_every_format_gives_the_same_rows_to_the_last_digit(tmp_path, suffix):
     path = tmp_path / f"bars{suffix}"
-    table.to_parquet(path) if suffix == ".parquet" else table.to_csv(path, index=False)
-    loaded = file.load(path=str(path), sha256=hash_file(path), symbol="BTCUSDT")
-    table.insert(0, "symbol", pd.Series("BTCUSDT", index=table.index, dtype="str"))
-    pd.testing.assert_frame_equal(loaded, table, check_exact=True)
+    BARS.to_parquet(path) if suffix == ".parquet" else BARS.to_csv(path, index=False)
+    loaded, report = file.load(path=str(path), sha256=hash_file(path), symbol="BTCUSDT")
+    expected = BARS.copy()
+    expected.insert(0, "symbol", pd.Series("BTCUSDT", index=BARS.index, dtype="str"))
+    pd.testing.assert_frame_equal(loaded, expected, check_exact=True)
+    times = {"rows": 3, "first_ms": START_MS, "last_ms": START_MS + 120_000}
+    assert report == {"files": 1, "notes": [], "symbols": {"BTCUSDT": times}}
 
 
-def test_times_stay_in_the_unit_of_the_file(table, tmp_path):
-    path = tmp_path / "bars.csv"
-    table.assign(open_time=[1_704_067_200, 1_704_067_260, 1_704_067_320]).to_csv(path, index=False)
-    loaded = file.load(path=str(path), sha256=hash_file(path), symbol="BTCUSDT")
-    assert loaded["open_time"].tolist() == [1_704_067_200, 1_704_067_260, 1_704_067_320]
-
-
-def test_several_files_are_concatenated_each_with_its_symbol(table, tmp_path):
+def test_several_files_are_concatenated_each_with_its_symbol(tmp_path):
     paths = [tmp_path / "btc.csv", tmp_path / "arb.parquet"]
-    table.to_csv(paths[0], index=False)
-    table.to_parquet(paths[1])
-    block = {"path": [str(p) for p in paths], "sha256": [hash_file(p) for p in paths], "symbol": ["BTCUSDT", "ARBUSDT"]}
-    assert file.load(**block)["symbol"].tolist() == ["BTCUSDT"] * 3 + ["ARBUSDT"] * 3
+    BARS.to_csv(paths[0], index=False)
+    BARS.to_parquet(paths[1])
+    table, _ = load([str(path) for path in paths], ["BTCUSDT", "ARBUSDT"])
+    assert table["symbol"].tolist() == ["BTCUSDT"] * 3 + ["ARBUSDT"] * 3
 
 
-def test_a_symbol_column_of_the_file_is_preserved(table, tmp_path):
+def test_a_symbol_column_of_the_file_is_preserved(tmp_path):
     path = tmp_path / "bars.csv"
-    table.assign(symbol=["007", "BTCUSDT", "BTCUSDT"]).to_csv(path, index=False)
-    loaded = file.load(path=str(path), sha256=hash_file(path), symbol=None)
+    BARS.assign(symbol=["007", "BTCUSDT", "BTCUSDT"]).to_csv(path, index=False)
+    loaded, _ = load(str(path))
     assert loaded["symbol"].tolist() == ["007", "BTCUSDT", "BTCUSDT"]
     assert loaded.columns[0] == "symbol"
 
@@ -66,25 +84,130 @@ def test_a_wrong_or_missing_pin_is_refused_with_the_command_that_pins_the_file(p
         file.load(path=str(parquet), sha256=pin, symbol="BTCUSDT")
     command = re.search(r"dvc exp run -S sources\.file\.sha256=(\w+)$", str(caught.value))
     assert command is not None
-    file.load(path=str(parquet), sha256=command[1], symbol="BTCUSDT")
+    assert command[1] == hash_file(parquet)
 
 
 def test_the_command_for_several_files_pins_them_all(parquet):
-    with pytest.raises(
-        ValueError, match=re.escape(f"'sources.file.sha256=[{hash_file(parquet)},{hash_file(parquet)}]'")
-    ):
+    pins = f"'sources.file.sha256=[{hash_file(parquet)},{hash_file(parquet)}]'"
+    with pytest.raises(ValueError, match=re.escape(pins)):
         file.load(path=[str(parquet)] * 2, sha256=[hash_file(parquet), "0" * 64], symbol=["A", "B"])
 
 
-def test_two_names_for_the_same_rows_are_refused(table, tmp_path):
-    path = tmp_path / "bars.csv"
-    table.assign(symbol="BTCUSDT").to_csv(path, index=False)
+@pytest.mark.parametrize("pattern", ["", "/*.csv", "/**/*.csv"])
+def test_the_digest_of_a_folder_or_glob_is_that_of_the_printed_command(tmp_path, pattern):
+    folder = write(tmp_path / "my bars", b=BARS, a=shift(BARS, 3), C=shift(BARS, 6))
+    (folder / "README.txt.md").write_text("not read")
+    with pytest.raises(ValueError, match="3 files; computed as") as caught:
+        file.load(path=f"{folder}{pattern}", sha256=None, symbol="BTCUSDT")
+    command = re.search(r"computed as: (.*)\)\n", str(caught.value))[1]
+    printed = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout
+    assert printed.split()[0] in str(caught.value)
+
+
+def test_the_digest_of_a_folder_changes_with_a_name_and_with_a_byte(tmp_path):
+    digests = [
+        file.hash_names_and_digests(files)
+        for files in ([("a", "1"), ("b", "2")], [("a", "2"), ("b", "1")], [("b", "2"), ("a", "1")])
+    ]
+    assert digests[0] == digests[2] != digests[1]
+
+
+def test_a_folder_of_several_symbols_takes_them_from_the_names(tmp_path):
+    folder = write(tmp_path / "bars", BTCUSDT_1m_2024_01_01=BARS, ETHUSDT_1m_2024_01_01=BARS)
+    write(folder, BTCUSDT_1m_2024_01=shift(BARS, 3))
+    table, report = load(str(folder))
+    assert table["symbol"].tolist() == ["BTCUSDT"] * 6 + ["ETHUSDT"] * 3
+    assert report["symbols"]["BTCUSDT"]["rows"] == 6
+    with pytest.raises(ValueError, match=r"has files of BTCUSDT, ETHUSDT, and sources\.file\.symbol is BTCUSDT"):
+        load(str(folder), "BTCUSDT")
+
+
+def test_files_are_put_in_the_order_of_their_times(tmp_path):
+    folder = write(tmp_path / "bars", a=shift(BARS, 3), b=BARS)
+    table, _ = load(str(folder), "BTCUSDT")
+    assert np.diff(table["open_time"]).tolist() == [60_000] * 5
+
+
+def test_bars_of_a_monthly_and_a_daily_file_are_used_once_where_they_are_equal(tmp_path):
+    month = pd.concat([BARS, shift(BARS, 3)], ignore_index=True)
+    folder = write(tmp_path / "bars", month=month, day=shift(BARS, 3), next_day=shift(BARS, 6))
+    table, report = load(str(folder), "BTCUSDT")
+    assert np.diff(table["open_time"]).tolist() == [60_000] * 8
+    (note,) = report["notes"]
+    assert note.startswith("3 bars stand in several files")
+    assert "month.csv" in note
+    assert "/day.csv" in note
+
+
+def test_differing_bars_of_two_files_are_refused_with_both_names(tmp_path):
+    stale = shift(BARS, 0).assign(volume=[35.92724, 99.0, 21.60391])
+    folder = write(tmp_path / "bars", month=BARS, day=stale)
+    with pytest.raises(
+        ValueError, match=r"2024-01-01T00:01:00Z volume 99\.0 and 21\.16779; remove the wrong"
+    ) as caught:
+        load(str(folder), "BTCUSDT")
+    assert all(name in str(caught.value) for name in ("month.csv", "day.csv", "(1 in all files)"))
+
+
+def test_missing_values_of_two_files_are_equal(tmp_path):
+    gap = BARS.assign(quote_volume=[1.0, np.nan, 3.0])
+    table, _ = load(str(write(tmp_path / "bars", month=gap, day=gap)), "BTCUSDT")
+    assert len(table) == 3
+
+
+@pytest.mark.parametrize("rows", [[2, 0, 1], [0, 1, 1]], ids=["disorder", "duplicates"])
+def test_faults_within_a_file_are_left_to_validation(tmp_path, rows):
+    folder = write(tmp_path / "bars", a=BARS.iloc[rows], b=shift(BARS, 3))
+    table, _ = load(str(folder), "BTCUSDT")
+    assert table["open_time"].head(3).tolist() == BARS["open_time"].iloc[rows].tolist()
+
+
+def test_files_of_different_columns_are_refused_by_name(tmp_path):
+    folder = write(tmp_path / "bars", a=BARS, b=shift(BARS, 3)[NAMES[:7]])
+    with pytest.raises(ValueError, match="different columns: quote_volume, taker_buy_base") as caught:
+        load(str(folder), "BTCUSDT")
+    assert "(quote_volume in " in str(caught.value)
+    assert "a.csv and" in str(caught.value)
+
+
+def test_files_of_different_bar_lengths_are_refused_by_name(tmp_path):
+    longer = BARS.assign(
+        open_time=START_MS + 3_600_000 * np.arange(1, 4), close_time=START_MS + 3_600_000 * np.arange(2, 5)
+    )
+    folder = write(tmp_path / "bars", a=BARS, b=longer)
+    with pytest.raises(ValueError, match=r"a\.csv has bars of 1 minutes, and .*b\.csv of 60"):
+        load(str(folder), "BTCUSDT")
+
+
+def test_close_times_are_derived_over_all_files(tmp_path):
+    days = {f"day{i}": BARS[:1].assign(open_time=START_MS + i * DAY_MS)[NAMES[:6]] for i in range(3)}
+    table, report = load(str(write(tmp_path / "bars", **days)), "BTCUSDT")
+    assert (table["close_time"] - table["open_time"]).tolist() == [DAY_MS - 1] * 3
+    assert any("close_time is missing and is derived" in note for note in report["notes"])
+
+
+def test_rows_of_symbols_in_turn_are_grouped(tmp_path):
+    both = pd.concat([BARS.assign(symbol="B"), BARS.assign(symbol="A")]).sort_values("open_time", kind="stable")
+    table, _ = load(str(write(tmp_path / "bars", both=both.drop(columns="close_time"))))
+    assert table["symbol"].tolist() == ["B", "B", "B", "A", "A", "A"]
+    assert table["close_time"].tolist() == 2 * BARS["close_time"].tolist()
+
+
+def test_a_note_of_many_files_is_given_once(tmp_path):
+    parts = {f"part{i}": shift(BARS, 3 * i).assign(vwap=1.0) for i in range(5)}
+    _, report = load(str(write(tmp_path / "bars", **parts)), "BTCUSDT")
+    names = "part0.csv, part1.csv, part2.csv and 2 more files"
+    assert report["notes"] == [f"the column 'vwap' is unknown and is not used: {names}"]
+
+
+def test_two_names_for_the_same_rows_are_refused(tmp_path):
+    folder = write(tmp_path, bars=BARS.assign(symbol="BTCUSDT"))
     with pytest.raises(ValueError, match="symbol=null"):
-        file.load(path=str(path), sha256=hash_file(path), symbol="BTCUSDT")
+        load(str(folder), "BTCUSDT")
 
 
 def test_rows_without_a_name_are_refused(parquet):
-    with pytest.raises(ValueError, match="-S sources.file.symbol=BTCUSDT"):
+    with pytest.raises(ValueError, match=r"-S sources\.file\.symbol=BTCUSDT"):
         file.load(path=str(parquet), sha256=hash_file(parquet), symbol=None)
 
 
@@ -95,26 +218,38 @@ def test_lists_of_unequal_length_are_refused(parquet):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [(None, "path is empty"), ("nowhere.csv", "does not exist"), ("bars.xlsx", "unknown suffix")],
+    [
+        (None, "path is empty"),
+        ("nowhere.csv", "does not exist"),
+        ("empty", "the folder has none of .parquet"),
+        ("*.csv", "the glob matches none of .parquet"),
+    ],
 )
 def test_an_unusable_path_is_refused(name, message, tmp_path):
+    (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=message):
         file.load(path=name and str(tmp_path / name), sha256=None, symbol=None)
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("bars.parquet", b"not a parquet file"),
-        ("bars.csv", b""),
-        ("bars.csv", b"\xff\xfe\x00"),
-        ("bars.csv.gz", b"not gzip"),
-        ("bars.csv.gz", gzip.compress(b"open_time,close\n1,2\n" * 99, mtime=0)[:-12]),
-    ],
-    ids=["no parquet", "nothing", "no text", "no gzip", "half a gzip"],
-)
-def test_an_unreadable_file_is_named(name, content, tmp_path):
-    path = tmp_path / name
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=f"{name} cannot be read"):
-        file.load(path=str(path), sha256=hash_file(path), symbol="BTCUSDT")
+def test_fetch_writes_the_table_and_the_report(parquet, tmp_path, monkeypatch):
+    source = {"kind": "file", "path": str(parquet), "sha256": hash_file(parquet), "symbol": "BTCUSDT"}
+    dataset = {"kind": "klines", "source": "file", "calendar": {}, "features": {}, "targets": {"next": {}}}
+    params = {"sources": {"file": source}, "datasets": {"klines": dataset}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    monkeypatch.chdir(tmp_path)
+    fetch.main("klines")
+    assert len(pd.read_parquet(artifacts.RAW / "klines.parquet")) == 3
+    report = artifacts.read_json(artifacts.report_path("fetch", "klines"))
+    assert report["symbols"] == {"BTCUSDT": {"rows": 3, "first_ms": START_MS, "last_ms": START_MS + 120_000}}
+
+
+@pytest.mark.skipif(not YEAR.is_file(), reason=f"no real market data: {YEAR.name} is not in ../shared/data")
+def test_daily_files_are_the_same_table_as_the_parquet_of_their_bars(tmp_path):
+    year = pd.read_parquet(YEAR)[: 40 * 1440]
+    for day, part in year.groupby(year["open_time"] // DAY_MS):
+        name = pd.Timestamp(day * DAY_MS, unit="ms").strftime("BTCUSDT-1m-%Y-%m-%d.csv")
+        part.assign(ignore=0).to_csv(tmp_path / name, index=False, header=False)
+    table, report = load(str(tmp_path))
+    assert report["files"] == 40
+    assert (table.pop("symbol") == "BTCUSDT").all()
+    pd.testing.assert_frame_equal(table, year, check_exact=True)

@@ -16,7 +16,7 @@ SEEDS = range(20)
 
 
 def simulate_market(**changes: object) -> pd.DataFrame:
-    return simulated.load(**{**BLOCK, **changes})
+    return simulated.load(**{**BLOCK, **changes})[0]
 
 
 def simulate_with_truth(**changes: object) -> tuple[pd.DataFrame, pd.DataFrame]:

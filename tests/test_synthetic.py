@@ -11,6 +11,7 @@ from pipeline.datasets.klines.synthetic import MIN_BARS, find_synthetic
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 MINUTE = 60_000
+NEVER_CLOSES = {"exchange": None, "features": "continue", "positions": "hold", "off_grid": "refuse"}
 
 
 def make_table(close: np.ndarray, *, volume: np.ndarray | None = None, symbol: str = "BTCUSDT") -> pd.DataFrame:
@@ -27,10 +28,10 @@ def make_table(close: np.ndarray, *, volume: np.ndarray | None = None, symbol: s
         "close": close,
         "volume": volume,
         "close_time": time + MINUTE - 1,
-        "quote_volume": volume * 100,
-        "trades": volume.astype(np.int64),
+        "quote_volume": volume * close,
+        "trades": np.ceil(volume).astype(np.int64),
         "taker_buy_base": volume / 2,
-        "taker_buy_quote": volume * 50,
+        "taker_buy_quote": volume * close / 2,
     }
     return pd.DataFrame(columns)
 
@@ -41,7 +42,7 @@ def walk(bars: int) -> np.ndarray:
 
 
 def find(close: np.ndarray, *, volume: np.ndarray | None = None) -> dict:
-    clean, report = ingest.clean(make_table(close, volume=volume))
+    clean, report = ingest.clean(make_table(close, volume=volume), **NEVER_CLOSES)
     assert len(clean) == len(close)
     return report["synthetic"]
 
@@ -99,7 +100,7 @@ def test_a_run_ends_with_its_segment() -> None:
     line = 100 + 0.5 * np.arange(2 * MIN_BARS - 2)
     table = make_table(line, volume=np.zeros(len(line)))
     table.loc[MIN_BARS - 1 :, ["open_time", "close_time"]] += 5 * MINUTE  # a gap: two segments, each too short
-    assert ingest.clean(table)[1]["synthetic"]["count"] == 0
+    assert ingest.clean(table, **NEVER_CLOSES)[1]["synthetic"]["count"] == 0
 
 
 def test_long_lists_are_cut_and_say_how_many_there_are() -> None:

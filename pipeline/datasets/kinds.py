@@ -1,16 +1,21 @@
 """Kinds of datasets: each is a package of this folder, with one module for each part that stages take from it.
 
-- `fetch`: SOURCES, the package of which every module is a source, but NOT_SOURCES.
-- `ingest`: `clean(raw)` returns the clean table and its report. The table has `symbol`, `segment`, the clock's column
-  and `close`, the price when the row is known.
+- `fetch`: SOURCES, the package of which every module is a source, but NOT_SOURCES. A source's
+  `load(**block)` returns the raw table and its report: a dict as JSON has it, {} where there is nothing to say.
+- `ingest`: `clean(raw, **calendar)` returns the clean table and its report; the keyword arguments are the keys of the
+  dataset's section `calendar`, `{}` where there are none. The table has `symbol`, `segment`, the clock's column and
+  `close`, the price when the row is known.
 - `featurize`: `compute(clean, **block)` returns Features.
 - `label`: `make_labels(clean, block, name=, delay_bars=)` returns Labels, where orders fill `delay_bars` after the next
   row; `describe_target(block, name=, path=)` returns the Target.
 - `guard`: `compute` and `make_labels`, which recompute both; None where rows come from an export.
-- `fills`: `find_fills(clean, delay_bars=)` returns the Fills of the orders decided at each row; COLUMNS, what it reads.
+- `fills`: `find_fills(clean, delay_bars=)` returns the Fills of the orders decided at each row; COLUMNS, what it reads
+  as far as the table has it.
 - `clock`: TIME, the clean table's column with the clock, which is unique within a segment and never starts again; its
-  UNIT; `find_step(clean)`, None where the clock is no grid; `count_rows_per_year(clean)`; `to_ms(clean, time)`, the
-  instants (ms, UTC) of plots; COLUMNS, `symbol`, `segment` and what these read.
+  UNIT; `find_step(clean)`, None where the clock is no grid; `find_row_numbers(clean)`, (N,) each row's number among all
+  that are expected, where a calendar has them, else None; `count_rows_per_year(clean)`; `to_ms(clean, time)`, the
+  instants (ms, UTC) of plots; COLUMNS, `symbol`, `segment` and what these read as far as the table has it.
+- `contract`, which a kind may lack: `describe_bars(clean, symbols=)` returns what a deployment has to feed, as JSON.
 """
 
 from importlib import import_module
@@ -23,6 +28,13 @@ from pipeline import config
 def import_part(params: config.Block, dataset: str, part: str) -> ModuleType:
     """Return the module `part` of a dataset's kind."""
     return import_module(f"pipeline.datasets.{find_kind(params, dataset)}.{part}")
+
+
+def find_optional_part(params: config.Block, dataset: str, part: str) -> ModuleType | None:
+    """Return the module `part` of a dataset's kind; None where the kind has no such module."""
+    kind = find_kind(params, dataset)
+    exists = (Path(__file__).parent / kind / f"{part}.py").is_file()
+    return import_part(params, dataset, part) if exists else None
 
 
 def find_kind(params: config.Block, dataset: str) -> str:

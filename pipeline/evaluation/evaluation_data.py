@@ -1,13 +1,12 @@
 """The labels of every row, the prices and the costs of trading, against which predictions of a model are measured."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from types import ModuleType
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from pipeline import artifacts, config
 from pipeline.evaluation import performance
@@ -80,7 +79,7 @@ def load_evaluation_data(
     """
     dataset, file = block["dataset"], artifacts.LABELS / block["dataset"] / f"{block['target']}.parquet"
     labels = read_labels(file, rows=rows)
-    clean = read_clean(dataset, {clock.TIME, *clock.COLUMNS, *fills.COLUMNS, *COLUMNS})
+    clean = artifacts.read_clean(dataset, {clock.TIME, *clock.COLUMNS, *fills.COLUMNS, *COLUMNS})
     return EvaluationData(
         rows=rows,
         clean=clean,
@@ -98,12 +97,6 @@ def load_evaluation_data(
         time_column=clock.TIME,
         find_fills=fills.find_fills,
     )
-
-
-def read_clean(dataset: str, columns: Collection[str]) -> pd.DataFrame:
-    """Return those of these columns that the clean table of a dataset has, in its order."""
-    file = artifacts.CLEAN / f"{dataset}.parquet"
-    return pd.read_parquet(file, columns=[name for name in pq.read_schema(file).names if name in columns])
 
 
 def read_risk_free_rate(params: config.Block) -> float:

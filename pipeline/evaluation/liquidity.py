@@ -16,11 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pipeline.fills import take_quote_volume
+from pipeline.market.bars import number_segments
+
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 PRICES = ["open", "high", "low", "close"]
-COLUMNS = ("symbol", "segment", "open_time", *PRICES, "volume", "quote_volume")  # of the bars that are measured
+COLUMNS = ("symbol", "segment", "open_time", *PRICES, "volume")  # of the bars that are measured
 BPS, NAN = 1e4, float("nan")
 MIN_PAIRS = 100  # of consecutive traded bars: the bounce then has a relative error of 10 %
 SAME_PRICE = 1e-9  # relative: a smaller difference is one of rounding
@@ -58,6 +61,8 @@ def measure_liquidity(clean: pd.DataFrame) -> pd.DataFrame:
     """
     if missing := find_missing_columns(clean):
         raise ValueError(f"liquidity: the table lacks {', '.join(missing)}; bars have {', '.join(COLUMNS)}")
+    if "bar_number" in clean.columns:  # the move over a closing is no bounce
+        clean = clean.assign(segment=number_segments(clean, at_closings=True))
     period = pd.to_datetime(clean["open_time"], unit="ms").dt.strftime("%Y-%m")
     parts = clean.groupby([clean["symbol"].astype("str"), period], sort=True)
     rows = [_measure_part(part, symbol=str(symbol), period=str(month)) for (symbol, month), part in parts]
@@ -114,8 +119,8 @@ def estimate_roll(log_price: Floats, segment: npt.NDArray[np.integer[Any]]) -> t
 def estimate_corwin_schultz(high: Floats, low: Floats, is_pair: Mask) -> float:
     """Return the mean of the two-bar spreads of Corwin & Schultz (2012, eq. 14 and 18), negative ones as 0.
 
-    `high` and `low` are prices (N,); `is_pair` (N - 1,) marks the bars that follow the one before. The market never
-    closes, so that no overnight correction is made. NaN without a pair.
+    `high` and `low` are prices (N,); `is_pair` (N - 1,) marks the bars that follow the one before. No pair spans
+    closed hours, so that no overnight correction is made. NaN without a pair.
     """
     squared = np.log(high / low) ** 2
     beta = squared[1:] + squared[:-1]
@@ -136,7 +141,7 @@ def find_tick(prices: Floats) -> float:
 
 def _measure_part(part: pd.DataFrame, *, symbol: str, period: str) -> dict[str, Any]:
     month = pd.Period(period, freq="M")
-    quote = part["quote_volume"].to_numpy()
+    quote = take_quote_volume(part)
     estimates = _estimate_spread(part)
     return {
         "symbol": symbol,

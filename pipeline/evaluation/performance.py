@@ -74,8 +74,13 @@ def aggregate_days(time_ms: np.ndarray, returns: np.ndarray) -> tuple[np.ndarray
 
 
 def count_days_per_year(time_ms: np.ndarray, *, bars_per_year: float) -> float:
-    """Return the days of a year that have bars: `bars_per_year` over the median number of bars of a day."""
-    return bars_per_year / float(np.median(np.unique(time_ms // DAY_MS, return_counts=True)[1]))
+    """Return the days of a year that have bars: `bars_per_year` over the mean number of bars of a day.
+
+    The first and the last day, which may be cut short, do not count where there are others. Days without a bar, such as
+    a weekend of a market with sessions, are no days.
+    """
+    bars = np.unique(time_ms // DAY_MS, return_counts=True)[1]
+    return bars_per_year / float(np.mean(bars[1:-1]) if len(bars) > 2 else np.median(bars))
 
 
 def measure_daily_sharpe(time_ms: np.ndarray, returns: np.ndarray, *, bars_per_year: float) -> float:

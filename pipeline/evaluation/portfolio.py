@@ -1,6 +1,6 @@
 """Predictions as a portfolio: from scores to target positions, on one clock for all symbols, and their backtest."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -21,6 +21,13 @@ class PortfolioResult:
     backtest: Backtest  # net (T,); position, turnover, gross, cost and interest (T, S)
     crosses_gap: np.ndarray  # (T, S) bool, whether what a row holds is held while bars are missing
     is_predicted: np.ndarray  # (T,) bool, whether any symbol has a prediction
+    # (T,) number of symbols that share the capital; not given: all
+    sharing: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    def __post_init__(self) -> None:
+        """Let all symbols share the capital at all times, where nothing else is given."""
+        if len(self.sharing) != len(self.time):
+            object.__setattr__(self, "sharing", np.full(len(self.time), len(self.symbols)))
 
     @property
     def is_active(self) -> np.ndarray:
@@ -43,7 +50,8 @@ class PortfolioResult:
     @property
     def exposure(self) -> float:
         """Mean value held, long or short, as a share of the capital, over the bars that have a prediction."""
-        return float(np.abs(self.backtest.position[self.is_predicted]).mean())
+        held = np.abs(self.backtest.position).sum(axis=1) / self.sharing
+        return float(held[self.is_predicted].mean())
 
 
 def size_positions(predictions: pd.DataFrame, data: EvaluationData) -> np.ndarray:
@@ -70,7 +78,8 @@ def trade_predictions(
 ) -> PortfolioResult:
     """Return the backtest of predictions of rows in any order, at most one for each.
 
-    What is None is as in params; `cost_bps` replaces the fee and the slippage of each side.
+    What is None is as in params; `cost_bps` replaces the fee and the slippage of each side. The capital is shared by
+    the symbols that are listed, see `count_listed`.
     """
     rules = replace(data.rules, capital=capital or data.rules.capital)
     costs = data.costs if cost_bps is None else replace(data.costs, fee_bps=cost_bps, slippage_bps=0.0)
@@ -81,9 +90,23 @@ def trade_predictions(
     target = np.full(grid.fills.move.shape, np.nan)
     symbol = pd.Categorical(data.rows["symbol"].to_numpy()[predictions["row"]], categories=grid.symbols).codes
     target[place - first, symbol] = size_positions(predictions, data)
-    share = replace(rules, capital=rules.capital / len(grid.symbols))
-    result = trading.trade(target, grid.fills, trading.make_terms(**list_terms(share, costs)))
-    return PortfolioResult(grid.time, grid.symbols, result, grid.fills.crosses_gap, ~np.isnan(target).all(axis=1))
+    share, is_predicted = replace(rules, capital=rules.capital / len(grid.symbols)), ~np.isnan(target)
+    sharing = count_listed(is_predicted, grid.last_place)
+    result = trading.trade(target, grid.fills, trading.make_terms(**list_terms(share, costs)), sharing=sharing)
+    return PortfolioResult(
+        grid.time, grid.symbols, result, grid.fills.crosses_gap, is_predicted.any(axis=1), sharing=sharing
+    )
+
+
+def count_listed(is_predicted: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Return (T,) the number of symbols that share the capital at each row, at least 1.
+
+    A symbol has a share from its first prediction, `is_predicted` (T, S), to the place `last` (S,) of its last bar,
+    in a hole too: what it holds is held, and nobody knows when the hole ends. One that is never predicted has none.
+    """
+    place = np.arange(len(is_predicted))[:, None]
+    first = np.where(is_predicted.any(axis=0), is_predicted.argmax(axis=0), len(is_predicted))
+    return np.asarray(np.maximum(((first <= place) & (place <= last)).sum(axis=1), 1))
 
 
 def explain_idleness(predictions: pd.DataFrame, data: EvaluationData) -> str:

@@ -23,7 +23,7 @@ def collect_parameters(params: config.Block, model: str, folds: Folds) -> dict[s
         **artifacts.read_json(artifacts.report_path("train/details", model))["parameters"],
         "features": artifacts.read_json(artifacts.report_path("featurize", dataset)).get("params"),
         "labels": config.look_up(params, f"datasets.{dataset}.targets.{target}"),
-        "split": asdict(folds.scheme),
+        "split": folds.scheme.list_settings(),
         "trading": config.look_up(params, "trading"),
         "costs": asdict(read_costs(params, dataset)),
         "performance": config.look_up(params, "performance"),

@@ -75,7 +75,10 @@ def align_models(models: Mapping[str, Returns]) -> dict[str, Returns]:
         return {}
     common = reduce(np.intersect1d, [model.time for model in models.values()])
     if not len(common):
-        raise ValueError(f"the paths of {', '.join(models)} have no bar in common; run `dvc repro evaluate`")
+        raise ValueError(
+            f"the paths of {', '.join(models)} have no bar in common; compare models of symbols that are listed at the "
+            "same time: put the others into another dataset, or disable them"
+        )
     return {
         name: replace(model, time=common, paths=model.paths[np.isin(model.time, common)])
         for name, model in models.items()

@@ -72,15 +72,16 @@ def list_round_trips(
 
 def _split_costs(result: PortfolioResult) -> np.ndarray:
     """Return (T, S) the part of each row's cost that belongs to the trip that its fill ends."""
-    back, symbols = result.backtest, len(result.symbols)
+    back, n = result.backtest, result.sharing[:, None]
     side = np.sign(back.position)
     held = np.zeros_like(back.position)  # (T, S) the drifted weight at the row's fill, of the symbol's share
     capital = np.maximum(1.0 + back.net[:-1, None], 0.0)
-    np.divide(back.position[:-1] + symbols * back.gross[:-1], capital, out=held[1:], where=capital > 0)
+    np.divide(back.position[:-1] + n[:-1] * back.gross[:-1], capital, out=held[1:], where=capital > 0)
+    held[1:] *= n[1:] / n[:-1]
     before = np.zeros_like(side)
     before[1:] = side[:-1]
     share = np.zeros_like(held)  # of the turnover
-    np.divide(np.abs(held), symbols * back.turnover, out=share, where=back.turnover > 0)
+    np.divide(np.abs(held), n * back.turnover, out=share, where=back.turnover > 0)
     ends = (before != 0) & (side != before)
     return np.where(ends, back.cost * np.where(side == 0, 1.0, np.minimum(share, 1.0)), 0.0)
 

@@ -16,11 +16,12 @@ class TradingGrid:
     time: np.ndarray  # (T,)
     symbols: tuple[str, ...]
     fills: Fills
+    last_place: np.ndarray  # (S,) of each symbol's last bar
 
     def slice_times(self, first: int, last: int) -> "TradingGrid":
         """Return the rows from the place `first` to the place `last`, both included."""
         rows = np.arange(first, last + 1)
-        return TradingGrid(self.time[rows], self.symbols, self.fills.take(rows))
+        return TradingGrid(self.time[rows], self.symbols, self.fills.take(rows), self.last_place - first)
 
     def locate(self, time: np.ndarray) -> np.ndarray:
         """Return the places of times that the grid has."""
@@ -54,4 +55,6 @@ def make_grid(
         getattr(grid, name)[row, column] = getattr(found, name)
     for name in ("move", "years", "crosses_gap"):
         getattr(grid, name)[earned, column] = getattr(found, name)
-    return TradingGrid(time, tuple(symbols), grid)
+    last_place = np.full(len(symbols), -1)
+    np.maximum.at(last_place, column, row)
+    return TradingGrid(time, tuple(symbols), grid, last_place)

@@ -26,6 +26,8 @@ class Indicator:
     """The columns that one kernel fills together, with its windows, constants and number of memory cells.
 
     The first cells hold `constants`, the others start at 0. `kernel` is the number that the module's `update` knows.
+    `fields` are the optional fields of bars that it reads, see `market.checks.OPTIONAL`. Where bars lack one of them,
+    `fallback` takes its place, with fewer columns, or nothing.
     """
 
     kernel: int
@@ -33,6 +35,8 @@ class Indicator:
     columns: tuple[Column, ...]
     cells: int
     constants: tuple[float, ...] = ()
+    fields: tuple[str, ...] = ()
+    fallback: "Indicator | None" = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,24 @@ class Layout:
     def warm_up_bars(self) -> int:
         """Number of bars at a segment's start that lack a value in some column."""
         return max(column.warm_up_bars for column in self.columns)
+
+
+def select_indicators(
+    groups: Mapping[str, Sequence[Indicator]], absent: Sequence[str]
+) -> tuple[dict[str, tuple[Indicator, ...]], dict[str, str]]:
+    """Return the indicators that need no `absent` field, and the columns left out with the field that they need."""
+    selected, left_out = dict[str, tuple[Indicator, ...]](), dict[str, str]()
+    for name, indicators in groups.items():
+        found = list[Indicator]()
+        for indicator in indicators:
+            one: Indicator | None = indicator
+            while one and (field := next((field for field in one.fields if field in absent), None)):
+                remaining = one.fallback.columns if one.fallback else ()
+                left_out |= {column.name: field for column in one.columns if column not in remaining}
+                one = one.fallback
+            found += [one] if one else []
+        selected[name] = tuple(found)
+    return selected, left_out
 
 
 def make_layout(groups: Mapping[str, Sequence[Indicator]], *, head_cells: int) -> Layout:

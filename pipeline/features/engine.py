@@ -5,9 +5,8 @@ bulk values agree in every bit, across segments and restarts too. Compiled calle
 """
 
 import hashlib
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,15 +16,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline.features import chunks, registry
-from pipeline.features.catalogue import Layout, add_owners, make_layout
-from pipeline.features.chunks import N_PRICES
+from pipeline.features.bar_table import find_segments, join_ranges, list_absent_fields, read_matrix
+from pipeline.features.catalogue import Layout, add_owners, make_layout, select_indicators
 from pipeline.features.pandas_file import PandasFile, compute_columns
 from pipeline.features.params import FeatureParams, expand_params
 from pipeline.features.registry import GROUPS
 from pipeline.features.rolling import Floats, Floats32, Integers, borrow
-from pipeline.market import bars as klines
+from pipeline.market import checks
+from pipeline.market.bar_reader import BarReader
+from pipeline.market.stream_clock import RESTARTS, STARTS, UNKNOWN, StreamClock
 
-UNKNOWN = np.iinfo(np.int64).min  # a time, step or segment not seen yet
 CHUNK_BARS = 512  # so that a chunk stays in the processor's cache; no value depends on it
 
 Advance = Callable[[tuple[Integers, ...], Floats, Floats, Floats, int, int, Floats32, int], int]
@@ -84,6 +84,8 @@ class Features:
     lost_by_segment: dict[int, int]  # segment: number of rows lost to the longest warm-up
     groups: dict[str, str]  # column: its group, the name of its file
     in_pandas: tuple[str, ...] = ()  # the columns that `Stream` cannot compute
+    absent_fields: tuple[str, ...] = ()  # optional fields of bars that the table lacks
+    left_out: dict[str, str] = field(default_factory=dict)  # column that is not computed: the field that it needs
 
 
 @expand_params
@@ -91,14 +93,16 @@ def compute(bars: pd.DataFrame, params: FeatureParams) -> Features:
     """Return every column of every bar after its segment's warm-up; segments are `bars.segment`, or else found.
 
     The keyword-only arguments are the keys of a features block. Raises ValueError on a parameter that is not allowed,
-    a missing column, an invalid price or amount, and bars out of order.
+    a missing column, an invalid price or amount, and bars out of order. Columns that need an optional field which the
+    table lacks, or `absent_fields` names, are left out.
     """
-    layout = _make_layout(params)
+    absent = list_absent_fields(bars, params.absent_fields)
+    layout, left_out = _make_layout(params, absent)
     warm_up_bars = max(layout.warm_up_bars, *(file.warm_up_bars for file in params.in_pandas), 0)
-    matrix, (segment, starts, stops) = _read_matrix(bars), _find_segments(bars)
+    matrix, (segment, starts, stops) = read_matrix(bars, absent=absent), find_segments(bars)
     lost = np.minimum(stops - starts, warm_up_bars)
     ranges = [(int(a), int(b)) for a, b in zip(starts, stops, strict=True) if b - a > warm_up_bars]
-    rows = _join_ranges(starts + lost, stops)
+    rows = join_ranges(starts + lost, stops)
     out, out_start = np.empty((len(layout.columns), len(rows)), dtype=np.float32), 0
     for start, stop in ranges:
         warm = start + warm_up_bars
@@ -111,6 +115,8 @@ def compute(bars: pd.DataFrame, params: FeatureParams) -> Features:
         warm_up_bars={column.name: column.warm_up_bars for column in layout.columns},
         lost_by_segment=dict(zip(segment.tolist(), lost.tolist(), strict=True)),
         groups=layout.groups,
+        absent_fields=absent,
+        left_out=left_out,
     )
     for file in params.in_pandas:
         features = _append_columns(features, file, bars, ranges, warm_up_bars=warm_up_bars)
@@ -134,20 +140,21 @@ def _append_columns(
     )
 
 
-def _make_layout(params: FeatureParams) -> Layout:
+def _make_layout(params: FeatureParams, absent: Sequence[str]) -> tuple[Layout, dict[str, str]]:
     """Return the layout of all indicators, one plan per group in the order in which `advance` takes them.
 
-    The plan of a group that is switched off has no rows.
+    The plan of a group that is switched off has no rows. Returned too are the columns left out because a field is
+    absent, and that field.
     """
     on = params.groups
-    indicators = {name: group.list_indicators(on[name]) if name in on else () for name, group in GROUPS.items()}
-    return make_layout(indicators, head_cells=chunks.HEAD_CELLS)
-
-
-def _join_ranges(starts: Integers, stops: Integers) -> Integers:
-    """Return the positions from each start to its stop, one range after the other."""
-    ranges = [np.arange(start, stop) for start, stop in zip(starts, stops, strict=True)]
-    return np.concatenate([np.arange(0), *ranges])
+    listed = {name: group.list_indicators(on[name]) if name in on else () for name, group in GROUPS.items()}
+    indicators, left_out = select_indicators(listed, absent)
+    if left_out and not any(indicators.values()):
+        raise ValueError(
+            f"features: all columns need {', '.join(absent)}, which the bars lack; add a group such as price to "
+            "features.groups, or use bars that have these fields"
+        )
+    return make_layout(indicators, head_cells=chunks.HEAD_CELLS), left_out
 
 
 def _fill_segment(
@@ -163,145 +170,93 @@ def _fill_segment(
         advance(layout.plans, memory, chunk, matrix, first, count, out, out_start + first - warm)
 
 
-def _read_matrix(bars: pd.DataFrame) -> Floats:
-    """Return valid prices and amounts (fields, N) of a table of bars."""
-    missing = [name for name in chunks.FIELDS if name not in bars.columns]
-    if missing:
-        raise ValueError(f"bars: columns {missing} are missing; there are {list(bars.columns)}")
-    matrix, lows, highs = np.empty((len(chunks.FIELDS), len(bars))), list[float](), list[float]()
-    for row, name in zip(matrix, chunks.FIELDS, strict=True):
-        row[:] = bars[name].to_numpy(dtype=np.float64)
-        lows.append(row.min(initial=math.inf))  # now, while the row is in the processor's cache
-        highs.append(row.max(initial=-math.inf))
-    if not (
-        all(low > 0.0 for low in lows[:N_PRICES])
-        and all(low >= 0.0 for low in lows)
-        and all(high < math.inf for high in highs)
-    ):
-        bad = int(np.flatnonzero(~_is_valid(matrix).all(axis=0))[0])
-        raise ValueError(f"bars: row {bad}: {_describe_fault(matrix[:, bad])}")
-    return matrix
-
-
-def _is_valid(values: Floats) -> npt.NDArray[np.bool_]:
-    """Return a mask: prices (first axis) are finite and above 0, amounts are finite and not negative."""
-    valid = np.isfinite(values)
-    valid[:N_PRICES] &= values[:N_PRICES] > 0.0
-    valid[N_PRICES:] &= values[N_PRICES:] >= 0.0
-    return valid
-
-
-def _describe_fault(values: Floats) -> str:
-    """Return what is wrong with one bar's fields."""
-    field = int(np.flatnonzero(~_is_valid(values))[0])
-    allowed = "above 0" if field < N_PRICES else "0 or more"
-    return f"{chunks.FIELDS[field]} is {values[field]}; allowed is a finite number, {allowed}"
-
-
-def _find_segments(bars: pd.DataFrame) -> tuple[Integers, Integers, Integers]:
-    """Return each segment's number, first row and end row.
-
-    Raises ValueError where a segment's rows are apart or not in time order.
-    """
-    numbers = bars["segment"] if "segment" in bars.columns else pd.Series(klines.number_segments(bars))
-    segment, time_ms = numbers.to_numpy(np.int64), bars["open_time"].to_numpy(np.int64)
-    is_border = segment[1:] != segment[:-1]
-    starts = np.flatnonzero(np.concatenate([np.ones(min(len(bars), 1), dtype=np.bool_), is_border]))
-    back = np.flatnonzero((time_ms[1:] <= time_ms[:-1]) & ~is_border)
-    if back.size:
-        raise ValueError(f"bars: row {back[0] + 1} does not follow row {back[0]} in time within its segment; sort them")
-    unique, runs = np.unique(segment[starts], return_counts=True)
-    if (runs > 1).any():
-        raise ValueError(
-            f"bars: the rows of segment {unique[runs > 1][0]} are not adjacent; sort them by segment, then open_time"
-        )
-    return segment[starts], starts, np.append(starts[1:], len(bars)) if len(bars) else starts
-
-
 class Stream:
     """Features bar by bar: the values of `compute` for the same bars, bit for bit, as soon as each bar has closed."""
 
     @expand_params
-    def __init__(self, params: FeatureParams) -> None:
-        """Lay out the columns; the keyword-only arguments are those of `compute`.
+    def __init__(
+        self, params: FeatureParams, *, interval_ms: int | None = None, symbols: Sequence[str] | None = None
+    ) -> None:
+        """Lay out the columns; the keyword-only arguments are those of `compute`, and two more.
 
-        Raises ValueError on a parameter that is not allowed, and on columns in pandas.
+        `interval_ms` is the length of a bar; without it, it is inferred: see `update`. `symbols` are those whose bars
+        are accepted; a stream has the bars of one of them, that of the first bar. Raises ValueError on a parameter that
+        is not allowed, and on columns in pandas.
         """
         if params.in_pandas:
             raise ValueError(
                 f"features.in_pandas has {', '.join(file.name for file in params.in_pandas)}: columns in pandas cannot "
                 "be streamed; leave them out, or write them as a compiled file of pipeline/features/groups"
             )
-        self.layout = _make_layout(params)
+        self.layout, self.left_out = _make_layout(params, params.absent_fields)
+        self._reader = BarReader(absent_fields=params.absent_fields, symbols=symbols)
+        self._clock = StreamClock(interval_ms=interval_ms)
         self._warm_up_bars = self.layout.warm_up_bars
         self._memory, self._chunk = self.layout.memory.copy(), chunks.allocate_chunk(1, self.layout.lookback_bars)
-        self._bar = np.zeros((len(chunks.FIELDS), 1))
+        self._bar, self._next = np.zeros((len(checks.FIELDS), 1)), np.zeros((len(checks.FIELDS), 1))
+        self._numbers, self._next_numbers = self._bar[:, 0], self._next[:, 0]
         self._out = np.zeros((len(self.layout.columns), 1), dtype=np.float32)
-        self._time_ms, self._step_ms, self._segment = UNKNOWN, UNKNOWN, UNKNOWN
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of the columns, in the order of `update`."""
         return tuple(column.name for column in self.layout.columns)
 
-    def update(self, bar: Mapping[str, Any]) -> Floats32 | None:
+    def update(self, bar: Mapping[str, Any], *, now_ms: int | None = None) -> Floats32 | None:
         """Return the columns (F,) now that `bar` has closed; None while its segment warms up.
 
         A segment ends where `bar["segment"]` changes; where bars have none, it ends where more than a bar's length
-        passes. The length is the shortest step so far: a shorter one shows that the steps before it were gaps.
+        passes. Without `interval_ms` the length is the shortest step so far: a shorter one shows that the steps before
+        it were gaps. `now_ms` is the time at which the bar is received.
 
-        Raises ValueError, with nothing changed, on a field that is missing or invalid and on a bar that is not later
-        than the last of its segment.
+        Raises ValueError, with nothing changed, on a bar that breaks a rule of `market/checks.py`, that is not later
+        than the last of its segment, lies off the grid, is longer than a bar, is of another symbol, or is not closed:
+        `is_closed` (or `x`, as Binance calls it) is false, or close_time is not before `now_ms`.
         """
-        values, time_ms = _read_fields(bar)
-        segment = int(bar["segment"]) if "segment" in bar else UNKNOWN
-        if self._time_ms == UNKNOWN or segment != self._segment:
+        clock, numbers = self._clock, self._next_numbers
+        last = numbers if clock.time_ms == UNKNOWN else self._numbers
+        times = self._reader.read(bar, into=numbers, last=last)
+        change = clock.find_change(bar, times, now_ms=now_ms)
+        if change == STARTS:
             self._start_segment()
-        elif time_ms <= self._time_ms:
-            raise ValueError(f"bar: open_time is {time_ms}; allowed is one after the last bar's, {self._time_ms}")
-        elif segment == UNKNOWN:
-            self._check_gap(time_ms - self._time_ms)
-        self._time_ms, self._segment = time_ms, segment
-        self._bar[:, 0] = values
+        elif change == RESTARTS:
+            self._start_segment()
+            self._advance()  # the last bar once more, as the first of its segment
+        clock.advance()
+        self._reader.symbol = bar.get("symbol")
+        self._bar, self._next = self._next, self._bar
+        self._numbers, self._next_numbers = numbers, self._numbers
         return self._out[:, 0].copy() if self._advance() > self._warm_up_bars else None
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return a copy of all that the next bar's columns depend on; `restore` resumes from it."""
-        clock = np.array([self._time_ms, self._step_ms, self._segment])
-        return {"memory": self._memory.copy(), "bar": self._bar.copy(), "clock": clock}
+        return {
+            "memory": self._memory.copy(),
+            "bar": self._bar.copy(),
+            "clock": self._clock.pack(),
+            "symbol": np.array([self._reader.symbol or ""]),
+        }
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Resume from the `state` of a Stream with the same parameters. Raises ValueError if it had other windows."""
-        if state["memory"].shape != self._memory.shape:
+        """Resume from the `state` of a Stream with the same parameters.
+
+        Raises ValueError, with nothing changed, if it had other windows, another interval or another symbol.
+        """
+        if missing := [name for name in ("memory", "bar", "clock", "symbol") if name not in state]:
+            raise ValueError(f"state: {missing} are missing; restore what `state` of a Stream of this version returned")
+        if state["memory"].shape != self._memory.shape or state["bar"].shape != self._bar.shape:
             raise ValueError(
                 f"state: memory has {state['memory'].size} cells; this stream's has {self._memory.size}; "
                 "restore into a Stream with the features block that the state was made with"
             )
+        symbol, clock = str(state["symbol"][0]) or None, self._clock.unpack(state["clock"])
+        if clock.time_ms != UNKNOWN:
+            self._reader.check_symbol(symbol, has_bars=self._clock.time_ms != UNKNOWN and symbol != self._reader.symbol)
         self._memory[:], self._bar[:] = state["memory"], state["bar"]
-        self._time_ms, self._step_ms, self._segment = map(int, state["clock"])
-
-    def _check_gap(self, step_ms: int) -> None:
-        """Start a segment where the step is longer than a bar, or shows that the steps before it were."""
-        if self._step_ms == UNKNOWN or step_ms < self._step_ms:
-            self._step_ms = step_ms
-            self._start_segment()
-            self._advance()  # the last bar once more, as the first of its segment
-        elif step_ms > self._step_ms:
-            self._start_segment()
+        self._clock, self._reader.symbol = clock, symbol
 
     def _start_segment(self) -> None:
         self._memory[:] = self.layout.memory
 
     def _advance(self) -> int:
         return advance(self.layout.plans, self._memory, self._chunk, self._bar, 0, 1, self._out, 0)
-
-
-def _read_fields(bar: Mapping[str, Any]) -> tuple[list[float], int]:
-    """Return the bar's valid prices and amounts, and its open_time."""
-    try:
-        values, time_ms = [float(bar[name]) for name in chunks.FIELDS], int(bar["open_time"])
-    except KeyError as missing:
-        raise ValueError(f"bar: {missing} is missing; needed are {chunks.FIELDS}") from missing
-    if not (math.isfinite(sum(values)) and min(values[:N_PRICES]) > 0.0 and min(values[N_PRICES:]) >= 0.0):
-        raise ValueError(f"bar at open_time {time_ms}: {_describe_fault(np.array(values))}")
-    return values, time_ms

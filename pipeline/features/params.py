@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Concatenate, TypeVar
+from typing import Annotated, Any, Concatenate, Literal, TypeVar
 
 from annotated_types import MinLen
 
@@ -22,14 +22,16 @@ class FeatureParams:
 
     groups: dict[str, Any]  # compiled group: its Params
     in_pandas: tuple[PandasFile, ...]
+    absent_fields: tuple[str, ...] = ()  # optional fields that bars lack
 
 
 def _declare_switches(
     *,
     groups: Annotated[list[str], MinLen(1)] | None = None,  # None: all
     in_pandas: dict[str, dict[str, Any]] | None = None,
+    absent_fields: list[Literal["quote_volume", "trades", "taker_buy_base", "taker_buy_quote"]] | None = None,
 ) -> None:
-    """Declare the keys that switch features on."""
+    """Declare the keys that switch features on, and `absent_fields`, which bars lack: columns of them are left out."""
 
 
 SWITCHES = tuple(inspect.signature(_declare_switches).parameters.values())
@@ -49,7 +51,8 @@ def read_block(block: config.Block) -> FeatureParams:
     _check_windows_differ(values)
     groups = {name: _make_params(GROUPS[name].Params, values) for name in names}
     files = switches.get("in_pandas") or {}
-    return FeatureParams(groups, tuple(load_pandas_file(name, own) for name, own in files.items()))
+    in_pandas = tuple(load_pandas_file(name, own) for name, own in files.items())
+    return FeatureParams(groups, in_pandas, tuple(switches.get("absent_fields") or ()))
 
 
 def _select_groups(chosen: list[str] | None) -> tuple[str, ...]:
@@ -82,20 +85,22 @@ def _check_windows_differ(values: config.Block) -> None:
 
 
 def expand_params(
-    function: Callable[[First, FeatureParams], Result],
+    function: Callable[Concatenate[First, FeatureParams, ...], Result],
 ) -> Callable[Concatenate[First, ...], Result]:
     """Return `function` with the keys of a features block as keyword-only arguments, in place of its FeatureParams.
 
     `inspect.signature` (so `config.call_with` too) lists them. All are optional, since a group may be switched off.
+    Further keyword-only arguments of the function stay.
     """
-    first = next(iter(inspect.signature(function).parameters.values()))
+    first, _, *own = inspect.signature(function).parameters.values()
     keys = [p.replace(default=None) if p.default is p.empty else p for p in list_parameters(tuple(GROUPS))]
-    signature = inspect.signature(function).replace(parameters=[first, *SWITCHES, *keys])
+    signature = inspect.signature(function).replace(parameters=[first, *SWITCHES, *keys, *own])
 
     @functools.wraps(function)
     def call(first: First, /, **block: Any) -> Result:
         signature.bind(first, **block)  # raises TypeError on an unknown key
-        return function(first, read_block(block))
+        further = {p.name: block.pop(p.name) for p in own if p.name in block}
+        return function(first, read_block(block), **further)
 
     vars(call)["__signature__"] = signature
     return call

@@ -84,14 +84,13 @@ def count_groups(folds: Folds, times: int, *, longest_embargo_bars: int) -> int:
         raise ValueError(
             f"embargo_sensitivity: {times} times cannot hold {FOLDS} groups of {shortest_group:.0f}, for the longest "
             f"embargo has {longest_embargo_bars} bars; lower the last of embargo_sensitivity.embargo_factors, or "
-            "split.embargo_pct"
+            f"split.{folds.scheme.describe_embargo()}"
         )
     return groups
 
 
 def make_kfolds(folds: Folds, rows: np.ndarray, *, groups: int, embargo_bars: int) -> Folds:
     """Return purged K-folds of `rows`, which they count from 0, with another embargo."""
-    half_a_bar_less = max(embargo_bars - 0.5, 0.0)  # a share is rounded up to whole bars
     return make_folds(
         folds.time[rows],
         folds.label_end[rows],
@@ -99,7 +98,7 @@ def make_kfolds(folds: Folds, rows: np.ndarray, *, groups: int, embargo_bars: in
         groups=groups,
         test_groups=1,
         train_groups=1,
-        embargo_pct=half_a_bar_less / len(np.unique(folds.time[rows])),
+        embargo_bars=embargo_bars,
         holdout_pct=0.0,
     )
 
@@ -130,8 +129,8 @@ def equalize_sizes(trains: Sequence[np.ndarray], *, far: np.ndarray, rng: np.ran
     if surplus > len(far):
         raise ValueError(
             f"embargo_sensitivity: the longest embargo removes {surplus} rows, and only {len(far)} lie far from all "
-            "tests to be exchanged for them; lower the last of embargo_sensitivity.embargo_factors, or "
-            "split.embargo_pct"
+            "tests to be exchanged for them; lower the last of embargo_sensitivity.embargo_factors, or the embargo of "
+            "split"
         )
     dropped = np.roll(far, -int(rng.integers(max(len(far), 1))))
     return [np.setdiff1d(train, dropped[: len(train) - fewest]) for train in trains]

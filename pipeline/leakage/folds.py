@@ -136,7 +136,8 @@ def embargo(folds: TrainTestSplits, warm_up_bars: int) -> Finding:
     measured = f"the embargo has {folds.embargo_bars} bars, the longest warm-up of a feature {warm_up_bars}"
     if problems or folds.embargo_bars >= warm_up_bars:
         return make_finding("embargo", problems, ok_message=measured, measurements=measurements)
-    message = f"{measured}: features of train rows read bars of a test range; raise embargo_pct"
+    message = f"{measured}: features of train rows read bars of a test range; set split.embargo_pct, "
+    message += "embargo_bars and embargo_hours to null: the embargo then follows from warm-up and labels"
     return Finding("embargo", "warning", message, measurements)
 
 

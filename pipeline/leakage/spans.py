@@ -14,6 +14,8 @@ def overlaps(
     >>> overlaps(time, label_end, rows=np.array([0, 2]), others=np.array([1]), extension_ms=2).tolist()
     [False, True]
     """
+    if not len(others):  # as the predicted rows of a model whose symbols are not listed yet
+        return np.zeros(len(rows), dtype=bool)
     starts, ends = time[others], label_end[others]
     if (starts[1:] < starts[:-1]).any():
         order = np.argsort(starts)

@@ -1,12 +1,17 @@
 """The kline table: its schema, its validation, and its segments (a segment = one symbol, no gap)."""
 
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from annotated_types import Interval
+
+from pipeline.market import table_checks
+from pipeline.market.checks import AMOUNTS as AMOUNTS
+from pipeline.market.checks import OPTIONAL as OPTIONAL
+from pipeline.market.checks import PRICES as PRICES
 
 Days = Annotated[int, Interval(ge=1, le=36_525)]  # that a source gives: at most a century
 YEAR_MS = 365 * 24 * 3600 * 1000
@@ -23,62 +28,63 @@ SCHEMA = {
     "trades": "int64",
     "taker_buy_base": "float64",
     "taker_buy_quote": "float64",
-}  # times are ms UTC
+}  # times are ms UTC; the columns of OPTIONAL may be absent
 COLUMNS = tuple(SCHEMA)
-
-PRICES = ["open", "high", "low", "close"]
-AMOUNTS = ["volume", "quote_volume", "trades", "taker_buy_base", "taker_buy_quote"]
-# Ranges of a timestamp since 1970, by its unit, for the years 1973 to 5138.
-UNITS = {"seconds": (-np.inf, 1e11), "microseconds": (1e14, 1e17), "nanoseconds": (1e17, np.inf)}
-ROUNDING = 1e-9  # relative: a taker amount and its total are rounded separately
+HAS = f"{', '.join(c for c in COLUMNS if c not in OPTIONAL)}, and may have {', '.join(OPTIONAL)}"
 MAX_LISTED_ROWS = 5
 
 Mask = npt.NDArray[np.bool_]
 Record = dict[str, Any]
-
-
-class Check(NamedTuple):
-    """One validation rule: `find_bad_rows` maps a table, grouped by symbol, to a mask of the rows that break it."""
-
-    name: str
-    columns: list[str]
-    remedy: str
-    find_bad_rows: Callable[[pd.DataFrame], Mask]
+OffGrid = Literal["refuse", "drop"]
 
 
 def find_interval_ms(table: pd.DataFrame) -> int:
     """Return the bar length: the most common step of open_time within a symbol; rows must be grouped by symbol."""
-    step = np.diff(_take_times(table))[~_find_symbol_changes(table)]
-    step = step[step > 0]
-    if not step.size:
-        raise ValueError(f"bars: no symbol has two consecutive bars in {len(table)} rows; provide a longer table")
-    if (step == step[0]).all():
-        return int(step[0])
-    values, counts = np.unique(step, return_counts=True)
-    return int(values[np.argmax(counts)])
+    return table_checks.find_interval(_take_times(table), _encode_symbols(table))
+
+
+def list_columns(table: pd.DataFrame) -> list[str]:
+    """Return the columns of the schema that a table has, in its order."""
+    return [column for column in COLUMNS if column in table.columns]
 
 
 def count_bars_per_year(table: pd.DataFrame) -> float:
-    """Return the number of bars in a year of 365 days, for a market that never closes."""
-    return YEAR_MS / find_interval_ms(table)
+    """Return the number of bars in a year of 365 days: of a market that never closes, or as its calendar has them.
+
+    Raises:
+        ValueError: the bars are those of a calendar, but the table has lost its attribute `bars_per_year`.
+    """
+    if "bar_number" not in table.columns:
+        return YEAR_MS / find_interval_ms(table)
+    if "bars_per_year" not in table.attrs:
+        raise ValueError("bars: the table has a bar_number but no attribute bars_per_year; read it as ingest writes it")
+    return float(table.attrs["bars_per_year"])
 
 
-def number_segments(table: pd.DataFrame) -> npt.NDArray[np.int32]:
-    """Return (N,) segment numbers 0, 1, 2 …: a new one at each new symbol and after each gap."""
-    breaks = _find_symbol_changes(table) | (np.diff(_take_times(table)) != find_interval_ms(table))
+def number_segments(table: pd.DataFrame, *, at_closings: bool = False) -> npt.NDArray[np.int32]:
+    """Return (N,) segment numbers 0, 1, 2 …: a new one at each new symbol and after each gap.
+
+    Closed hours of a calendar, see `find_gaps`, are no gap; with `at_closings` a segment begins after them too.
+    """
+    places, step = (_take_times(table), find_interval_ms(table)) if at_closings else _find_places(table)
+    breaks = _find_symbol_changes(table) | (np.diff(places) != step)
     return np.concatenate([[0], np.cumsum(breaks)]).astype(np.int32)
 
 
 def find_gaps(table: pd.DataFrame) -> list[Record]:
-    """Return each gap within a symbol: the open_time of the bars on both sides, and the number of missing bars."""
-    time, bar_ms = _take_times(table), find_interval_ms(table)
-    before_gap = np.flatnonzero(~_find_symbol_changes(table) & (np.diff(time) > bar_ms))
+    """Return each gap within a symbol: the open_time of the bars on both sides, and the number of missing bars.
+
+    Where the table has a column `bar_number`, the number of each bar among all that a calendar has, bars are missing
+    where that skips numbers, and not while the market is closed.
+    """
+    time, (places, step) = _take_times(table), _find_places(table)
+    before_gap = np.flatnonzero(~_find_symbol_changes(table) & (np.diff(places) > step))
     return [
         {
             "symbol": str(table["symbol"].iloc[i]),
             "after_ms": int(time[i]),
             "before_ms": int(time[i + 1]),
-            "missing_bars": int(-(-(time[i + 1] - time[i]) // bar_ms) - 1),
+            "missing_bars": int(-(-(places[i + 1] - places[i]) // step) - 1),
         }
         for i in before_gap
     ]
@@ -94,28 +100,45 @@ def find_failed_checks(table: pd.DataFrame) -> list[Record]:
     if failed:
         return failed
     grouped = _group_by_symbol(table)
-    failed = _run_checks(grouped, VALUE_CHECKS)
-    failed_times = _run_checks(grouped, UNIT_CHECKS) or _run_checks(grouped, TIME_CHECKS)
-    return failed + (failed_times or _run_checks(grouped, GRID_CHECKS))
+    columns = {name: grouped[name].to_numpy() for name in list_columns(grouped)}
+    return [
+        _record_failure(
+            rule.name,
+            count=int(bad.sum()),
+            first_rows=tuple(_list_first_rows(grouped, bad, columns=list(rule.columns))),
+            remedy=rule.remedy,
+        )
+        for rule, bad in table_checks.find_failed_rules(columns, _encode_symbols(grouped))
+    ]
 
 
-def clean(table: pd.DataFrame) -> tuple[pd.DataFrame, Record]:
+def clean(table: pd.DataFrame, *, off_grid: OffGrid = "refuse") -> tuple[pd.DataFrame, Record]:
     """Return the clean table, sorted by symbol and time, with `segment`; and its report (see `summarize`).
+
+    Bars that open off the grid of most bars are refused, or dropped: they become gaps, and the report has their count
+    and the first of them under `off_grid`.
 
     Raises:
         ValueError: a check fails; lists every failed check with its count, first rows and remedy.
     """
-    failed = find_failed_checks(table)
+    failed, dropped = find_failed_checks(table), _record_failure(table_checks.OFF_GRID.name, remedy="")
+    if off_grid == "drop" and (found := [each for each in failed if each["name"] == dropped["name"]]):
+        (dropped,) = found
+        grouped = _group_by_symbol(table)
+        table = grouped[~table_checks.find_off_grid(_take_times(grouped), find_interval_ms(grouped))]
+        failed = find_failed_checks(table)
     if failed:
         raise ValueError(_format_failed_checks(failed, rows=len(table)))
-    cleaned = _group_by_symbol(table)[list(COLUMNS)].astype(SCHEMA).reset_index(drop=True)
+    columns = list_columns(table)
+    types = {column: SCHEMA[column] for column in columns}
+    cleaned = _group_by_symbol(table)[columns].astype(types).reset_index(drop=True)
     cleaned["segment"] = number_segments(cleaned)
-    return cleaned, summarize(cleaned)
+    return cleaned, summarize(cleaned) | {"off_grid": {key: dropped[key] for key in ("count", "first_rows")}}
 
 
 def summarize(table: pd.DataFrame) -> Record:
     """Return the report of a clean table: sizes, the checks passed, and unusual but legitimate data such as gaps."""
-    passed = [check.name for check in (*VALUE_CHECKS, *UNIT_CHECKS, *TIME_CHECKS, *GRID_CHECKS)]
+    passed = [rule.name for rule in table_checks.list_rules(list_columns(table))]
     bar_ms, gaps = find_interval_ms(table), find_gaps(table)
     irregular = (table["close_time"] - table["open_time"] != bar_ms - 1).to_numpy()
     return {
@@ -132,6 +155,15 @@ def summarize(table: pd.DataFrame) -> Record:
         "gaps": {"count": len(gaps), "list": gaps},
         "failed_rows": dict.fromkeys(["schema", *passed], 0),
     }
+
+
+def list_jumps_across_gaps(table: pd.DataFrame) -> Record:
+    """Return the `count` of bars of a clean table after a gap and a jump of the price, and a `list` of the first."""
+    columns = {name: table[name].to_numpy() for name in list_columns(table)}
+    rows = table_checks.find_jumps_across_gaps(columns, _encode_symbols(table))
+    bad = np.zeros(len(table), dtype=bool)
+    bad[rows] = True
+    return {"count": len(rows), "list": _list_first_rows(table, bad, columns=["close"])}
 
 
 def _summarize_symbols(table: pd.DataFrame, gaps: list[Record]) -> dict[str, Record]:
@@ -152,6 +184,13 @@ def _summarize_symbols(table: pd.DataFrame, gaps: list[Record]) -> dict[str, Rec
 
 def _take_times(table: pd.DataFrame) -> npt.NDArray[np.int64]:
     return table["open_time"].to_numpy(np.int64)
+
+
+def _find_places(table: pd.DataFrame) -> tuple[npt.NDArray[np.int64], int]:
+    """Return (N,) the places of bars on their grid, and its step: bar numbers of a calendar, or open times."""
+    if "bar_number" in table.columns:
+        return table["bar_number"].to_numpy(np.int64), 1
+    return _take_times(table), find_interval_ms(table)
 
 
 def _encode_symbols(table: pd.DataFrame) -> npt.NDArray[np.intp]:
@@ -176,8 +215,10 @@ def _group_by_symbol(table: pd.DataFrame) -> pd.DataFrame:
 def _check_schema(table: pd.DataFrame) -> Iterator[Record]:
     """Yield a record for each missing column and each wrong type, and for a table without rows."""
     for column in COLUMNS:
+        if column not in table.columns and column in OPTIONAL:
+            continue
         if column not in table.columns:
-            yield _record_failure(f"missing column {column}", remedy=f"a kline table has {', '.join(COLUMNS)}")
+            yield _record_failure(f"missing column {column}", remedy=f"a kline table has {HAS}")
         elif not _is_castable(table[column].dtype, SCHEMA[column]):
             remedy = f"store it as {SCHEMA[column]}; integers are accepted for float64 too"
             yield _record_failure(f"{column} has type {table[column].dtype}", count=len(table), remedy=remedy)
@@ -196,16 +237,6 @@ def _is_castable(dtype: Any, expected: str) -> bool:
 
 def _record_failure(name: str, *, remedy: str, count: int = 0, first_rows: tuple[Record, ...] = ()) -> Record:
     return {"name": name, "count": count, "first_rows": list(first_rows), "remedy": remedy}
-
-
-def _run_checks(grouped: pd.DataFrame, checks: list[Check]) -> list[Record]:
-    failed = []
-    for check in checks:
-        bad = check.find_bad_rows(grouped)
-        if bad.any():
-            rows = tuple(_list_first_rows(grouped, bad, columns=check.columns))
-            failed.append(_record_failure(check.name, count=int(bad.sum()), first_rows=rows, remedy=check.remedy))
-    return failed
 
 
 def _list_first_rows(table: pd.DataFrame, bad: Mask, *, columns: list[str]) -> list[Record]:
@@ -229,87 +260,3 @@ def _format_failed_checks(failed: list[Record], *, rows: int) -> str:
         lines.append(f"- {record['name']}{count}. {record['remedy']}")
         lines += ["    " + ", ".join(f"{k}={v}" for k, v in row.items()) for row in record["first_rows"]]
     return "\n".join(lines)
-
-
-def _flag_not_finite(column: str) -> Callable[[pd.DataFrame], Mask]:
-    if SCHEMA[column] == "str":
-        return lambda t: (t[column].isna() | (t[column] == "")).to_numpy(bool)
-    return lambda t: ~np.isfinite(t[column].to_numpy())
-
-
-def _flag_unit(column: str, unit: str) -> Callable[[pd.DataFrame], Mask]:
-    low, high = UNITS[unit]
-    return lambda t: ((t[column] >= low) & (t[column] < high)).to_numpy()
-
-
-def _flag_any_below(columns: list[str], minimum: float, *, inclusive: bool) -> Callable[[pd.DataFrame], Mask]:
-    return lambda t: np.any([(t[c] <= minimum) if inclusive else (t[c] < minimum) for c in columns], axis=0)
-
-
-def _flag_above(part: str, total: str) -> Callable[[pd.DataFrame], Mask]:
-    return lambda t: (t[part] > t[total] * (1 + ROUNDING)).to_numpy()
-
-
-def _flag_outside_range(t: pd.DataFrame) -> Mask:
-    """Return the bars whose high or low does not bound open and close; NaN is left to another check."""
-    top, bottom = np.maximum(t["open"], t["close"]), np.minimum(t["open"], t["close"])
-    return ((t["high"] < top) | (t["low"] > bottom) | (t["high"] < t["low"])).to_numpy()
-
-
-def _flag_unsorted(t: pd.DataFrame) -> Mask:
-    is_earlier = ~_find_symbol_changes(t) & (np.diff(_take_times(t)) < 0)
-    return np.concatenate([[False], is_earlier])
-
-
-def _flag_closed_early(t: pd.DataFrame) -> Mask:
-    return (t["close_time"] < t["open_time"]).to_numpy()
-
-
-def _flag_duplicates(t: pd.DataFrame) -> Mask:
-    return pd.DataFrame({"symbol": _encode_symbols(t), "time": _take_times(t)}).duplicated().to_numpy()
-
-
-def _flag_off_grid(t: pd.DataFrame) -> Mask:
-    """Return the bars whose open_time, modulo the bar length, differs from that of most bars."""
-    phase = _take_times(t) % find_interval_ms(t)
-    if (phase == phase[0]).all():
-        return np.zeros(len(t), dtype=bool)
-    values, counts = np.unique(phase, return_counts=True)
-    return np.asarray(phase != values[np.argmax(counts)])
-
-
-def _flag_other_interval(t: pd.DataFrame) -> Mask:
-    """Return the rows of symbols whose bar length differs from the table's."""
-    changes = np.flatnonzero(_find_symbol_changes(t)) + 1
-    bad, bar_ms = np.zeros(len(t), dtype=bool), find_interval_ms(t)
-    for first, last in zip([0, *changes], [*changes, len(t)], strict=True):
-        bad[first:last] = last - first > 1 and find_interval_ms(t.iloc[first:last]) != bar_ms
-    return bad
-
-
-UNIT_FACTOR = {"seconds": "multiply by 1,000", "microseconds": "divide by 1,000", "nanoseconds": "divide by 1,000,000"}
-
-VALUE_CHECKS = [
-    *[Check(f"{c} is missing or not finite", [c], "drop or restore these rows", _flag_not_finite(c)) for c in COLUMNS],
-    Check("high and low do not bound open and close", PRICES, "restore these bars", _flag_outside_range),
-    Check("price not above zero", PRICES, "drop or restore these bars", _flag_any_below(PRICES, 0.0, inclusive=True)),
-    Check("negative volume or trades", AMOUNTS, "restore these bars", _flag_any_below(AMOUNTS, 0.0, inclusive=False)),
-    *[
-        Check(f"{part} above {total}", [part, total], "restore the part or its total", _flag_above(part, total))
-        for part, total in [("taker_buy_base", "volume"), ("taker_buy_quote", "quote_volume")]
-    ],
-]
-UNIT_CHECKS = [
-    Check(f"{column} in {unit}", [column], f"convert to milliseconds: {UNIT_FACTOR[unit]}", _flag_unit(column, unit))
-    for column in ["open_time", "close_time"]
-    for unit in UNITS
-]
-TIME_CHECKS = [
-    Check("open_time not ascending", ["open_time"], "sort each symbol's rows by open_time", _flag_unsorted),
-    Check("duplicate symbol and open_time", ["close"], "keep one row of each", _flag_duplicates),
-    Check("close_time before open_time", ["close_time"], "restore these bars", _flag_closed_early),
-]
-GRID_CHECKS = [
-    Check("open_time off the bar grid", ["close_time"], "keep bars that open on whole intervals", _flag_off_grid),
-    Check("bars of another interval", ["close_time"], "use one dataset for each interval", _flag_other_interval),
-]

@@ -1,113 +1,65 @@
-"""Klines from Binance's public archive: verified monthly zips, and daily ones for months that are not published yet."""
+"""Klines of Binance's public archive: its monthly files, repaired by its daily ones; pipeline/market/README.md."""
 
-import hashlib
-import io
 import logging
-import zipfile
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any
 
-import httpx
-import numpy as np
 import pandas as pd
-import tenacity
-from annotated_types import MinLen
+from annotated_types import Gt, MinLen
 from pydantic import NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
+from pipeline.market.archive import Archive, Fetched, open_client
 from pipeline.market.bars import Days
+from pipeline.market.binance_files import (
+    DAY_MS,
+    FIELDS,
+    convert_to_ms,
+    format_path,
+    list_days_of,
+    read_bars,
+    repair_month,
+)
+from pipeline.market.kline_files import KlineFile
+from pipeline.market.kline_times import format_time
 
 log = logging.getLogger(__name__)
 
-# The columns of the archive's CSV, in order; the last one is unused.
-FIELDS = {
-    "open_time": "int64",
-    "open": "float64",
-    "high": "float64",
-    "low": "float64",
-    "close": "float64",
-    "volume": "float64",
-    "close_time": "int64",
-    "quote_volume": "float64",
-    "trades": "int64",
-    "taker_buy_base": "float64",
-    "taker_buy_quote": "float64",
-    "ignore": "str",
+INTERVAL_MS = {
+    **{"1s": 1_000, "1m": 60_000, "3m": 180_000, "5m": 300_000, "15m": 900_000, "30m": 1_800_000},
+    **{f"{hours}h": hours * 3_600_000 for hours in (1, 2, 4, 6, 8, 12)},
+    "1d": DAY_MS,
 }
-INTERVALS = ("1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d")
-MARKETS = ("spot",)
-MIN_MICROSECONDS = 10**14  # a time this large is in microseconds: in milliseconds it would be the year 5138
-DAY_MS = 86_400_000
-FIRST_WAIT_S, MAX_WAIT_S, TIMEOUT_S = 1.0, 60.0, 30.0
-CHUNK_BYTES = 1 << 20
+MARKETS = {"spot": tuple(INTERVAL_MS), "futures/um": tuple(INTERVAL_MS)[1:]}  # and their intervals
+MAX_LISTED = 5
+REMEDY = "try later, use another base_url, or choose symbols, start and days without it"
+
+FetchAll = Callable[[list[str]], list[Fetched[KlineFile]]]
+Record = dict[str, Any]
 
 
-class ChecksumError(ValueError):
-    """The error of a file whose digest differs from its CHECKSUM."""
+@dataclass
+class Findings:
+    """Repairs, unusable files and notes of one symbol, as the report lists them."""
 
+    repairs: list[Record] = field(default_factory=list)
+    unusable: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    unresolved: list[tuple[date, str]] = field(default_factory=list)  # days without a file, of months with a fault
 
-class Archive(NamedTuple):
-    """A local copy of the server's files, stored once verified; `fetch` is thread-safe for distinct names."""
-
-    client: httpx.Client
-    folder: Path
-    retries: int
-
-    def fetch(self, name: str) -> Path | None:
-        """Return the verified local file, downloaded if needed; None where the server has no such file.
-
-        Raises:
-            ConnectionError: the server cannot be reached, or fails on every attempt.
-        """
-        file = self.folder / name
-        if _is_verified(file):
-            return file
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_is_transient),
-            wait=_choose_wait_s,
-            stop=tenacity.stop_after_attempt(self.retries + 1),
-            before_sleep=tenacity.before_sleep_log(log, logging.WARNING),
-            reraise=True,
-        )
-        try:
-            return retrying(self._download, name)
-        except httpx.HTTPError as error:
-            attempts = retrying.statistics["attempt_number"]
-            raise ConnectionError(
-                f"binance: {self.client.base_url}{name} could not be downloaded in {attempts} attempt(s): {error!r}; "
-                "run again to resume, or check sources.binance.base_url and retries"
-            ) from error
-
-    def _download(self, name: str) -> Path | None:
-        checksum = self.client.get(f"{name}.CHECKSUM")
-        if checksum.status_code == httpx.codes.NOT_FOUND:
-            return None
-        checksum.raise_for_status()
-        file = self.folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f"{file.name}.part")
-        digest = self._stream_to(name, part)
-        if digest != _parse_digest(checksum.text):
-            raise ChecksumError(
-                f"binance: {name} has sha256 {digest}, and its CHECKSUM is {checksum.text.strip()!r}; "
-                "the server's files disagree: try later, or use another base_url"
-            )
-        _locate_checksum(file).write_text(checksum.text)
-        return part.replace(file)
-
-    def _stream_to(self, name: str, part: Path) -> str:
-        """Write the server's response to `part` and return its sha256."""
-        digest = hashlib.sha256()
-        with self.client.stream("GET", name) as response, part.open("wb") as target:
-            response.raise_for_status()
-            for chunk in response.iter_bytes(CHUNK_BYTES):
-                digest.update(chunk)
-                target.write(chunk)
-        return digest.hexdigest()
+    def take(self, files: list[Fetched[KlineFile]]) -> None:
+        """Add the faults and notes of files."""
+        for each in files:
+            self.unusable += [each.fault] if each.fault else []
+            self.notes += [each.note] if each.note else []
+            self.notes += each.content.notes if each.content else ()
 
 
 def load(
@@ -121,144 +73,206 @@ def load(
     archive: str,
     connections: PositiveInt,
     retries: NonNegativeInt,
-) -> pd.DataFrame:
-    """Return the klines of all symbols, concatenated, from midnight UTC of `start` for `days` days; times in ms.
+    timeout_s: Annotated[float, Gt(0)],
+    compare_daily: bool,
+    offline: bool,
+) -> tuple[pd.DataFrame, Record]:
+    """Return the klines of all symbols, concatenated, and a report.
 
-    `retries` is the number of further attempts for a file, with growing waits, after 429, 5xx, a broken transfer or a
-    wrong checksum.
+    The bars are those from midnight UTC of `start` for `days` days, with times in ms. The report has, by symbol, the
+    first and last bar and the missing days; the `repairs` of months by their daily files; the `unusable` files; and
+    `notes`. `retries` is the number of further attempts for a file, with growing waits, after 429, 5xx, a broken
+    transfer or a wrong checksum; `timeout_s` limits all of them. With `compare_daily` all daily files are compared with
+    their months, else only those of months that lack bars. With `offline` only local files are used.
 
     Raises:
-        ValueError: the server has no file for one of the days.
+        ValueError: a symbol has no file, no symbol has the first or the last day, or a file that cannot be used has no
+            substitute.
         ConnectionError: the server cannot be reached.
+        OSError: a file cannot be stored.
     """
-    _check(symbols=symbols, interval=interval, days=days, market=market, connections=connections, retries=retries)
-    first = date.fromisoformat(str(start))
+    first = _check(symbols=symbols, interval=interval, start=start, market=market, base_url=base_url)
     range_days = [first + timedelta(days=n) for n in range(days)]
-    limits = httpx.Limits(max_connections=connections)
-    root = f"{base_url.rstrip('/')}/data/{market}/"
-    with httpx.Client(base_url=root, limits=limits, timeout=TIMEOUT_S, follow_redirects=True) as client:
-        local = Archive(client, Path(archive) / market, retries)
-        files = _fetch_all(local, symbols, range_days, interval=interval, connections=connections)
-    return pd.concat([_read_symbol(symbol, files[symbol], range_days) for symbol in symbols], ignore_index=True)
+    root, folder = f"{base_url.rstrip('/')}/data/{market}/", Path(archive) / market
+    with ExitStack() as stack:
+        client = None if offline else stack.enter_context(open_client(root, connections=connections))
+        local = Archive(client=client, folder=folder, read=read_bars, retries=retries, timeout_s=timeout_s)
+        pool = stack.enter_context(ThreadPoolExecutor(connections))
+        loaded = {
+            symbol: _load_symbol(
+                symbol,
+                fetch_all=partial(_fetch_all, symbol=symbol, interval=interval, archive=local, pool=pool),
+                days=range_days,
+                bars_a_day=DAY_MS // INTERVAL_MS[interval],
+                compare_daily=compare_daily,
+            )
+            for symbol in symbols
+        }
+    place = str(folder) if offline else root
+    _check_range({symbol: list_days_of(table) for symbol, (table, _) in loaded.items()}, range_days, place=place)
+    report = _summarize(loaded, range_days)
+    for symbol in symbols:
+        loaded[symbol][0].insert(0, "symbol", pd.Series(symbol, index=loaded[symbol][0].index, dtype="str"))
+    return pd.concat([table for table, _ in loaded.values()], ignore_index=True), report
 
 
-def _check(*, symbols: list[str], interval: str, days: int, market: str, connections: int, retries: int) -> None:
+def _check(*, symbols: list[str], interval: str, start: str, market: str, base_url: str) -> date:
+    """Return the first day; ValueError where an argument is not allowed."""
     if market not in MARKETS:
-        raise ValueError(f"binance: market is {market!r}; allowed is {', '.join(MARKETS)}")
-    if interval not in INTERVALS:
-        raise ValueError(f"binance: interval is {interval!r}; allowed are {', '.join(INTERVALS)}")
+        raise ValueError(f"binance: market is {market!r}; allowed are {', '.join(MARKETS)}")
+    if interval not in MARKETS[market]:
+        raise ValueError(f"binance: interval is {interval!r}; allowed in {market} are {', '.join(MARKETS[market])}")
     if not symbols or len(set(symbols)) != len(symbols):
         raise ValueError(f"binance: symbols is {symbols}; give a list of at least one name, without repeats")
-    for name, value, least in [("days", days, 1), ("connections", connections, 1), ("retries", retries, 0)]:
-        if value < least:
-            raise ValueError(f"binance: {name} is {value}; at least {least} is allowed")
+    if wrong := [symbol for symbol in symbols if not re.fullmatch(r"\w+", symbol)]:
+        raise ValueError(f"binance: symbols has {wrong[0]!r}; a symbol has letters, digits and _, such as BTCUSDT")
+    if not re.match(r"https?://[^/]", base_url):
+        raise ValueError(f"binance: base_url is {base_url!r}; it begins with https:// or http:// and a host")
+    try:
+        return date.fromisoformat(str(start))
+    except ValueError as error:
+        raise ValueError(f"binance: start is {start!r}; write a day that exists as 2024-01-31") from error
 
 
 def _fetch_all(
-    archive: Archive, symbols: list[str], days: list[date], *, interval: str, connections: int
-) -> dict[str, list[Path]]:
-    """Return each symbol's files: whole months where the server has them, single days for the rest."""
-    months = [(symbol, month) for symbol in symbols for month in dict.fromkeys(f"{day:%Y-%m}" for day in days)]
-    names = [_format_path(*key, interval=interval, period="monthly") for key in months]
-    monthly = dict(
-        zip(months, _map_concurrently(archive.fetch, names, connections=connections, label="months"), strict=True)
-    )
-    rest = [(symbol, f"{day}") for symbol in symbols for day in days if monthly[symbol, f"{day:%Y-%m}"] is None]
-    names = [_format_path(*key, interval=interval, period="daily") for key in rest]
-    daily = dict(zip(rest, _map_concurrently(archive.fetch, names, connections=connections, label="days"), strict=True))
-    absent = [f"{symbol} {day}" for (symbol, day), file in daily.items() if file is None]
-    if absent:
+    periods: list[str], *, symbol: str, interval: str, archive: Archive[KlineFile], pool: ThreadPoolExecutor
+) -> list[Fetched[KlineFile]]:
+    """Return a symbol's files of some months or days, from several threads; the first error stops."""
+    return list(pool.map(archive.fetch, [format_path(symbol, each, interval=interval) for each in periods]))
+
+
+def _load_symbol(
+    symbol: str, *, fetch_all: FetchAll, days: list[date], bars_a_day: int, compare_daily: bool
+) -> tuple[pd.DataFrame, Findings]:
+    """Return one symbol's bars that open on `days`, in time order, and the findings."""
+    months: dict[str, list[date]] = {}
+    for day in days:
+        months.setdefault(f"{day:%Y-%m}", []).append(day)
+    findings, tables = Findings(), []
+    monthly = fetch_all(list(months))
+    findings.take(monthly)
+    for file, month_days in tqdm(
+        zip(monthly, months.values(), strict=True), total=len(months), desc=f"binance {symbol}", unit="month"
+    ):
+        table = _limit(file.content.table if file.content else pd.DataFrame(columns=FIELDS), month_days)
+        if compare_daily or len(table) < bars_a_day * len(month_days):
+            daily = fetch_all([f"{day}" for day in month_days])
+            findings.take(daily)
+            table = _add_days(symbol, table, daily, month=file, days=month_days, findings=findings)
+        tables += [table] if len(table) else []
+    if not tables:
+        return pd.DataFrame(columns=FIELDS), findings
+    return pd.concat(tables, ignore_index=True), findings
+
+
+def _limit(table: pd.DataFrame, days: list[date]) -> pd.DataFrame:
+    """Return the bars that open on consecutive days."""
+    return table[table["open_time"].between(convert_to_ms(days[0]), convert_to_ms(days[-1]) + DAY_MS - 1)]
+
+
+def _add_days(
+    symbol: str,
+    table: pd.DataFrame,
+    daily: list[Fetched[KlineFile]],
+    *,
+    month: Fetched[KlineFile],
+    days: list[date],
+    findings: Findings,
+) -> pd.DataFrame:
+    """Return a month's bars with those of its daily files.
+
+    Raises:
+        ValueError: a daily file cannot be used and the month lacks its day, or the month and all days lack a file.
+    """
+    present = set(list_days_of(table))
+    for day, file in zip(days, daily, strict=True):
+        if file.fault and day not in present:
+            other = month.fault or "the month's file lacks the day, or does not exist"
+            raise ValueError(f"binance: {symbol} has no bars of {day}: {file.fault}; {other}; {REMEDY}")
+    found = [file.content.table for file in daily if file.content]
+    if month.fault:
+        if not found:
+            raise ValueError(f"binance: {month.fault}; no day from {days[0]} to {days[-1]} has a file; {REMEDY}")
+        findings.unresolved += [(d, month.fault) for d, file in zip(days, daily, strict=True) if not file.content]
+    if not found:
+        return table
+    if not len(table):
+        table = found[0].iloc[:0]
+    table, repairs = repair_month(table, pd.concat(found, ignore_index=True))
+    if month.content or month.fault:
+        findings.repairs += [{"symbol": symbol, **each} for each in repairs]
+    return table
+
+
+def _check_range(present: dict[str, list[date]], days: list[date], *, place: str) -> None:
+    """Raise ValueError where a symbol has no bar, or the first or the last day has none of any symbol."""
+    if absent := [symbol for symbol, found in present.items() if not found]:
         raise ValueError(
-            f"binance: {archive.client.base_url} has no {interval} file for {len(absent)} day(s), first "
-            f"{', '.join(absent[:5])}; a day is published after it ends: choose symbols, start and days that exist"
+            f"binance: {place} has no file of {', '.join(absent)} from {days[0]} to {days[-1]}; "
+            "choose symbols, interval, start and days that exist"
         )
-    return {
-        symbol: [file for (s, _), file in (monthly | daily).items() if s == symbol and file is not None]
-        for symbol in symbols
+    first, last = min(found[0] for found in present.values()), max(found[-1] for found in present.values())
+    bounds = [("first", days[0], first), ("last", days[-1], last)]
+    if faults := [
+        f"no bar on {day}; the {name} day that exists is {found}" for name, day, found in bounds if day != found
+    ]:
+        raise ValueError(
+            f"binance: {place} has {', and '.join(faults)}; a day is published after it ends: "
+            f"set start to {first} and days to {(last - first).days + 1}"
+        )
+
+
+def _summarize(loaded: dict[str, tuple[pd.DataFrame, Findings]], days: list[date]) -> Record:
+    """Return the report, and log each symbol's range, repairs and holes.
+
+    Raises:
+        ValueError: a month's file cannot be used, and a day between the symbol's first and last has no file.
+    """
+    symbols = {}
+    for symbol, (table, findings) in loaded.items():
+        present = list_days_of(table)
+        between = [day for day in days if present[0] <= day <= present[-1]]
+        for day, fault in findings.unresolved:
+            if day in between:
+                raise ValueError(f"binance: {fault}; {day} has no daily file; {REMEDY}")
+        first_ms, last_ms = int(table["open_time"].iloc[0]), int(table["open_time"].iloc[-1])
+        holes = [f"{day}" for day in sorted(set(between) - set(present))]
+        symbols[symbol] = {
+            **{"rows": len(table), "first_ms": first_ms, "last_ms": last_ms},
+            "days_before_first": (present[0] - days[0]).days,
+            "days_after_last": (days[-1] - present[-1]).days,
+            "missing_days": holes,
+        }
+        log.info(f"binance: {symbol} has {len(table):,} bars, {format_time(first_ms)} to {format_time(last_ms)}")
+        if holes:
+            log.warning(f"binance: {symbol} has no file of {len(holes)} day(s), {_list_first(holes)}: they are holes")
+    found = [findings for _, findings in loaded.values()]
+    report = {
+        "symbols": symbols,
+        "repairs": [each for one in found for each in one.repairs],
+        "unusable": [each for one in found for each in one.unusable],
+        "notes": _count_notes([each for one in found for each in one.notes]),
     }
+    _warn(report)
+    return report
 
 
-def _format_path(symbol: str, period_start: str, *, interval: str, period: str) -> str:
-    return f"{period}/klines/{symbol}/{interval}/{symbol}-{interval}-{period_start}.zip"
-
-
-def _map_concurrently(
-    fetch: Callable[[str], Path | None], names: list[str], *, connections: int, label: str
-) -> list[Path | None]:
-    """Return `fetch(name)` for each name, in order, from several threads with a progress bar; the first error stops."""
-    with ThreadPoolExecutor(connections) as pool:
-        return list(
-            tqdm(pool.map(fetch, names), total=len(names), desc=f"binance {label}", unit="file", disable=not names)
+def _warn(report: Record) -> None:
+    if repairs := report["repairs"]:
+        listed = [f"{each['symbol']} {each['day']}" for each in repairs]
+        log.warning(
+            f"binance: {len(repairs)} day(s) of monthly files are repaired from daily files, "
+            f"{sum(each['added'] for each in repairs):,} bars added and "
+            f"{sum(each['replaced'] for each in repairs):,} replaced: {_list_first(listed)}"
         )
+    for fault in report["unusable"][:MAX_LISTED]:
+        log.warning(f"binance: passed over: {fault}")
 
 
-def _is_verified(file: Path) -> bool:
-    """Return whether the file exists and its digest equals the CHECKSUM beside it."""
-    checksum = _locate_checksum(file)
-    if not file.is_file() or not checksum.is_file():
-        return False
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() == _parse_digest(checksum.read_text())
+def _list_first(names: list[str]) -> str:
+    return ", ".join(names[:MAX_LISTED]) + (f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else "")
 
 
-def _locate_checksum(file: Path) -> Path:
-    return file.with_name(f"{file.name}.CHECKSUM")
-
-
-def _parse_digest(checksum: str) -> str:
-    """Return the digest in a line of sha256sum's format: digest, blanks, file name."""
-    return (checksum.split() or [""])[0].lower()
-
-
-def _is_transient(error: BaseException) -> bool:
-    if isinstance(error, httpx.HTTPStatusError):
-        return error.response.status_code == httpx.codes.TOO_MANY_REQUESTS or error.response.is_server_error
-    return isinstance(error, httpx.TransportError | ChecksumError)
-
-
-def _choose_wait_s(state: tenacity.RetryCallState) -> float:
-    """Return the seconds to wait: exponential backoff with full jitter, and at least the server's Retry-After."""
-    backoff = tenacity.wait_random_exponential(multiplier=FIRST_WAIT_S, max=MAX_WAIT_S)(state)
-    error = state.outcome.exception() if state.outcome else None
-    minimum = _parse_retry_after_s(error.response) if isinstance(error, httpx.HTTPStatusError) else 0.0
-    return max(backoff, minimum)
-
-
-def _parse_retry_after_s(response: httpx.Response) -> float:
-    """Return the seconds of a Retry-After header, a number or a date; 0 without one (RFC 9110, 10.2.3)."""
-    value = response.headers.get("Retry-After", "0").strip()
-    if value.isdecimal():
-        return float(value)
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except ValueError:
-        return 0.0
-
-
-def _read_symbol(symbol: str, files: list[Path], days: list[date]) -> pd.DataFrame:
-    """Return one symbol's bars that open on `days`, in time order; ValueError where the first or last day has none."""
-    table = pd.concat([_read_zip(file) for file in files], ignore_index=True)
-    table = table[table["open_time"].between(_convert_to_ms(days[0]), _convert_to_ms(days[-1]) + DAY_MS - 1)]
-    table = table.sort_values("open_time", kind="stable", ignore_index=True)
-    present = set((table["open_time"] // DAY_MS).tolist())
-    for day in (days[0], days[-1]):
-        if _convert_to_ms(day) // DAY_MS not in present:
-            raise ValueError(f"binance: the archive has no bar of {symbol} on {day}; choose start and days that exist")
-    table.insert(0, "symbol", pd.Series(symbol, index=table.index, dtype="str"))
-    return table
-
-
-def _convert_to_ms(day: date) -> int:
-    return (day - date(1970, 1, 1)).days * DAY_MS
-
-
-def _read_zip(file: Path) -> pd.DataFrame:
-    """Return the rows of one archive file, with or without a header row; times are converted to ms."""
-    with zipfile.ZipFile(file) as archive:
-        text = archive.read(archive.namelist()[0])
-    header_rows = 0 if text[:1].isdigit() else 1
-    table = pd.read_csv(io.BytesIO(text), names=list(FIELDS), dtype=FIELDS, skiprows=header_rows).drop(columns="ignore")
-    for column in ("open_time", "close_time"):
-        time = table[column].to_numpy()
-        table[column] = np.where(time >= MIN_MICROSECONDS, time // 1000, time)
-    return table
+def _count_notes(notes: list[str]) -> list[str]:
+    """Return each note once, with the number of files that it is of."""
+    return [f"{note}: {notes.count(note):,} file(s)" for note in dict.fromkeys(notes)]

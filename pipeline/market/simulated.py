@@ -13,7 +13,7 @@ the last trade of a bar are a buy or a sell by chance, the highest one a buy, th
 """
 
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -54,8 +54,8 @@ def load(
     spread_bps: Annotated[NonNegativeFloat, Interval(le=MAX_SPREAD_BPS)],
     idle_share: Annotated[float, Interval(ge=0, lt=1)],
     seed: NonNegativeInt,
-) -> pd.DataFrame:
-    """Return the simulated klines of all symbols, concatenated. See `simulate`."""
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return the simulated klines of all symbols, concatenated, and an empty report. See `simulate`."""
     settings = MarketSettings(
         signal=signal,
         predictor=predictor,
@@ -64,7 +64,7 @@ def load(
         idle_share=idle_share,
         seed=seed,
     )
-    return simulate(settings, symbols=symbols, interval=interval, start=start, days=days)[0]
+    return simulate(settings, symbols=symbols, interval=interval, start=start, days=days)[0], {}
 
 
 def simulate(

@@ -116,17 +116,34 @@ def plan_fits(
     """Yield the fits of a model: for each seed one of each split, and last the final one, on the development part.
 
     A fit learns from labeled rows that are `is_learned` and predicts those, labeled or not, that are `is_included`,
-    both (N,) bool.
+    both (N,) bool. It may predict none: a symbol that is listed later has no row in the first groups.
+
+    Raises:
+        ValueError: a fit has no row to learn from; names its split.
     """
     rows_of: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}  # train, valid and predicted by split
     for split in (*range(folds.n_splits), FINAL):
         rows = folds.development() if split == FINAL else folds.train(split)
         predicted = folds.predicted_holdout() if split == FINAL else folds.predicted(split)
-        fitted_on = folds.split_validation(rows[is_learned[rows]], valid_pct)
-        rows_of[split] = (*fitted_on, predicted[is_included[predicted]])
+        train, valid = _divide_rows(folds, rows[is_learned[rows]], valid_pct, split=split)
+        rows_of[split] = (train, valid, predicted[is_included[predicted]])
     for seed in seeds:
         for split, (train, valid, predicted) in rows_of.items():
             yield FitTask(split, train, valid, predicted, seed, config.derive_seed(seed, model, split))
+
+
+def _divide_rows(folds: Folds, rows: np.ndarray, valid_pct: float, *, split: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the train and the valid rows of a fit; ValueError where none is left to learn from."""
+    name = "the final fit" if split == FINAL else f"split {split}"
+    if not len(rows):
+        raise ValueError(
+            f"{name}: no train row is of a symbol and class that the model learns from; add symbols with a longer "
+            "history to include_symbols, or lower split.groups or split.test_groups"
+        )
+    try:
+        return folds.split_validation(rows, valid_pct)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def fit_fold(
@@ -149,7 +166,8 @@ def fit_fold(
         history=history,
         best=model.stopping.find_best_entry(history),
         fit_report=model.fit_report,
-        evaluation={} if task.split == FINAL else model.evaluate(samples, test),  # the holdout stays closed
+        # the holdout stays closed; a split of groups in which a symbol is not listed tests nothing
+        evaluation={} if task.split == FINAL or not len(test) else model.evaluate(samples, test),
         rows={
             "train": len(task.train),
             "valid": len(task.valid),
@@ -179,7 +197,9 @@ def predict(
     model: base.Model, task: FitTask, data: LabeledDataset, *, rows: np.ndarray, score_std: float
 ) -> pd.DataFrame:
     """Return the predictions for `rows` of the model that a task has fitted, as a table with the task's seed."""
-    return tabulate(model.predict_rows(data.samples, rows), task, data, rows=rows, score_std=score_std)
+    nothing = np.empty((0, len(data.target.output.names)))
+    prediction = model.predict_rows(data.samples, rows) if len(rows) else nothing
+    return tabulate(prediction, task, data, rows=rows, score_std=score_std)
 
 
 def tabulate(

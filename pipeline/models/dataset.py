@@ -1,7 +1,7 @@
 """A dataset with its folds, as stages that fit or evaluate models use it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ class LabeledDataset:
     target: Target
     rows: pd.DataFrame  # segment, time, symbol, label_end, is_labeled
     groups: Mapping[str, list[str]]  # the names of columns by the name of their group
+    left_out: Mapping[str, str] = field(default_factory=dict)  # column that bars cannot give: the field they lack
 
     def select_columns(self, names: Sequence[str] | None) -> "LabeledDataset":
         """Return the data with these columns alone: names of features and of groups; all for None.
@@ -33,6 +34,12 @@ class LabeledDataset:
         """
         if names is None:
             return self
+        if lacking := {name: self.left_out[name] for name in names if name in self.left_out}:
+            first, needed = next(iter(lacking.items()))
+            raise ValueError(
+                f"columns has {list(lacking)}, which were left out: the bars have no {needed}, which {first} needs; "
+                "remove them from columns, or use bars with that field"
+            )
         if unknown := [name for name in names if name not in self.samples.columns and name not in self.groups]:
             raise ValueError(
                 f"columns has {unknown}; allowed are the groups {', '.join(self.groups)} and the features "
@@ -74,8 +81,9 @@ def load_dataset(dataset: str, target: str) -> LabeledDataset:
     features = artifacts.FEATURES / f"{dataset}.parquet"
     labels = artifacts.LABELS / dataset / f"{target}.parquet"
     samples = Samples.load(features, labels, rows=rows)
-    groups = list_groups(artifacts.read_attributes(pq.read_schema(features)))
-    return LabeledDataset(samples, folds, Target.load(labels), rows, groups)
+    attributes = artifacts.read_attributes(pq.read_schema(features))
+    left_out = attributes.get("left_out", {})
+    return LabeledDataset(samples, folds, Target.load(labels), rows, list_groups(attributes), left_out)
 
 
 def list_groups(attributes: Mapping[str, Any]) -> dict[str, list[str]]:

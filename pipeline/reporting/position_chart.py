@@ -82,22 +82,26 @@ class PositionHistory:
 def trace_positions(predictions: pd.DataFrame, data: EvaluationData) -> tuple[str, PositionHistory]:
     """Return the first symbol of the portfolio and its positions bar by bar; in a gap its last price stands.
 
-    Prices are closes at the decisions; net returns are those on the symbol's share of the capital.
+    Prices are closes at the decisions; net returns are those on the symbol's share of the capital. The history ends
+    with the symbol's last bar, and begins with its first, or with the first prediction of any.
     """
     result = trade_predictions(predictions, data)
     symbol, done = result.symbols[0], result.backtest
     prices = data.clean[data.clean["symbol"] == symbol].set_index(data.time_column)["close"]
-    share = len(result.symbols)
+    share = result.sharing
     turnover = done.turnover[:, 0] * share
-    turnover[-1] -= np.abs(done.position[-1, 0] + done.gross[-1, 0] * share)  # what is closed after the last row
+    turnover[-1] -= np.abs(done.position[-1, 0] + done.gross[-1, 0] * share[-1])  # what is closed after the last row
     net = (done.gross - done.cost - done.interest)[:, 0] * share
-    time = result.time
-    end = time[-1] + data.bar_ms if data.bar_ms else prices.index[prices.index > time[-1]][0]
+    listed = np.flatnonzero((result.time >= prices.index[0]) & (result.time <= prices.index[-1]))
+    time, turnover, net = (each[listed] for each in (result.time, turnover, net))
+    later = prices.index[prices.index > time[-1]]  # none after the last row of all
+    step = data.bar_ms or (later[0] - time[-1] if len(later) else np.diff(time[-2:])[0])
+    end = time[-1] + step
     instants = np.append(time, end)
     history = PositionHistory.from_returns(
         data.to_ms(instants),
         price=prices.reindex(instants, method="ffill").to_numpy(),
-        position=done.position[:, 0],
+        position=done.position[listed, 0],
         turnover=np.where(turnover > ROUNDING, turnover, 0.0),
         net=net,
     )

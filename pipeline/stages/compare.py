@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline import artifacts, cli, config
@@ -40,7 +39,7 @@ def main(dataset: str) -> None:
     models = returns.align_models({name: found for name, found in loaded.items() if found.is_traded})
     not_traded = [name for name in own if name not in models]
     clock = kinds.import_part(params, dataset, "clock")
-    clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet", columns=clock.COLUMNS)
+    clean = artifacts.read_clean(dataset, clock.COLUMNS)
     instants = {name: convert_times(model, partial(clock.to_ms, clean)) for name, model in models.items()}
     scale = TimeScale(
         time_ms=next(iter(instants.values())).time if instants else np.empty(0, np.int64),

@@ -318,7 +318,7 @@ def draw_calibration(model: str, path: pd.DataFrame, data: EvaluationData) -> No
 def draw_positions(model: str, path: pd.DataFrame, data: EvaluationData, *, number: int) -> None:
     """Draw the last positions of a model on one path, the median one, over the price of the first symbol."""
     symbol, history = position_chart.trace_positions(path, data)
-    part = f"last {LAST_SHARE:.0%} of the development part"
+    part = f"last {LAST_SHARE:.0%} of its bars in the development part"
     title = f"{model}: positions on the median path (path {number}), {part}, {symbol}"
     figure = position_chart.plot_positions(history.take_last(LAST_SHARE), title=title)
     artifacts.write_figure(artifacts.PLOTS / model / "positions.png", figure)

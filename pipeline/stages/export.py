@@ -6,11 +6,19 @@ from importlib.metadata import version
 from pathlib import Path
 
 import onnx
+import pandas as pd
 
 from pipeline import artifacts, cli, config
+from pipeline.datasets import kinds
 from pipeline.models import base, plugins
 from pipeline.models.predictions import read_score_std
 
+TRADING = (
+    "full_position_std",
+    "no_trade_band",
+    "delay_bars",
+    "long_only",
+)  # keys of params that turn scores into trades
 PACKAGES = ("lightgbm", "numba", "numpy", "onnx", "onnxmltools", "onnxruntime", "torch", "xgboost")
 
 
@@ -45,6 +53,8 @@ def make_contract(model: str, fitted: base.Model, params: config.Block, graph: P
         "score_std": read_score_std(artifacts.MODELS / model),
         "target": {"name": block["target"], **target},
         "features": artifacts.read_json(artifacts.report_path("featurize", block["dataset"]))["params"],
+        "bars": describe_bars(params, block),
+        "trading": {key: config.look_up(params, f"trading.{key}") for key in TRADING},
         "model_spec": {key: described[key] for key in ("family", "plugin", "hyperparameters", "seed")},
         "sha256": {
             "graph": artifacts.hash_files(sorted(graph.parent.glob("*.onnx"))),
@@ -53,6 +63,15 @@ def make_contract(model: str, fitted: base.Model, params: config.Block, graph: P
         },
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
     }
+
+
+def describe_bars(params: config.Block, block: config.Block) -> object:
+    """Return what the kind of a model's dataset says about its bars; None where it has no bars."""
+    part = kinds.find_optional_part(params, block["dataset"], "contract")
+    if part is None:
+        return None
+    clean = pd.read_parquet(artifacts.CLEAN / f"{block['dataset']}.parquet")
+    return part.describe_bars(clean, symbols=block.get("include_symbols"))
 
 
 def read_signature(graph: Path) -> dict[str, object]:

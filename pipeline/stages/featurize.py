@@ -1,5 +1,8 @@
 """featurize <dataset>: every feature column of every bar after its warm-up, as float32."""
 
+import logging
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -7,6 +10,8 @@ from pipeline import artifacts, cli, config
 from pipeline.datasets import kinds
 from pipeline.features import engine
 from pipeline.features.catalogue import PRESETS
+
+log = logging.getLogger(__name__)
 
 
 def main(dataset: str) -> None:
@@ -23,12 +28,22 @@ def main(dataset: str) -> None:
     keys = pd.DataFrame({"segment": rows["segment"].to_numpy(), "time": rows[clock.TIME].to_numpy()})
     columns = pd.DataFrame(features.x, columns=list(features.columns))
     table = pd.concat([keys, columns], axis=1)
-    table.attrs |= {"groups": features.groups, "presets": PRESETS}  # parquet keeps them
+    table.attrs |= {"groups": features.groups, "presets": PRESETS, "left_out": features.left_out}  # parquet keeps them
     artifacts.write_table(artifacts.FEATURES / f"{dataset}.parquet", table)
     used = {**block, "groups": list_groups(features)}
+    if features.absent_fields:
+        used["absent_fields"] = list(features.absent_fields)
+    warn_of_columns_left_out(features)
     artifacts.write_json(
         artifacts.report_path("featurize", dataset), summarize_features(features, bars) | {"params": used}
     )
+
+
+def warn_of_columns_left_out(features: engine.Features) -> None:
+    """Log the columns that are not computed, by the field that the bars lack."""
+    for field in dict.fromkeys(features.left_out.values()):
+        names = [name for name, needed in features.left_out.items() if needed == field]
+        log.warning(f"features: {', '.join(names)} left out, since the bars have no {field}; add it to compute them")
 
 
 def list_groups(features: engine.Features) -> list[str]:
@@ -62,6 +77,14 @@ def raise_if_not_finite(features: engine.Features, bars: pd.DataFrame, *, time: 
         )
 
 
+def count_holes(bars: pd.DataFrame, lost_by_segment: Mapping[int, int]) -> dict[str, object]:
+    """Return the holes between a symbol's bars, and how many rows they cost: a segment after one warms up again."""
+    segments = bars["segment"].unique().tolist()
+    rows = sum(lost_by_segment[segment] for segment in segments[1:])
+    note = f"{rows} of {len(bars)} bars are the warm-up of segments that follow a hole ({len(segments) - 1} holes)"
+    return {"count": len(segments) - 1, "rows": rows, "note": note}
+
+
 def summarize_features(features: engine.Features, bars: pd.DataFrame) -> dict[str, object]:
     """Return the counts of rows written and lost to warm-up, and each column's warm-up and distribution."""
     x = features.x.astype(np.float64)
@@ -71,6 +94,11 @@ def summarize_features(features: engine.Features, bars: pd.DataFrame) -> dict[st
         "rows": len(features.rows),
         "lost": {"warm_up": len(bars) - len(features.rows)},
         "lost_by_segment": features.lost_by_segment,
+        "holes": {
+            symbol: count_holes(part, features.lost_by_segment)
+            for symbol, part in bars.groupby("symbol", observed=True)
+        },
+        "left_out": features.left_out,
         "warm_up_bars": max(features.warm_up_bars.values()),
         "columns": {
             name: {

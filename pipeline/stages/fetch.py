@@ -1,4 +1,4 @@
-"""fetch <dataset>: download or read the raw bars of a dataset into data/raw/<dataset>.parquet."""
+"""fetch <dataset>: download or read the raw bars of a dataset into data/raw/<dataset>.parquet, and report on it."""
 
 from importlib import import_module
 from pkgutil import iter_modules
@@ -12,7 +12,7 @@ from pipeline.datasets import kinds
 
 
 def main(dataset: str) -> None:
-    """Fetch the raw bars of a dataset."""
+    """Fetch the raw bars of a dataset, and write the source's report."""
     params = config.load_params()
     described = config.look_up(params, f"datasets.{dataset}")
     config.check_name(dataset, owner="datasets")
@@ -22,12 +22,18 @@ def main(dataset: str) -> None:
     source, kind = described["source"], kinds.import_part(params, dataset, "fetch")
     load = _import_source(kind, config.look_up(params, f"sources.{source}.kind"), name=f"sources.{source}.kind").load
     block = {key: value for key, value in params["sources"][source].items() if key != "kind"}
-    table = config.call_with(load, block=block, name=f"sources.{source}")
+    table, report = config.call_with(load, block=block, name=f"sources.{source}")
     artifacts.write_table(artifacts.RAW / f"{dataset}.parquet", table)
+    artifacts.write_json(artifacts.report_path("fetch", dataset), report)
 
 
 def _declare_dataset(
-    *, kind: str, source: str, features: dict[str, Any], targets: Annotated[dict[str, dict[str, Any]], MinLen(1)]
+    *,
+    kind: str,
+    source: str,
+    calendar: dict[str, Any],
+    features: dict[str, Any],
+    targets: Annotated[dict[str, dict[str, Any]], MinLen(1)],
 ) -> None:
     """Declare the keys of a dataset: later stages use the others, but a wrong one is reported at once."""
 

@@ -35,7 +35,8 @@ def main(dataset: str) -> None:
     context = {"holdout_pct": config.look_up(params, "split.holdout_pct"), "delay_bars": read_order_delay(params)}
     findings = list(check_values(kind, bars, features, files, described, settings, **context, seed=params["seed"]))
     warm_up_bars = artifacts.read_json(artifacts.report_path("featurize", dataset))["warm_up_bars"]
-    findings += check_segments(bars, features, files, step=clock.find_step(clean), warm_up_bars=warm_up_bars)
+    grid = {"step": clock.find_step(clean), "numbers": clock.find_row_numbers(clean)}
+    findings += check_segments(bars, features, files, **grid, warm_up_bars=warm_up_bars)
     artifacts.write_json(artifacts.report_path("guard", dataset), {"findings": list(map(asdict, findings))})
     raise_if_critical(findings)
 
@@ -138,18 +139,30 @@ def locate_bars(table: pd.DataFrame, bars: pd.DataFrame) -> np.ndarray:
 
 
 def check_segments(
-    bars: pd.DataFrame, features: Path, files: Sequence[Path], *, step: int | None, warm_up_bars: int
+    bars: pd.DataFrame,
+    features: Path,
+    files: Sequence[Path],
+    *,
+    step: int | None,
+    numbers: np.ndarray | None,
+    warm_up_bars: int,
 ) -> Iterator[Finding]:
     """Yield the findings of rows with the latest of their labels, and of the runs from which windows are taken.
 
-    `step` is that of the clock's grid. Without a grid the positions in the clean table are one, of step 1.
+    `step` is that of the clock's grid. `numbers` (N,) of the bars of a calendar are a grid of step 1; without any grid
+    the positions in the clean table are one.
     """
     time, latest, segment = (
         list_labeled(features, files)[name].to_numpy() for name in ("time", "label_end", "segment")
     )
-    yield segments(time, latest, segment, bars=bars, bar_ms=step, warm_up_bars=warm_up_bars)
     known = pd.read_parquet(features, columns=KEY)
-    place, segment = known["time"].to_numpy() if step else locate_bars(known, bars), known["segment"].to_numpy()
+    place = known["time"].to_numpy() if step else locate_bars(known, bars)
+    if numbers is not None:
+        times, first = np.unique(bars["open_time"], return_index=True)
+        time, latest = (numbers[first[np.searchsorted(times, each)]] for each in (time, latest))
+        bars, place, step = bars.assign(open_time=numbers), numbers[place], 1
+    yield segments(time, latest, segment, bars=bars, bar_ms=step, warm_up_bars=warm_up_bars)
+    segment = known["segment"].to_numpy()
     yield check_window_runs(place, segment, number_runs(segment, np.arange(len(known))), bar_ms=step or 1)
 
 

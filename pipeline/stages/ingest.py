@@ -8,8 +8,10 @@ from pipeline.datasets import kinds
 
 def main(dataset: str) -> None:
     """Check the raw table of a dataset and divide it into segments."""
-    kind = kinds.import_part(config.load_params(), dataset, "ingest")
-    clean, report = kind.clean(pd.read_parquet(artifacts.RAW / f"{dataset}.parquet"))
+    params, name = config.load_params(), f"datasets.{dataset}.calendar"
+    kind = kinds.import_part(params, dataset, "ingest")
+    raw = pd.read_parquet(artifacts.RAW / f"{dataset}.parquet")
+    clean, report = config.call_with(kind.clean, raw, block=config.look_up(params, name), name=name)
     artifacts.write_table(artifacts.CLEAN / f"{dataset}.parquet", clean)
     artifacts.write_json(artifacts.report_path("ingest", dataset), report)
 

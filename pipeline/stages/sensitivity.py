@@ -87,7 +87,8 @@ def measure_sensitivity(
 ) -> dict[str, Any]:
     """Return the report: ICs at multiples of the embargo of `folds`, and whether they fall by more than chance."""
     if not folds.embargo_bars:
-        return explain_missing("split.embargo_pct is 0, which has no multiples; give the folds an embargo")
+        key = folds.scheme.describe_embargo()
+        return explain_missing(f"the embargo is 0 bars, split.{key}: it has no multiples; raise it or set it to null")
     factors = settings.embargo_factors
     tasks = [task for shift in range(SHIFTS) for task in plan_tasks(folds, factors, shift=shift, seed=seed)]
     scores = predict_tasks(samples, tasks, signature=signature, settings=settings)

@@ -13,7 +13,9 @@ from pipeline.leakage.findings import Finding, raise_if_critical
 from pipeline.leakage.folds import duplicates, embargo, label_overlap, temporal_order
 from pipeline.market import bars
 from pipeline.samples import KEY, Samples, align, intersect_rows
+from pipeline.validation.embargo import find_needed_embargo
 from pipeline.validation.folds import Folds, TimeRange, make_folds
+from pipeline.validation.scheme import EMBARGO_KEYS, find_holdout_start
 
 MAX_LISTED_SPLITS = 100  # with more splits the report gives the range of each count
 
@@ -24,25 +26,61 @@ def main(dataset: str) -> None:
     files = sorted((artifacts.LABELS / dataset).glob("*.parquet"))
     params = config.load_params()
     clock = kinds.import_part(params, dataset, "clock")
-    clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet", columns=clock.COLUMNS)
+    clean = artifacts.read_clean(dataset, clock.COLUMNS)
     rows = list_rows(pd.read_parquet(features, columns=KEY), files, clean)
-    block = config.look_up(params, "split")
+    reports = {stage: artifacts.read_json(artifacts.report_path(stage, dataset)) for stage in ("featurize", "guard")}
+    warm_up_bars = reports["featurize"]["warm_up_bars"]
+    section = config.look_up(params, "split")
+    block, reason = choose_embargo(section, rows, warm_up_bars=warm_up_bars, unit=clock.UNIT)
     spans = (rows[name].to_numpy() for name in ("time", "label_end", "is_labeled"))
     folds = config.call_with(make_folds, *spans, block=block, name="split")
     if not len(folds.holdout()):
         raise ValueError("split.holdout_pct is 0: no rows are left to evaluate the final model; set it above 0")
     samples = Samples.load(features, files[0], rows=rows)
-    reports = {stage: artifacts.read_json(artifacts.report_path(stage, dataset)) for stage in ("featurize", "guard")}
-    findings = list(check_folds(folds, samples, warm_up_bars=reports["featurize"]["warm_up_bars"]))
-    lost = {**reports["featurize"]["lost"], **count_unlabeled(rows)}
+    findings = list(check_folds(folds, samples, warm_up_bars=warm_up_bars))
+    lost = {**reports["featurize"]["lost"], **count_unlabeled(rows, find_closings(clean, time=clock.TIME))}
     counts = {"bars": reports["featurize"]["bars"], "lost": lost}
     findings_report = {"findings": [asdict(finding) for finding in findings]}
-    groups = summarize_groups(folds, find_gaps(folds, rows) if clock.find_step(clean) else None, unit=clock.UNIT)
-    content = {**counts, **summarize_folds(folds), **groups, **findings_report}
+    numbers = clock.find_row_numbers(clean)
+    if numbers is not None:
+        rows["bar_number"] = numbers[locate_times(clean[clock.TIME].to_numpy(), rows["time"].to_numpy())]
+    has_grid = clock.find_step(clean) or numbers is not None
+    groups = summarize_groups(folds, find_gaps(folds, rows) if has_grid else None, unit=clock.UNIT)
+    symbols = {"symbols": summarize_symbols(folds, rows["symbol"])}
+    content = {**counts, **summarize_folds(folds), "embargo_reason": reason, **groups, **symbols, **findings_report}
     artifacts.write_json(artifacts.report_path("split", dataset), content)
     raise_if_critical([*(Finding(**finding) for finding in reports["guard"]["findings"]), *findings])
     with artifacts.replace_atomically(artifacts.FOLDS / f"{dataset}.parquet") as draft:
         folds.save(draft, rows[["segment", "symbol"]])
+
+
+def choose_embargo(
+    section: config.Block, rows: pd.DataFrame, *, warm_up_bars: int, unit: str
+) -> tuple[config.Block, str]:
+    """Return the section `split` with an embargo, where it has none the one that is needed; and where that is from.
+
+    `unit` is the clock's, see `kinds`.
+
+    Raises:
+        ParamsError: several embargoes are set, hours are set of a clock that is not in ms, or a value is not allowed.
+    """
+    config.check_section(make_folds, section, name="split")
+    found = {key: section[key] for key in EMBARGO_KEYS if section.get(key) is not None}
+    values = " and ".join(f"{key} ({value})" for key, value in found.items())
+    if len(found) > 1:
+        raise config.ParamsError(
+            f"split has {values}; set one of them and the others to null, or all to null for the embargo that "
+            "features and labels need"
+        )
+    if "embargo_hours" in found and unit != "ms":
+        raise config.ParamsError(f"split has {values}; the clock of this dataset counts {unit}: set embargo_bars")
+    if found:
+        return section, f"split.{values}"
+    end = find_holdout_start(rows["time"].to_numpy()[rows["is_labeled"]], holdout_pct=section["holdout_pct"])
+    open_rows = rows[rows["time"] < end]  # the holdout stays closed
+    spans = (open_rows[name].to_numpy() for name in ("time", "label_end", "segment"))
+    needed = find_needed_embargo(*spans, warm_up_bars=warm_up_bars)
+    return {**section, "embargo_bars": needed.bars}, needed.reason
 
 
 def check_folds(folds: Folds, samples: Samples, *, warm_up_bars: int) -> Iterator[Finding]:
@@ -70,16 +108,40 @@ def list_rows(known: pd.DataFrame, files: Sequence[Path], clean: pd.DataFrame) -
     )
 
 
-def count_unlabeled(rows: pd.DataFrame) -> dict[str, int]:
+def find_closings(clean: pd.DataFrame, *, time: str) -> np.ndarray | None:
+    """Return the times, ascending, of the bars at which positions are closed; None where the market has no sessions."""
+    if "closes_positions" not in clean.columns:
+        return None
+    return np.unique(clean.loc[clean["closes_positions"], time])
+
+
+def locate_times(known: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """Return (n,) a place in `known` of each time; all are there."""
+    order = np.argsort(known, kind="stable")
+    return np.asarray(order[np.searchsorted(known, time, sorter=order)])
+
+
+def count_unlabeled(rows: pd.DataFrame, closings: np.ndarray | None = None) -> dict[str, int]:
     """Return the number of rows without a label, by cause.
 
-    Their label needs bars past the segment's end, or their volatility is too low: zero, below the tick's or far below
-    the usual; the report of `label` has each cause.
+    Their label needs bars past the segment's end, or spans one of `closings`, see `find_closings`, or their volatility
+    is too low: zero, below the tick's or far below the usual; the report of `label` has each cause.
     """
-    last = rows[rows["is_labeled"]].groupby("segment")["time"].max()
-    lost = rows[~rows["is_labeled"]]
-    at_end = ~(lost["time"] < lost["segment"].map(last))  # a segment may have no labeled row at all
-    return {"label_horizon": int(at_end.sum()), "volatility_too_low": int((~at_end).sum())}
+    is_end = _find_unlabeled_ends(rows, rows["segment"])
+    counts = {"label_horizon": int(is_end.sum())}
+    is_closing = np.zeros(len(rows), dtype=bool)
+    if closings is not None:
+        session = np.searchsorted(closings, rows["time"].to_numpy())
+        is_closing = _find_unlabeled_ends(rows, rows["segment"].astype(np.int64) * (len(closings) + 1) + session)
+        is_closing &= ~is_end & np.isin(session, np.arange(len(closings)))
+        counts["closing"] = int(is_closing.sum())
+    return counts | {"volatility_too_low": int((~rows["is_labeled"].to_numpy() & ~is_end & ~is_closing).sum())}
+
+
+def _find_unlabeled_ends(rows: pd.DataFrame, part: pd.Series) -> np.ndarray:
+    """Return (N,) the rows without a label that no labeled one of their part follows; a part may have none at all."""
+    last = rows[rows["is_labeled"]].groupby(part[rows["is_labeled"]])["time"].max()
+    return ~(rows["is_labeled"] | (rows["time"] < part.map(last))).to_numpy(bool)
 
 
 def summarize_folds(folds: Folds) -> dict[str, object]:
@@ -138,6 +200,19 @@ def summarize_groups(folds: Folds, gaps: list[bars.Record] | None, *, unit: str 
         return {"groups": groups, "no_gaps_reason": "the clock is no grid: no row is known to be missing"}
     crossing = [gap for gap in gaps if not any(is_within(gap, group) for group in folds.group_ranges)]
     return {"groups": groups, "gaps_across_groups": crossing}
+
+
+def summarize_symbols(folds: Folds, symbol: pd.Series) -> dict[str, dict[str, list[int]]]:
+    """Return by symbol its labeled rows in each group, and the groups in which it has none: it is not listed then."""
+    group, groups = folds.number_groups(), folds.scheme.groups
+    rows = {
+        str(name): np.bincount(group[(symbol == name).to_numpy() & (group >= 0)], minlength=groups)
+        for name in symbol.cat.categories
+    }
+    return {
+        name: {"rows_by_group": sizes.tolist(), "groups_without_rows": np.flatnonzero(sizes == 0).tolist()}
+        for name, sizes in rows.items()
+    }
 
 
 def is_within(gap: bars.Record, group: TimeRange) -> bool:

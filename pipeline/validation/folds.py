@@ -6,7 +6,7 @@ Machine Learning (2018).
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -19,12 +19,17 @@ from pydantic import PositiveInt
 
 from pipeline.validation.row_index import RowIndex, check_spans, index_rows, sort_unique
 from pipeline.validation.scheme import (
+    EmbargoBars,
+    EmbargoHours,
+    EmbargoShare,
     Method,
     Scheme,
     check_fraction,
     check_scheme,
     choose_groups,
+    count_embargo_bars,
     count_share,
+    find_bar_ms,
     number_paths,
 )
 from pipeline.validation.unlabeled import UnlabeledRows, locate_unlabeled
@@ -109,7 +114,8 @@ class Folds:
         if not rows.size:
             raise ValueError(
                 f"split {split}: purge and an embargo of {self.embargo_bars} bars leave no train row beside test "
-                f"groups {self.splits[split].tolist()}; lower test_groups or embargo_pct, or shorten the labels"
+                f"groups {self.splits[split].tolist()}; lower test_groups or {self.scheme.describe_embargo()}, or "
+                "shorten the labels"
             )
         return rows
 
@@ -191,7 +197,8 @@ class Folds:
         if not train.size:
             raise ValueError(
                 f"validation: of {len(rows)} rows none has a label that ends more than {self.embargo_bars} bars "
-                f"before the {valid_times} validation times; lower valid_pct ({valid_pct}) or embargo_pct"
+                f"before the {valid_times} validation times; lower valid_pct ({valid_pct}) or "
+                f"{self.scheme.describe_embargo()}"
             )
         return train, rows[self.time[rows] >= first_ms]
 
@@ -199,7 +206,7 @@ class Folds:
         """Write `file`, a parquet with the keys of all rows, such as segment, and the scheme as metadata."""
         spans = {"time": self.time, "label_end": self.label_end, "is_labeled": self.is_labeled}
         table = pa.Table.from_pandas(rows.assign(**spans), preserve_index=False)
-        pq.write_table(table.replace_schema_metadata({METADATA_KEY: json.dumps(asdict(self.scheme))}), file)
+        pq.write_table(table.replace_schema_metadata({METADATA_KEY: json.dumps(self.scheme.list_settings())}), file)
 
     @classmethod
     def load(cls, file: Path) -> tuple["Folds", pd.DataFrame]:
@@ -240,16 +247,17 @@ def make_folds(
     groups: Annotated[int, Ge(2)],
     test_groups: PositiveInt,
     train_groups: PositiveInt,
-    embargo_pct: Annotated[float, Interval(ge=0, lt=1)],
+    embargo_pct: EmbargoShare = None,
+    embargo_bars: EmbargoBars = None,
+    embargo_hours: EmbargoHours = None,
     holdout_pct: Annotated[float, Interval(ge=0, lt=1)],
 ) -> Folds:
     """Return purged folds of rows with spans [time, label_end], before a holdout.
 
     The development part is all but the last `holdout_pct` of the distinct times. Its distinct times are divided into
     `groups` contiguous parts of equal size (the first ones may be one longer), so that symbols share the boundaries.
-    The embargo is `embargo_pct` of the development part's distinct times, rounded up to whole bars. A bar is the most
-    common step between distinct times. Rows may be in any order; it is fastest where they are sorted by time, or by
-    time within each symbol.
+    One of the three embargoes is given, and rounded up to whole bars. A bar is the most common step between distinct
+    times. Rows may be in any order; it is fastest where they are sorted by time, or by time within each symbol.
 
     Args:
         time: (N,) int64 ms, when a row's bar opens.
@@ -263,14 +271,16 @@ def make_folds(
         test_groups: of cpcv; validated but not used by the other methods.
         train_groups: of the walk-forwards; validated but not used by the other methods.
         embargo_pct: share of the development part's distinct times.
+        embargo_bars: see `embargo.find_needed_embargo` for one that follows from features and labels.
+        embargo_hours: of a clock in ms.
         holdout_pct: share of the distinct times.
 
     Raises:
-        ValueError: an unknown method, a share outside [0, 1), test_groups or train_groups outside [1, groups - 1],
-            spans of unequal shape or that end before they begin, fewer distinct times than groups, or a holdout
-            that labels and embargo leave empty.
+        ValueError: an unknown method, a share outside [0, 1), no embargo, several or a negative one, test_groups or
+            train_groups outside [1, groups - 1], spans of unequal shape or that end before they begin, fewer distinct
+            times than groups, or a holdout that labels and embargo leave empty.
     """
-    scheme = Scheme(method, groups, test_groups, train_groups, embargo_pct, holdout_pct)
+    scheme = Scheme(method, groups, test_groups, train_groups, embargo_pct, holdout_pct, embargo_bars, embargo_hours)
     check_scheme(scheme)
     check_spans(time, label_end)
     is_labeled = np.ones(len(time), bool) if is_labeled is None else is_labeled
@@ -281,11 +291,11 @@ def make_folds(
             f"folds: {len(times)} distinct times before the holdout cannot fill {groups} groups; "
             f"provide more rows, or lower groups or holdout_pct"
         )
-    embargo_bars = count_share(embargo_pct, len(times))
-    embargo_ms = embargo_bars * _find_bar_ms(all_times)
+    bar_ms = find_bar_ms(all_times)
+    length = count_embargo_bars(scheme, times=len(times), bar_ms=bar_ms)
     parts = np.array_split(times, groups)
     first_ms, last_ms = (np.array([part[at] for part in parts]) for at in (0, -1))
-    bounds = {"group_first_ms": first_ms, "last_ms": last_ms[-1], "embargo_ms": embargo_ms}
+    bounds = {"group_first_ms": first_ms, "last_ms": last_ms[-1], "embargo_ms": length * bar_ms}
     row_index = index_rows(time, label_end, is_labeled, **bounds)
     places = {"group_first_ms": first_ms, "last_ms": last_ms[-1], "holdout_ms": row_index.first_ms[-1]}
     splits, is_train_group = choose_groups(scheme)
@@ -295,8 +305,8 @@ def make_folds(
         is_labeled=is_labeled,
         scheme=scheme,
         group_ranges=tuple(map(TimeRange, first_ms.tolist(), last_ms.tolist(), row_index.label_end_ms.tolist())),
-        embargo_bars=embargo_bars,
-        embargo_ms=embargo_ms,
+        embargo_bars=length,
+        embargo_ms=length * bar_ms,
         splits=splits,
         is_train_group=is_train_group,
         paths=number_paths(splits, scheme.groups),
@@ -323,16 +333,10 @@ def cpcv(
     )
 
 
-def _find_bar_ms(times: np.ndarray) -> int:
-    """Return the most common step between distinct times, the shortest of several."""
-    steps, counts = np.unique(np.diff(times), return_counts=True)
-    return int(steps[np.argmax(counts)])
-
-
 def _check_holdout(folds: Folds) -> None:
     if folds.scheme.holdout_pct and not folds.holdout().size:
         raise ValueError(
             f"folds: labels of the development part and an embargo of {folds.embargo_bars} bars cover the whole "
             f"holdout ({len(folds.select_embargoed())} rows); raise holdout_pct "
-            f"({folds.scheme.holdout_pct}), lower embargo_pct ({folds.scheme.embargo_pct}) or shorten the labels"
+            f"({folds.scheme.holdout_pct}), lower {folds.scheme.describe_embargo()} or shorten the labels"
         )

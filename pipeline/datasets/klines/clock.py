@@ -1,15 +1,25 @@
-"""The clock of klines: milliseconds, on the grid of the bars."""
+"""The clock of klines: milliseconds, on the grid of the bars; where a market has sessions, they number the bars."""
 
 import numpy as np
 import pandas as pd
 
 from pipeline.market.bars import count_bars_per_year as count_rows_per_year
-from pipeline.market.bars import find_interval_ms as find_step
+from pipeline.market.bars import find_interval_ms
 
-__all__ = ["COLUMNS", "TIME", "UNIT", "count_rows_per_year", "find_step", "to_ms"]
+__all__ = ["COLUMNS", "TIME", "UNIT", "count_rows_per_year", "find_row_numbers", "find_step", "to_ms"]
 
 TIME, UNIT = "open_time", "ms"
-COLUMNS = ["symbol", "segment", "open_time"]
+COLUMNS = ["symbol", "segment", "open_time", "bar_number", "closes_positions"]
+
+
+def find_step(clean: pd.DataFrame) -> int | None:
+    """Return the bar length in ms; None where the market has sessions: their times are no grid."""
+    return None if "bar_number" in clean.columns else find_interval_ms(clean)
+
+
+def find_row_numbers(clean: pd.DataFrame) -> np.ndarray | None:
+    """Return (N,) the number of each bar among all of the sessions; None where the market never closes."""
+    return clean["bar_number"].to_numpy() if "bar_number" in clean.columns else None
 
 
 def to_ms(clean: pd.DataFrame, time: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ from pipeline.features.rolling import (
 )
 from pipeline.features.windows import Window
 
-ACTIVITY, ORDER_FLOW, TAKER_BUY_RATIO, VPIN = range(4)
+ACTIVITY, VOLUME_ACTIVITY, ORDER_FLOW, OBV, TAKER_BUY_RATIO, VPIN = range(6)
 BUCKET_HEAD = 3
 VPIN_HEAD = 5
 DAY_MS = 86_400_000.0
@@ -59,33 +59,37 @@ class Params:
 
 
 @compile_kernel
-def fill_activity(
-    memory: Floats,
-    cell: int,
-    chunk: Floats,
-    level: Floats32,
-    ratio: Floats32,
-    intensity: Floats32,
-    size: Floats32,
-    n: int,
-    baseline: int,
-) -> None:
-    """Fill mean volume of n bars over that of `baseline` bars, volume and trades over their means of n, trade size.
+def fill_volume_activity(
+    memory: Floats, cell: int, chunk: Floats, level: Floats32, ratio: Floats32, n: int, baseline: int
+) -> Floats:
+    """Fill mean volume of n bars over that of `baseline` bars, and volume over its mean of n; 1 without volume.
 
-    The size is ln of this bar's volume per trade over that of n bars. Without volume or trades a column is 1, the
-    size 0.
+    Return the sums of volume over n bars.
     """
-    count, cells = len(level), count_window_cells(n)
-    volume, trades = view_current(chunk, VOLUME, count), view_current(chunk, TRADES, count)
-    relative, log_relative = view_current(chunk, SCRATCH, count), view_current(chunk, SCRATCH + 1, count)
+    count = len(level)
+    volume = view_current(chunk, VOLUME, count)
     short = rolling_sum(memory, cell, n, volume, chunk[SCRATCH + 2 :])
-    traded = rolling_sum(memory, cell + cells, n, trades, chunk[SCRATCH + 4 :])
-    long = rolling_sum(memory, cell + 2 * cells, baseline, volume, chunk[SCRATCH + 6 :])
+    long = rolling_sum(memory, cell + count_window_cells(n), baseline, volume, chunk[SCRATCH + 4 :])
     scale = baseline / n
     for i in range(count):
         level[i] = short[i] * scale / long[i] if long[i] > 0.0 else 1.0
     for i in range(count):
         ratio[i] = volume[i] * n / short[i] if short[i] > 0.0 else 1.0
+    return short
+
+
+@compile_kernel
+def fill_trade_activity(
+    memory: Floats, cell: int, chunk: Floats, short: Floats, intensity: Floats32, size: Floats32, n: int
+) -> None:
+    """Fill trades over their mean of n bars, 1 without trades, and the trade size, 0 without volume or trades.
+
+    The size is ln of this bar's volume per trade over that of n bars, whose volume is `short`.
+    """
+    count = len(intensity)
+    volume, trades = view_current(chunk, VOLUME, count), view_current(chunk, TRADES, count)
+    relative, log_relative = view_current(chunk, SCRATCH, count), view_current(chunk, SCRATCH + 1, count)
+    traded = rolling_sum(memory, cell, n, trades, chunk[SCRATCH + 6 :])
     for i in range(count):
         intensity[i] = trades[i] * n / traded[i] if traded[i] > 0.0 else 1.0
     for i in range(count):
@@ -96,21 +100,27 @@ def fill_activity(
 
 
 @compile_kernel
-def fill_order_flow(memory: Floats, cell: int, chunk: Floats, obv: Floats32, imbalance: Floats32, n: int) -> None:
-    """Fill on-balance volume of n bars and signed volume of n bars, both over their volume; 0 without volume."""
-    count, cells = len(obv), count_window_cells(n)
+def on_balance_volume(memory: Floats, cell: int, chunk: Floats, out: Floats32, n: int) -> Floats:
+    """Fill `out` with on-balance volume of n bars over their volume, 0 without volume; return the sums of volume."""
+    count = len(out)
     close, last = view_current(chunk, CLOSE, count), view_previous(chunk, CLOSE, count)
-    volume, signed = view_current(chunk, VOLUME, count), view_current(chunk, SIGNED_VOLUME, count)
-    balance = view_current(chunk, SCRATCH, count)
+    volume, balance = view_current(chunk, VOLUME, count), view_current(chunk, SCRATCH, count)
     for i in range(count):
         balance[i] = volume[i] if close[i] > last[i] else -volume[i] if close[i] < last[i] else 0.0
     balances = rolling_sum(memory, cell, n, balance, chunk[SCRATCH + 1 :])
-    imbalances = rolling_sum(memory, cell + cells, n, signed, chunk[SCRATCH + 3 :])
-    volumes = rolling_sum(memory, cell + 2 * cells, n, volume, chunk[SCRATCH + 5 :])
+    volumes = rolling_sum(memory, cell + count_window_cells(n), n, volume, chunk[SCRATCH + 3 :])
     for i in range(count):
-        obv[i] = balances[i] / volumes[i] if volumes[i] > 0.0 else 0.0
+        out[i] = balances[i] / volumes[i] if volumes[i] > 0.0 else 0.0
+    return volumes
+
+
+@compile_kernel
+def order_flow_imbalance(memory: Floats, cell: int, chunk: Floats, volumes: Floats, out: Floats32, n: int) -> None:
+    """Fill `out` with signed volume of n bars over their volume `volumes`; 0 without volume."""
+    count = len(out)
+    imbalances = rolling_sum(memory, cell, n, view_current(chunk, SIGNED_VOLUME, count), chunk[SCRATCH + 5 :])
     for i in range(count):
-        imbalance[i] = imbalances[i] / volumes[i] if volumes[i] > 0.0 else 0.0
+        out[i] = imbalances[i] / volumes[i] if volumes[i] > 0.0 else 0.0
 
 
 @compile_kernel
@@ -203,14 +213,20 @@ def update(plan: Integers, memory: Floats, chunk: Floats, out: Floats32, start: 
     for row in range(len(plan)):
         kernel, cell, column, n = plan[row, 0], plan[row, 1], plan[row, 2], plan[row, 3]
         first = out[column, start : start + count]
-        if kernel == ACTIVITY:
-            second = out[column + 1, start : start + count]
-            third = out[column + 2, start : start + count]
-            fourth = out[column + 3, start : start + count]
-            fill_activity(memory, cell, chunk, first, second, third, fourth, n, plan[row, 4])
-        elif kernel == ORDER_FLOW:
-            second = out[column + 1, start : start + count]
-            fill_order_flow(memory, cell, chunk, first, second, n)
+        cells = count_window_cells(n)
+        if kernel in (ACTIVITY, VOLUME_ACTIVITY):
+            baseline, second = plan[row, 4], out[column + 1, start : start + count]
+            short = fill_volume_activity(memory, cell, chunk, first, second, n, baseline)
+            if kernel == ACTIVITY:
+                cell += cells + count_window_cells(baseline)
+                third = out[column + 2, start : start + count]
+                fourth = out[column + 3, start : start + count]
+                fill_trade_activity(memory, cell, chunk, short, third, fourth, n)
+        elif kernel in (ORDER_FLOW, OBV):
+            volumes = on_balance_volume(memory, cell, chunk, first, n)
+            if kernel == ORDER_FLOW:
+                second = out[column + 1, start : start + count]
+                order_flow_imbalance(memory, cell + 2 * cells, chunk, volumes, second, n)
         elif kernel == TAKER_BUY_RATIO:
             taker_buy_ratio(chunk, first)
         elif kernel == VPIN:
@@ -228,25 +244,32 @@ def list_indicators(params: Params) -> tuple[Indicator, ...]:
 
 
 def _make_activity(n: int, baseline: int) -> Indicator:
-    columns = (
+    of_volume = (
         Column(f"volume_sma_{n}", f"mean volume of {n} bars over that of {baseline}; 1 without volume", baseline - 1),
         Column("volume_ratio", f"volume over its mean of {n} bars, this one included; 1 without volume", n - 1),
+    )
+    of_trades = (
         Column("trade_intensity", f"trades over their mean of {n} bars, this one included; 1 without trades", n - 1),
         Column("avg_trade_size", f"ln(volume per trade / that of the last {n} bars); 0 without trades", n - 1),
     )
-    return Indicator(ACTIVITY, (n, baseline), columns, 2 * count_window_cells(n) + count_window_cells(baseline))
+    cells, windows = count_window_cells(n) + count_window_cells(baseline), (n, baseline)
+    fallback = Indicator(VOLUME_ACTIVITY, windows, of_volume, cells)
+    columns, cells = (*of_volume, *of_trades), cells + count_window_cells(n)
+    return Indicator(ACTIVITY, windows, columns, cells, fields=("trades",), fallback=fallback)
 
 
 def _make_order_flow(n: int) -> Indicator:
     obv = f"Σ sign(close - previous close) · volume over Σ volume, {n} bars; 0 without volume (Granville)"
     imbalance = f"Σ signed volume over Σ volume, {n} bars; 0 without volume"
     columns = (Column("obv", obv, n), Column("order_flow_imbalance", imbalance, n - 1))
-    return Indicator(ORDER_FLOW, (n,), columns, 3 * count_window_cells(n))
+    fallback = Indicator(OBV, (n,), columns[:1], 2 * count_window_cells(n))
+    cells = 3 * count_window_cells(n)
+    return Indicator(ORDER_FLOW, (n,), columns, cells, fields=("taker_buy_base",), fallback=fallback)
 
 
 def _make_taker_buy_ratio() -> Indicator:
     column = Column("taker_buy_ratio", "taker_buy_base over volume of this bar; 0.5 without volume", 0)
-    return Indicator(TAKER_BUY_RATIO, (), (column,), 0)
+    return Indicator(TAKER_BUY_RATIO, (), (column,), 0, fields=("taker_buy_base",))
 
 
 def _make_vpin(buckets: int, *, bucket_bars: int, baseline: int) -> Indicator:
@@ -257,4 +280,4 @@ def _make_vpin(buckets: int, *, bucket_bars: int, baseline: int) -> Indicator:
     )
     cells = VPIN_HEAD + count_window_cells(baseline) + BUCKET_HEAD + 2 * buckets
     column = Column("vpin", meaning, baseline + buckets * bucket_bars - 1)
-    return Indicator(VPIN, (buckets, bucket_bars, baseline), (column,), cells)
+    return Indicator(VPIN, (buckets, bucket_bars, baseline), (column,), cells, fields=("taker_buy_base",))

@@ -158,9 +158,17 @@ def list_indicators(params: Params) -> tuple[Indicator, ...]:
     autocorr = f"correlation of signed volume with the previous bar's over {n} pairs; 0 where it is constant"
     moments = count_moment_cells(n)
     return (
-        Indicator(KYLE_LAMBDA, (n,), (Column("kyle_lambda", kyle, n),), moments),
+        Indicator(KYLE_LAMBDA, (n,), (Column("kyle_lambda", kyle, n),), moments, fields=("taker_buy_base",)),
         Indicator(ROLL_SPREAD, (n,), (Column("roll_spread", roll, n + 1),), moments),
-        Indicator(AMIHUD, (n,), (Column("amihud", illiquidity, n),), 3 * count_window_cells(n)),
+        Indicator(
+            AMIHUD, (n,), (Column("amihud", illiquidity, n),), 3 * count_window_cells(n), fields=("quote_volume",)
+        ),
         Indicator(CORWIN_SCHULTZ, (n,), (Column("corwin_schultz_spread", spread, n),), count_window_cells(n)),
-        Indicator(AUTOCORRELATION, (n,), (Column("signed_volume_autocorr", autocorr, n),), moments),
+        Indicator(
+            AUTOCORRELATION,
+            (n,),
+            (Column("signed_volume_autocorr", autocorr, n),),
+            moments,
+            fields=("taker_buy_base",),
+        ),
     )

@@ -47,6 +47,7 @@ def make_market(bars: pd.DataFrame, compute: Compute, *, settings: GuardSettings
     Raises:
         ValueError: no symbol is long enough for the features' warm-up.
     """
+    bars = remove_closings(bars)
     warm_up_bars = max(compute(bars).warm_up_bars.values())
     long_symbols = cut_gaps(bars, min_bars=max(MIN_BARS, MIN_WARM_UPS * warm_up_bars))
     changed = add_halts(ensure_two_symbols(long_symbols, rng=np.random.default_rng(seed)))
@@ -62,6 +63,20 @@ def make_market(bars: pd.DataFrame, compute: Compute, *, settings: GuardSettings
         settings=settings,
         seed=seed,
     )
+
+
+def remove_closings(bars: pd.DataFrame) -> pd.DataFrame:
+    """Return clean bars of a market with sessions as those of one that never closes; others as they are.
+
+    The bars of a calendar follow one another on a grid of times, and only missing ones leave a gap.
+    """
+    if "bar_number" not in bars.columns:
+        return bars
+    bar_ms, number = klines.find_interval_ms(bars), bars["bar_number"]
+    time = int(bars["open_time"].min()) + (number - number.min()) * bar_ms
+    table = bars.drop(columns=["bar_number", "closes_positions"])
+    table = table.assign(open_time=time, close_time=time + bar_ms - 1)
+    return table.assign(segment=klines.number_segments(table))
 
 
 def cut_gaps(bars: pd.DataFrame, *, min_bars: int) -> pd.DataFrame:
@@ -102,7 +117,7 @@ def redraw_symbol(part: pd.DataFrame, *, rng: np.random.Generator) -> pd.DataFra
     close, start = part["close"].to_numpy(), float(part["open"].iloc[0])
     growth = close / np.append(start, close[:-1])
     scale = start * np.cumprod(growth[position]) / close[position]
-    priced = [*klines.PRICES, "quote_volume", "taker_buy_quote"]
+    priced = [*klines.PRICES, *(name for name in ("quote_volume", "taker_buy_quote") if name in part)]
     drawn = part.iloc[position].reset_index(drop=True)
     drawn[priced] = drawn[priced].mul(scale, axis=0)
     drawn[["open_time", "close_time"]] = part[["open_time", "close_time"]].to_numpy()
@@ -115,7 +130,7 @@ def add_halts(bars: pd.DataFrame) -> pd.DataFrame:
     is_halted = ((left < HALT_BARS) & (bars.groupby("segment").cumcount() > 0)).to_numpy()
     last_close = bars["close"].where(~is_halted).ffill()
     frozen = {name: bars[name].where(~is_halted, last_close) for name in klines.PRICES}
-    empty = {name: bars[name].where(~is_halted, 0) for name in klines.AMOUNTS}
+    empty = {name: bars[name].where(~is_halted, 0) for name in klines.AMOUNTS if name in bars}
     return bars.assign(**frozen, **empty)
 
 

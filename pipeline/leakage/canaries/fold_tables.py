@@ -83,7 +83,6 @@ def divide_span(
     time: np.ndarray, label_end: np.ndarray, market: CanaryMarket, *, method: Method, holdout_pct: float = HOLDOUT_PCT
 ) -> Folds:
     """Return the pipeline's folds of rows with these spans, with an embargo as long as the longest warm-up."""
-    development_times = int(len(np.unique(time)) * (1 - holdout_pct))
     return make_folds(
         time,
         label_end,
@@ -91,7 +90,7 @@ def divide_span(
         groups=GROUPS,
         test_groups=TEST_GROUPS,
         train_groups=1,
-        embargo_pct=market.warm_up_bars / development_times,
+        embargo_bars=market.warm_up_bars,
         holdout_pct=holdout_pct,
     )
 

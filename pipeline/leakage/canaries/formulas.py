@@ -40,8 +40,13 @@ def log_volume(bars: pd.DataFrame) -> pd.Series:
 
 
 def log_vwap_over_close(bars: pd.DataFrame) -> pd.Series:
-    """Return the (N,) log of the volume-weighted price over the close; undefined in bars without volume."""
-    return pd.Series(np.log(bars["quote_volume"] / bars["volume"] / bars["close"]))
+    """Return the (N,) log of the volume-weighted price over the close; undefined in bars without volume.
+
+    Where bars have no quote volume, the price is the mean of high, low and close.
+    """
+    typical = (bars["high"] + bars["low"] + bars["close"]) / 3
+    price = bars["quote_volume"] / bars["volume"] if "quote_volume" in bars else typical.where(bars["volume"] > 0)
+    return pd.Series(np.log(price / bars["close"]))
 
 
 def lag_return(bars: pd.DataFrame, *, window: int, lag: int) -> pd.Series:
@@ -135,12 +140,16 @@ def estimate_vpin_of_file(bars: pd.DataFrame) -> pd.Series:
 def vpin(bars: pd.DataFrame, *, size: float | None = None) -> pd.Series:
     """Return Σ|bought - sold| over Σ volume of the last BUCKETS full buckets.
 
-    Without a `size`, a bucket is sized by the bars before. A bar belongs whole to the bucket in which it begins.
+    Without a `size`, a bucket is sized by the bars before. A bar belongs whole to the bucket in which it begins. Where
+    bars lack the takers' volume, a bar's volume has the sign of its move.
     """
     volume = bars["volume"].reset_index(drop=True)
     usual = size if size else (BUCKET_BARS * volume.expanding().mean()).shift().fillna(np.inf)
     bucket = np.floor((volume / usual).cumsum().to_numpy())
-    flow = (2 * bars["taker_buy_base"] - bars["volume"]).groupby(bucket).sum().abs()
+    has_takers = "taker_buy_base" in bars
+    side = np.sign(bars["close"] - bars["open"])
+    signed = 2 * bars["taker_buy_base"] - bars["volume"] if has_takers else side * bars["volume"]
+    flow = signed.groupby(bucket).sum().abs()
     full = flow.rolling(BUCKETS).sum() / volume.groupby(bucket).sum().rolling(BUCKETS).sum()
     return pd.Series(full.shift().reindex(bucket).to_numpy())
 

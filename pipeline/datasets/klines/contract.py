@@ -1,0 +1,32 @@
+"""The bars that a deployment of a model on klines has to feed: interval, symbols, and fields with their units."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from pipeline.market.bars import find_interval_ms, list_columns
+
+UNITS = {
+    "symbol": "name",
+    "open_time": "ms since 1970, UTC",
+    "close_time": "ms since 1970, UTC",
+    **dict.fromkeys(("open", "high", "low", "close"), "quote currency for one unit of the base"),
+    **dict.fromkeys(("volume", "taker_buy_base"), "units of the base"),
+    **dict.fromkeys(("quote_volume", "taker_buy_quote"), "quote currency"),
+    "trades": "count",
+}
+
+
+def describe_bars(clean: pd.DataFrame, *, symbols: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return the bars of a clean table: `interval_ms`, `symbols`, `time_unit`, and `columns` with their units.
+
+    `symbols` are those that the model learned from; None: all of the table.
+    """
+    known = [str(symbol) for symbol in clean["symbol"].unique()]
+    return {
+        "interval_ms": find_interval_ms(clean),
+        "symbols": [symbol for symbol in known if symbols is None or symbol in symbols],
+        "time_unit": "ms",
+        "columns": {name: UNITS[name] for name in list_columns(clean)},
+    }

@@ -1,0 +1,176 @@
+"""Files of klines in the forms that people have: CSV, plain or compressed, and parquet."""
+
+import gzip
+import lzma
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.market.kline_columns import BINANCE, HEADERLESS, convert_columns, match_names
+from pipeline.market.kline_csv import parse_text
+
+CSV = (".csv", ".tsv", ".txt")
+GZIP = tuple(f"{suffix}.gz" for suffix in CSV)
+ZIP, PARQUET = (".zip",), (".parquet", ".pq")
+SUFFIXES = (*PARQUET, *CSV, *GZIP, *ZIP)
+MAX_BYTES = 4 << 30  # of an uncompressed file: about 60 years of minutes
+MAX_RATIO = 200  # of uncompressed and compressed bytes; klines have about 4, those of an idle market 30
+SMALL_BYTES = 1 << 24  # below it any ratio is harmless
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
+IS_ENCRYPTED = 0x1  # flag of a member of a zip
+
+
+@dataclass(frozen=True)
+class KlineFile:
+    """The klines of one file.
+
+    `table` has those columns of `bars.SCHEMA` that the file has, in SCHEMA's order and types, times in ms UTC; `symbol`
+    only where the file has it. `notes` are the conversions that were made and the columns that are missing or dropped.
+    """
+
+    table: pd.DataFrame
+    notes: tuple[str, ...] = ()
+
+
+def find_suffix(file: Path) -> str | None:
+    """Return the suffix of a file that can be read, as it is written there; None for another file."""
+    name = file.name.lower()
+    found = [suffix for suffix in SUFFIXES if name.endswith(suffix) and len(name) > len(suffix)]
+    return file.name[-max(map(len, found)) :] if found else None
+
+
+def read_file(file: Path) -> KlineFile:
+    """Return the klines of a file: its suffix is one of SUFFIXES, in any case.
+
+    Raises:
+        ValueError: the file is of another kind, unreadable, or has values that are no klines; the message begins with
+            its path.
+    """
+    suffix = (find_suffix(file) or "").lower()
+    if suffix in PARQUET:
+        return _read_parquet(file)
+    if suffix in ZIP:
+        member, content = read_zip(file)
+        return parse_csv(content, name=f"{file}, {member}")
+    if suffix in GZIP:
+        return parse_csv(_read_gzip(file), name=str(file))
+    if suffix in CSV:
+        return parse_csv(_read_plain(file), name=str(file))
+    raise ValueError(f"{file} has an unknown suffix; allowed are {', '.join(SUFFIXES)}")
+
+
+def parse_csv(content: bytes, *, name: str) -> KlineFile:
+    """Return the klines of a CSV's bytes; `name` is the file, for errors.
+
+    Without a header, 6 columns are open_time, open, high, low, close, volume, and 11 or 12 those of Binance's archive.
+
+    Raises:
+        ValueError: see `parse_text`, `match_names` and `convert_columns`.
+    """
+    text = parse_text(content, name=name)
+    names, notes = text.header, []
+    if names is None:
+        width = text.table.num_columns
+        if width not in HEADERLESS:
+            raise ValueError(
+                f"{name} has {width} columns, separated by {text.separator}, and no header; without one a file has "
+                f"the first 6, 11 or 12 of {', '.join(BINANCE)}; add a header"
+            )
+        names = HEADERLESS[width]
+        notes = [f"the {width} columns have no header and are read as {', '.join(names)}"]
+    fields = match_names(names, name=name)
+    table, more = convert_columns(text.table.columns, fields, names=names, name=name)
+    return KlineFile(table, (*notes, *more))
+
+
+def read_zip(file: Path) -> tuple[str, bytes]:
+    """Return the name and the bytes of the one CSV in a zip.
+
+    Raises:
+        ValueError: it is no zip, damaged or encrypted, or has not exactly one CSV, or one that is too large.
+    """
+    try:
+        archive = zipfile.ZipFile(file)
+    except ZIP_ERRORS as error:
+        raise ValueError(f"{file} cannot be read as zip: {error}; copy or download it again") from error
+    with archive:
+        member = _find_member(archive, file)
+        try:
+            return member.filename, archive.read(member)
+        except ZIP_ERRORS as error:
+            raise ValueError(f"{file} cannot be unpacked: {error}; copy or download it again") from error
+
+
+def _find_member(archive: zipfile.ZipFile, file: Path) -> zipfile.ZipInfo:
+    members = [
+        each
+        for each in archive.infolist()
+        if not each.filename.endswith("/") and not each.filename.startswith("__MACOSX/")
+    ]
+    names = [each.filename for each in members]
+    if len(members) != 1:
+        listed = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+        raise ValueError(
+            f"{file} has {len(members)} members ({listed}); a zip has exactly one CSV: unpack it to a folder"
+        )
+    (member,) = members
+    path = PurePosixPath(member.filename.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{file} has a member {member.filename!r} outside of its folder; make the zip again")
+    if path.suffix.lower() not in CSV:
+        raise ValueError(f"{file} has a member {member.filename!r}, which is no CSV; allowed are {', '.join(CSV)}")
+    if member.flag_bits & IS_ENCRYPTED:
+        raise ValueError(f"{file} is encrypted; unpack it first")
+    _check_size(member.file_size, compressed=member.compress_size, file=file)
+    return member
+
+
+def _check_size(size: int, *, compressed: int, file: Path) -> None:
+    if size > MAX_BYTES or size > max(SMALL_BYTES, MAX_RATIO * compressed):
+        raise ValueError(
+            f"{file} holds {size:,} bytes in {compressed:,}; allowed are {MAX_BYTES:,} and {MAX_RATIO} times the "
+            "compressed size; unpack it if you trust it"
+        )
+
+
+def _read_gzip(file: Path) -> bytes:
+    compressed = file.stat().st_size
+    limit = min(MAX_BYTES, max(SMALL_BYTES, MAX_RATIO * compressed))
+    try:
+        with gzip.open(file) as stream:
+            content = stream.read(limit + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{file} cannot be read as gzip: {error}; copy or download it again") from error
+    _check_size(len(content), compressed=compressed, file=file)
+    return content
+
+
+def _read_plain(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror or error}; check its path and permissions") from error
+
+
+def _read_parquet(file: Path) -> KlineFile:
+    """Return the klines of a parquet file; of its columns, only those that klines have are read."""
+    try:
+        with pq.ParquetFile(file) as parquet:
+            names = tuple(parquet.schema_arrow.names)
+            fields = match_names(names, name=str(file))
+            wanted = [
+                names[i] for i in [*fields.places.values(), *([] if fields.unnamed is None else [fields.unnamed])]
+            ]
+            table = parquet.read(columns=wanted)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} cannot be read as parquet: {str(error).splitlines()[0]}; write it again") from error
+    if not table.num_rows:
+        raise ValueError(f"{file} has no rows; a file of klines has one row for each bar")
+    columns = {title: table.column(title) for title in wanted}
+    converted, notes = convert_columns([columns.get(each) for each in names], fields, names=names, name=str(file))
+    return KlineFile(converted, notes)
