@@ -43,7 +43,12 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params = yaml.safe_load((repo / "params.yaml").read_text())
     params["sources"]["file"] |= {"path": "bars.parquet", "sha256": digest, "symbol": None}
     params["datasets"]["klines"] |= {"source": "file"}
-    params["datasets"]["klines"]["calendar"] = {"exchange": NEW_YORK, "features": "continue", "positions": "close"}
+    params["datasets"]["klines"]["calendar"] = {
+        "exchange": NEW_YORK,
+        "features": "continue",
+        "positions": "close",
+        "off_grid": "refuse",
+    }
     params["canary"]["bars"] = 5000
     params["costs"]["file"] |= {"fee_bps": 0.0, "slippage_bps": 0.0}
     tree = params["models"]["trees"]["lightgbm"]

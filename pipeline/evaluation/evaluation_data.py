@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from types import ModuleType
 
 import numpy as np
@@ -54,6 +54,11 @@ class EvaluationData:
         """Return the fills of all bars of the symbols, of orders with this delay."""
         grid: TradingGrid = self._make_grid(delay_bars)  # type: ignore[attr-defined]
         return grid
+
+    @cached_property
+    def symbol_code(self) -> np.ndarray:
+        """(N,) the place of each row's symbol among `symbols`; -1 of one that the model does not predict."""
+        return np.asarray(pd.Categorical(self.rows["symbol"], categories=list(self.symbols)).codes)
 
     @property
     def is_labeled(self) -> np.ndarray:

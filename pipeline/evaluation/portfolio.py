@@ -88,8 +88,7 @@ def trade_predictions(
     first, last = int(place.min()), int(place.max())
     grid = grid.slice_times(first, last)
     target = np.full(grid.fills.move.shape, np.nan)
-    symbol = pd.Categorical(data.rows["symbol"].to_numpy()[predictions["row"]], categories=grid.symbols).codes
-    target[place - first, symbol] = size_positions(predictions, data)
+    target[place - first, data.symbol_code[predictions["row"]]] = size_positions(predictions, data)
     share, is_predicted = replace(rules, capital=rules.capital / len(grid.symbols)), ~np.isnan(target)
     sharing = count_listed(is_predicted, grid.last_place)
     result = trading.trade(target, grid.fills, trading.make_terms(**list_terms(share, costs)), sharing=sharing)
