@@ -58,6 +58,7 @@ def add_source(repo: Path) -> None:
     (repo / "pipeline/market/walk.py").write_text(extensions.SOURCE)
     insert_after(repo / "params.yaml", "sources:", extensions.SOURCE_BLOCK)
     insert_after(repo / "params.yaml", "costs:", extensions.COSTS_BLOCK)
+    command(repo, sys.executable, ".ci/update_deps")
 
 
 ADDITIONS: dict[str, Callable[[Path], None]] = {
@@ -152,6 +153,7 @@ def test_a_section_that_a_family_shares_is_a_param_of_its_fits_while_it_exists(e
 
 def test_a_source_is_one_file_one_block_and_its_costs(extended):
     assert extended[1]["source"] == {
+        "dvc.yaml": (1, 0),
         "pipeline/market/walk.py": (count_lines(extensions.SOURCE), 0),
         "params.yaml": (count_lines(extensions.SOURCE_BLOCK + extensions.COSTS_BLOCK), 0),
     }
