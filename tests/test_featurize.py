@@ -15,7 +15,7 @@ def make_features(x, rows):
         x=np.float32(x).reshape(-1, 2),
         rows=np.array(rows),
         warm_up_bars={"a": 0, "b": 7},
-        lost_by_segment={0: 2},
+        lost_by_segment={0: 2, 1: 0},
         groups={"a": "price", "b": "idea"},
         in_pandas=("b",),
     )
@@ -37,7 +37,7 @@ def test_a_value_that_is_not_finite_is_named_with_its_column_and_bar():
 def test_the_report_accounts_for_every_bar():
     report = featurize.summarize_features(make_features([[1, 2]], [2]), BARS)
     assert (report["bars"], report["rows"], report["lost"]) == (3, 1, {"warm_up": 2})
-    assert report["lost_by_segment"] == {0: 2}
+    assert report["lost_by_segment"] == {0: 2, 1: 0}
 
 
 def test_the_report_has_the_group_of_every_column_and_says_whether_it_can_be_streamed():
