@@ -73,7 +73,7 @@ def test_real_bars_survive_the_archive_whatever_its_months_lack(server, block, m
         ("BTCUSDT", "21", 0, 1440),
         ("ARBUSDT", "21", 0, 1440),
     ]
-    clean, checked = ingest.clean(table, off_grid="refuse")
+    clean, checked = ingest.clean(table, exchange=None, features="continue", positions="hold", off_grid="refuse")
     assert (len(clean), checked["segments"], checked["missing_bars"]) == (2 * 33 * 1440, 2, 0)
 
 

@@ -146,9 +146,10 @@ def vpin(bars: pd.DataFrame, *, size: float | None = None) -> pd.Series:
     volume = bars["volume"].reset_index(drop=True)
     usual = size if size else (BUCKET_BARS * volume.expanding().mean()).shift().fillna(np.inf)
     bucket = np.floor((volume / usual).cumsum().to_numpy())
-    has_takers = "taker_buy_base" in bars
-    side = np.sign(bars["close"] - bars["open"])
-    signed = 2 * bars["taker_buy_base"] - bars["volume"] if has_takers else side * bars["volume"]
+    if "taker_buy_base" in bars:
+        signed = 2 * bars["taker_buy_base"] - bars["volume"]
+    else:
+        signed = np.sign(bars["close"] - bars["open"]) * bars["volume"]
     flow = signed.groupby(bucket).sum().abs()
     full = flow.rolling(BUCKETS).sum() / volume.groupby(bucket).sum().rolling(BUCKETS).sum()
     return pd.Series(full.shift().reindex(bucket).to_numpy())
