@@ -136,7 +136,7 @@ def find_step(clean: pd.DataFrame) -> None:
     """Return None: events are no grid."""
 
 
-def find_row_numbers(clean: pd.DataFrame) -> None:
+def number_times(clean: pd.DataFrame, time: np.ndarray) -> None:
     """Return None: no calendar numbers the events."""
 
 

@@ -174,6 +174,6 @@ def test_a_row_of_the_export_that_has_no_features_breaks_a_window(repo, tmp_path
     monkeypatch.chdir(tmp_path)
     bars = pd.read_parquet("data/clean/ticks.parquet").rename(columns={"event": "open_time"})
     files = sorted(Path("data/labels/ticks").glob("*.parquet"))
-    found = list(guard.check_segments(bars, file, files, step=None, numbers=None, warm_up_bars=0))
+    found = list(guard.check_segments(bars, file, files, step=None, number_times=lambda _: None, warm_up_bars=0))
     assert [finding.severity for finding in found] == ["ok", "critical"]
     assert "windows cross a gap or a border at row 500" in found[1].message

@@ -12,8 +12,8 @@
 - `fills`: `find_fills(clean, delay_bars=)` returns the Fills of the orders decided at each row; COLUMNS, what it reads
   as far as the table has it.
 - `clock`: TIME, the clean table's column with the clock, which is unique within a segment and never starts again; its
-  UNIT; `find_step(clean)`, None where the clock is no grid; `find_row_numbers(clean)`, (N,) each row's number among all
-  that are expected, where a calendar has them, else None; `count_rows_per_year(clean)`; `to_ms(clean, time)`, the
+  UNIT; `find_step(clean)`, None where the clock is no grid; `number_times(clean, time)`, (n,) the number of the row
+  at each time among all that a calendar expects, or None; `count_rows_per_year(clean)`; `to_ms(clean, time)`, the
   instants (ms, UTC) of plots; COLUMNS, `symbol`, `segment` and what these read as far as the table has it.
 - `contract`, which a kind may lack: `describe_bars(clean, symbols=)` returns what a deployment has to feed, as JSON.
 """

@@ -77,11 +77,14 @@ def raise_if_not_finite(features: engine.Features, bars: pd.DataFrame, *, time: 
         )
 
 
-def count_holes(bars: pd.DataFrame, lost_by_segment: Mapping[int, int]) -> dict[str, object]:
-    """Return the holes between a symbol's bars, and how many rows they cost: a segment after one warms up again."""
+def count_restarts(bars: pd.DataFrame, lost_by_segment: Mapping[int, int]) -> dict[str, object]:
+    """Return how often a symbol's features restart, in a new segment, and how many rows that costs.
+
+    A segment begins after missing bars, and after a closing where the calendar says so.
+    """
     segments = bars["segment"].unique().tolist()
     rows = sum(lost_by_segment[segment] for segment in segments[1:])
-    note = f"{rows} of {len(bars)} bars are the warm-up of segments that follow a hole ({len(segments) - 1} holes)"
+    note = f"{rows} of {len(bars)} bars are the warm-up of the {len(segments) - 1} segments after the first"
     return {"count": len(segments) - 1, "rows": rows, "note": note}
 
 
@@ -94,8 +97,8 @@ def summarize_features(features: engine.Features, bars: pd.DataFrame) -> dict[st
         "rows": len(features.rows),
         "lost": {"warm_up": len(bars) - len(features.rows)},
         "lost_by_segment": features.lost_by_segment,
-        "holes": {
-            symbol: count_holes(part, features.lost_by_segment)
+        "restarts": {
+            symbol: count_restarts(part, features.lost_by_segment)
             for symbol, part in bars.groupby("symbol", observed=True)
         },
         "left_out": features.left_out,

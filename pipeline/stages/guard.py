@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -35,7 +36,7 @@ def main(dataset: str) -> None:
     context = {"holdout_pct": config.look_up(params, "split.holdout_pct"), "delay_bars": read_order_delay(params)}
     findings = list(check_values(kind, bars, features, files, described, settings, **context, seed=params["seed"]))
     warm_up_bars = artifacts.read_json(artifacts.report_path("featurize", dataset))["warm_up_bars"]
-    grid = {"step": clock.find_step(clean), "numbers": clock.find_row_numbers(clean)}
+    grid = {"step": clock.find_step(clean), "number_times": partial(clock.number_times, clean)}
     findings += check_segments(bars, features, files, **grid, warm_up_bars=warm_up_bars)
     artifacts.write_json(artifacts.report_path("guard", dataset), {"findings": list(map(asdict, findings))})
     raise_if_critical(findings)
@@ -144,22 +145,21 @@ def check_segments(
     files: Sequence[Path],
     *,
     step: int | None,
-    numbers: np.ndarray | None,
+    number_times: Callable[[np.ndarray], np.ndarray | None],
     warm_up_bars: int,
 ) -> Iterator[Finding]:
     """Yield the findings of rows with the latest of their labels, and of the runs from which windows are taken.
 
-    `step` is that of the clock's grid. `numbers` (N,) of the bars of a calendar are a grid of step 1; without any grid
-    the positions in the clean table are one.
+    `step` is that of the clock's grid. `number_times` gives the numbers of the bars of a calendar, a grid of step
+    1. Without any grid the positions in the clean table are one.
     """
     time, latest, segment = (
         list_labeled(features, files)[name].to_numpy() for name in ("time", "label_end", "segment")
     )
     known = pd.read_parquet(features, columns=KEY)
     place = known["time"].to_numpy() if step else locate_bars(known, bars)
-    if numbers is not None:
-        times, first = np.unique(bars["open_time"], return_index=True)
-        time, latest = (numbers[first[np.searchsorted(times, each)]] for each in (time, latest))
+    if (numbers := number_times(bars["open_time"].to_numpy())) is not None:
+        time, latest = (np.asarray(number_times(each)) for each in (time, latest))
         bars, place, step = bars.assign(open_time=numbers), numbers[place], 1
     yield segments(time, latest, segment, bars=bars, bar_ms=step, warm_up_bars=warm_up_bars)
     segment = known["segment"].to_numpy()

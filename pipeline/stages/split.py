@@ -41,9 +41,9 @@ def main(dataset: str) -> None:
     lost = {**reports["featurize"]["lost"], **count_unlabeled(rows, find_closings(clean, time=clock.TIME))}
     counts = {"bars": reports["featurize"]["bars"], "lost": lost}
     findings_report = {"findings": [asdict(finding) for finding in findings]}
-    numbers = clock.find_row_numbers(clean)
+    numbers = clock.number_times(clean, rows["time"].to_numpy())
     if numbers is not None:
-        rows["bar_number"] = numbers[locate_times(clean[clock.TIME].to_numpy(), rows["time"].to_numpy())]
+        rows["bar_number"] = numbers
     has_grid = clock.find_step(clean) or numbers is not None
     groups = summarize_groups(folds, find_gaps(folds, rows) if has_grid else None, unit=clock.UNIT)
     symbols = {"symbols": summarize_symbols(folds, rows["symbol"])}
@@ -113,12 +113,6 @@ def find_closings(clean: pd.DataFrame, *, time: str) -> np.ndarray | None:
     if "closes_positions" not in clean.columns:
         return None
     return np.unique(clean.loc[clean["closes_positions"], time])
-
-
-def locate_times(known: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """Return (n,) a place in `known` of each time; all are there."""
-    order = np.argsort(known, kind="stable")
-    return np.asarray(order[np.searchsorted(known, time, sorter=order)])
 
 
 def count_unlabeled(rows: pd.DataFrame, closings: np.ndarray | None = None) -> dict[str, int]:

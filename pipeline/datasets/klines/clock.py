@@ -6,7 +6,7 @@ import pandas as pd
 from pipeline.market.bars import count_bars_per_year as count_rows_per_year
 from pipeline.market.bars import find_interval_ms
 
-__all__ = ["COLUMNS", "TIME", "UNIT", "count_rows_per_year", "find_row_numbers", "find_step", "to_ms"]
+__all__ = ["COLUMNS", "TIME", "UNIT", "count_rows_per_year", "find_step", "number_times", "to_ms"]
 
 TIME, UNIT = "open_time", "ms"
 COLUMNS = ["symbol", "segment", "open_time", "bar_number", "closes_positions"]
@@ -17,9 +17,12 @@ def find_step(clean: pd.DataFrame) -> int | None:
     return None if "bar_number" in clean.columns else find_interval_ms(clean)
 
 
-def find_row_numbers(clean: pd.DataFrame) -> np.ndarray | None:
-    """Return (N,) the number of each bar among all of the sessions; None where the market never closes."""
-    return clean["bar_number"].to_numpy() if "bar_number" in clean.columns else None
+def number_times(clean: pd.DataFrame, time: np.ndarray) -> np.ndarray | None:
+    """Return (n,) the number of the bar that opens at each time, among all of the sessions; None where none close."""
+    if "bar_number" not in clean.columns:
+        return None
+    known, place = np.unique(clean["open_time"].to_numpy(), return_index=True)
+    return np.asarray(clean["bar_number"].to_numpy()[place[np.searchsorted(known, time)]])
 
 
 def to_ms(clean: pd.DataFrame, time: np.ndarray) -> np.ndarray:
