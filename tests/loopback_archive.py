@@ -3,6 +3,7 @@
 import hashlib
 import io
 import itertools
+import sys
 import threading
 import time
 import zipfile
@@ -29,6 +30,11 @@ class Server(ThreadingHTTPServer):
         self.pause_s = self.drip_s = 0.0  # before a response; between the bytes of `drip_path`
         self.drip_path = ""
         self.lock = threading.Lock()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that leaves in the middle of a response, as one does at its time limit."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     @property
     def base_url(self) -> str:

@@ -74,7 +74,7 @@ FILE_FAULTS: dict[str, tuple[Plant, str]] = {  # the month's file alone is fault
     "empty CSV": (put_csv(""), "is empty"),
     "a header alone": (put_csv(",".join(binance.FIELDS)), "has a header and no rows"),
     "a short row": (put_csv(f"{TEXT}1,2,3\n"), "row 697 has 3 fields"),
-    "a word": (put_csv(TEXT.replace("99999", "many", 1)), "'many' is no number"),
+    "a word": (put_csv(TEXT.replace("99999", "many", 1)), "'many' is not a number"),
     "few columns": (
         put_csv("\n".join(row.rsplit(",", 6)[0] for row in TEXT.splitlines())),
         "lacks the column.s. close_time, quote_volume",
@@ -112,10 +112,22 @@ def plant(server: Server, fault: Plant) -> str:
     return path
 
 
+def add_days(server) -> None:
+    """Add the daily files of the month's two days."""
+    for day in list_days("2024-02-10", 2):
+        server.add("BTCUSDT", f"{day}", [day])
+
+
 def check_nothing_stays(block: dict[str, Any], pattern: str = "*2024-02.zip*") -> None:
     """Assert that the local archive has no file of the pattern, not even a part."""
     assert not [file for file in Path(block["archive"]).rglob(pattern)]
     assert not [file for file in Path(block["archive"]).rglob("*.part")]
+
+
+def check_sentence(error: BaseException) -> None:
+    """Assert that an error is one sentence that names the month's file."""
+    assert MONTH in str(error)
+    assert "\n" not in str(error)
 
 
 @pytest.mark.parametrize(("fault", "message"), FILE_FAULTS.values(), ids=FILE_FAULTS)
@@ -123,16 +135,14 @@ def test_a_faulty_month_is_one_sentence_where_no_daily_file_replaces_it(server, 
     plant(server, fault)
     with pytest.raises(ValueError, match=message) as raised:
         binance.load(**block)
-    assert MONTH in str(raised.value)
-    assert "\n" not in str(raised.value)
+    check_sentence(raised.value)
     check_nothing_stays(block)
 
 
 @pytest.mark.parametrize(("fault", "message"), FILE_FAULTS.values(), ids=FILE_FAULTS)
 def test_a_faulty_month_is_replaced_by_its_daily_files(server, block, fault, message):
     plant(server, fault)
-    for day in list_days("2024-02-10", 2):
-        server.add("BTCUSDT", f"{day}", [day])
+    add_days(server)
     table, report = binance.load(**block)
     check_table(table, list_days("2024-02-10", 2))
     (reason,) = report["unusable"]
@@ -146,12 +156,10 @@ def test_a_faulty_month_is_replaced_by_its_daily_files(server, block, fault, mes
 @pytest.mark.parametrize(("fault", "message"), SERVER_FAULTS.values(), ids=SERVER_FAULTS)
 def test_a_faulty_server_is_one_sentence_even_where_daily_files_exist(server, block, fault, message):
     plant(server, fault)
-    for day in list_days("2024-02-10", 2):
-        server.add("BTCUSDT", f"{day}", [day])
+    add_days(server)
     with pytest.raises(ConnectionError, match=message) as raised:
         binance.load(**block)
-    assert MONTH in str(raised.value)
-    assert "\n" not in str(raised.value)
+    check_sentence(raised.value)
     check_nothing_stays(block)
 
 

@@ -1,5 +1,6 @@
 """Markets with sessions: their hours, bars over closings, fills, labels, and the bars of a year."""
 
+import sys
 from datetime import UTC, date, datetime
 
 import numpy as np
@@ -132,7 +133,6 @@ def test_a_session_of_a_whole_day_ends_at_midnight():
 
 @LIBRARY_WARNS
 def test_hours_are_those_of_the_library_for_the_same_exchange():
-    pytest.importorskip("exchange_calendars")
     ours, theirs = (
         list_sessions(date(2024, 1, 1), date(2024, 12, 31), exchange=exchange) for exchange in (NEW_YORK, "XNYS")
     )
@@ -143,16 +143,22 @@ def test_hours_are_those_of_the_library_for_the_same_exchange():
 
 @LIBRARY_WARNS
 def test_a_break_divides_a_session_into_two_intervals_of_which_the_second_ends_it():
-    pytest.importorskip("exchange_calendars")
     found = list_sessions(date(2024, 1, 4), date(2024, 1, 5), exchange="XHKG")
     assert [show(ms)[-5:] for ms in found.open_ms[:2]] == ["01:30", "05:00"]
     assert [show(ms)[-5:] for ms in found.close_ms[:2]] == ["04:00", "08:00"]
     assert found.ends_session.tolist() == [False, True, False, True]
 
 
-def test_an_unknown_exchange_or_a_missing_library_is_named_with_what_to_do():
-    with pytest.raises(ValueError, match=r"calendar\.exchange is 'NOWHERE'.*give hours"):
+@LIBRARY_WARNS
+def test_an_unknown_exchange_is_named_with_those_that_are_known():
+    with pytest.raises(ValueError, match=r"calendar\.exchange is 'NOWHERE'; give hours, or one of .*XNYS"):
         list_sessions(date(2024, 1, 1), date(2024, 1, 9), exchange="NOWHERE")
+
+
+def test_without_the_library_a_code_is_refused_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "exchange_calendars", None)
+    with pytest.raises(ValueError, match=r"exchange is 'XNYS'.*pip install -c .ci/constraints.txt -e '.\[calendars\]'"):
+        list_sessions(date(2024, 1, 1), date(2024, 1, 9), exchange="XNYS")
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.market.bars import SCHEMA
+from pipeline.market.bars import OPTIONAL, SCHEMA
 from pipeline.market.kline_times import convert_times, find_row, shorten
 
 BINANCE = (*[column for column in SCHEMA if column != "symbol"], "ignore")  # the order of the archive's columns
 HEADERLESS = {6: BINANCE[:6], 11: BINANCE[:11], 12: BINANCE}  # by the number of columns
-REQUIRED = ("open_time", "open", "high", "low", "close", "volume")
+REQUIRED = tuple(c for c in SCHEMA if c not in (*OPTIONAL, "symbol", "close_time"))  # the last two can be derived
 TIMES = ("open_time", "close_time")
 UNNAMED = ("", "index", "indexlevel0", "unnamed0")  # an index that was stored without a name, simplified
 ALIASES = {  # simplified, see `simplify`
@@ -100,7 +100,7 @@ def convert_columns(
     `columns` are those of the file, named `names`; `name` is the file, for errors.
 
     Raises:
-        ValueError: a value is no time, no number or no symbol; names the column, the row from 1 and the value.
+        ValueError: a value is not a time, a number or a symbol; names the column, the row from 1 and the value.
     """
     sources = {
         c: Source(_decode(columns[i]), names[i], f"{name}: column {names[i]!r}") for c, i in fields.places.items()
@@ -229,7 +229,7 @@ def _check_decimal_commas(sources: Mapping[str, Source]) -> None:
     commas = {c: _match(s.column, ",") for c, s in sources.items()}
     for column, source in sources.items():
         bad = pc.and_not(commas[column], _match(source.column, DECIMAL_COMMA))
-        _refuse_cell(source, bad, "has a thousands separator, or is no number; write numbers as 42283.58")
+        _refuse_cell(source, bad, "has a thousands separator, or is not a number; write numbers as 42283.58")
     if any(pc.any(_match(s.column, r"\.")).as_py() for s in sources.values()):
         for column, source in sources.items():
             _refuse_cell(source, commas[column], "has a comma, and other numbers of the file have decimal points")
@@ -257,4 +257,4 @@ def _refuse_words(source: Source) -> None:
     """Raise ValueError at the first cell that is neither a number nor empty."""
     bad = pc.fill_null(pc.invert(pc.match_substring_regex(source.column, NUMBER)), False)
     count = int(np.sum(np.asarray(bad)))
-    _refuse_cell(source, bad, f"is no number ({count:,} rows); correct or remove the row, such as a repeated header")
+    _refuse_cell(source, bad, f"is not a number ({count:,} rows); correct or remove the row, such as a repeated header")

@@ -10,9 +10,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.market.checks import MAX_MS, MIN_MS
+
 Times = npt.NDArray[np.int64]
 
-FIRST_S, END_S = 631_152_000, 4_133_980_800  # 1990-01-01 and 2101-01-01: in this range the units do not overlap
+FIRST_S, END_S = int(MIN_MS // 1000), int(MAX_MS // 1000)  # of 1990 and 2101: in between the units do not overlap
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 UNITS = tuple(PER_SECOND)
 EDGES = np.array([edge * factor for factor in PER_SECOND.values() for edge in (FIRST_S, END_S)], dtype=np.int64)

@@ -15,10 +15,11 @@ from annotated_types import Interval, MinLen
 from pydantic import ConfigDict, StringConstraints, with_config
 from typing_extensions import TypedDict
 
+from pipeline.market.bars import YEAR_MS
+
 Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-YEAR_MS = 365 * 24 * 3600 * 1000
 MARGIN_DAYS = 7  # before the first year and after the last: a session may open on the date before its own
 OUTSIDE = -1  # number of a bar that no session has
 TimeOfDay = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$|^24:00$")]
@@ -143,7 +144,7 @@ def _ask_library(first: date, last: date, *, code: str) -> Sessions:
     except ImportError as error:
         raise ValueError(
             f"calendar.exchange is {code!r}: its hours come from the package exchange_calendars, which is not "
-            "installed; run `pip install -e '.[calendars]'`, or give hours instead of a code"
+            "installed; run `pip install -c .ci/constraints.txt -e '.[calendars]'`, or give hours instead of a code"
         ) from error
     known = library.get_calendar_names(include_aliases=True)
     if code not in known:
