@@ -13,12 +13,8 @@ from pipeline.datasets import kinds
 from pipeline.models import base, plugins
 from pipeline.models.predictions import read_score_std
 
-TRADING = (
-    "full_position_std",
-    "no_trade_band",
-    "delay_bars",
-    "long_only",
-)  # keys of params that turn scores into trades
+# keys of the section `trading` that turn scores into trades
+TRADING = ("full_position_std", "no_trade_band", "delay_bars", "long_only")
 PACKAGES = ("lightgbm", "numba", "numpy", "onnx", "onnxmltools", "onnxruntime", "torch", "xgboost")
 
 

@@ -133,6 +133,23 @@ def _decide(
     return np.float32(target)
 
 
+@njit(cache=True)
+def _add_account(
+    known: np.ndarray,
+    account: np.ndarray,
+    weight: np.ndarray,
+    scale: tuple[np.ndarray, np.ndarray, np.ndarray, np.float32],
+) -> np.ndarray:
+    """Return the (units,) preactivations with the share of the (3,) standardized columns of the position."""
+    high, low, inverse, clip = scale
+    units = known.copy()
+    for j in range(3):
+        value = min(max(((account[j] - high[j]) - low[j]) * inverse[j], -clip), clip)
+        for k in range(len(units)):
+            units[k] += value * weight[j, k]
+    return units
+
+
 def _compile_loop() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     """Return the compiled loop, cached on disk under a key that includes the sources of trading and fills.
 
@@ -159,7 +176,6 @@ def _compile_loop() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return (n,) target positions and the (n, 3) position columns observed."""
         _ = sources
-        high, low, inverse, clip = scale
         move, years, volume, outcome = filling
         lag, mark = marks
         filled, before, first = np.empty(len(known)), [(0.0, 0.0, 0)] * len(known), 0
@@ -173,11 +189,7 @@ def _compile_loop() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
             if at >= first:
                 weight, earned, age = trading.mark_account(filled[at], before[at], mark[i], terms)
             account[i, 0], account[i, 1], account[i, 2] = weight, earned, np.log1p(age)
-            units = known[i].copy()
-            for j in range(3):
-                value = min(max(((account[i, j] - high[j]) - low[j]) * inverse[j], -clip), clip)
-                for k in range(len(units)):
-                    units[k] += value * account_weight[j, k]
+            units = _add_account(known[i], account[i], account_weight, scale)
             target[i] = _decide(units, weights, ranges, biases, kinds, limiting_actor, least)
             before[i] = (position, unrealized, since)
             fill = (move[i], years[i], volume[i], outcome[i])
