@@ -140,6 +140,17 @@ def test_a_record_that_cannot_be_read_is_left_out_with_a_warning(tmp_path: Path,
     assert "b.jsonl, line 1 is no line of a ledger" in caplog.text
 
 
+def test_an_experiment_has_its_name_and_what_dvc_marks_for_itself_has_none(tmp_path: Path):
+    author = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    for words in (("init", "--quiet"), (*author, "commit", "--quiet", "--allow-empty", "--message", "one")):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    (first,) = experiments.run_git(tmp_path, "rev-parse", "HEAD")
+    subprocess.run(["git", "update-ref", "refs/exps/exec/EXEC_HEAD", first], cwd=tmp_path, check=True)
+    assert experiments.name_experiments(tmp_path) == {}
+    subprocess.run(["git", "update-ref", "refs/exps/ab/cd/leaves63", first], cwd=tmp_path, check=True)
+    assert experiments.name_experiments(tmp_path) == {first: "experiment leaves63"}
+
+
 def test_the_command_refuses_to_run_elsewhere(tmp_path: Path):
     assert "run it where params.yaml is" in use_ledger(tmp_path, "harvest", status=1)
     assert not (tmp_path / "trained").exists()

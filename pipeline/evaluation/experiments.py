@@ -18,6 +18,7 @@ from pipeline.evaluation.trials import Line, parse_lines
 log = logging.getLogger(__name__)
 
 EXPERIMENTS = "refs/exps"
+BOOKMARKS = f"{EXPERIMENTS}/exec/"  # DVC's own, such as EXEC_HEAD, the commit from which an experiment starts
 FOLDERS = (artifacts.TRIALS, artifacts.LOOKS)
 OUTPUT = re.compile(rf"- path: (?:{'|'.join(map(str, FOLDERS))})/\S+\.jsonl\n\s+hash: md5\n\s+md5: ([0-9a-f]{{32}})")
 EMPTY = "d41d8cd98f00b204e9800998ecf8427e"  # md5 of the record of a model that is not traded
@@ -87,7 +88,8 @@ def list_lock_versions(root: Path) -> Iterator[tuple[str, str]]:
 def name_experiments(root: Path) -> dict[str, str]:
     """Return the names of experiments by commit."""
     refs = (line.split() for line in run_git(root, "for-each-ref", "--format=%(objectname) %(refname)", EXPERIMENTS))
-    return {commit: f"experiment {PurePosixPath(name).name}" for commit, name in refs}
+    named = ((commit, name) for commit, name in refs if not name.startswith(BOOKMARKS))
+    return {commit: f"experiment {PurePosixPath(name).name}" for commit, name in named}
 
 
 def run_git(root: Path, *arguments: str) -> list[str]:
