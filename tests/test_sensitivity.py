@@ -252,6 +252,16 @@ def test_factors_ascend_from_0(factors):
         measure(simulate_samples(0, rows=1000), embargo_factors=factors)
 
 
+def test_a_span_of_time_has_as_many_bars_as_open_within_it():
+    grid = BAR_MS * np.arange(1000)
+    assert embargo_sensitivity.count_times_within(grid, 37 * BAR_MS) == 37
+    sessions = np.concatenate([grid[:390], grid[:390] + 1440 * BAR_MS])  # two days of 390 bars
+    assert embargo_sensitivity.count_times_within(sessions, 389 * BAR_MS) == 389
+    assert (
+        embargo_sensitivity.count_times_within(sessions, 1440 * BAR_MS) == 390
+    )  # one day later, whatever is closed in between
+
+
 def test_an_embargo_that_leaves_no_rows_far_from_all_tests_is_refused():
     with pytest.raises(ValueError, match="850 times cannot hold 4 groups of 264, for the longest embargo has 215 bars"):
         measure(simulate_samples(0, rows=1000), embargo_pct=0.05)

@@ -56,7 +56,7 @@ def plan_tasks(folds: Folds, embargo_factors: Sequence[float], *, shift: int, se
     """Yield the `FOLDS` tasks that test each development row once, but for the first ones, which `shift` leaves out."""
     rows, all_bars = folds.development(), scale_embargo(folds, embargo_factors)
     times = np.unique(folds.time[rows])
-    groups = count_groups(folds, len(times), longest_embargo_bars=all_bars[-1])
+    groups = count_groups(folds, times, longest_embargo_bars=all_bars[-1])
     rows = rows[folds.time[rows] >= times[len(times) * shift // (SHIFTS * groups)]]
     cuts = [make_kfolds(folds, rows, groups=groups, embargo_bars=bars) for bars in all_bars]
     for fold in range(FOLDS):
@@ -75,18 +75,31 @@ def scale_embargo(folds: Folds, embargo_factors: Sequence[float]) -> list[int]:
     return [int(np.ceil(factor * folds.embargo_bars)) for factor in embargo_factors]
 
 
-def count_groups(folds: Folds, times: int, *, longest_embargo_bars: int) -> int:
-    """Return how many groups to cut; ValueError where the longest embargo leaves no rows far from all tests."""
-    longest_label_bars = int((folds.label_end - folds.time).max()) * folds.embargo_bars / folds.embargo_ms
-    shortest_group = GROUP_MARGIN * (longest_embargo_bars + longest_label_bars)
-    groups = min(MAX_GROUPS, FOLDS * int(times / (FOLDS * shortest_group)))
+def count_groups(folds: Folds, times: np.ndarray, *, longest_embargo_bars: int) -> int:
+    """Return how many groups to cut the distinct, ascending `times` into.
+
+    Raises:
+        ValueError: the longest embargo leaves no rows far from all tests.
+    """
+    bar_ms = folds.embargo_ms // folds.embargo_bars
+    longest_ms = longest_embargo_bars * bar_ms + int((folds.label_end - folds.time).max())
+    shortest_group = GROUP_MARGIN * count_times_within(times, longest_ms)
+    groups = min(MAX_GROUPS, FOLDS * int(len(times) / (FOLDS * shortest_group)))
     if not groups:
         raise ValueError(
-            f"embargo_sensitivity: {times} times cannot hold {FOLDS} groups of {shortest_group:.0f}, for the longest "
-            f"embargo has {longest_embargo_bars} bars; lower the last of embargo_sensitivity.embargo_factors, or "
-            f"split.{folds.scheme.describe_embargo()}"
+            f"embargo_sensitivity: {len(times)} times cannot hold {FOLDS} groups of {shortest_group:.0f}, for the "
+            f"longest embargo has {longest_embargo_bars} bars; lower the last of "
+            f"embargo_sensitivity.embargo_factors, or split.{folds.scheme.describe_embargo()}"
         )
     return groups
+
+
+def count_times_within(times: np.ndarray, span_ms: int) -> int:
+    """Return how many of the distinct, ascending times at most lie within `span_ms` after one of them.
+
+    On a grid that is the span in bars; the closed hours of a market with sessions have no times.
+    """
+    return int((np.searchsorted(times, times + span_ms, side="right") - np.arange(len(times))).max()) - 1
 
 
 def make_kfolds(folds: Folds, rows: np.ndarray, *, groups: int, embargo_bars: int) -> Folds:
