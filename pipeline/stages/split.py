@@ -1,6 +1,6 @@
 """split <dataset>: make the folds that all models of a dataset share, purged by the latest label end of any target."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from pipeline.leakage.folds import duplicates, embargo, label_overlap, temporal_
 from pipeline.market import bars
 from pipeline.samples import KEY, Samples, align, intersect_rows
 from pipeline.validation.embargo import find_needed_embargo
-from pipeline.validation.folds import Folds, TimeRange, make_folds
+from pipeline.validation.folds import SPANS, TRADING_SPANS, Folds, TimeRange, make_folds
 from pipeline.validation.scheme import EMBARGO_KEYS, find_holdout_start
 
 MAX_LISTED_SPLITS = 100  # with more splits the report gives the range of each count
@@ -28,12 +28,12 @@ def main(dataset: str) -> None:
     clock = kinds.import_part(params, dataset, "clock")
     clean = artifacts.read_clean(dataset, clock.COLUMNS)
     rows = list_rows(pd.read_parquet(features, columns=KEY), files, clean)
+    rows = remove_closings(rows, clean, number_times=clock.number_times)
     reports = {stage: artifacts.read_json(artifacts.report_path(stage, dataset)) for stage in ("featurize", "guard")}
     warm_up_bars = reports["featurize"]["warm_up_bars"]
     section = config.look_up(params, "split")
     block, reason = choose_embargo(section, rows, warm_up_bars=warm_up_bars, unit=clock.UNIT)
-    spans = (rows[name].to_numpy() for name in ("time", "label_end", "is_labeled"))
-    folds = config.call_with(make_folds, *spans, block=block, name="split")
+    folds = divide(rows, block, reason=reason, is_automatic=all(section.get(key) is None for key in EMBARGO_KEYS))
     if not len(folds.holdout()):
         raise ValueError("split.holdout_pct is 0: no rows are left to evaluate the final model; set it above 0")
     samples = Samples.load(features, files[0], rows=rows)
@@ -41,17 +41,48 @@ def main(dataset: str) -> None:
     lost = {**reports["featurize"]["lost"], **count_unlabeled(rows, find_closings(clean, time=clock.TIME))}
     counts = {"bars": reports["featurize"]["bars"], "lost": lost}
     findings_report = {"findings": [asdict(finding) for finding in findings]}
-    numbers = clock.number_times(clean, rows["time"].to_numpy())
-    if numbers is not None:
-        rows["bar_number"] = numbers
-    has_grid = clock.find_step(clean) or numbers is not None
-    groups = summarize_groups(folds, find_gaps(folds, rows) if has_grid else None, unit=clock.UNIT)
+    has_grid = clock.find_step(clean) or "bar_number" in rows.columns
+    groups = summarize_groups(folds, find_gaps(folds, rows) if has_grid else None, rows=rows, unit=clock.UNIT)
     symbols = {"symbols": summarize_symbols(folds, rows["symbol"])}
     content = {**counts, **summarize_folds(folds), "embargo_reason": reason, **groups, **symbols, **findings_report}
     artifacts.write_json(artifacts.report_path("split", dataset), content)
     raise_if_critical([*(Finding(**finding) for finding in reports["guard"]["findings"]), *findings])
     with artifacts.replace_atomically(artifacts.FOLDS / f"{dataset}.parquet") as draft:
-        folds.save(draft, rows[["segment", "symbol"]])
+        spans = [] if find_span_names(rows) == SPANS else [*SPANS, *TRADING_SPANS]
+        folds.save(draft, rows[["segment", "symbol", *spans]])
+
+
+def remove_closings(
+    rows: pd.DataFrame, clean: pd.DataFrame, *, number_times: Callable[..., np.ndarray | None]
+) -> pd.DataFrame:
+    """Return the rows with the columns bar_number and TRADING_SPANS where the market has sessions, else as they are.
+
+    The bar after a closing begins in trading time when the one before it ends. `number_times` is the clock's.
+    """
+    numbers = [number_times(clean, rows[name].to_numpy()) for name in SPANS]
+    if numbers[0] is None:
+        return rows
+    bar_ms = bars.find_interval_ms(clean)
+    spans = {name: each * bar_ms for name, each in zip(TRADING_SPANS, numbers, strict=True) if each is not None}
+    return rows.assign(bar_number=numbers[0], **spans)
+
+
+def find_span_names(rows: pd.DataFrame) -> tuple[str, str]:
+    """Return the names of the columns with the spans that folds are made of."""
+    return TRADING_SPANS if set(TRADING_SPANS) <= set(rows.columns) else SPANS
+
+
+def divide(rows: pd.DataFrame, block: config.Block, *, reason: str, is_automatic: bool) -> Folds:
+    """Return the folds of the rows; an error of `make_folds` also names an embargo that params did not set."""
+    spans = (rows[name].to_numpy() for name in (*find_span_names(rows), "is_labeled"))
+    try:
+        return config.call_with(make_folds, *spans, block=block, name="split")
+    except config.ParamsError:
+        raise
+    except ValueError as error:
+        if not is_automatic:
+            raise
+        raise ValueError(f"{error}; the embargo is the automatic one ({reason}): set split.embargo_bars") from error
 
 
 def choose_embargo(
@@ -76,9 +107,10 @@ def choose_embargo(
         raise config.ParamsError(f"split has {values}; the clock of this dataset counts {unit}: set embargo_bars")
     if found:
         return section, f"split.{values}"
-    end = find_holdout_start(rows["time"].to_numpy()[rows["is_labeled"]], holdout_pct=section["holdout_pct"])
-    open_rows = rows[rows["time"] < end]  # the holdout stays closed
-    spans = (open_rows[name].to_numpy() for name in ("time", "label_end", "segment"))
+    time, label_end = find_span_names(rows)
+    end = find_holdout_start(rows[time].to_numpy()[rows["is_labeled"]], holdout_pct=section["holdout_pct"])
+    open_rows = rows[rows[time] < end]  # the holdout stays closed
+    spans = (open_rows[name].to_numpy() for name in (time, label_end, "segment"))
     needed = find_needed_embargo(*spans, warm_up_bars=warm_up_bars)
     return {**section, "embargo_bars": needed.bars}, needed.reason
 
@@ -175,12 +207,15 @@ def find_gaps(folds: Folds, rows: pd.DataFrame) -> list[bars.Record]:
     return bars.find_gaps(development.sort_values(["symbol", "open_time"]))
 
 
-def summarize_groups(folds: Folds, gaps: list[bars.Record] | None, *, unit: str = "ms") -> dict[str, object]:
+def summarize_groups(
+    folds: Folds, gaps: list[bars.Record] | None, *, rows: pd.DataFrame, unit: str = "ms"
+) -> dict[str, object]:
     """Return each group's row count, first and last time and inner gaps; and the gaps that cross group boundaries.
 
-    `gaps` are None where the clock is no grid; the report then says so. Times are in `unit`.
+    `gaps` are None where the clock is no grid; the report then says so. Times are instants of `rows`, in `unit`.
     """
     sizes = np.bincount(folds.number_groups()[folds.development()])
+    ranges = [find_instants(group, folds, rows) for group in folds.group_ranges]
     groups = [
         {
             "rows": size,
@@ -188,12 +223,26 @@ def summarize_groups(folds: Folds, gaps: list[bars.Record] | None, *, unit: str 
             f"last_{unit}": group.last_ms,
             **({} if gaps is None else {"gaps": [gap for gap in gaps if is_within(gap, group)]}),
         }
-        for size, group in zip(sizes, folds.group_ranges, strict=True)
+        for size, group in zip(sizes, ranges, strict=True)
     ]
     if gaps is None:
         return {"groups": groups, "no_gaps_reason": "the clock is no grid: no row is known to be missing"}
-    crossing = [gap for gap in gaps if not any(is_within(gap, group) for group in folds.group_ranges)]
+    crossing = [gap for gap in gaps if not any(is_within(gap, group) for group in ranges)]
     return {"groups": groups, "gaps_across_groups": crossing}
+
+
+def find_instants(group: TimeRange, folds: Folds, rows: pd.DataFrame) -> TimeRange:
+    """Return a range of the folds in instants; those of a market without sessions are its own."""
+    time, label_end = (rows[name].to_numpy() for name in SPANS)
+    first, last, end = (
+        int(instants[np.argmax(spans == at)])
+        for spans, instants, at in (
+            (folds.time, time, group.first_ms),
+            (folds.time, time, group.last_ms),
+            (folds.label_end, label_end, group.label_end_ms),
+        )
+    )
+    return TimeRange(first, last, end)
 
 
 def summarize_symbols(folds: Folds, symbol: pd.Series) -> dict[str, dict[str, list[int]]]:

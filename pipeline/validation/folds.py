@@ -35,6 +35,8 @@ from pipeline.validation.scheme import (
 from pipeline.validation.unlabeled import UnlabeledRows, locate_unlabeled
 
 METADATA_KEY = b"folds"
+SPANS = ("time", "label_end")
+TRADING_SPANS = ("trading_time", "trading_end")  # of a market with sessions: the same without its closings
 
 
 class TimeRange(NamedTuple):
@@ -57,7 +59,8 @@ class RowCounts(NamedTuple):
 class Folds:
     """Every split of labeled rows into train and test, and the holdout that no split uses, as ranges of time.
 
-    A row without a label is in no train, test or holdout part, but it is predicted where its time lies.
+    A row without a label is in no train, test or holdout part, but it is predicted where its time lies. Where a market
+    has sessions, times are without its closings, see `save`: closed hours use up no embargo.
     """
 
     time: np.ndarray  # (N,) ms, in any order, of all rows
@@ -203,9 +206,13 @@ class Folds:
         return train, rows[self.time[rows] >= first_ms]
 
     def save(self, file: Path, rows: pd.DataFrame) -> None:
-        """Write `file`, a parquet with the keys of all rows, such as segment, and the scheme as metadata."""
-        spans = {"time": self.time, "label_end": self.label_end, "is_labeled": self.is_labeled}
-        table = pa.Table.from_pandas(rows.assign(**spans), preserve_index=False)
+        """Write `file`, a parquet with the keys of all rows, such as segment, and the scheme as metadata.
+
+        Where `rows` has TRADING_SPANS, the spans of the folds are these, and its columns SPANS the instants.
+        """
+        names = TRADING_SPANS if set(TRADING_SPANS) <= set(rows.columns) else SPANS
+        spans = dict(zip(names, (self.time, self.label_end), strict=True))
+        table = pa.Table.from_pandas(rows.assign(**spans, is_labeled=self.is_labeled), preserve_index=False)
         pq.write_table(table.replace_schema_metadata({METADATA_KEY: json.dumps(self.scheme.list_settings())}), file)
 
     @classmethod
@@ -217,7 +224,8 @@ class Folds:
             raise ValueError(
                 f"{file}: has no {METADATA_KEY.decode()} metadata, so it is not a file of folds; run `dvc repro`"
             )
-        spans = (table.column(name).to_numpy() for name in ("time", "label_end", "is_labeled"))
+        names = TRADING_SPANS if set(TRADING_SPANS) <= set(table.column_names) else SPANS
+        spans = (table.column(name).to_numpy() for name in (*names, "is_labeled"))
         return make_folds(*spans, **json.loads(metadata[METADATA_KEY])), table.to_pandas()
 
     def _select_groups(self, groups: np.ndarray) -> np.ndarray:
