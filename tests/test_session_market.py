@@ -85,6 +85,12 @@ def test_the_last_bars_of_every_day_but_the_last_have_no_label(repo):
     assert lost["label_horizon"] == 20
 
 
+def test_the_embargo_is_the_warm_up_and_the_longest_label_though_nights_lie_between(repo):
+    report = read_report(repo, "split")
+    assert report["embargo_bars"] == WARM_UP_BARS + 20
+    assert "steps of the clock" not in report["embargo_reason"]
+
+
 def test_no_guard_objects_and_every_canary_is_caught(repo):
     assert {finding["severity"] for finding in read_report(repo, "guard")["findings"]} == {"ok"}
     canaries = read_report(repo, "canary")

@@ -26,6 +26,7 @@ from pipeline.market.sessions import (
 )
 from pipeline.models.agents.engine.market_fills import read_fills
 from pipeline.stages import split
+from pipeline.validation.folds import Folds
 from tests.params import PARAMS
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
@@ -361,6 +362,52 @@ def test_the_split_counts_the_rows_lost_at_closings():
     assert counts == {"label_horizon": 3, "closing": 4, "volatility_too_low": 1}
     without = split.count_unlabeled(rows)
     assert without == {"label_horizon": 3, "volatility_too_low": 5}
+
+
+def divide_days(days: int, **embargo: float) -> tuple[pd.DataFrame, Folds]:
+    """Return the rows of days of three bars, with labels of one bar, and their folds."""
+    clean = clean_days(days, **HOLD)
+    time = clean["open_time"].to_numpy()
+    spans = {"time": time, "label_end": np.append(time[1:], time[-1]), "is_labeled": True, "segment": clean["segment"]}
+    rows = split.remove_closings(pd.DataFrame(spans), clean, number_times=clock.number_times)
+    block = {"method": "purged_kfold", "groups": 2, "test_groups": 1, "train_groups": 1, "holdout_pct": 0.0}
+    block, reason = split.choose_embargo({**block, **embargo}, rows, warm_up_bars=2, unit="ms")
+    return rows, split.divide(rows, block, reason=reason, is_automatic=not embargo)
+
+
+@pytest.mark.parametrize(("embargo", "bars"), [({"embargo_bars": 4}, 4), ({"embargo_hours": 0.1}, 6), ({}, 3)])
+def test_closed_hours_use_up_no_embargo(embargo, bars):
+    rows, folds = divide_days(8, **embargo)
+    assert folds.embargo_bars == bars  # without a key: a warm-up of two bars and a label of one
+    assert folds.train(0)[0] == 13 + bars  # the first group has the bars 0 to 11, its last label ends at bar 12
+    assert folds.split_validation(np.arange(24), 0.25)[0][-1] == 16 - bars  # valid from bar 18 on
+    assert rows["time"].to_numpy()[12] - rows["time"].to_numpy()[11] > 6 * MINUTE
+
+
+def test_the_report_of_a_market_with_sessions_has_instants_though_folds_have_none():
+    rows, folds = divide_days(8, embargo_bars=0)
+    groups = split.summarize_groups(folds, [], rows=rows)["groups"]
+    time = rows["time"].to_numpy()
+    assert [(group["first_ms"], group["last_ms"]) for group in groups] == [(time[0], time[11]), (time[12], time[23])]
+
+
+def test_folds_of_a_market_with_sessions_are_read_as_they_were_made(tmp_path):
+    rows, folds = divide_days(8, embargo_bars=4)
+    folds.save(tmp_path / "folds.parquet", rows)
+    loaded, table = Folds.load(tmp_path / "folds.parquet")
+    assert loaded.train(0).tolist() == folds.train(0).tolist()
+    assert table["time"].tolist() == rows["time"].tolist()
+    loaded.save(tmp_path / "again.parquet", table)
+    assert Folds.load(tmp_path / "again.parquet")[0].train(1).tolist() == folds.train(1).tolist()
+
+
+def test_an_automatic_embargo_that_leaves_no_holdout_is_named_as_automatic():
+    rows, _ = divide_days(8)
+    block = {"method": "purged_kfold", "groups": 2, "test_groups": 1, "train_groups": 1, "holdout_pct": 0.1}
+    with pytest.raises(
+        ValueError, match=r"cover the whole holdout.*the automatic one \(the longest.*: set split.embargo"
+    ):
+        split.divide(rows, {**block, "embargo_bars": 3}, reason="the longest warm-up", is_automatic=True)
 
 
 def test_the_grid_of_a_backtest_has_no_row_while_the_market_is_closed():

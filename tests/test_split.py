@@ -25,7 +25,8 @@ def make_point_folds(minutes: np.ndarray, *, groups: int, test_groups: int = 1) 
 
 def make_rows(symbols: list[str], segment: np.ndarray, folds: Folds) -> pd.DataFrame:
     """Return the rows of folds as the stage lists them; `symbols` has that of each segment."""
-    return make_keys(segment, folds.time).assign(symbol=pd.Categorical(np.array(symbols)[segment]))
+    keys = make_keys(segment, folds.time)
+    return keys.assign(symbol=pd.Categorical(np.array(symbols)[segment]), label_end=folds.label_end)
 
 
 def test_the_report_lists_the_gaps_inside_each_group_and_those_across_groups():
@@ -33,7 +34,8 @@ def test_the_report_lists_the_gaps_inside_each_group_and_those_across_groups():
     second = np.setdiff1d(np.arange(18), [5, 6, 9])
     minutes, segment = np.concatenate([first, second]), np.repeat([0, 1], [len(first), len(second)])
     folds = make_point_folds(minutes, groups=2)
-    report = split.summarize_groups(folds, split.find_gaps(folds, make_rows(["AAA", "BBB"], segment, folds)))
+    rows = make_rows(["AAA", "BBB"], segment, folds)
+    report = split.summarize_groups(folds, split.find_gaps(folds, rows), rows=rows)
     first_gap = {"symbol": "AAA", "after_ms": 1 * BAR, "before_ms": 4 * BAR, "missing_bars": 2}
     second_gap = {"symbol": "BBB", "after_ms": 8 * BAR, "before_ms": 10 * BAR, "missing_bars": 1}
     crossing = {"symbol": "BBB", "after_ms": 4 * BAR, "before_ms": 7 * BAR, "missing_bars": 2}
@@ -49,7 +51,8 @@ def test_the_report_lists_the_gaps_inside_each_group_and_those_across_groups():
 def test_two_segments_of_a_symbol_have_a_gap_between_them_and_two_symbols_have_none():
     minutes, segment = np.array([0, 1, 4, 5, 0, 1, 2, 3, 4, 5, 6, 7, 8]), np.repeat([0, 1, 2], [2, 2, 9])
     folds = make_point_folds(minutes, groups=2)
-    report = split.summarize_groups(folds, split.find_gaps(folds, make_rows(["AAA", "AAA", "BBB"], segment, folds)))
+    rows = make_rows(["AAA", "AAA", "BBB"], segment, folds)
+    report = split.summarize_groups(folds, split.find_gaps(folds, rows), rows=rows)
     assert [group["gaps"] for group in report["groups"]] == [[], []]
     assert report["gaps_across_groups"] == [{"symbol": "AAA", "after_ms": BAR, "before_ms": 4 * BAR, "missing_bars": 2}]
 
