@@ -188,6 +188,25 @@ def split_symbols(table: pd.DataFrame) -> Iterator[pd.DataFrame]:
         yield table.iloc[start:stop]
 
 
+def concat_tables(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Return the rows of tables with the same columns, one after another; the list is empty afterwards.
+
+    A single table is not copied. Of several, no more than one column is in memory twice, where each column has its own
+    memory, as of `pd.DataFrame(columns, copy=False)`.
+    """
+    if len(tables) == 1:
+        return tables.pop().reset_index(drop=True)
+    names = list(tables[0].columns)
+    columns = {name: pd.concat([table.pop(name) for table in tables], ignore_index=True) for name in names}
+    tables.clear()
+    return pd.DataFrame(columns, copy=False)
+
+
+def repeat_symbol(symbol: str, rows: int) -> pd.Series:
+    """Return (rows,) a column with one symbol."""
+    return pd.Series([symbol], dtype="str").repeat(rows).reset_index(drop=True)
+
+
 def _take_numbers(table: pd.DataFrame) -> dict[str, npt.NDArray[Any]]:
     """Return the columns of numbers of the schema that a table has."""
     return {name: table[name].to_numpy() for name in list_columns(table) if name != "symbol"}
