@@ -35,8 +35,8 @@ class Order(NamedTuple):
 def merge_tables(tables: list[NamedTable]) -> tuple[pd.DataFrame, list[str]]:
     """Return the bars of all files grouped by symbol, with `close_time`, and notes.
 
-    Files may come in any order; several tables have no columns afterwards. Bars of several files that are equal in every
-    column are used once. Files whose own rows are out of order are only concatenated, so that validation finds the
+    Files may come in any order; several tables have no columns afterwards. Bars of several files that are equal in all
+    columns are used once. Files whose own rows are out of order are only concatenated, so that validation finds the
     fault.
 
     Raises:
