@@ -5,9 +5,10 @@
 - `ingest`: `clean(raw, **calendar)` returns the clean table and its report; the keyword arguments are the keys of the
   dataset's section `calendar`, `{}` where there are none. The table has `symbol`, `segment`, the clock's column and
   `close`, the price when the row is known.
-- `featurize`: `compute(clean, **block)` returns Features.
-- `label`: `make_labels(clean, block, name=, delay_bars=)` returns Labels, where orders fill `delay_bars` after the next
-  row; `describe_target(block, name=, path=)` returns the Target.
+- `featurize`: `compute_parts(file, **block)` yields the Features of consecutive rows of the clean table, a TableFile.
+- `label`: COLUMNS, what it reads as far as the clean table has it; `make_labels(clean, block, name=, delay_bars=)`
+  returns Labels, where orders fill `delay_bars` after the next row; `describe_target(block, name=, path=)` returns the
+  Target.
 - `guard`: `compute` and `make_labels`, which recompute both; None where rows come from an export.
 - `fills`: `find_fills(clean, delay_bars=)` returns the Fills of the orders decided at each row; COLUMNS, what it reads
   as far as the table has it.
