@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).parents[1]
 LIBRARIES = "joblib lightgbm matplotlib.pyplot numba onnx onnxruntime pandas pyarrow.parquet scipy.stats torch xgboost"
@@ -80,7 +81,7 @@ def become(request: dict, files: list[int]) -> None:
     sys.argv = [module, *words]
 
 
-def serve(address: str) -> dict | None:
+def serve(address: str) -> dict:
     """Fork for each request: return it in the process that is to run it, and wait for its end in another one."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait
     with socket.socket(socket.AF_UNIX) as server:
@@ -105,7 +106,25 @@ def serve(address: str) -> dict | None:
     os._exit(0)
 
 
+def end(status: int) -> NoReturn:
+    """End this process at once: libraries would join threads that a fork does not have."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def run(module: str) -> None:
+    """Run a module as `python -m` does, and end."""
+    sys.excepthook = lambda *error: (sys.__excepthook__(*error), end(1))
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as stopped:
+        if isinstance(stopped.code, str):
+            sys.stderr.write(f"{stopped.code}\n")
+        end(stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None))
+    end(0)
+
+
 if __name__ == "__main__":
     load_libraries()
-    called = serve(sys.argv[1])
-    runpy.run_module(called["words"][0], run_name="__main__", alter_sys=True)
+    run(serve(sys.argv[1])["words"][0])
