@@ -1,11 +1,13 @@
 import fcntl
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import pipeline  # noqa: F401  # pins the arithmetic of NumPy, torch and others: before any test imports them
-from tests.small_repository import command, commit, copy
+from tests import stage_server
+from tests.small_repository import commit, copy, run_all_stages
 
 
 @pytest.fixture(scope="session")
@@ -18,13 +20,21 @@ def ran(tmp_path_factory) -> Path:
         folder = shared / "pipeline"
         if not folder.exists():
             draft = copy(shared / "pipeline.draft")
-            command(draft, "dvc", "repro", PIPELINE_WORKERS="2")
+            run_all_stages(draft)
             commit(draft, "The pipeline has run")
             draft.rename(folder)
     return folder
 
 
+@pytest.fixture(scope="session")
+def quick_python(tmp_path_factory) -> Iterator[None]:
+    """Stages that commands of `small_repository` run start in moments; they run the code of their own repository."""
+    with stage_server.start(tmp_path_factory.mktemp("python")) as folder, pytest.MonkeyPatch.context() as patched:
+        patched.setenv("STAGE_PYTHON", str(folder))
+        yield
+
+
 @pytest.fixture
-def repo(ran, tmp_path) -> Path:
+def repo(ran, quick_python, tmp_path) -> Path:
     """A copy of the repository in which the pipeline has run, for a test that changes it."""
     return shutil.copytree(ran, tmp_path / "repo", symlinks=True)

@@ -16,6 +16,11 @@ BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {  # (family, block) of every mo
     for family, blocks in PARAMS[section].items()
     for name, block in blocks.items()
 }
+SHORT: dict[str, dict[str, Any]] = {  # of each family: a fit with these changes takes every kind of step
+    "trees": {"num_boost_round": 20},
+    "nets": {"epochs": 4},
+    "agents": {"num_evaluations": 2, "learning_starts": 500, "num_episodes": 20},
+}
 
 
 def kind_of(name: str) -> str:

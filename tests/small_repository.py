@@ -44,9 +44,16 @@ def command(folder: Path, *words: str, **environment: str) -> str:
 
 
 def surroundings(environment: dict[str, str]) -> dict[str, str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    """The environment of a command: one fit at a time, because the start of a worker takes longer than a small fit.
+
+    Python may write its byte code, so that a stage does not compile all modules again. The `python` of STAGE_PYTHON,
+    where it is set, is that of tests/stage_server.py.
+    """
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    folders = [os.environ.get("STAGE_PYTHON"), str(Path(sys.executable).parent), os.environ["PATH"]]
+    path = os.pathsep.join(filter(None, folders))
     author = {f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    return {**os.environ, "PATH": path, **author, **environment}
+    return {**inherited, "PIPELINE_WORKERS": "1", "PATH": path, **author, **environment}
 
 
 def copy(folder: Path) -> Path:
@@ -74,12 +81,20 @@ def copy(folder: Path) -> Path:
     return folder
 
 
+def run_all_stages(folder: Path) -> None:
+    """Run every stage of a repository in one process, two fits at a time, and record them in its dvc.lock."""
+    program = str(ROOT / "tests/run_stages.py")
+    command(folder, sys.executable, "-P", program, PYTHONPATH=str(ROOT), PIPELINE_WORKERS="2")
+    copy_compiled_code(folder)
+
+
 def copy_compiled_code(folder: Path) -> None:
-    """Copy what numba has compiled so far: it is valid where a module has the same size and time of change."""
-    for file in (ROOT / "pipeline").rglob("__pycache__/*.nb[ci]"):
-        target = folder / file.relative_to(ROOT)
-        target.parent.mkdir(exist_ok=True)
-        shutil.copy2(file, target)
+    """Copy what Python and numba have compiled so far: valid where a module has the same size and time of change."""
+    for kind in ("pyc", "nbi", "nbc"):
+        for file in (ROOT / "pipeline").rglob(f"__pycache__/*.{kind}"):
+            target = folder / file.relative_to(ROOT)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy2(file, target)
 
 
 def commit(folder: Path, subject: str) -> None:

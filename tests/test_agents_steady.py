@@ -24,14 +24,15 @@ def start(name: str, **changes: object) -> tuple[Agent, TrainingLoop]:
     return model, model._start_training(SAMPLES, TRAIN, device=torch.device("cpu"))
 
 
-def record(loop: TrainingLoop, network: str) -> Weights:
-    """The weights of a network before the first step and after each."""
-    weights = loop.learner.weights[network]
-    found = [[each.detach().clone() for each in weights]]
-    while loop.step < loop.config.steps:
+def record(loop: TrainingLoop, *networks: str) -> list[Weights]:
+    """The weights of networks before the first step and after each."""
+    found: list[Weights] = [[] for _ in networks]
+    while True:
+        for weights, network in zip(found, networks, strict=True):
+            weights.append([each.detach().clone() for each in loop.learner.weights[network]])
+        if loop.step == loop.config.steps:
+            return found
         loop.advance()
-        found.append([each.detach().clone() for each in weights])
-    return found
 
 
 def count_changed(found: Weights) -> list[int]:
@@ -49,17 +50,16 @@ def test_until_the_warm_up_is_over_the_critic_learns_alone():
     _, loop = start("marl", critic_warmup_pct=0.4)
     first_update = 8  # 64 transitions a step, from the second on: 500 are there after the ninth
     assert loop.config.steps == STEPS
-    found = record(loop, "policy")
-    assert count_changed(found) == list(range(31, STEPS + 1))
-    _, loop = start("marl", critic_warmup_pct=0.4)
-    changed = count_changed(record(loop, "critic"))
+    policy, critic = record(loop, "policy", "critic")
+    assert count_changed(policy) == list(range(31, STEPS + 1))
+    changed = count_changed(critic)
     assert first_update <= changed[0] < 12
     assert changed == list(range(changed[0], STEPS + 1))
 
 
 def test_the_result_is_the_mean_policy_of_the_last_steps_and_the_last_evaluation_measures_it():
     _, loop = start("marl", average_pct=0.2)
-    found = record(loop, "policy")
+    (found,) = record(loop, "policy")
     expected = [
         np.mean([each[i].numpy().astype(np.float64) for each in found[-15:]], axis=0) for i in range(len(found[0]))
     ]

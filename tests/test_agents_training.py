@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,12 +12,14 @@ import torch
 from benchmarks.agents_learning import find_best_positions
 from pipeline import artifacts
 from pipeline.models.agents.d4pg import D4PG
+from pipeline.models.agents.engine.agent import Agent
 from pipeline.models.agents.engine.learner import Learner
 from pipeline.models.agents.engine.policy_evaluation import measure_shortfall
 from pipeline.models.agents.engine.training import TrainingLoop
 from pipeline.models.base import Model, Signature
 from pipeline.models.fit_files import FitFiles
 from pipeline.models.plugins import build, load
+from pipeline.samples import Samples
 from pipeline.tail_risk import GpdTail
 from pipeline.trading import make_terms, trade
 from tests.agents import FEE_BPS, SHORT, TERMS, TEST, TRAIN, VALID, build_agent, simulate_market
@@ -38,11 +41,25 @@ def test_the_best_positions_are_the_best_of_all_there_are():
         assert sum_gains(find_best_positions(expected, cost=FEE_BPS / 1e4)) == pytest.approx(best)
 
 
-@pytest.mark.parametrize(("name", "share"), [("d4pg", 0.7), ("marl", 0.6)])
-def test_a_known_signal_is_traded_nearly_as_well_as_with_all_expected_moves_known(name: str, share: float):
+class Learned(NamedTuple):
+    name: str
+    samples: Samples
+    expected: np.ndarray  # (N,) moves
+    model: Agent
+    history: list[dict[str, float]]
+
+
+@pytest.fixture(scope="module", params=["d4pg", "marl"])
+def learned(request: pytest.FixtureRequest) -> Learned:
+    """An agent that has learned to trade a known signal."""
     samples, expected = simulate_market(signal=0.3, seed=0)
-    model = build_agent(name, samples, num_episodes=256, risk_aversion=0.0)
-    history = model.fit(samples, TRAIN, VALID)
+    model = build_agent(request.param, samples, num_episodes=256, risk_aversion=0.0)
+    return Learned(request.param, samples, expected, model, model.fit(samples, TRAIN, VALID))
+
+
+def test_a_known_signal_is_traded_nearly_as_well_as_with_all_expected_moves_known(learned: Learned):
+    name, samples, expected, model, history = learned
+    share = {"d4pg": 0.7, "marl": 0.6}[name]
     fills = samples.fills.take(TEST)
     best = find_best_positions(expected[TEST], cost=FEE_BPS / 1e4)
     most = trade(best, fills, TERMS._replace(no_trade_band=0.0)).net.sum()
@@ -155,11 +172,8 @@ def test_a_killed_fit_resumes_and_ends_in_the_same_bytes(name, killed_at, tmp_pa
     assert len(files.metrics.read_text().splitlines()) == len(expected)
 
 
-@BOTH
-def test_a_value_at_risk_is_backtested_on_rows_that_the_fit_has_not_seen(name: str):
-    samples, _ = simulate_market(signal=0.3, seed=0)
-    model = build_agent(name, samples, num_episodes=128)
-    model.fit(samples, TRAIN, VALID)
+def test_a_value_at_risk_is_backtested_on_rows_that_the_fit_has_not_seen(learned: Learned):
+    samples, model = learned.samples, learned.model
     report = model.evaluate(samples, TEST)
     var = report["var_backtest"]
     assert var["observations"] == len(TEST) // 29  # 0.9 ** 29 is the first below 0.05

@@ -9,7 +9,7 @@ from pipeline.leakage.fits import alter_unseen_rows, data_snooping, fit_rows, no
 from pipeline.models.base import Model, Signature
 from pipeline.samples import Samples
 from tests.data import OUTPUTS, TEST, TRAIN, VALID, plant_samples
-from tests.params import BLOCKS, PARAMS, build_model, kind_of
+from tests.params import BLOCKS, PARAMS, SHORT, build_model, kind_of
 
 BAR = 60_000
 
@@ -283,13 +283,6 @@ def test_predictions_from_windows_and_with_the_rounding_of_float32_are_ok():
 
 def test_a_prediction_that_is_nan_is_not_equal():
     assert check_order(lambda samples, rows: np.full((len(rows), 1), np.nan)).severity == "critical"
-
-
-SHORT = {  # of each family: fewer rounds, epochs and episodes than params have
-    "trees": {"num_boost_round": 20},
-    "nets": {"epochs": 4},
-    "agents": {"num_evaluations": 2, "learning_starts": 500, "num_episodes": 20},
-}
 
 
 @pytest.mark.parametrize("name", [name for blocks in PARAMS["models"].values() for name in blocks])

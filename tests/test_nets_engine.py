@@ -216,16 +216,19 @@ def test_the_fit_report_says_how_the_fit_ended():
 
 
 def test_a_process_killed_at_any_moment_resumes_to_the_same_bytes(tmp_path):
+    shared = {"epochs": 12, "early_stopping": stop_after(12)}
     script = (
         "import sys; from pathlib import Path; from tests.test_nets_engine import *\n"
-        "model = make_net(shared={'epochs': 12, 'early_stopping': stop_after(12)}); folder = Path(sys.argv[1])\n"
+        f"model = make_net(shared={shared}); folder = Path(sys.argv[1])\n"
         "model.fit(make_samples(), TRAIN, VALID, files=make_files(folder)); model.save(folder / 'model')\n"
     )
 
     def start(folder: Path) -> subprocess.Popen:
         return subprocess.Popen([sys.executable, "-c", script, str(folder)], cwd=ROOT, start_new_session=True)
 
-    assert start(tmp_path / "whole").wait() == 0
+    whole = make_net(shared=shared)
+    whole.fit(make_samples(), TRAIN, VALID)
+    whole.save(tmp_path / "whole/model")
     rng = np.random.default_rng(0)
     for _ in range(2):
         run = start(tmp_path / "killed")
@@ -235,8 +238,8 @@ def test_a_process_killed_at_any_moment_resumes_to_the_same_bytes(tmp_path):
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
     assert start(tmp_path / "killed").wait() == 0
-    killed, whole = (tmp_path / name / "model/weights.npz" for name in ("killed", "whole"))
-    assert killed.read_bytes() == whole.read_bytes()
+    files = [tmp_path / name / "model/weights.npz" for name in ("killed", "whole")]
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_a_truncated_or_foreign_checkpoint_is_refused(tmp_path):

@@ -1,0 +1,26 @@
+"""Run as a program in a small repository: every stage in this one process, recorded as `dvc repro` records them.
+
+A process for each stage would import for seconds what it then runs for less. The code is that of the repository around
+this file: what numba compiles serves the tests as well.
+"""
+
+import importlib
+
+import networkx
+from dvc.repo import Repo
+
+
+def list_commands(repo: Repo) -> list[str]:
+    """Return the commands of all stages, each after those of the stages that it depends on."""
+    order = networkx.lexicographical_topological_sort(repo.index.graph.reverse(), key=lambda stage: stage.addressing)
+    return [command for stage in order for command in ([stage.cmd] if isinstance(stage.cmd, str) else stage.cmd)]
+
+
+if __name__ == "__main__":
+    with Repo() as repo:
+        commands = list_commands(repo)
+    for command in commands:
+        _, _, module, key = command.split()  # python -m <module> <key>
+        importlib.import_module(module).main(key)
+    with Repo() as repo:
+        repo.commit(force=True)
