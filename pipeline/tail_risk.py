@@ -141,10 +141,15 @@ def backtest_var(is_violation: np.ndarray, *, level: float) -> VarBacktest:
         observations=n,
         violations=count,
         violation_rate=rate,
-        kupiec_p=float(chdtrc(1, coverage)),
-        independence_p=float(chdtrc(1, independence)),
-        joint_p=float(chdtrc(1, coverage) if np.isnan(independence) else chdtrc(2, coverage + independence)),
+        kupiec_p=_find_p_value(coverage, 1),
+        independence_p=_find_p_value(independence, 1),
+        joint_p=_find_p_value(coverage, 1) if np.isnan(independence) else _find_p_value(coverage + independence, 2),
     )
+
+
+def _find_p_value(statistic: float, degrees: int) -> float:
+    """Return the probability that a χ² variable of so many degrees of freedom is larger than the statistic."""
+    return float(chdtrc(degrees, np.maximum(statistic, 0.0)))
 
 
 def _sum_log_likelihood(count: int, n: int, probability: float) -> float:
