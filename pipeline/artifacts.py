@@ -97,7 +97,10 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_figure(path: Path, figure: "Figure") -> None:
-    """Write `figure` to `path` as PNG, the same bytes for the same figure."""
+    """Write `figure` to `path` as PNG, the same bytes for the same figure; its layout is final from then on."""
+    if (engine := figure.get_layout_engine()) is not None:
+        engine.execute(figure)
+        figure.set_layout_engine(None)  # else savefig draws all of it twice: once for the layout alone
     with replace_atomically(path) as draft:
         figure.savefig(draft, format="png", metadata={"Software": None})
 

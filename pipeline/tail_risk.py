@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import xlogy
-from scipy.stats import chi2
+from scipy.special import chdtrc, xlogy
 
 GRID = 200  # values of θ at which the profile likelihood is evaluated before its maximum is refined
 MAX_THETA = 1e3  # in units of one over the mean excess
@@ -142,10 +141,15 @@ def backtest_var(is_violation: np.ndarray, *, level: float) -> VarBacktest:
         observations=n,
         violations=count,
         violation_rate=rate,
-        kupiec_p=float(chi2.sf(coverage, 1)),
-        independence_p=float(chi2.sf(independence, 1)),
-        joint_p=float(chi2.sf(coverage, 1) if np.isnan(independence) else chi2.sf(coverage + independence, 2)),
+        kupiec_p=_find_p_value(coverage, 1),
+        independence_p=_find_p_value(independence, 1),
+        joint_p=_find_p_value(coverage, 1) if np.isnan(independence) else _find_p_value(coverage + independence, 2),
     )
+
+
+def _find_p_value(statistic: float, degrees: int) -> float:
+    """Return the probability that a χ² variable of so many degrees of freedom is larger than the statistic."""
+    return float(chdtrc(degrees, np.maximum(statistic, 0.0)))
 
 
 def _sum_log_likelihood(count: int, n: int, probability: float) -> float:

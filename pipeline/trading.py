@@ -344,7 +344,10 @@ def _trade_rows(
         for s in range(symbols):
             held[s] = drift(position[i, s], move[i, s], net[i]) * (sharing[min(i + 1, rows - 1)] / n)
         if i == rows - 1:  # close what is held
-            closed = np.abs(held) * ((1.0 + net[i]) / n)
-            turnover[i] += closed
-            net[i] -= closed.sum() * terms.cost
+            total, left = 0.0, (1.0 + net[i]) / n
+            for s in range(symbols):  # a sum of arrays would take as long to compile as all the rest
+                closed = abs(held[s]) * left
+                turnover[i, s] += closed
+                total += closed
+            net[i] -= total * terms.cost
     return net, (position, turnover, gross, turnover * terms.cost, interest)

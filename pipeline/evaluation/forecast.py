@@ -3,14 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import rankdata
-from sklearn.metrics import (
-    brier_score_loss,
-    confusion_matrix,
-    log_loss,
-    precision_recall_fscore_support,
-    r2_score,
-)
+import pandas as pd
 
 from pipeline.scale import is_constant
 from pipeline.targets import Output
@@ -40,8 +33,9 @@ def measure_regression(y: np.ndarray, prediction: np.ndarray, *, neutral: float 
     y, prediction = np.asarray(y, dtype=np.float64), np.asarray(prediction, dtype=np.float64)
     _check_rows({"y": y, "prediction": prediction})
     metrics, reasons = _correlate_with_target(y, prediction, of="the prediction")
-    metrics["r2"] = float(r2_score(y, prediction)) if not is_constant(y) else np.nan
-    metrics["mae"] = float(np.abs(y - prediction).mean())
+    error = y - prediction
+    metrics["r2"] = float(1 - (error**2).sum() / ((y - y.mean()) ** 2).sum()) if not is_constant(y) else np.nan
+    metrics["mae"] = float(np.abs(error).mean())
     if is_constant(y):
         reasons["r2"] = "y never varies"
     if np.isnan(neutral):
@@ -88,6 +82,8 @@ def measure_classification(codes: np.ndarray, probabilities: np.ndarray, *, name
     1). ic and rank_ic correlate p(last) - p(first) with the code: classes stand in the order of the price move.
     Raises ValueError for no rows, a code that names no class, or rows that are no probabilities.
     """
+    from sklearn.metrics import brier_score_loss, log_loss  # takes seconds, which numbers do without
+
     codes, probabilities = np.asarray(codes), np.asarray(probabilities, dtype=np.float64)
     _check_rows({"codes": codes, "probabilities": probabilities})
     _check_classes(codes, probabilities, names=names)
@@ -108,11 +104,14 @@ def measure_classification(codes: np.ndarray, probabilities: np.ndarray, *, name
 
 def count_confusion(codes: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Return the confusion matrix (classes, classes): counts by actual class (row) and predicted class (column)."""
-    predicted = np.asarray(probabilities).argmax(axis=1)
-    return np.asarray(confusion_matrix(codes, predicted, labels=np.arange(np.shape(probabilities)[1])))
+    classes = np.shape(probabilities)[1]
+    pairs = np.asarray(codes, np.int64) * classes + np.asarray(probabilities).argmax(axis=1)
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
 def _measure_each_class(codes: np.ndarray, predicted: np.ndarray, *, names: Sequence[str]) -> Metrics:
+    from sklearn.metrics import precision_recall_fscore_support
+
     table = precision_recall_fscore_support(codes, predicted, labels=np.arange(len(names)), zero_division=np.nan)
     why_undefined = {
         "precision": "is never predicted",
@@ -137,7 +136,8 @@ def _correlate_with_target(y: np.ndarray, prediction: np.ndarray, *, of: str) ->
     elif is_constant(prediction):
         reason = f"{of} never varies"
     else:
-        pearson, spearman = np.corrcoef(y, prediction), np.corrcoef(rankdata(y), rankdata(prediction))
+        ranks = (pd.Series(values).rank().to_numpy() for values in (y, prediction))
+        pearson, spearman = np.corrcoef(y, prediction), np.corrcoef(*ranks)
         return {"ic": float(pearson[0, 1]), "rank_ic": float(spearman[0, 1])}, {}
     return {"ic": np.nan, "rank_ic": np.nan}, {"ic": reason, "rank_ic": reason}
 

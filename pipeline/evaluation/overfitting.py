@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtr, ndtri
 
 from pipeline.evaluation import bootstrap
 from pipeline.evaluation.performance import require_finite, sharpe
@@ -31,7 +31,9 @@ def estimate_moments(returns: np.ndarray) -> dict[str, float]:
     if np.isnan(ratio):
         return {"sharpe": ratio, "n": bars, "skew": np.nan, "kurtosis": np.nan}
     dependence = bootstrap.estimate_sharpe_dependence(returns) if bars >= bootstrap.MIN_BARS else 1.0
-    skew, kurtosis = stats.skew(returns), stats.kurtosis(returns, fisher=False)
+    squared = (returns - returns.mean()) ** 2
+    skew = (squared * (returns - returns.mean())).mean() / squared.mean() ** 1.5
+    kurtosis = (squared**2).mean() / squared.mean() ** 2
     return {"sharpe": ratio, "n": bars / max(dependence, 1.0), "skew": float(skew), "kurtosis": float(kurtosis)}
 
 
@@ -44,7 +46,7 @@ def probabilistic_sharpe(sharpe: float, *, n: float, skew: float, kurtosis: floa
     if n < 2:
         raise ValueError(f"n: {n} observations; a Sharpe ratio's error needs at least 2")
     variance = _estimate_sharpe_variance(sharpe, skew=skew, kurtosis=kurtosis) / (n - 1)
-    return float(stats.norm.cdf((sharpe - benchmark) / np.sqrt(variance))) if variance > 0 else np.nan
+    return float(ndtr((sharpe - benchmark) / np.sqrt(variance))) if variance > 0 else np.nan
 
 
 def expected_max_sharpe(*, variance: float, trials: float) -> float:
@@ -58,7 +60,7 @@ def expected_max_sharpe(*, variance: float, trials: float) -> float:
         raise ValueError(f"trials: {trials}, variance: {variance}; at least 1 trial and a variance of at least 0")
     if trials == 1:
         return 0.0
-    quantile, scaled = stats.norm.isf([1 / trials, 1 / (trials * np.e)])
+    quantile, scaled = -ndtri([1 / trials, 1 / (trials * np.e)])
     standard = (1 - np.euler_gamma) * quantile + np.euler_gamma * scaled
     return float(np.sqrt(variance) * max(standard, 0.0))  # between 1 and 2 trials the approximation falls below 0
 
@@ -80,7 +82,7 @@ def min_track_record(sharpe: float, *, skew: float, kurtosis: float, benchmark: 
     variance = _estimate_sharpe_variance(sharpe, skew=skew, kurtosis=kurtosis)
     if sharpe <= benchmark:
         return np.nan
-    return float(1 + variance * (stats.norm.ppf(confidence) / (sharpe - benchmark)) ** 2)
+    return float(1 + variance * (ndtri(confidence) / (sharpe - benchmark)) ** 2)
 
 
 def min_backtest_years(sharpe: float, *, trials: float) -> float:
@@ -251,7 +253,10 @@ def _fit_slope(x: np.ndarray, y: np.ndarray, *, unit: float) -> float:
     defined = np.isfinite(x) & np.isfinite(y)
     x, y = x[defined], y[defined]
     varies = len(x) > 1 and np.ptp(x) > _bound_rounding(x, unit=unit).max()
-    return float(stats.linregress(x, y).slope) if varies else np.nan
+    if not varies:
+        return np.nan
+    covariance = np.cov(x, y, bias=True)
+    return float(covariance[0, 1] / covariance[0, 0])
 
 
 def _evaluate_metric(

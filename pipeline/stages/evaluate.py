@@ -118,7 +118,8 @@ def read_history(model: str) -> dict[str, list[dict[str, float]]]:
     one_seed = table["seed"].nunique() == 1
     return {
         name_fit(*key, one_seed=one_seed): [
-            {str(name): value for name, value in row.dropna().items()} for _, row in part.iterrows()
+            {str(name): value for name, value in zip(part, row, strict=True) if not np.isnan(value)}
+            for row in part.to_numpy()
         ]
         for key, part in table.set_index(["seed", "split"]).groupby(level=["seed", "split"], sort=False)
     }

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import lightgbm as lgb
 import numpy as np
 import onnx
 from annotated_types import Interval
@@ -16,6 +15,10 @@ from pydantic import NonNegativeFloat, NonNegativeInt
 
 from pipeline.models.trees.engine.forest import BoostedTrees, BoostingData, Fraction, LossCurves
 from pipeline.models.trees.engine.forest_graph import LEAF, OPSETS, Tree
+from pipeline.models.trees.engine.hidden_packages import hide_scikit_learn
+
+with hide_scikit_learn():
+    import lightgbm as lgb
 
 ZERO_THRESHOLD = np.float32(1e-35)  # LightGBM's kZeroThreshold: smaller magnitudes are read as zero
 

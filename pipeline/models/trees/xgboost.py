@@ -7,7 +7,6 @@ from typing import Annotated
 
 import numpy as np
 import onnx
-import xgboost as xgb
 from annotated_types import Interval
 from onnxmltools import convert_xgboost
 from onnxmltools.convert.common.data_types import FloatTensorType
@@ -15,6 +14,10 @@ from pydantic import NonNegativeFloat
 
 from pipeline.models.trees.engine.forest import BoostedTrees, BoostingData, Fraction, LossCurves, apply_in_batches
 from pipeline.models.trees.engine.forest_graph import LEAF, OPSETS, Tree
+from pipeline.models.trees.engine.hidden_packages import hide_scikit_learn
+
+with hide_scikit_learn():
+    import xgboost as xgb
 
 OBJECTIVES = {  # by loss and number of margins: XGBoost's objective, and the metric that is this loss or its root
     ("l2", 1): ("reg:squarederror", "rmse"),

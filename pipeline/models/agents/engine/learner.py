@@ -20,6 +20,7 @@ from pipeline.models.agents.engine.networks import Critic, Policy, polyak_update
 from pipeline.models.agents.engine.replay import ReplayBatch
 from pipeline.models.base import split_into_batches
 from pipeline.models.torch_runtime.device import use_one_thread
+from pipeline.models.torch_runtime.optimizers import Adam
 from pipeline.tail_risk import GpdTail
 
 LEAST_PROBABILITY = 1e-8  # under a logarithm
@@ -39,8 +40,8 @@ class Learner:
         self.weights: dict[str, list[Tensor]] = {  # listing them takes time
             name: list(getattr(self, name).parameters()) for name in NETWORKS
         }
-        self.actor_optimizer = torch.optim.Adam(self.weights["policy"], lr=config.actor_lr, fused=True)
-        self.critic_optimizer = torch.optim.Adam(self.weights["critic"], lr=config.critic_lr, fused=True)
+        self.actor_optimizer = Adam(self.weights["policy"], lr=config.actor_lr, fused=True)
+        self.critic_optimizer = Adam(self.weights["critic"], lr=config.critic_lr, fused=True)
 
     @torch.no_grad()
     def act(self, observation: np.ndarray) -> np.ndarray:

@@ -4,7 +4,6 @@ import math
 from typing import ClassVar
 
 import numpy as np
-from sklearn.metrics import precision_recall_fscore_support
 
 from pipeline.models.nets.engine.callback_base import (
     CLASS_METRICS,
@@ -60,6 +59,8 @@ class ClassMetrics(Callback):
         """Add the metrics of this epoch to the entry and to the report."""
         if not state.classes:
             return
+        from sklearn.metrics import precision_recall_fscore_support  # takes a second, which a regression saves
+
         codes, predicted = _predict_classes(state)
         table = precision_recall_fscore_support(codes, predicted, labels=range(len(state.classes)), zero_division=0.0)
         columns = {name: each.tolist() for name, each in zip((*CLASS_METRICS, "rows"), table, strict=True)}

@@ -11,8 +11,9 @@ from torch.optim import lr_scheduler
 
 from pipeline import config
 from pipeline.models.torch_runtime.hyperparameters import LearningRate
+from pipeline.models.torch_runtime.optimizers import Adam, AdamW
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": Adam, "adamw": AdamW}
 
 
 def make_optimizer(
