@@ -1,10 +1,15 @@
 """The files that stages exchange: where each lies, atomic writes, digests."""
 
+import errno
+import fcntl
+import glob
 import hashlib
 import json
+import os
+import secrets
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +30,16 @@ LEDGER, TRIALS, LOOKS, ROUND_TRIPS = (TRAINED / name for name in ("ledger.jsonl"
 ATTRIBUTES_KEY = b"PANDAS_ATTRS"  # under which pandas stores the `attrs` of a table in parquet
 MEASURED = TRAINED / "measured"  # on this machine: neither cached by DVC nor in git
 
+DISK_ERRORS = {  # the errors of a disk, and what a user can do about each
+    errno.ENOSPC: "free space on this disk",
+    errno.EDQUOT: "free space of your quota on this disk",
+    errno.EFBIG: "raise the largest size of a file, such as by `ulimit -f unlimited`",
+    errno.EROFS: "mount the disk so that it can be written to",
+    errno.EACCES: "let this user read and write it",
+    errno.EPERM: "let this user read and write it",
+    errno.EIO: "check the disk",
+}
+
 
 def report_path(stage: str, key: str) -> Path:
     """Return the file of a stage's report."""
@@ -33,22 +48,94 @@ def report_path(stage: str, key: str) -> Path:
 
 @contextmanager
 def replace_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary file or folder that takes the place of `path` once all of it is written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")
-    remove(draft)
+    """Yield a draft, a file or folder of the same name, that takes the place of `path` once all of it is on the disk.
+
+    Each draft is unique: of several processes that write `path` at once, the last to finish replaces it as a whole.
+    Drafts that a killed process left behind are removed first. Each lies in a folder `.*.draft`, which git and DVC
+    ignore.
+
+    Raises:
+        OSError: the draft cannot be written, as on a full disk; it names `path`, which is as it was before.
+    """
+    with name_in_errors(path):
+        remove_abandoned_drafts(path.parent, glob.escape(path.name))
+        folder, lock = _make_draft_folder(path)
+        try:
+            draft = folder / path.name
+            yield draft
+            for each in (draft, *draft.rglob("*")):
+                _flush(each)
+            _publish(draft, path, aside=folder)
+            _flush(path.parent)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)  # where that fails, the next draft of `path` removes it
+            os.close(lock)
+
+
+@contextmanager
+def name_in_errors(path: Path) -> Iterator[None]:
+    """Add `path` to an error of the disk that names no file, or a draft of `path`."""
+    drafts = str(path.with_name(f".{path.name}."))
     try:
-        yield draft
-        if draft.is_dir():
-            remove(path)
-        draft.replace(path)
+        yield
+    except OSError as error:
+        if error.errno in DISK_ERRORS and (error.filename is None or str(error.filename).startswith(drafts)):
+            error.filename, error.filename2 = str(path), None
+        raise
+
+
+def remove_abandoned_drafts(folder: Path, pattern: str = "*") -> None:
+    """Remove the drafts in `folder` of names that match whose processes have ended; running ones lock theirs."""
+    for draft in folder.glob(f".{pattern}.*.draft"):
+        # not a folder of drafts, removed by another process, or in use
+        with suppress(NotADirectoryError, FileNotFoundError, BlockingIOError):
+            lock = os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(draft)
+            finally:
+                os.close(lock)
+
+
+def _make_draft_folder(path: Path) -> tuple[Path, int]:
+    """Return a new folder beside `path`, and the file descriptor that locks it until this process ends."""
+    while True:
+        folder = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.draft")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # another process removed it before it was locked: make another one
+            folder.mkdir()
+            lock = os.open(folder, os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if folder.exists():
+                return folder, lock
+            os.close(lock)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
     finally:
-        remove(draft)
+        os.close(handle)
+
+
+def _publish(draft: Path, path: Path, *, aside: Path) -> None:
+    """Rename `draft` to `path`; what a rename cannot replace, such as a folder that is not empty, goes to `aside`."""
+    while True:
+        try:
+            draft.replace(path)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR, errno.ENOTDIR):
+                raise
+        with suppress(FileNotFoundError):  # another process has moved it
+            path.rename(aside / f"replaced-{secrets.token_hex(4)}")
 
 
 def remove(path: Path) -> None:
-    """Remove the file or folder at `path`, if there is one."""
-    if path.is_dir():
+    """Remove the file, folder or symbolic link at `path`, if there is one; what a link points to stays."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

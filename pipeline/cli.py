@@ -3,23 +3,28 @@
 import argparse
 import inspect
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
+from typing import TypeGuard
 
-from pipeline import has_avx2
+from pipeline import artifacts, has_avx2
 from pipeline.config import ParamsError
 
 log = logging.getLogger(__name__)
 
 
 def run(stage: Callable[..., None]) -> None:
-    """Call `stage` with its arguments from the command line; an input error is one message and exit status 1.
+    """Call `stage` with its arguments from the command line; an error of input or machine exits with status 1.
 
-    The message of an error in params.yaml names the key; other messages are followed by the line that raised them.
+    The message of an error in params.yaml names the key, that of the disk the file. Other messages of input are
+    followed by the line that raised them.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # below, it logs each request
     if not has_avx2():
         log.warning("this CPU has no AVX2: results agree with those of other machines within rounding, not to the byte")
     parser = argparse.ArgumentParser(description=inspect.getdoc(stage))
@@ -31,6 +36,25 @@ def run(stage: Callable[..., None]) -> None:
         stage(**arguments)
     except ParamsError as error:
         sys.exit(f"{command}: {error}")
+    except (BrokenExecutor, MemoryError) as error:
+        sys.exit(
+            f"{command}: {' '.join(str(error).split())}; where memory ran out, set PIPELINE_WORKERS=1; then start "
+            "again: nets and agents go on from their checkpoints"
+        )
     except (ValueError, OSError) as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
-        sys.exit(f"{command}: {error}\n  (raised at {where.filename}:{where.lineno})")
+        raised = "" if is_disk_error(error) else f"\n  (raised at {where.filename}:{where.lineno})"
+        sys.exit(f"{command}: {describe_error(error)}{raised}")
+
+
+def describe_error(error: Exception) -> str:
+    """Return the message of an error; of the disk, what happened to which file and what to do about it."""
+    if not is_disk_error(error):
+        return str(error)
+    what, remedy = os.strerror(error.errno or 0), artifacts.DISK_ERRORS[error.errno or 0]
+    return f"{error.filename}: {what}; {remedy}, then start again: what was finished is not lost"
+
+
+def is_disk_error(error: Exception) -> TypeGuard[OSError]:
+    """Return whether an error is one of `artifacts.DISK_ERRORS`."""
+    return isinstance(error, OSError) and error.errno in artifacts.DISK_ERRORS

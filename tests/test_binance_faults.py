@@ -121,7 +121,7 @@ def add_days(server) -> None:
 def check_nothing_stays(block: dict[str, Any], pattern: str = "*2024-02.zip*") -> None:
     """Assert that the local archive has no file of the pattern, not even a part."""
     assert not [file for file in Path(block["archive"]).rglob(pattern)]
-    assert not [file for file in Path(block["archive"]).rglob("*.part")]
+    assert not [file for file in Path(block["archive"]).rglob(".*.draft")]
 
 
 def check_sentence(error: BaseException) -> None:
@@ -212,7 +212,7 @@ def test_a_full_or_read_only_disk_is_one_sentence(server, block, monkeypatch, co
         binance.load(**block)
     assert "\n" not in str(raised.value)
     assert not list(Path(block["archive"]).rglob("*.zip"))
-    assert not list(Path(block["archive"]).rglob("*.part"))
+    assert not list(Path(block["archive"]).rglob(".*.draft"))
 
 
 def test_an_archive_that_is_a_file_is_one_sentence(server, block, tmp_path):

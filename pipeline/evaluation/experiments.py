@@ -49,10 +49,8 @@ def list_workspace(root: Path) -> Iterator[tuple[str, Path]]:
 
 def list_cached(root: Path) -> Iterator[tuple[str, Path]]:
     """Yield the origin and the file of each record that git or the run cache names; warn of those not in the cache."""
-    try:
-        with Repo(str(root)) as repository:
-            cache = Path(repository.cache.local.path)
-    except NotDvcRepoError:
+    cache = find_cache(root)
+    if cache is None:
         return
     origins: dict[str, str] = {}
     for origin, text in (*read_locks(root), *read_run_cache(cache.parents[1])):
@@ -66,6 +64,15 @@ def list_cached(root: Path) -> Iterator[tuple[str, Path]]:
             absent[0],
         )
     yield from ((origin, file) for file, origin in files.items() if file.exists())
+
+
+def find_cache(root: Path) -> Path | None:
+    """Return the folder of DVC's cache that holds files by their md5; None where `root` is no repository of DVC."""
+    try:
+        with Repo(str(root)) as repository:
+            return Path(repository.cache.local.path)
+    except NotDvcRepoError:
+        return None
 
 
 def read_locks(root: Path) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dvc.exceptions import DvcException
 
-from pipeline import artifacts
+from pipeline import artifacts, cli
 from pipeline.evaluation import experiments
 from pipeline.evaluation.trials import Line, Trial, parse_lines, render_lines
 
@@ -114,7 +114,7 @@ def main() -> None:
             advice = "run `python -m pipeline.evaluation.ledger harvest`, then `dvc repro`"
             sys.exit("\n".join([f"the ledger lacks {len(new)} trials or looks; {advice}", *map(describe_line, new)]))
     except (ValueError, OSError, DvcException) as error:
-        sys.exit(f"ledger {command}: {error}")
+        sys.exit(f"ledger {command}: {cli.describe_error(error)}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import logging
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 import httpx
 import tenacity
+
+from pipeline import artifacts
 
 T = TypeVar("T")
 
@@ -126,24 +127,18 @@ class Archive(Generic[T]):
     def _download(self, client: httpx.Client, name: str, *, digest: str, deadline: float) -> T:
         """Return the content of the server's file, stored once it has the digest and is read."""
         file = self.folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f"{file.name}.{os.getpid()}.part")
-        try:
-            found = _stream_to(part, client, name, deadline=deadline)
+        with artifacts.replace_atomically(file) as draft:
+            found = _stream_to(draft, client, name, deadline=deadline)
             if found != digest:
                 raise ChecksumError(f"{name} has sha256 {found}, and its CHECKSUM is {digest!r}")
-            content = self._read(part, name)
-            _locate_checksum(file).write_text(f"{digest}  {file.name}\n")
-            part.replace(file)
-            return content
-        finally:
-            part.unlink(missing_ok=True)
+            content = self._read(draft, name)
+            artifacts.write_text(_locate_checksum(file), f"{digest}  {file.name}\n")
+        return content
 
 
 @contextlib.contextmanager
 def open_client(base_url: str, *, connections: int) -> Iterator[httpx.Client]:
-    """Yield a client of one server: it follows no redirect to another, and logs no request."""
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # below, it logs a line for each request
+    """Yield a client of one server: it follows no redirect to another."""
     with httpx.Client(
         base_url=base_url,
         limits=httpx.Limits(max_connections=connections),
@@ -165,11 +160,11 @@ def _refuse_other_server(response: httpx.Response) -> None:
         )
 
 
-def _stream_to(part: Path, client: httpx.Client, name: str, *, deadline: float) -> str:
-    """Write the server's file to `part` and return its sha256."""
+def _stream_to(draft: Path, client: httpx.Client, name: str, *, deadline: float) -> str:
+    """Write the server's file to `draft` and return its sha256."""
     digest = hashlib.sha256()
     try:
-        with part.open("wb") as target, _open_stream(client, name, deadline) as chunks:
+        with draft.open("wb") as target, _open_stream(client, name, deadline) as chunks:
             for chunk in chunks:
                 digest.update(chunk)
                 target.write(chunk)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline import artifacts
 from pipeline.models.live_metrics import LiveMetrics
 from pipeline.models.measurements import MEASUREMENTS, FitMeter
 
@@ -22,3 +23,12 @@ class FitFiles:
     def open_measurements(self) -> LiveMetrics:
         """Return what appends the fit's lines to `measured`."""
         return LiveMetrics(self.measured, labels=self.labels, fields=MEASUREMENTS)
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of the fits of a model; a draft that another process is writing stays, with the folder."""
+    artifacts.remove_abandoned_drafts(folder)
+    for file in folder.glob("*.pt"):
+        file.unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pipeline import artifacts
+
 
 class LiveMetrics:
     """The history of one fit, appended to a CSV that several fits share: a line for each entry.
@@ -42,10 +44,11 @@ def _format_line(cells: Sequence[object]) -> str:
 def _append(file: Path, line: str) -> None:
     """Append a line by a single write; raise OSError where only a part of it was written."""
     content = line.encode()
-    handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        written = os.write(handle, content)
-    finally:
-        os.close(handle)
+    with artifacts.name_in_errors(file):
+        handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            written = os.write(handle, content)
+        finally:
+            os.close(handle)
     if written != len(content):
         raise OSError(f"{file}: {written} of {len(content)} bytes of a line were written; is the disk full?")

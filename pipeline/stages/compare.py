@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from pipeline import artifacts, cli, config
 from pipeline.datasets import kinds
-from pipeline.evaluation import experiments, pairwise, performance, returns
+from pipeline.evaluation import experiments, pairwise, performance, returns, stale_outputs
 from pipeline.evaluation.comparison import Comparison, TimeScale, compare_models
 from pipeline.evaluation.ledger import Ledger, read_lines
 from pipeline.evaluation.overfitting import CscvResult
@@ -33,6 +33,7 @@ def main(dataset: str) -> None:
     """Rank the models of a dataset and estimate how much of the ranking is overfitting."""
     params = config.load_params()
     blocks = {name: block for family in params["models"].values() for name, block in (family or {}).items()}
+    stale_outputs.remove_stale_outputs(Path.cwd(), params)
     remove_other_files(blocks)
     own = [name for name, block in blocks.items() if block["dataset"] == dataset]
     loaded = {name: Returns.load(artifacts.RETURNS / f"{name}.parquet") for name in own}

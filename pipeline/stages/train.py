@@ -14,7 +14,7 @@ from tqdm import tqdm
 from pipeline import artifacts, cli, config
 from pipeline.models import plugins
 from pipeline.models.cross_fit import FitTask, FoldFit, fit_fold, name_split, plan_cross_fit
-from pipeline.models.fit_files import FitFiles
+from pipeline.models.fit_files import FitFiles, remove_checkpoints
 from pipeline.models.measurements import MEASUREMENTS
 from pipeline.models.predictions import FINAL
 
@@ -57,7 +57,7 @@ def main(model: str) -> None:
         summary = summarize_fits(fits, stopping_metric=unfitted.stopping.metric)
         artifacts.write_json(artifacts.report_path("train", model), {"deployed_seed": deployed_seed, **summary})
         write_tables(model, fits, deployed_seed=deployed_seed, fields=unfitted.history_fields)
-    artifacts.remove(artifacts.CHECKPOINTS / model)
+    remove_checkpoints(artifacts.CHECKPOINTS / model)
 
 
 def list_parameters(params: config.Block, model: str, *, market: config.Block) -> dict[str, Any]:

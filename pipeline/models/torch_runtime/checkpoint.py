@@ -2,8 +2,8 @@
 
 import dataclasses
 import hashlib
+import io
 import json
-import os
 import pickle
 import time
 import zipfile
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline import artifacts
 from pipeline.models.base import Model
 from pipeline.models.fit_files import FitFiles
 from pipeline.models.measurements import FitMeter
@@ -44,14 +45,11 @@ class Checkpoint:
 
     def write(self, state: CheckpointState) -> None:
         """Replace the file by one that holds `state`."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.file.with_name(f".{self.file.name}.draft")
-        with draft.open("wb") as stream:
-            content = {"fingerprint": self.fingerprint, "state": state, "measured": self.meter.state_dict()}
-            torch.save(content, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(self.file)
+        buffer = io.BytesIO()  # of a full disk torch would raise a RuntimeError without a cause
+        content = {"fingerprint": self.fingerprint, "state": state, "measured": self.meter.state_dict()}
+        torch.save(content, buffer)
+        with artifacts.replace_atomically(self.file) as draft:
+            draft.write_bytes(buffer.getbuffer())
         self.last_write = time.monotonic()
 
     def read(self) -> CheckpointState | None:
@@ -60,11 +58,11 @@ class Checkpoint:
         Raises:
             CheckpointError: the file is truncated, or belongs to another fit.
         """
-        if not self.file.exists():
-            return None
         remedy = f"delete {self.file} to train this fit from the start"
         try:
             found = torch.load(self.file, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            return None
         except READ_ERRORS as error:
             raise CheckpointError(f"{self.file}: damaged or incomplete checkpoint ({error}); {remedy}") from error
         if not isinstance(found, dict) or found.get("fingerprint") != self.fingerprint or "measured" not in found:
