@@ -220,11 +220,12 @@ TOUCHED = {  # a comment at the end of a file: the stages that DVC then wants to
 }
 
 
-def test_a_comment_makes_stale_what_runs_the_file_and_nothing_else(repo):
+def test_a_comment_makes_stale_what_runs_the_file_and_nothing_else(repo, monkeypatch):
+    monkeypatch.chdir(repo)
     for file, stages in TOUCHED.items():
         text = (repo / file).read_text()
         (repo / file).write_text(text + "# a comment\n")
-        with Repo(repo) as opened:
+        with Repo() as opened:
             stale = set(opened.status())
         (repo / file).write_text(text)
         assert stale, file
