@@ -231,10 +231,10 @@ class Model(ABC):
         """Write the graph "inputs" -> "answer", both float32, batch axis free; the same fit gives the same bytes."""
 
 
-def split_into_batches(rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield BATCH_ROWS rows at a time: the windows of many rows would fill the memory."""
-    for start in range(0, len(rows), BATCH_ROWS):
-        yield rows[start : start + BATCH_ROWS]
+def split_into_batches(rows: np.ndarray, *, size: int = BATCH_ROWS) -> Iterator[np.ndarray]:
+    """Yield `size` rows at a time: the windows of many rows would fill the memory."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 def list_arguments(plugin: type[Model]) -> tuple[str, ...]:
