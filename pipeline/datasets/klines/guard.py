@@ -3,4 +3,6 @@
 from pipeline.features.engine import compute
 from pipeline.labels import make_labels
 
-__all__ = ["compute", "make_labels"]
+__all__ = ["COLUMNS", "compute", "make_labels"]
+
+COLUMNS = ["segment", "open_time", "open", "high", "low", "close", "volume", "bar_number", "closes_positions"]
