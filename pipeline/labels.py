@@ -281,14 +281,14 @@ def _assemble_labels(
 ) -> Labels:
     time = bars["open_time"].to_numpy()
     columns = {
-        "row": row.astype(np.int64),
-        "segment": bars["segment"].to_numpy()[row].astype(np.int32),
+        "row": row.astype(np.int64, copy=False),
+        "segment": bars["segment"].to_numpy()[row].astype(np.int32, copy=False),
         "time": time[row],
         "label_end": time[end],
         "y": y,
         "raw": raw,
     }
-    return Labels(table=pd.DataFrame(columns), lost=lost, ties=ties)
+    return Labels(table=pd.DataFrame(columns, copy=False), lost=lost, ties=ties)
 
 
 def _clip_labels(labels: Labels, clip_sigma: float | None) -> Labels:

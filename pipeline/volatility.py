@@ -17,6 +17,8 @@ USUAL_WINDOWS = 200  # the usual level is the median over this many windows with
 TICK_BARS = 10_000  # the tick is inferred from the latest bars, at most this many
 TICK_SHARE = 0.9  # of the closes that differ from the one before, which are multiples of the tick
 MAX_DECIMALS = 12  # of a tick
+TICKS = np.array([10.0**-count for count in range(MAX_DECIMALS + 1)])
+BLOCK_BARS = 1 << 15  # that are computed at once; no value depends on it
 
 
 def estimate_volatility(bars: pd.DataFrame, *, window: int) -> np.ndarray:
@@ -53,21 +55,10 @@ def infer_tick(bars: pd.DataFrame) -> np.ndarray:
     Most is `TICK_SHARE` of the closes that differ from the one before, among the segment's latest `TICK_BARS` bars. A
     tick of 0.05 counts as 0.01. The tick is at least float32's resolution of the price; it is that without a move.
     """
-    close, rows = bars["close"].to_numpy(dtype=np.float64), np.arange(len(bars))
-    age, _ = count_neighbors(bars)
-    first = rows - np.minimum(age, TICK_BARS - 1)
-    decimals, tick = count_decimals(close), np.zeros(len(bars))
+    close, (age, _) = bars["close"].to_numpy(dtype=np.float64), count_neighbors(bars)
     moves = (_take_steps(bars) != 0) & (age > 0)
-
-    def count_latest(is_counted: np.ndarray) -> np.ndarray:
-        running = np.concatenate([[0], np.cumsum(is_counted)])
-        return np.asarray(running[rows + 1] - running[first])
-
-    total = count_latest(moves)
-    for count in range(MAX_DECIMALS, -1, -1):
-        is_tick = count_latest(moves & (decimals <= count)) >= TICK_SHARE * total
-        tick[is_tick & (total > 0)] = 10.0**-count
-    return np.maximum(tick, close * RESOLUTION)
+    tick = _find_ticks(age, count_decimals(close), moves)
+    return np.asarray(np.maximum(tick, close * RESOLUTION, out=tick))
 
 
 def count_decimals(prices: np.ndarray) -> np.ndarray:
@@ -76,11 +67,13 @@ def count_decimals(prices: np.ndarray) -> np.ndarray:
     >>> count_decimals(np.array([42000.0, 42000.1, 1.2345, 1 / 3])).tolist()
     [0, 1, 4, 13]
     """
-    decimals = np.full(len(prices), MAX_DECIMALS + 1)
-    for count in range(MAX_DECIMALS, -1, -1):
-        scaled = prices * 10.0**count
-        is_whole = np.abs(scaled - np.rint(scaled)) <= 4e-15 * scaled  # the rounding of a product
-        decimals[is_whole & (scaled * RESOLUTION <= 1)] = count
+    decimals = np.full(len(prices), MAX_DECIMALS + 1, dtype=np.int8)
+    for start in range(0, len(prices), BLOCK_BARS):  # which stay in the processor's cache
+        part, found = prices[start : start + BLOCK_BARS], decimals[start : start + BLOCK_BARS]
+        for count in range(MAX_DECIMALS, -1, -1):
+            scaled = part * 10.0**count
+            is_whole = np.abs(scaled - np.rint(scaled)) <= 4e-15 * scaled  # the rounding of a product
+            found[is_whole & (scaled * RESOLUTION <= 1)] = count
     return decimals
 
 
@@ -96,12 +89,7 @@ def estimate_usual_level(bars: pd.DataFrame, *, window: int) -> np.ndarray:
 
 def count_neighbors(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Return (N,) the number of bars before each bar in its segment, and (N,) after it."""
-    segment, rows = bars["segment"].to_numpy(), np.arange(len(bars))
-    border = segment[1:] != segment[:-1]
-    first, last = np.append(True, border)[: len(rows)], np.append(border, True)[-len(rows) :]
-    before = rows - np.maximum.accumulate(np.where(first, rows, 0))
-    after = np.minimum.accumulate(np.where(last, rows, len(rows))[::-1])[::-1] - rows
-    return before, after
+    return _count_neighbors(bars["segment"].to_numpy())
 
 
 def take_log_returns(bars: pd.DataFrame, start: np.ndarray, end: np.ndarray) -> np.ndarray:
@@ -118,8 +106,42 @@ def check_bar_count(name: str, count: int, *, at_least: int) -> None:
 
 def _take_steps(bars: pd.DataFrame) -> np.ndarray:
     """Return (N,) one-bar log returns; 0 at the first bar of the table."""
-    rows = np.arange(len(bars))
-    return take_log_returns(bars, np.maximum(rows - 1, 0), rows)
+    close = bars["close"].to_numpy(dtype=np.float64)
+    steps = np.ones(len(close))
+    np.divide(close[1:], close[:-1], out=steps[1:])
+    return np.asarray(np.log(steps, out=steps))
+
+
+@njit(cache=True)
+def _count_neighbors(segment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    before, after = np.zeros(len(segment), np.int64), np.zeros(len(segment), np.int64)
+    for i in range(1, len(segment)):
+        before[i] = before[i - 1] + 1 if segment[i] == segment[i - 1] else 0
+    for i in range(len(segment) - 2, -1, -1):
+        after[i] = after[i + 1] + 1 if segment[i] == segment[i + 1] else 0
+    return before, after
+
+
+@njit(cache=True)
+def _find_ticks(age: np.ndarray, decimals: np.ndarray, moves: np.ndarray) -> np.ndarray:
+    """Return (N,) the ticks of `infer_tick`, 0 where there is none, from a running count of each bar's decimals."""
+    ticks, counts, total = np.zeros(len(age)), np.zeros(MAX_DECIMALS + 2, np.int64), 0
+    for i in range(len(age)):
+        if age[i] == 0:
+            counts[:], total = 0, 0
+        elif age[i] >= TICK_BARS and moves[i - TICK_BARS]:
+            counts[decimals[i - TICK_BARS]] -= 1
+            total -= 1
+        if moves[i]:
+            counts[decimals[i]] += 1
+            total += 1
+        count, within = 0, counts[0]
+        while count < MAX_DECIMALS and within < TICK_SHARE * total:
+            count += 1
+            within += counts[count]
+        if total > 0 and within >= TICK_SHARE * total:
+            ticks[i] = TICKS[count]
+    return ticks
 
 
 @njit(cache=True)

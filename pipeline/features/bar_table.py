@@ -13,14 +13,14 @@ from pipeline.features.rolling import Floats, Integers
 from pipeline.market import bars as klines
 
 
-def list_absent_fields(bars: pd.DataFrame, declared: Collection[str]) -> tuple[str, ...]:
-    """Return the optional fields that features read and that a table lacks, or that are declared absent."""
+def list_absent_fields(columns: Collection[str], declared: Collection[str]) -> tuple[str, ...]:
+    """Return the optional fields that features read and that a table with `columns` lacks, or are declared absent."""
     optional = [name for name in chunks.FIELDS if name in klines.OPTIONAL]
-    return tuple(name for name in optional if name in declared or name not in bars.columns)
+    return tuple(name for name in optional if name in declared or name not in columns)
 
 
-def read_matrix(bars: pd.DataFrame, *, absent: Sequence[str]) -> Floats:
-    """Return valid prices and amounts (fields, N) of a table of bars; a field that is absent is NaN."""
+def read_matrix(bars: pd.DataFrame, *, absent: Sequence[str], start: int = 0) -> Floats:
+    """Return valid prices and amounts (fields, N) of bars, from row `start` of a table; an absent field is NaN."""
     present = [name for name in chunks.FIELDS if name not in absent]
     if missing := [name for name in present if name not in bars.columns]:
         raise ValueError(f"bars: columns {missing} are missing; there are {list(bars.columns)}")
@@ -38,7 +38,7 @@ def read_matrix(bars: pd.DataFrame, *, absent: Sequence[str]) -> Floats:
     ):
         read = np.array([name in present for name in chunks.FIELDS])
         bad = int(np.flatnonzero(~_is_valid(matrix)[read].all(axis=0))[0])
-        raise ValueError(f"bars: row {bad}: {_describe_fault(matrix[:, bad], read)}")
+        raise ValueError(f"bars: row {start + bad}: {_describe_fault(matrix[:, bad], read)}")
     return matrix
 
 

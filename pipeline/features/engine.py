@@ -1,11 +1,12 @@
 """Features of bars, in bulk or bar by bar: one compiled update for a long chunk of bars or for a single one.
 
-`compute` takes a table of bars, `Stream` one bar after the other. Both pass them to `advance`, so that streamed and
-bulk values agree in every bit, across segments and restarts too. Compiled callers use `advance` themselves.
+`compute` takes a table of bars, `compute_parts` a file of them, by its row groups, `Stream` one bar after the other.
+All pass them to `advance`, so that streamed and bulk values agree in every bit, across segments and restarts too.
+Compiled callers use `advance` themselves.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +26,7 @@ from pipeline.features.rolling import Floats, Floats32, Integers, borrow
 from pipeline.market import checks
 from pipeline.market.bar_reader import BarReader
 from pipeline.market.stream_clock import RESTARTS, STARTS, UNKNOWN, StreamClock
+from pipeline.row_groups import TableFile
 
 CHUNK_BARS = 512  # so that a chunk stays in the processor's cache; no value depends on it
 
@@ -96,38 +98,116 @@ def compute(bars: pd.DataFrame, params: FeatureParams) -> Features:
     a missing column, an invalid price or amount, and bars out of order. Columns that need an optional field which the
     table lacks, or `absent_fields` names, are left out.
     """
-    absent = list_absent_fields(bars, params.absent_fields)
-    layout, left_out = _make_layout(params, absent)
-    warm_up_bars = max(layout.warm_up_bars, *(file.warm_up_bars for file in params.in_pandas), 0)
-    matrix, (segment, starts, stops) = read_matrix(bars, absent=absent), find_segments(bars)
-    lost = np.minimum(stops - starts, warm_up_bars)
-    ranges = [(int(a), int(b)) for a, b in zip(starts, stops, strict=True) if b - a > warm_up_bars]
-    rows = join_ranges(starts + lost, stops)
-    out, out_start = np.empty((len(layout.columns), len(rows)), dtype=np.float32), 0
-    for start, stop in ranges:
-        warm = start + warm_up_bars
-        _fill_segment(layout, matrix, start=start, warm=warm, stop=stop, out=out, out_start=out_start)
-        out_start += stop - warm
-    features = Features(
-        columns=tuple(column.name for column in layout.columns),
-        x=out.T,
-        rows=rows,
-        warm_up_bars={column.name: column.warm_up_bars for column in layout.columns},
-        lost_by_segment=dict(zip(segment.tolist(), lost.tolist(), strict=True)),
-        groups=layout.groups,
-        absent_fields=absent,
-        left_out=left_out,
-    )
-    for file in params.in_pandas:
-        features = _append_columns(features, file, bars, ranges, warm_up_bars=warm_up_bars)
-    return features
+    bulk = BulkFeatures(params, keys=bars, columns=bars.columns, read=lambda start, stop: bars.iloc[start:stop])
+    return bulk.compute(0, len(bars))
 
 
-def _append_columns(
-    features: Features, file: PandasFile, bars: pd.DataFrame, ranges: Sequence[tuple[int, int]], *, warm_up_bars: int
-) -> Features:
-    """Return the features with the columns of a file in pandas behind them."""
-    names, values = compute_columns(file, bars, ranges, warm_up_bars=warm_up_bars)
+@expand_params
+def compute_parts(clean: TableFile, params: FeatureParams) -> Iterator[Features]:
+    """Yield the features of consecutive rows of a file with `segment`: together those that `compute` has of all rows.
+
+    In memory are the bars of one row group of the file, and where columns in pandas need it those of one segment.
+    """
+    keys, columns = clean.read(["segment", "open_time"]), clean.schema.names
+    wanted = columns if params.in_pandas else chunks.FIELDS
+
+    def read(start: int, stop: int) -> pd.DataFrame:
+        return clean.read(wanted, start=start, stop=stop)
+
+    bulk, start = BulkFeatures(params, keys=keys, columns=columns, read=read), 0
+    for stop in clean.group_stops.tolist():
+        yield bulk.compute(start, stop)
+        start = stop
+
+
+class BulkFeatures:
+    """The features of a table of bars, by consecutive ranges of its rows: each goes on where the one before ended."""
+
+    def __init__(
+        self, params: FeatureParams, *, keys: pd.DataFrame, columns: Collection[str], read: Callable[..., pd.DataFrame]
+    ) -> None:
+        """Lay out the columns of a table with `columns`.
+
+        `keys` has the segments and times of all bars; `read(start, stop)` returns the bars of these rows.
+        """
+        self.files, self.absent = params.in_pandas, list_absent_fields(columns, params.absent_fields)
+        self.layout, self.left_out = _make_layout(params, self.absent)
+        warm_up_bars = max(self.layout.warm_up_bars, *(file.warm_up_bars for file in self.files), 0)
+        self.segment, self.starts, self.stops = find_segments(keys)
+        self.warm = np.minimum(self.starts + warm_up_bars, self.stops)  # the first row of each segment with values
+        self._read = read
+        self._memory = self.layout.memory.copy()
+        self._chunk = chunks.allocate_chunk(CHUNK_BARS, self.layout.lookback_bars)
+        self._unused = np.empty((len(self.layout.columns), CHUNK_BARS), dtype=np.float32)
+        self._in_pandas: dict[str, tuple[int, pd.DataFrame]] = {}  # by file: a segment's place, and its columns
+
+    def compute(self, start: int, stop: int) -> Features:
+        """Return the features of the next bars, rows `start` to `stop` of the table.
+
+        `rows` are those of the table; `lost_by_segment` has the segments of these bars, and counts their rows alone.
+        """
+        bars = self._read(start, stop)
+        matrix = read_matrix(bars, absent=self.absent, start=start)
+        within = (self.stops > start) & (self.starts < stop)
+        first, warm, end = (np.clip(each[within], start, stop) for each in (self.starts, self.warm, self.stops))
+        rows, places = join_ranges(warm, end), np.flatnonzero(within & (self.warm < self.stops)).tolist()
+        out, out_start = np.empty((len(self.layout.columns), len(rows)), dtype=np.float32), 0
+        for place in places:
+            out_start += self._fill_segment(place, matrix, start=start, out=out, out_start=out_start)
+        features = Features(
+            columns=tuple(column.name for column in self.layout.columns),
+            x=out.T,
+            rows=rows,
+            warm_up_bars={column.name: column.warm_up_bars for column in self.layout.columns},
+            lost_by_segment=dict(zip(self.segment[within].tolist(), (warm - first).tolist(), strict=True)),
+            groups=self.layout.groups,
+            absent_fields=self.absent,
+            left_out=self.left_out,
+        )
+        for file in self.files if places else ():
+            features = _append_columns(
+                features, file, [self._compute_in_pandas(file, place, bars, start=start) for place in places]
+            )
+        return features
+
+    def _fill_segment(self, place: int, matrix: Floats, *, start: int, out: Floats32, out_start: int) -> int:
+        """Fill `out` with the columns of the bars of one segment that `matrix` has; return the number of them.
+
+        `matrix` (fields, N) begins at row `start` of the table.
+        """
+        if self.starts[place] >= start:
+            self._memory[:] = self.layout.memory
+        segment = (self.starts[place], self.warm[place], self.stops[place])
+        first, warm, stop = (min(max(int(row) - start, 0), matrix.shape[1]) for row in segment)
+        for bar in range(first, warm, CHUNK_BARS):
+            self._advance(matrix, bar, min(CHUNK_BARS, warm - bar), self._unused, 0)
+        for bar in range(warm, stop, CHUNK_BARS):
+            self._advance(matrix, bar, min(CHUNK_BARS, stop - bar), out, out_start + bar - warm)
+        return int(stop - warm)
+
+    def _advance(self, matrix: Floats, bar: int, count: int, out: Floats32, out_start: int) -> None:
+        advance(self.layout.plans, self._memory, self._chunk, matrix, bar, count, out, out_start)
+
+    def _compute_in_pandas(self, file: PandasFile, place: int, bars: pd.DataFrame, *, start: int) -> pd.DataFrame:
+        """Return a file's columns of those bars of one segment that `bars`, from row `start` on, has with values.
+
+        The columns of the last segment stay, for the bars that follow.
+        """
+        known, table = self._in_pandas.get(file.name, (-1, None))
+        if table is None or known != place:
+            first, stop = int(self.starts[place]), int(self.stops[place])
+            is_within = first >= start and stop <= start + len(bars)
+            segment = bars.iloc[first - start : stop - start] if is_within else self._read(first, stop)
+            warm = int(self.warm[place]) - first
+            table = compute_columns(file, segment, warm=warm, names=None if table is None else list(table.columns))
+            self._in_pandas[file.name] = (place, table)
+        from_row, to_row = (max(row - int(self.warm[place]), 0) for row in (start, start + len(bars)))
+        return table.iloc[from_row:to_row]
+
+
+def _append_columns(features: Features, file: PandasFile, tables: Sequence[pd.DataFrame]) -> Features:
+    """Return the features with the columns of a file in pandas behind them, the tables one after another."""
+    names, values = list(tables[0].columns), np.concatenate([table.to_numpy().T for table in tables], axis=1)
     groups = dict(features.groups)
     add_owners(groups, names, owner=file.name)
     return replace(
@@ -155,19 +235,6 @@ def _make_layout(params: FeatureParams, absent: Sequence[str]) -> tuple[Layout, 
             "features.groups, or use bars that have these fields"
         )
     return make_layout(indicators, head_cells=chunks.HEAD_CELLS), left_out
-
-
-def _fill_segment(
-    layout: Layout, matrix: Floats, *, start: int, warm: int, stop: int, out: Floats32, out_start: int
-) -> None:
-    """Fill `out` from `out_start` on with the columns of one segment's bars from `warm` on."""
-    memory, chunk = layout.memory.copy(), chunks.allocate_chunk(CHUNK_BARS, layout.lookback_bars)
-    unused = np.empty((len(layout.columns), CHUNK_BARS), dtype=np.float32)
-    for first in range(start, warm, CHUNK_BARS):
-        advance(layout.plans, memory, chunk, matrix, first, min(CHUNK_BARS, warm - first), unused, 0)
-    for first in range(warm, stop, CHUNK_BARS):
-        count = min(CHUNK_BARS, stop - first)
-        advance(layout.plans, memory, chunk, matrix, first, count, out, out_start + first - warm)
 
 
 class Stream:

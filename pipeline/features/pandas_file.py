@@ -12,7 +12,6 @@ from pandas.api.types import is_numeric_dtype
 
 from pipeline import config
 from pipeline.features.registry import list_files
-from pipeline.features.rolling import Floats32
 
 FOLDER = Path(__file__).parent / "in_pandas"
 
@@ -41,22 +40,17 @@ def load_pandas_file(name: str, block: config.Block) -> PandasFile:
     return PandasFile(name, partial(module.compute, **block), warm_up_bars)
 
 
-def compute_columns(
-    file: PandasFile, bars: pd.DataFrame, ranges: Sequence[tuple[int, int]], *, warm_up_bars: int
-) -> tuple[list[str], Floats32]:
-    """Return the names and values (F, rows) of a file's columns, for each segment's bars after `warm_up_bars`.
+def compute_columns(file: PandasFile, segment: pd.DataFrame, *, warm: int, names: Sequence[str] | None) -> pd.DataFrame:
+    """Return a file's columns, float32, of one segment's bars from row `warm` on; each uses its own bars alone.
 
-    `ranges` has the first row and the end row of every segment. Each is computed from its own bars alone.
+    `names` are the columns of the segments before; None: there is none before.
     """
-    names, parts = list[str](), list[Floats32]()
-    for start, stop in ranges:
-        segment = bars.iloc[start:stop].reset_index(drop=True)
-        table = file.compute(segment)
-        _check_table(table, segment, file.name, names=names)
-        names = list(table.columns)
-        with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite, and is reported as such
-            parts.append(table.iloc[warm_up_bars:].to_numpy(np.float32, na_value=np.nan).T)
-    return names, np.concatenate(parts, axis=1) if parts else np.empty((0, 0), dtype=np.float32)
+    bars = segment.reset_index(drop=True)
+    table = file.compute(bars)
+    _check_table(table, bars, file.name, names=names or ())
+    with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite, and is reported as such
+        values = table.iloc[warm:].to_numpy(np.float32, na_value=np.nan)
+    return pd.DataFrame(values, columns=table.columns)
 
 
 def _check_table(table: object, segment: pd.DataFrame, name: str, *, names: Sequence[str]) -> None:

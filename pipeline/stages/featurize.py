@@ -1,105 +1,158 @@
 """featurize <dataset>: every feature column of every bar after its warm-up, as float32."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from pipeline import artifacts, cli, config
 from pipeline.datasets import kinds
-from pipeline.features import engine
 from pipeline.features.catalogue import PRESETS
+from pipeline.features.engine import Features
+from pipeline.row_groups import TableFile, open_table
 
 log = logging.getLogger(__name__)
 
 
 def main(dataset: str) -> None:
-    """Compute the features of a dataset's clean bars."""
+    """Compute the features of a dataset's clean bars, one part of them after another."""
     name = f"datasets.{dataset}.features"
     params = config.load_params()
     kind, clock = (kinds.import_part(params, dataset, part) for part in ("featurize", "clock"))
-    block = config.look_up(params, name)
-    bars = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet")
-    features = config.call_with(kind.compute, bars, block=block, name=name)
-    raise_if_empty(features, bars)
-    raise_if_not_finite(features, bars, time=clock.TIME)
-    rows = bars.iloc[features.rows]
-    keys = pd.DataFrame({"segment": rows["segment"].to_numpy(), "time": rows[clock.TIME].to_numpy()})
-    columns = pd.DataFrame(features.x, columns=list(features.columns))
-    table = pd.concat([keys, columns], axis=1)
-    table.attrs |= {"groups": features.groups, "presets": PRESETS, "left_out": features.left_out}  # parquet keeps them
-    artifacts.write_table(artifacts.FEATURES / f"{dataset}.parquet", table)
+    block, file = config.look_up(params, name), artifacts.FEATURES / f"{dataset}.parquet"
+    clean = TableFile(artifacts.CLEAN / f"{dataset}.parquet")
+    parts = config.call_with(kind.compute_parts, clean, block=block, name=name)
+    segments = list_segments(clean)
+    features = write_features(parts, clean, file, segments=segments, time=clock.TIME)
     used = {**block, "groups": list_groups(features)}
     if features.absent_fields:
         used["absent_fields"] = list(features.absent_fields)
     warn_of_columns_left_out(features)
-    artifacts.write_json(
-        artifacts.report_path("featurize", dataset), summarize_features(features, bars) | {"params": used}
+    report = summarize_features(features, TableFile(file), segments)
+    artifacts.write_json(artifacts.report_path("featurize", dataset), report | {"params": used})
+
+
+def write_features(
+    parts: Iterable[Features], clean: TableFile, file: Path, *, segments: pd.DataFrame, time: str
+) -> Features:
+    """Write the table of features, one part after another; return them without rows, with all that was lost.
+
+    `segments` are those of `clean`, see `list_segments`; `time` is its column with the clock.
+
+    Raises:
+        ValueError: no row has features, or a value is not finite.
+    """
+    keys, faults, lost = clean.read(["segment", time]), Faults(time=time), dict[int, int]()
+    segment, times = keys["segment"].to_numpy(), keys[time].to_numpy()
+    with open_table(file) as writer:
+        for part in parts:
+            for number, rows in part.lost_by_segment.items():
+                lost[number] = lost.get(number, 0) + rows
+            if len(part.rows) or not writer.rows:
+                features = replace(part, x=np.empty((0, part.x.shape[1]), np.float32), rows=np.arange(0))
+            if len(part.rows):
+                faults.add(part, clean)
+                table = pd.DataFrame(part.x, columns=list(part.columns))
+                table.insert(0, "segment", segment[part.rows])
+                table.insert(1, "time", times[part.rows])
+                table.attrs |= {
+                    "groups": part.groups,
+                    "presets": PRESETS,
+                    "left_out": part.left_out,
+                }  # parquet has them
+                writer.append(table)
+        raise_if_empty(features, segments["bars"], rows=writer.rows)
+        faults.raise_any()
+    return replace(features, lost_by_segment=lost)
+
+
+def list_segments(clean: TableFile) -> pd.DataFrame:
+    """Return the `segment`, the `symbol` and the number of `bars` of each segment of a clean table, in its order."""
+    segment = clean.read(["segment"])["segment"].to_numpy()
+    starts = np.flatnonzero(np.append(True, segment[1:] != segment[:-1]))
+    symbol = clean.read(["symbol"])["symbol"].iloc[starts].to_numpy()
+    return pd.DataFrame(
+        {"segment": segment[starts], "symbol": symbol, "bars": np.diff(np.append(starts, len(segment)))}
     )
 
 
-def warn_of_columns_left_out(features: engine.Features) -> None:
+def warn_of_columns_left_out(features: Features) -> None:
     """Log the columns that are not computed, by the field that the bars lack."""
     for field in dict.fromkeys(features.left_out.values()):
         names = [name for name, needed in features.left_out.items() if needed == field]
         log.warning(f"features: {', '.join(names)} left out, since the bars have no {field}; add it to compute them")
 
 
-def list_groups(features: engine.Features) -> list[str]:
+def list_groups(features: Features) -> list[str]:
     """Return the compiled groups that were computed: a contract names them, whatever files are added later."""
     return list(dict.fromkeys(features.groups[name] for name in features.columns if name not in features.in_pandas))
 
 
-def raise_if_empty(features: engine.Features, bars: pd.DataFrame) -> None:
-    """Raise ValueError where no segment is longer than the warm-up."""
-    if not len(features.rows):
+def raise_if_empty(features: Features, bars: pd.Series, *, rows: int) -> None:
+    """Raise ValueError where there are no rows: no segment, of which `bars` has the lengths, outlasts the warm-up."""
+    if not rows:
         raise ValueError(
             f"no segment is longer than the warm-up of {max(features.warm_up_bars.values())} bars, the longest has "
-            f"{bars['segment'].value_counts().max()}; give more bars or shorter windows"
+            f"{bars.max()}; give more bars or shorter windows"
         )
 
 
-def raise_if_not_finite(features: engine.Features, bars: pd.DataFrame, *, time: str) -> None:
-    """Raise ValueError, naming the first column and bar, where a value after warm-up is not finite.
+class Faults:
+    """The values after warm-up that are not finite: their number, and the first of them."""
 
-    `time` is the column of `bars` with the clock.
-    """
-    bad = np.argwhere(~np.isfinite(features.x))
-    if len(bad):
-        row, column = bad[0]
-        bar, name = bars.iloc[features.rows[row]], features.columns[column]
-        folder = "in_pandas" if name in features.in_pandas else "groups"
-        raise ValueError(
-            f"{len(bad)} values after warm-up are not finite; the first is {name} of {bar['symbol']} at {time} "
-            f"{bar[time]}; allowed are finite values: correct the column in pipeline/features/{folder}/"
-            f"{features.groups[name]}.py, or its warm-up"
-        )
+    def __init__(self, *, time: str) -> None:
+        """Begin without a fault; `time` is the column of bars with the clock."""
+        self.count, self.first, self._time = 0, "", time
+
+    def add(self, features: Features, clean: TableFile) -> None:
+        """Count the faulty values of some rows of a clean table."""
+        is_bad = ~np.isfinite(features.x)
+        count = int(np.count_nonzero(is_bad))
+        if count and not self.count:
+            row, column = np.argwhere(is_bad)[0]
+            place, name = int(features.rows[row]), features.columns[column]
+            bar = clean.read(["symbol", self._time], start=place, stop=place + 1).iloc[0]
+            folder = "in_pandas" if name in features.in_pandas else "groups"
+            self.first = (
+                f"{name} of {bar['symbol']} at {self._time} {bar[self._time]}; allowed are finite values: correct the "
+                f"column in pipeline/features/{folder}/{features.groups[name]}.py, or its warm-up"
+            )
+        self.count += count
+
+    def raise_any(self) -> None:
+        """Raise ValueError, naming the first column and bar, where a value is not finite."""
+        if self.count:
+            raise ValueError(f"{self.count} values after warm-up are not finite; the first is {self.first}")
 
 
-def count_restarts(bars: pd.DataFrame, lost_by_segment: Mapping[int, int]) -> dict[str, object]:
-    """Return how often a symbol's features restart, in a new segment, and how many rows that costs.
+def count_restarts(segments: pd.DataFrame, lost_by_segment: Mapping[int, int]) -> dict[str, object]:
+    """Return how often a symbol's features restart, in a new one of its `segments`, and how many rows that costs.
 
     A segment begins after missing bars, and after a closing where the calendar says so.
     """
-    segments = bars["segment"].unique().tolist()
-    rows = sum(lost_by_segment[segment] for segment in segments[1:])
-    note = f"{rows} of {len(bars)} bars are the warm-up of the {len(segments) - 1} segments after the first"
-    return {"count": len(segments) - 1, "rows": rows, "note": note}
+    numbers = segments["segment"].tolist()
+    rows = sum(lost_by_segment[segment] for segment in numbers[1:])
+    bars, count = int(segments["bars"].sum()), len(numbers) - 1
+    note = f"{rows} of {bars} bars are the warm-up of the {count} segments after the first"
+    return {"count": count, "rows": rows, "note": note}
 
 
-def summarize_features(features: engine.Features, bars: pd.DataFrame) -> dict[str, object]:
-    """Return the counts of rows written and lost to warm-up, and each column's warm-up and distribution."""
-    x = features.x.astype(np.float64)
-    quantiles = np.quantile(x, [0.01, 0.5, 0.99], axis=0)
+def summarize_features(features: Features, table: TableFile, segments: pd.DataFrame) -> dict[str, object]:
+    """Return the counts of rows written and lost to warm-up, and each column's warm-up and distribution.
+
+    `table` has the rows of the features, and is read column by column; `segments` are those of the bars.
+    """
+    bars = int(segments["bars"].sum())
     return {
-        "bars": len(bars),
-        "rows": len(features.rows),
-        "lost": {"warm_up": len(bars) - len(features.rows)},
+        "bars": bars,
+        "rows": table.rows,
+        "lost": {"warm_up": bars - table.rows},
         "lost_by_segment": features.lost_by_segment,
         "restarts": {
-            symbol: count_restarts(part, features.lost_by_segment)
-            for symbol, part in bars.groupby("symbol", observed=True)
+            symbol: count_restarts(part, features.lost_by_segment) for symbol, part in segments.groupby("symbol")
         },
         "left_out": features.left_out,
         "warm_up_bars": max(features.warm_up_bars.values()),
@@ -108,14 +161,18 @@ def summarize_features(features: engine.Features, bars: pd.DataFrame) -> dict[st
                 "group": features.groups[name],
                 "streamable": name not in features.in_pandas,
                 "warm_up_bars": features.warm_up_bars[name],
-                "std": float(x[:, i].std()),
-                "q01": quantiles[0, i],
-                "median": quantiles[1, i],
-                "q99": quantiles[2, i],
+                **summarize_column(table.read([name])[name].to_numpy(np.float64)),
             }
-            for i, name in enumerate(features.columns)
+            for name in features.columns
         },
     }
+
+
+def summarize_column(values: np.ndarray) -> dict[str, float]:
+    """Return the standard deviation and three quantiles of a column."""
+    std = float(values.std())
+    low, median, high = np.quantile(values, [0.01, 0.5, 0.99], overwrite_input=True)
+    return {"std": std, "q01": float(low), "median": float(median), "q99": float(high)}
 
 
 if __name__ == "__main__":

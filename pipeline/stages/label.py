@@ -9,6 +9,7 @@ import pandas as pd
 from pipeline import artifacts, cli, config
 from pipeline.datasets import kinds
 from pipeline.labels import Labels
+from pipeline.row_groups import TableFile, open_table
 from pipeline.scale import is_constant
 from pipeline.targets import Output, Target
 from pipeline.trading_rules import read_order_delay
@@ -29,7 +30,7 @@ def main(dataset: str) -> None:
     if not isinstance(targets, dict) or not targets:
         raise config.ParamsError(f"datasets.{dataset}.targets is {targets!r}; name one or more")
     delay_bars = read_order_delay(params)
-    bars = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet")
+    bars = TableFile(artifacts.CLEAN / f"{dataset}.parquet").read(kind.COLUMNS)
     report: dict[str, dict[str, object]] = {}
     with artifacts.replace_atomically(artifacts.LABELS / dataset) as folder:
         folder.mkdir()
@@ -40,7 +41,9 @@ def main(dataset: str) -> None:
             check_variation(labeled, described, name=path)
             table = select_columns(labeled)
             table.attrs.update(described.attributes)
-            artifacts.write_table(folder / f"{target}.parquet", table)
+            with open_table(folder / f"{target}.parquet") as writer:
+                writer.append(table)
+            del table
             report[target] = summarize_labels(labeled, described, bars=len(bars), unit=clock.UNIT)
             report[target] |= report_tails(labeled, described)
     artifacts.write_json(artifacts.report_path("label", dataset), report)
@@ -131,7 +134,8 @@ def report_tails(labeled: Labels, target: Target) -> dict[str, object]:
 
 def _share_of_squares(values: np.ndarray, rows: int) -> float:
     """Return the share of the sum of squares in the `rows` largest of them; NaN where the sum is 0."""
-    square = np.sort(values**2)
+    square = values**2
+    square.sort()
     return float(square[-rows:].sum() / square.sum()) if square.any() else float("nan")
 
 
