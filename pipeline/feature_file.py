@@ -9,8 +9,6 @@ import pyarrow.parquet as pq
 
 from pipeline.row_groups import TableFile
 
-BUFFER_BYTES = 1 << 16  # of each column that is read by rows
-
 
 class Matrix(Protocol):
     """(N, F) numbers that are read by column, as `x[:, j]`: an array, or the features of a file."""
@@ -49,23 +47,23 @@ class FeatureFile:
         return np.asarray(values if self._rows is None else values[self._rows])
 
     def read_chunks(self, *, count: int) -> Iterator[np.ndarray]:
-        """Yield (n, F) features of `count` rows of the table after the other.
+        """Yield (n, F) features, at most `count` rows of a row group at a time.
 
         Raises:
             ValueError: the features are of some rows alone.
         """
         if self._rows is not None:
             raise ValueError(f"{self._file.path}: features of some rows are read by column; take those of all rows")
-        with pq.ParquetFile(self._file.path, buffer_size=BUFFER_BYTES) as file:
-            for batch in file.iter_batches(batch_size=count, columns=list(self.columns), use_threads=False):
-                values = np.empty((len(self.columns), batch.num_rows), np.float32)
+        with pq.ParquetFile(self._file.path) as file:
+            for group in range(file.num_row_groups):
+                values = np.empty((len(self.columns), file.metadata.row_group(group).num_rows), np.float32)
                 for row, name in zip(values, self.columns, strict=True):
-                    row[:] = batch.column(name).to_numpy(zero_copy_only=False)
-                yield values.T
+                    row[:] = file.read_row_group(group, columns=[name], use_threads=False).column(0).to_numpy()
+                yield from read_chunks(values.T, count=count)
 
 
 def read_chunks(x: Matrix, *, count: int) -> Iterator[np.ndarray]:
-    """Yield (n, F) rows of a Matrix, `count` at a time.
+    """Yield (n, F) rows of a Matrix, at most `count` at a time.
 
     Raises:
         TypeError: it is neither an array nor a FeatureFile.

@@ -137,10 +137,11 @@ def find_label_ends(rows: pd.DataFrame, tables: Iterable[pd.DataFrame]) -> tuple
     latest, is_labeled = np.full(len(rows), np.iinfo(np.int64).min), np.ones(len(rows), dtype=bool)
     for table in tables:
         found = _find_positions(table, rows)
-        is_labeled &= found >= 0
-        own = np.flatnonzero(is_labeled)
-        latest[own] = np.maximum(latest[own], table["label_end"].to_numpy()[found[own]])
-    latest[~is_labeled] = time[~is_labeled]
+        has_label = found >= 0
+        is_labeled &= has_label
+        if has_label.any():
+            np.maximum(latest, table["label_end"].to_numpy()[found], out=latest, where=has_label)
+    np.copyto(latest, time, where=~is_labeled)
     return latest, is_labeled
 
 
@@ -181,14 +182,19 @@ def _find_positions(table: pd.DataFrame, rows: pd.DataFrame) -> np.ndarray:
 
 def _number_keys(*tables: pd.DataFrame) -> list[np.ndarray]:
     """Return (n,) int64 numbers of each table's keys, the same for the same key, ascending by segment and time."""
-    segments, times = ([table[name].to_numpy(np.int64) for table in tables] for name in KEY)
+    segments, times = ([table[name].to_numpy() for table in tables] for name in KEY)
     first, last = (min(int(each.min()) for each in times), max(int(each.max()) for each in times))
     lowest, highest = (min(int(each.min()) for each in segments), max(int(each.max()) for each in segments))
     if (highest - lowest + 1) * (last - first + 1) >= 2**63:  # then times are numbered first
         known = np.unique(np.concatenate(times))
         times, first, last = [np.searchsorted(known, each) for each in times], 0, len(known) - 1
-    span = last - first + 1
-    return [(segment - lowest) * span + (time - first) for segment, time in zip(segments, times, strict=True)]
+    numbers = [segment.astype(np.int64) for segment in segments]
+    for number, time in zip(numbers, times, strict=True):  # in place: a vector may have millions of rows
+        number -= lowest
+        number *= last - first + 1
+        number += time
+        number -= first
+    return numbers
 
 
 def _sort_distinct(keys: np.ndarray, table: pd.DataFrame) -> tuple[np.ndarray | None, np.ndarray]:

@@ -8,9 +8,10 @@
 - `featurize`: `compute(clean, **block)` returns Features.
 - `label`: `make_labels(clean, block, name=, delay_bars=)` returns Labels, where orders fill `delay_bars` after the next
   row; `describe_target(block, name=, path=)` returns the Target.
-- `guard`: `compute` and `make_labels`, which recompute both; None where rows come from an export. COLUMNS, what
-  `make_labels` reads as far as the table has it, and `open_time`, `high`, `low` and `volume`, whence cut times are
-  drawn.
+- `guard`: `compute` and `make_labels`, which recompute both; None where rows come from an export. `compute_in_parts`
+  yields the Features of consecutive bars, together those of `compute`. `list_columns(block)` returns what both read of
+  the clean table, None for all of it, and COLUMNS: what `make_labels` reads, as far as the
+  table has it, and `high`, `low` and `volume`, by which cut times are drawn.
 - `fills`: `find_fills(clean, delay_bars=)` returns the Fills of the orders decided at each row; COLUMNS, what it reads
   as far as the table has it.
 - `clock`: TIME, the clean table's column with the clock, which is unique within a segment and never starts again; its

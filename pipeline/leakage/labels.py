@@ -29,19 +29,18 @@ def label_end(bars: pd.DataFrame, relabel: Relabel, target: str, *, cuts: int, s
     """
     time, rng = bars["open_time"].to_numpy(), np.random.default_rng(seed)
     original = relabel(bars)  # positions, y, label_end
-    ends = original[2][original[2] < time.max()]
-    if not len(ends):
+    if not len(original[0]) or original[2].min() >= time.max():
         raise ValueError(
             f"label_end: of {target} none of {len(original[0])} labels ends before the last bar: give more bars"
         )
-    times = cut_times.select_times(cut_times.find_bar_candidates(bars), time, first_ms=int(ends.min()))
-    drawn = cut_times.draw_cut_times({"label_end": ends, **times}, cuts=cuts, rng=rng)
+    drawn = _draw_cut_times(bars, original[2], cuts=cuts, rng=rng)
     perturbation, changes = draw_perturbation(bars, rng=rng), list[dict[str, Any]]()
     for cut_ms in drawn:
-        altered = relabel(perturbation.apply(bars, time > cut_ms))
         changes += [
             {"altered_after_ms": cut_ms, "change": change, "rows": len(rows), "first_row": int(rows[0])}
-            for change, rows in _find_changes(original, altered, cut_ms=cut_ms, bars=len(bars))
+            for change, rows in _find_changes(
+                original, relabel(perturbation.apply(bars, time > cut_ms)), cut_ms=cut_ms, bars=len(bars)
+            )
         ]
     measurements = {
         "target": target,
@@ -53,6 +52,16 @@ def label_end(bars: pd.DataFrame, relabel: Relabel, target: str, *, cuts: int, s
     ok_message = f"{target}: no label changes at {len(drawn)} cut times when the bars after its label_end are altered"
     problems = list(_describe_changes(target, changes, time=time))
     return make_finding("label_end", problems, ok_message=ok_message, measurements=measurements)
+
+
+def _draw_cut_times(
+    bars: pd.DataFrame, label_end_ms: np.ndarray, *, cuts: int, rng: np.random.Generator
+) -> dict[int, str]:
+    """Return times to alter bars after, with their kinds, by which a label has ended, and that leave a bar after."""
+    time = bars["open_time"].to_numpy()
+    ends = label_end_ms[label_end_ms < time.max()]
+    times = cut_times.select_times(cut_times.find_bar_candidates(bars), time, first_ms=int(ends.min()))
+    return cut_times.draw_cut_times({"label_end": ends, **times}, cuts=cuts, rng=rng)
 
 
 def _describe_changes(target: str, changes: list[dict[str, Any]], *, time: np.ndarray) -> Iterator[str]:

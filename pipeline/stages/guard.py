@@ -75,9 +75,9 @@ def check_features(
     if kind.compute is None:
         yield explain_missing("truncation")
     else:
-        bars = read_bars(None)
+        bars = read_bars(kind.list_columns(block))
         rows, x = load_stored_features(features, bars)
-        recompute = make_recompute(kind.compute, block)
+        recompute = make_recompute(kind.compute_in_parts, block)
         yield truncation(bars, recompute, (rows, x), x.columns, cuts=settings.cuts, seed=seed)
 
 
@@ -117,8 +117,12 @@ def check_labels(
         else:
             relabel = make_relabel(kind.make_labels, targets[file.stem], delay_bars=delay_bars)
             yield label_end(read_bars(kind.COLUMNS), relabel, file.stem, cuts=settings.cuts, seed=seed)
-        bars, table = read_bars(BAR_KEY), TableFile(file).read([*KEY, "label_end"])
-        yield label_timing(bars, locate_bars(table, bars), table["label_end"].to_numpy())
+        yield check_label_timing(read_bars(BAR_KEY), TableFile(file).read([*KEY, "label_end"]))
+
+
+def check_label_timing(bars: pd.DataFrame, labels: pd.DataFrame) -> Finding:
+    """Return the finding of stored labels (segment, time, label_end)."""
+    return label_timing(bars, locate_bars(labels, bars), labels["label_end"].to_numpy())
 
 
 def list_labeled(features: Path, files: Sequence[Path]) -> pd.DataFrame:
@@ -142,12 +146,12 @@ def explain_missing(guard: str) -> Finding:
     return Finding(guard, "ok", "not checked: rows come from an export and cannot be recomputed", {})
 
 
-def make_recompute(compute: Callable[..., Features], block: config.Block) -> Recompute:
+def make_recompute(compute_in_parts: Callable[..., Iterator[Features]], block: config.Block) -> Recompute:
     """Return the function from bars to the positions of the rows with features, and their columns, in parts."""
 
     def recompute(bars: pd.DataFrame) -> Iterator[Part]:
-        features = config.call_with(compute, bars, block=block, name="features")
-        yield features.rows, features.x
+        for part in config.call_with(compute_in_parts, bars, block=block, name="features"):
+            yield part.rows, part.x
 
     return recompute
 
@@ -159,7 +163,8 @@ def make_relabel(
 
     def relabel(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         table = make_labels(bars, dict(block), delay_bars=delay_bars).table
-        return table["row"].to_numpy(), table["y"].to_numpy(), table["label_end"].to_numpy()
+        y, (row, label_end) = table["y"].to_numpy(), (table[name].to_numpy(copy=True) for name in ("row", "label_end"))
+        return row, y, label_end  # copies: as views they would hold the whole table
 
     return relabel
 

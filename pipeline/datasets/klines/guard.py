@@ -1,8 +1,15 @@
 """The functions that recompute features and labels of klines, for the guards that remove or alter bars."""
 
-from pipeline.features.engine import compute
+from pipeline import config
+from pipeline.features.chunks import FIELDS
+from pipeline.features.engine import compute, compute_in_parts
 from pipeline.labels import make_labels
 
-__all__ = ["COLUMNS", "compute", "make_labels"]
+__all__ = ["COLUMNS", "compute", "compute_in_parts", "list_columns", "make_labels"]
 
 COLUMNS = ["segment", "open_time", "open", "high", "low", "close", "volume", "bar_number", "closes_positions"]
+
+
+def list_columns(block: config.Block) -> list[str] | None:
+    """Return the columns of the clean table that features read; None: all, where columns in pandas may read any."""
+    return None if block.get("in_pandas") else ["segment", *FIELDS]
