@@ -40,16 +40,19 @@ def clean(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, object]]:
 
 FEATURIZE = '''"""The features of events: the columns of the export, as they are."""
 
+from collections.abc import Iterator
+
 import numpy as np
-import pandas as pd
 
 from pipeline.features.engine import Features
+from pipeline.row_groups import TableFile
 
 
-def compute(clean: pd.DataFrame) -> Features:
-    """Return the exported columns of every row."""
+def compute_parts(file: TableFile) -> Iterator[Features]:
+    """Yield the exported columns of every row."""
+    clean = file.read()
     columns = tuple(name for name in clean.columns if name.startswith("book_"))
-    return Features(
+    yield Features(
         columns=columns,
         x=clean[list(columns)].to_numpy(np.float32),
         rows=np.arange(len(clean)),
@@ -70,6 +73,8 @@ import pandas as pd
 from pipeline import config
 from pipeline.labels import Horizon, Labels
 from pipeline.targets import Output, Target
+
+COLUMNS = ["segment", "event", "close"]
 
 
 def make_labels(clean: pd.DataFrame, block: dict[str, Any], *, name: str = "target", delay_bars: int = 0) -> Labels:

@@ -1,51 +1,94 @@
+"""The stage `featurize`: the table that it writes part by part, the values that it refuses, and its report."""
+
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from pipeline.features.engine import Features
+from pipeline.row_groups import TableFile, open_table
 from pipeline.stages import featurize
 
 BARS = pd.DataFrame({"symbol": "X", "segment": [0, 0, 1], "open_time": [0, 60_000, 240_000]})
 
 
-def make_features(x, rows):
+def make_features(x, rows, *, lost=None):
     """Return features of two columns."""
     return Features(
         columns=("a", "b"),
         x=np.float32(x).reshape(-1, 2),
-        rows=np.array(rows),
+        rows=np.array(rows, dtype=np.int64),
         warm_up_bars={"a": 0, "b": 7},
-        lost_by_segment={0: 2, 1: 0},
+        lost_by_segment=lost or {0: 2, 1: 0},
         groups={"a": "price", "b": "idea"},
         in_pandas=("b",),
     )
 
 
-def test_bars_shorter_than_the_warm_up_are_refused_with_both_lengths():
+def write_parts(folder: Path, *parts: Features) -> tuple[Features, TableFile, pd.DataFrame]:
+    """Return what `write_features` returns for BARS, the file that it wrote, and the segments."""
+    with open_table(folder / "clean.parquet", group_rows=2) as writer:
+        writer.append(BARS)
+    clean, file = TableFile(folder / "clean.parquet"), folder / "features.parquet"
+    segments = featurize.list_segments(clean)
+    written = featurize.write_features(parts, clean, file, segments=segments, time="open_time")
+    return written, TableFile(file), segments
+
+
+def test_bars_shorter_than_the_warm_up_are_refused_with_both_lengths(tmp_path):
     with pytest.raises(
         ValueError, match="no segment is longer than the warm-up of 7 bars, the longest has 2; give more bars"
     ):
-        featurize.raise_if_empty(make_features([], []), BARS)
+        write_parts(tmp_path, make_features([], []))
+    assert not (tmp_path / "features.parquet").exists()
 
 
-def test_a_value_that_is_not_finite_is_named_with_its_column_and_bar():
-    message = "the first is b of X at open_time 240000; .* correct the column in pipeline/features/in_pandas/idea.py"
+def test_values_that_are_not_finite_are_counted_and_the_first_is_named_with_its_column_and_bar(tmp_path):
+    message = (
+        "2 values after warm-up .* the first is b of X at open_time 60000; .* correct the column in "
+        "pipeline/features/in_pandas/idea.py"
+    )
     with pytest.raises(ValueError, match=message):
-        featurize.raise_if_not_finite(make_features([[1, 2], [3, np.inf]], [1, 2]), BARS, time="open_time")
+        write_parts(tmp_path, make_features([[1, 2], [3, np.inf]], [0, 1]), make_features([[np.nan, 2]], [2]))
+    assert not (tmp_path / "features.parquet").exists()
 
 
-def test_the_report_accounts_for_every_bar():
-    report = featurize.summarize_features(make_features([[1, 2]], [2]), BARS)
+def test_the_table_has_the_rows_of_all_parts_with_their_keys(tmp_path):
+    _, file, _ = write_parts(
+        tmp_path, make_features([[1, 2]], [1]), make_features([], []), make_features([[3, 4]], [2])
+    )
+    expected = pd.DataFrame({"segment": [0, 1], "time": [60_000, 240_000], "a": [1, 3], "b": [2, 4]})
+    pd.testing.assert_frame_equal(file.read(), expected.astype({"a": np.float32, "b": np.float32}))
+
+
+def test_the_report_accounts_for_every_bar_and_adds_up_what_the_parts_lost(tmp_path):
+    parts = (make_features([], [], lost={0: 1}), make_features([[1, 2]], [2], lost={0: 1, 1: 0}))
+    report = featurize.summarize_features(*write_parts(tmp_path, *parts))
     assert (report["bars"], report["rows"], report["lost"]) == (3, 1, {"warm_up": 2})
     assert report["lost_by_segment"] == {0: 2, 1: 0}
 
 
-def test_the_report_has_the_group_of_every_column_and_says_whether_it_can_be_streamed():
-    columns = featurize.summarize_features(make_features([[1, 2]], [2]), BARS)["columns"]
+def test_the_report_has_the_group_of_every_column_and_says_whether_it_can_be_streamed(tmp_path):
+    columns = featurize.summarize_features(*write_parts(tmp_path, make_features([[1, 2]], [2])))["columns"]
     assert {name: (column["group"], column["streamable"]) for name, column in columns.items()} == {
         "a": ("price", True),
         "b": ("idea", False),
     }
+
+
+def test_the_distribution_of_a_column_is_that_of_all_its_rows():
+    assert featurize.summarize_column(np.arange(101.0)) == {
+        "std": pytest.approx(np.sqrt((101**2 - 1) / 12)),
+        "q01": 1.0,
+        "median": 50.0,
+        "q99": 99.0,
+    }
+
+
+def test_the_segments_of_a_table_are_listed_in_its_order_with_symbol_and_length(tmp_path):
+    _, _, segments = write_parts(tmp_path, make_features([[1, 2]], [2]))
+    assert segments.values.tolist() == [[0, "X", 2], [1, "X", 1]]
 
 
 def test_the_params_of_the_report_name_the_compiled_groups_alone():

@@ -1,6 +1,7 @@
 """The kline table: its schema, its validation, and its segments (a segment = one symbol, no gap)."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -100,7 +101,7 @@ def find_failed_checks(table: pd.DataFrame) -> list[Record]:
     if failed:
         return failed
     grouped = _group_by_symbol(table)
-    columns = {name: grouped[name].to_numpy() for name in list_columns(grouped)}
+    codes, symbols = _factorize_symbols(grouped)
     return [
         _record_failure(
             rule.name,
@@ -108,7 +109,7 @@ def find_failed_checks(table: pd.DataFrame) -> list[Record]:
             first_rows=tuple(_list_first_rows(grouped, bad, columns=list(rule.columns))),
             remedy=rule.remedy,
         )
-        for rule, bad in table_checks.find_failed_rules(columns, _encode_symbols(grouped))
+        for rule, bad in table_checks.find_failed_rules(_take_numbers(grouped), codes, symbols=symbols)
     ]
 
 
@@ -159,8 +160,7 @@ def summarize(table: pd.DataFrame) -> Record:
 
 def list_jumps_across_gaps(table: pd.DataFrame) -> Record:
     """Return the `count` of bars of a clean table after a gap and a jump of the price, and a `list` of the first."""
-    columns = {name: table[name].to_numpy() for name in list_columns(table)}
-    rows = table_checks.find_jumps_across_gaps(columns, _encode_symbols(table))
+    rows = table_checks.find_jumps_across_gaps(_take_numbers(table), _encode_symbols(table))
     bad = np.zeros(len(table), dtype=bool)
     bad[rows] = True
     return {"count": len(rows), "list": _list_first_rows(table, bad, columns=["close"])}
@@ -168,18 +168,48 @@ def list_jumps_across_gaps(table: pd.DataFrame) -> Record:
 
 def _summarize_symbols(table: pd.DataFrame, gaps: list[Record]) -> dict[str, Record]:
     """Return, by symbol, rows, first and last open_time, segments, zero-volume bars and missing bars."""
-    parts = table.groupby("symbol", sort=False)
     return {
-        str(symbol): {
+        str(part["symbol"].iloc[0]): {
             "rows": len(part),
             "first_ms": int(part["open_time"].iloc[0]),
             "last_ms": int(part["open_time"].iloc[-1]),
             "segments": int(part["segment"].nunique()),
             "zero_volume_bars": int((part["volume"] == 0).sum()),
-            "missing_bars": sum(gap["missing_bars"] for gap in gaps if gap["symbol"] == symbol),
+            "missing_bars": sum(gap["missing_bars"] for gap in gaps if gap["symbol"] == part["symbol"].iloc[0]),
         }
-        for symbol, part in parts
+        for part in split_symbols(table)
     }
+
+
+def split_symbols(table: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Yield the rows of each symbol of a table that is grouped by symbol, without a copy."""
+    starts = [0, *(np.flatnonzero(_find_symbol_changes(table)) + 1).tolist(), len(table)]
+    for start, stop in pairwise(starts):
+        yield table.iloc[start:stop]
+
+
+def concat_tables(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Return the rows of tables with the same columns, one after another; the list is empty afterwards.
+
+    A single table is not copied. Of several, no more than one column is in memory twice, where each column has its own
+    memory, as of `pd.DataFrame(columns, copy=False)`.
+    """
+    if len(tables) == 1:
+        return tables.pop().reset_index(drop=True)
+    names = list(tables[0].columns)
+    columns = {name: pd.concat([table.pop(name) for table in tables], ignore_index=True) for name in names}
+    tables.clear()
+    return pd.DataFrame(columns, copy=False)
+
+
+def repeat_symbol(symbol: str, rows: int) -> pd.Series:
+    """Return (rows,) a column with one symbol."""
+    return pd.Series([symbol], dtype="str").repeat(rows).reset_index(drop=True)
+
+
+def _take_numbers(table: pd.DataFrame) -> dict[str, npt.NDArray[Any]]:
+    """Return the columns of numbers of the schema that a table has."""
+    return {name: table[name].to_numpy() for name in list_columns(table) if name != "symbol"}
 
 
 def _take_times(table: pd.DataFrame) -> npt.NDArray[np.int64]:
@@ -195,10 +225,15 @@ def _find_places(table: pd.DataFrame) -> tuple[npt.NDArray[np.int64], int]:
 
 def _encode_symbols(table: pd.DataFrame) -> npt.NDArray[np.intp]:
     """Return (N,) symbol codes in alphabetical order; all 0 where the table has no symbol column."""
+    return _factorize_symbols(table)[0]
+
+
+def _factorize_symbols(table: pd.DataFrame) -> tuple[npt.NDArray[np.intp], list[str]]:
+    """Return (N,) symbol codes, -1 for a missing symbol, and the symbols in alphabetical order."""
     if "symbol" not in table.columns:
-        return np.zeros(len(table), dtype=np.intp)
-    codes, _ = pd.factorize(table["symbol"], sort=True)
-    return np.asarray(codes, dtype=np.intp)
+        return np.zeros(len(table), dtype=np.intp), []
+    codes, symbols = pd.factorize(table["symbol"], sort=True)
+    return np.asarray(codes, dtype=np.intp), list(symbols)
 
 
 def _find_symbol_changes(table: pd.DataFrame) -> Mask:

@@ -11,13 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pandas as pd
 from annotated_types import Gt, MinLen
 from pydantic import NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
 from pipeline.market.archive import Archive, Fetched, open_client
-from pipeline.market.bars import Days
+from pipeline.market.bars import SCHEMA, Days, concat_tables, repeat_symbol
 from pipeline.market.binance_files import (
     DAY_MS,
     FIELDS,
@@ -111,9 +112,9 @@ def load(
     place = str(folder) if offline else root
     _check_range({symbol: list_days_of(table) for symbol, (table, _) in loaded.items()}, range_days, place=place)
     report = _summarize(loaded, range_days)
-    for symbol in symbols:
-        loaded[symbol][0].insert(0, "symbol", pd.Series(symbol, index=loaded[symbol][0].index, dtype="str"))
-    return pd.concat([table for table, _ in loaded.values()], ignore_index=True), report
+    for symbol, (table, _) in loaded.items():
+        table.insert(0, "symbol", repeat_symbol(symbol, len(table)))
+    return concat_tables([loaded.pop(symbol)[0] for symbol in symbols]), report
 
 
 def _check(*, symbols: list[str], interval: str, start: str, market: str, base_url: str) -> date:
@@ -151,9 +152,8 @@ def _load_symbol(
     findings, tables = Findings(), []
     monthly = fetch_all(list(months))
     findings.take(monthly)
-    for file, month_days in tqdm(
-        zip(monthly, months.values(), strict=True), total=len(months), desc=f"binance {symbol}", unit="month"
-    ):
+    for month_days in tqdm(months.values(), desc=f"binance {symbol}", unit="month"):
+        file = monthly.pop(0)  # so that a month is not in memory longer than its bars
         table = _limit(file.content.table if file.content else pd.DataFrame(columns=FIELDS), month_days)
         if compare_daily or len(table) < bars_a_day * len(month_days):
             daily = fetch_all([f"{day}" for day in month_days])
@@ -162,7 +162,23 @@ def _load_symbol(
         tables += [table] if len(table) else []
     if not tables:
         return pd.DataFrame(columns=FIELDS), findings
-    return pd.concat(tables, ignore_index=True), findings
+    return join_months(tables), findings
+
+
+def join_months(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Return the bars of tables with FIELDS, one after another; the list is empty afterwards.
+
+    Each table is released once it is copied: its columns share one block of memory.
+    """
+    rows = sum(map(len, tables))
+    columns = {name: np.empty(rows, dtype=SCHEMA[name]) for name in FIELDS}
+    stop = rows
+    while tables:
+        table = tables.pop()
+        for name, column in columns.items():
+            column[stop - len(table) : stop] = table[name].to_numpy()
+        stop -= len(table)
+    return pd.DataFrame(columns, copy=False)
 
 
 def _limit(table: pd.DataFrame, days: list[date]) -> pd.DataFrame:

@@ -106,6 +106,7 @@ UNIT_RULES = ((1 << CLOSED_EARLY) - 1) & ~((1 << FIRST_OPEN_TIME) - 1)
 TIME_RULES = UNIT_RULES | 1 << CLOSED_EARLY
 VALUE_RULES = (1 << FIRST_OPEN_TIME) - 1
 FACTORS = np.array(list(MS_PER_UNIT.values()))
+BLOCK_BARS = 1 << 15  # that are checked at once; no result depends on it
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -218,12 +219,18 @@ def mask_rules(absent_fields: Collection[str]) -> int:
 def check_columns(columns: Mapping[str, npt.NDArray[np.generic]]) -> Codes:
     """Return (N,) the bitmasks of the rules that each bar breaks, by the columns (N,) of FIELDS; some may be absent."""
     count = len(columns["open_time"])
-    bars, broken = np.zeros((count, len(FIELDS))), np.zeros(count, dtype=np.int64)
-    for place, name in enumerate(FIELDS):
-        if name in columns:
-            bars[:, place] = columns[name]
-    _check_rows(bars, broken)
-    return cast(Codes, broken & mask_rules([name for name in OPTIONAL if name not in columns]))
+    broken, block = np.zeros(count, dtype=np.int64), np.zeros((min(count, BLOCK_BARS), len(FIELDS)))
+    for start in range(0, count, BLOCK_BARS - 1):  # a block begins with the last bar of the one before
+        rows = slice(start, start + BLOCK_BARS)
+        bars, found = block[: count - start], broken[rows]
+        for place, name in enumerate(FIELDS):
+            if name in columns:
+                bars[:, place] = columns[name][rows]
+        first = found[0]
+        _check_rows(bars, found)
+        found[0] = first if start else found[0]
+    broken &= mask_rules([name for name in OPTIONAL if name not in columns])
+    return cast(Codes, broken)
 
 
 def describe_broken(broken: int, bar: Floats) -> str:

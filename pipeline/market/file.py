@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from pipeline.market.bars import repeat_symbol
 from pipeline.market.kline_files import SUFFIXES, KlineFile, find_suffix, read_file
 from pipeline.market.kline_merge import NamedTable, merge_tables
 
@@ -200,7 +201,7 @@ def _add_symbol(table: pd.DataFrame, file: Path, symbol: str | None) -> pd.DataF
             f"file: {file} has no symbol column, its name is not as BTCUSDT-1m-2025-03-01.csv, and sources.file.symbol "
             "is null; name its rows: dvc exp run -S sources.file.symbol=BTCUSDT"
         )
-    table.insert(0, "symbol", pd.Series(symbol, index=table.index, dtype="str"))
+    table.insert(0, "symbol", repeat_symbol(symbol, len(table)))
     return table
 
 

@@ -97,7 +97,8 @@ def convert_columns(
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Return the table with SCHEMA's columns, order and types, as far as the file has them, and notes on conversions.
 
-    `columns` are those of the file, named `names`; `name` is the file, for errors.
+    `columns` are those of the file, named `names`; the list is empty afterwards, and a column is released once it is
+    converted. `name` is the file, for errors.
 
     Raises:
         ValueError: a value is not a time, a number or a symbol; names the column, the row from 1 and the value.
@@ -108,15 +109,18 @@ def convert_columns(
     if "open_time" not in sources:
         assert fields.unnamed is not None
         sources["open_time"] = Source(_decode(columns[fields.unnamed]), "the index", f"{name}: no open_time; the index")
+    columns.clear()
     arrays: dict[str, object] = {}
     notes = _describe_names(fields, sources)
-    for column, source in sources.items():
-        if column in TIMES:
+    for column in [c for c in sources if c in (*TIMES, "symbol")]:
+        source = sources.pop(column)
+        if column == "symbol":
+            arrays[column] = _convert_symbols(source)
+        else:
             arrays[column], times = convert_times(source.column, place=source.place, label=column)
             notes += times
-        elif column == "symbol":
-            arrays[column] = _convert_symbols(source)
-    numbers, converted = _convert_numbers({c: s for c, s in sources.items() if c not in arrays})
+    del source
+    numbers, converted = _convert_numbers(sources)
     arrays |= numbers
     table = pd.DataFrame({column: arrays[column] for column in SCHEMA if column in arrays}, copy=False)
     notes += converted
@@ -160,13 +164,15 @@ def _convert_symbols(source: Source) -> pd.Series:
     return pd.Series(column.to_pandas(), dtype="str")
 
 
-def _convert_numbers(sources: Mapping[str, Source]) -> tuple[dict[str, npt.NDArray[np.generic]], list[str]]:
-    """Return the columns of prices and amounts in SCHEMA's types, and notes."""
+def _convert_numbers(sources: dict[str, Source]) -> tuple[dict[str, npt.NDArray[np.generic]], list[str]]:
+    """Return the columns of prices and amounts in SCHEMA's types, and notes; `sources` is empty afterwards."""
     text = {c: s for c, s in sources.items() if _is_text(s.column)}
     parsed, notes = _parse_texts(text)
     arrays: dict[str, npt.NDArray[np.generic]] = {}
-    for column, source in sources.items():
-        values = parsed[column] if column in parsed else _convert_typed(source)
+    text.clear()
+    for column in list(sources):
+        source = sources.pop(column)
+        values = parsed.pop(column) if column in parsed else _convert_typed(source)
         if source.column.type == pa.float32() and column != "trades":
             notes.append(f"{column} is converted from float32 to the float64 of its shortest decimals")
         arrays[column] = _round_whole(values, source) if SCHEMA[column] == "int64" else values

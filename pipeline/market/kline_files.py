@@ -73,6 +73,7 @@ def parse_csv(content: bytes, *, name: str) -> KlineFile:
         ValueError: see `parse_text`, `match_names` and `convert_columns`.
     """
     text = parse_text(content, name=name)
+    del content  # so that the text and what is parsed of it are not in memory together
     names, notes = text.header, []
     if names is None:
         width = text.table.num_columns
@@ -84,7 +85,9 @@ def parse_csv(content: bytes, *, name: str) -> KlineFile:
         names = HEADERLESS[width]
         notes = [f"the {width} columns have no header and are read as {', '.join(names)}"]
     fields = match_names(names, name=name)
-    table, more = convert_columns(text.table.columns, fields, names=names, name=name)
+    columns = text.table.columns
+    del text
+    table, more = convert_columns(columns, fields, names=names, name=name)
     return KlineFile(table, (*notes, *more))
 
 
@@ -171,6 +174,7 @@ def _read_parquet(file: Path) -> KlineFile:
         raise ValueError(f"{file} cannot be read as parquet: {str(error).splitlines()[0]}; write it again") from error
     if not table.num_rows:
         raise ValueError(f"{file} has no rows; a file of klines has one row for each bar")
-    columns = {title: table.column(title) for title in wanted}
-    converted, notes = convert_columns([columns.get(each) for each in names], fields, names=names, name=str(file))
+    columns = [table.column(each) if each in wanted else None for each in names]
+    del table  # so that a column is released once it is converted
+    converted, notes = convert_columns(columns, fields, names=names, name=str(file))
     return KlineFile(converted, notes)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipeline.market.bars import find_interval_ms
+from pipeline.market.bars import concat_tables, find_interval_ms
 from pipeline.market.kline_times import format_time
 
 MIN_STEPS = 2  # a file with fewer does not say how long its bars are
@@ -35,8 +35,9 @@ class Order(NamedTuple):
 def merge_tables(tables: list[NamedTable]) -> tuple[pd.DataFrame, list[str]]:
     """Return the bars of all files grouped by symbol, with `close_time`, and notes.
 
-    Files may come in any order. Bars of several files that are equal in every column are used once. Files whose own
-    rows are out of order are only concatenated, so that validation finds the fault.
+    Files may come in any order; several tables have no columns afterwards. Bars of several files that are equal in all
+    columns are used once. Files whose own rows are out of order are only concatenated, so that validation finds the
+    fault.
 
     Raises:
         ValueError: files have different columns or bar lengths, or differ in a bar that both have.
@@ -44,12 +45,13 @@ def merge_tables(tables: list[NamedTable]) -> tuple[pd.DataFrame, list[str]]:
     _check_columns(tables)
     _check_intervals(tables)
     tables = sorted(tables, key=lambda each: int(each.table["open_time"].iloc[0]))
-    table = tables[0].table if len(tables) == 1 else pd.concat([each.table for each in tables], ignore_index=True)
+    names, lengths = [each.name for each in tables], [len(each.table) for each in tables]
+    table = concat_tables([each.table for each in tables])
     codes, _ = pd.factorize(table["symbol"])
     notes: list[str] = []
-    order = _sort_rows(table, codes, [len(each.table) for each in tables]) if len(tables) > 1 else None
+    order = _sort_rows(table, codes, lengths) if len(tables) > 1 else None
     if order is not None and _are_sorted(order):
-        table, notes = _take_once(table, order, [each.name for each in tables])
+        table, notes = _take_once(table, order, names)
     elif (np.diff(codes) < 0).any():
         table = table.iloc[np.argsort(codes, kind="stable")].reset_index(drop=True)
     if "close_time" not in table:

@@ -13,7 +13,7 @@ the last trade of a bar are a buy or a sell by chance, the highest one a buy, th
 """
 
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ import pandas as pd
 from annotated_types import Interval, MinLen
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 
-from pipeline.market.bars import Days
+from pipeline.market.bars import Days, concat_tables, repeat_symbol
 from pipeline.market.simulated_moves import (
     DAY_MS,
     FLOW_CORRELATION,
@@ -40,6 +40,14 @@ START_PRICE_RANGE = [0.2, 2_000.0]
 PRICE_DIGITS, MIN_PRICE_DECIMALS = 5, 2  # decimals of the tick: 2 from 1,000 on, one more for each digit below
 VOLUME_DECIMALS = 5
 MAX_SPREAD_BPS = 2_000.0  # keeps prices positive
+
+
+class Market(NamedTuple):
+    """The bars and factors that all symbols of a simulated market share."""
+
+    time_ms: npt.NDArray[np.int64]  # (N + 1,) at which bars open, one more than the table has
+    bar_ms: int
+    factors: MarketFactors
 
 
 def load(
@@ -64,7 +72,8 @@ def load(
         idle_share=idle_share,
         seed=seed,
     )
-    return simulate(settings, symbols=symbols, interval=interval, start=start, days=days)[0], {}
+    market = _draw_market(settings, symbols=symbols, interval=interval, start=start, days=days)
+    return concat_tables([_simulate_symbol(symbol, settings, market)[0] for symbol in symbols]), {}
 
 
 def simulate(
@@ -86,13 +95,22 @@ def simulate(
     Raises:
         ValueError: an argument is out of range; names it, its value and what is allowed.
     """
+    market = _draw_market(settings, symbols=symbols, interval=interval, start=start, days=days)
+    tables, truths = list[pd.DataFrame](), list[pd.DataFrame]()
+    for symbol in symbols:
+        table, moves = _simulate_symbol(symbol, settings, market)
+        truth = {"expected_return": moves.expected[1:], "volatility": moves.volatility[1:]}
+        tables.append(table)
+        truths.append(pd.DataFrame({"symbol": symbol, "open_time": market.time_ms[:-1], **truth}))
+    return concat_tables(tables), pd.concat(truths, ignore_index=True)
+
+
+def _draw_market(settings: MarketSettings, *, symbols: list[str], interval: str, start: str, days: int) -> Market:
+    """Return what all symbols share; ValueError where an argument is out of range."""
     bar_ms = _parse_interval_ms(interval)
     _check(settings, symbols=symbols, days=days)
     time_ms = _parse_midnight_ms(start) + bar_ms * np.arange(days * DAY_MS // bar_ms + 1, dtype=np.int64)
-    factors = draw_factors(time_ms, bar_ms=bar_ms, seed=settings.seed)
-    parts = [_simulate_symbol(s, time_ms, factors, settings=settings, bar_ms=bar_ms) for s in symbols]
-    tables, truths = zip(*parts, strict=True)
-    return pd.concat(tables, ignore_index=True), pd.concat(truths, ignore_index=True)
+    return Market(time_ms, bar_ms, draw_factors(time_ms, bar_ms=bar_ms, seed=settings.seed))
 
 
 def _check(settings: MarketSettings, *, symbols: list[str], days: int) -> None:
@@ -133,22 +151,15 @@ def _parse_midnight_ms(start: str) -> int:
     return (day - date(1970, 1, 1)).days * DAY_MS
 
 
-def _simulate_symbol(
-    symbol: str,
-    time_ms: npt.NDArray[np.int64],
-    factors: MarketFactors,
-    *,
-    settings: MarketSettings,
-    bar_ms: int,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the bars and true moments of one symbol; the last simulated bar only supplies the previous one's."""
-    moves = draw_moves(factors, settings, symbol=symbol, bar_ms=bar_ms)
+def _simulate_symbol(symbol: str, settings: MarketSettings, market: Market) -> tuple[pd.DataFrame, Moves]:
+    """Return the bars and the moves of one symbol; the last simulated bar only supplies the previous one's."""
+    moves = draw_moves(market.factors, settings, symbol=symbol, bar_ms=market.bar_ms)
     prices = _draw_prices(moves, symbol=symbol, spread_bps=settings.spread_bps, seed=settings.seed)
     amounts = _draw_amounts(moves, prices, symbol=symbol, seed=settings.seed)
-    closing = {"volume": amounts.pop("volume"), "close_time": time_ms + bar_ms - 1}
-    table = pd.DataFrame({"symbol": symbol, "open_time": time_ms, **prices, **closing, **amounts})
-    truth = {"expected_return": moves.expected[1:], "volatility": moves.volatility[1:]}
-    return table.iloc[:-1], pd.DataFrame({"symbol": symbol, "open_time": time_ms[:-1], **truth})
+    closing = {"volume": amounts.pop("volume"), "close_time": market.time_ms + market.bar_ms - 1}
+    columns = {"open_time": market.time_ms, **prices, **closing, **amounts}
+    names = {"symbol": repeat_symbol(symbol, len(market.time_ms))}
+    return pd.DataFrame({**names, **columns}, copy=False).iloc[:-1], moves
 
 
 def _draw_prices(moves: Moves, *, symbol: str, spread_bps: float, seed: int) -> dict[str, Array]:

@@ -1,6 +1,6 @@
 """The rules for a table of bars: those of each bar (`checks`), and those of symbols, order and time grid."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,13 +41,15 @@ def list_rules(columns: Collection[str]) -> list[Rule]:
     return [*SYMBOL_RULES, *of_bars, UNSORTED, DUPLICATE, *GRID_RULES, JUMP]
 
 
-def find_failed_rules(columns: Columns, codes: npt.NDArray[np.intp]) -> list[tuple[Rule, Mask]]:
-    """Return the broken rules with their rows (N,). `codes` number the symbols; rows are grouped by them.
+def find_failed_rules(
+    columns: Columns, codes: npt.NDArray[np.intp], *, symbols: Sequence[str]
+) -> list[tuple[Rule, Mask]]:
+    """Return the broken rules with their rows (N,). `codes` number the `symbols`, -1 is none; rows are grouped by them.
 
     The order of times is checked where all are in milliseconds, and the grid where that order holds.
     """
     broken = checks.check_columns(columns)
-    failed = [*_check_symbols(columns["symbol"]), *_select(broken, checks.VALUE_RULES)]
+    failed = [*_check_symbols(codes, symbols), *_select(broken, checks.VALUE_RULES)]
     failed_times = _select(broken, checks.UNIT_RULES) or [
         *_check_order(columns["open_time"], codes),
         *_select(broken, checks.TIME_RULES),
@@ -80,21 +82,25 @@ def _select(broken: Codes, rules: int) -> list[tuple[Rule, Mask]]:
     return [(rule, broken >> place & 1 == 1) for place, rule in enumerate(checks.RULES) if found >> place & 1]
 
 
-def _check_symbols(symbol: npt.NDArray[Any]) -> list[tuple[Rule, Mask]]:
-    names = pd.Series(symbol).drop_duplicates()
-    bare = {name: name.strip() for name in names if isinstance(name, str)}
-    folded = pd.Series({name: text.casefold() for name, text in bare.items()}, dtype=object)
+def _check_symbols(codes: npt.NDArray[np.intp], symbols: Sequence[str]) -> list[tuple[Rule, Mask]]:
+    bare = {code: name.strip() for code, name in enumerate(symbols)}
+    folded = pd.Series({code: text.casefold() for code, text in bare.items()}, dtype=object)
     faulty = (
-        {name for name in names if not bare.get(name)},
-        {name for name, text in bare.items() if text and text != name},
+        {-1, *(code for code, text in bare.items() if not text)},
+        {code for code, text in bare.items() if text and text != symbols[code]},
         set(folded.index[folded.duplicated(keep=False)]),
     )
-    rows = [pd.Series(symbol).isin(list(found)).to_numpy() for found in faulty]
-    return [(rule, bad) for rule, bad in zip(SYMBOL_RULES, rows, strict=True) if bad.any()]
+    present = set(np.unique(codes).tolist())
+    return [
+        (rule, np.isin(codes, list(found))) for rule, found in zip(SYMBOL_RULES, faulty, strict=True) if found & present
+    ]
 
 
 def _check_order(time: Codes, codes: npt.NDArray[np.intp]) -> list[tuple[Rule, Mask]]:
-    unsorted = np.append(False, (np.diff(codes) == 0) & (np.diff(time) < 0))[: len(time)]
+    same, step = np.diff(codes) == 0, np.diff(time)
+    if not (same & (step <= 0)).any():
+        return []
+    unsorted = np.append(False, same & (step < 0))[: len(time)]
     duplicate = pd.DataFrame({"symbol": codes, "time": time}).duplicated().to_numpy()
     return [(rule, bad) for rule, bad in ((UNSORTED, unsorted), (DUPLICATE, duplicate)) if bad.any()]
 

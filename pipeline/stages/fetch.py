@@ -9,6 +9,7 @@ from annotated_types import MinLen
 
 from pipeline import artifacts, cli, config
 from pipeline.datasets import kinds
+from pipeline.row_groups import open_table
 
 
 def main(dataset: str) -> None:
@@ -23,7 +24,8 @@ def main(dataset: str) -> None:
     load = _import_source(kind, config.look_up(params, f"sources.{source}.kind"), name=f"sources.{source}.kind").load
     block = {key: value for key, value in params["sources"][source].items() if key != "kind"}
     table, report = config.call_with(load, block=block, name=f"sources.{source}")
-    artifacts.write_table(artifacts.RAW / f"{dataset}.parquet", table)
+    with open_table(artifacts.RAW / f"{dataset}.parquet") as writer:
+        writer.append(table)
     artifacts.write_json(artifacts.report_path("fetch", dataset), report)
 
 

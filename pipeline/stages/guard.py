@@ -17,6 +17,7 @@ from pipeline.datasets import kinds
 from pipeline.feature_file import FeatureFile
 from pipeline.features.engine import Features
 from pipeline.labels import Labels
+from pipeline.leakage import cut_times
 from pipeline.leakage.features import Part, Recompute, look_ahead, take_next_moves, target_leakage, truncation
 from pipeline.leakage.findings import Finding, raise_if_critical
 from pipeline.leakage.labels import label_end, label_timing
@@ -43,7 +44,8 @@ def main(dataset: str) -> None:
     findings = list(check_features(kind, read_bars, features, described["features"], settings, seed=seed))
     holdout_pct = config.look_up(params, "split.holdout_pct")
     findings += check_columns(read_bars, features, files, settings, holdout_pct=holdout_pct)
-    recomputed = {"delay_bars": read_order_delay(params), "seed": seed}
+    columns = {*kinds.import_part(params, dataset, "label").COLUMNS, *cut_times.COLUMNS}
+    recomputed = {"columns": columns, "delay_bars": read_order_delay(params), "seed": seed}
     findings += check_labels(kind, read_bars, files, described["targets"], settings, **recomputed)
     table = TableFile(clean).read(clock.COLUMNS)
     grid = {"step": clock.find_step(table), "number_times": partial(clock.number_times, table)}
@@ -104,19 +106,21 @@ def check_labels(
     targets: config.Block,
     settings: GuardSettings,
     *,
+    columns: Collection[str],
     delay_bars: int,
     seed: int,
 ) -> Iterator[Finding]:
     """Yield the findings of labels, recomputed and as stored, for one target after the other.
 
-    `delay_bars` are those of the orders, on which the label of a position depends.
+    `columns` are those of bars that labels and cut times need. `delay_bars` are those of the orders, on which the label
+    of a position depends.
     """
     for file in files:
         if kind.make_labels is None:
             yield explain_missing("label_end")
         else:
             relabel = make_relabel(kind.make_labels, targets[file.stem], delay_bars=delay_bars)
-            yield label_end(read_bars(kind.COLUMNS), relabel, file.stem, cuts=settings.cuts, seed=seed)
+            yield label_end(read_bars(columns), relabel, file.stem, cuts=settings.cuts, seed=seed)
         yield check_label_timing(read_bars(BAR_KEY), TableFile(file).read([*KEY, "label_end"]))
 
 

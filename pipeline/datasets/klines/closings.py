@@ -67,9 +67,7 @@ def apply_calendar(clean: pd.DataFrame, calendar: Calendar) -> tuple[pd.DataFram
         "features": calendar.features,
         "positions": calendar.positions,
         "bars_per_year": table.attrs["bars_per_year"],
-        "symbols": {
-            str(symbol): _summarize_sessions(part, ends) for symbol, part in table.groupby("symbol", sort=False)
-        },
+        "symbols": {str(part["symbol"].iloc[0]): _summarize_sessions(part, ends) for part in bars.split_symbols(table)},
     }
     return table, bars.summarize(table) | {"sessions": described}
 

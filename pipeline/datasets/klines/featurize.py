@@ -1,5 +1,5 @@
 """The features of klines: those of the compiled engine, and columns in pandas."""
 
-from pipeline.features.engine import compute, compute_parts
+from pipeline.features.engine import compute_parts
 
-__all__ = ["compute", "compute_parts"]
+__all__ = ["compute_parts"]

@@ -5,9 +5,7 @@ from pipeline.features.chunks import FIELDS
 from pipeline.features.engine import compute, compute_in_parts
 from pipeline.labels import make_labels
 
-__all__ = ["COLUMNS", "compute", "compute_in_parts", "list_columns", "make_labels"]
-
-COLUMNS = ["segment", "open_time", "open", "high", "low", "close", "volume", "bar_number", "closes_positions"]
+__all__ = ["compute", "compute_in_parts", "list_columns", "make_labels"]
 
 
 def list_columns(block: config.Block) -> list[str] | None:
