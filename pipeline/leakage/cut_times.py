@@ -9,6 +9,7 @@ import pandas as pd
 from pipeline.feature_file import Matrix
 
 DAY_MS = 24 * 3600 * 1000
+COLUMNS = ("segment", "open_time", "high", "low", "volume")  # of bars, by which cut times are drawn
 SLOW_FRACTION = 0.9  # a column that changes in a smaller fraction of rows has steps to cut at
 
 Candidates = dict[str, np.ndarray]  # positions in the table of bars, by the kind of place
