@@ -1,6 +1,7 @@
 """label <dataset>: compute the labels of every target of a dataset, with the bar at which each label ends."""
 
 import logging
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -38,15 +39,20 @@ def main(dataset: str) -> None:
             path = f"datasets.{dataset}.targets.{target}"
             labeled = label_target(kind, bars, target, block, name=path, delay_bars=delay_bars)
             described = kind.describe_target(block, name=target, path=path)
-            check_variation(labeled, described, name=path)
-            table = select_columns(labeled)
-            table.attrs.update(described.attributes)
-            with open_table(folder / f"{target}.parquet") as writer:
-                writer.append(table)
-            del table
+            write_labels(folder / f"{target}.parquet", labeled, described, name=path)
             report[target] = summarize_labels(labeled, described, bars=len(bars), unit=clock.UNIT)
             report[target] |= report_tails(labeled, described)
+            del labeled  # so that the labels of two targets are not in memory together
     artifacts.write_json(artifacts.report_path("label", dataset), report)
+
+
+def write_labels(file: Path, labeled: Labels, target: Target, *, name: str) -> None:
+    """Write the labels of a target, described in the file's attributes; ParamsError where all are the same."""
+    check_variation(labeled, target, name=name)
+    table = select_columns(labeled)
+    table.attrs.update(target.attributes)
+    with open_table(file) as writer:
+        writer.append(table)
 
 
 def label_target(
