@@ -24,7 +24,6 @@ def run(stage: Callable[..., None]) -> None:
     followed by the line that raised them.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # below, it logs each request
     if not has_avx2():
         log.warning("this CPU has no AVX2: results agree with those of other machines within rounding, not to the byte")
     parser = argparse.ArgumentParser(description=inspect.getdoc(stage))
