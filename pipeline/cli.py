@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipeline import has_avx2
 from pipeline.config import ParamsError
+from pipeline.digests import ArtifactError
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +18,8 @@ log = logging.getLogger(__name__)
 def run(stage: Callable[..., None]) -> None:
     """Call `stage` with its arguments from the command line; an input error is one message and exit status 1.
 
-    The message of an error in params.yaml names the key; other messages are followed by the line that raised them.
+    The message of an error in params.yaml names the key, that of a missing or damaged file the command that writes it;
+    other messages are followed by the line that raised them.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if not has_avx2():
@@ -29,7 +31,7 @@ def run(stage: Callable[..., None]) -> None:
     command = " ".join([Path(sys.argv[0]).stem, *arguments.values()])
     try:
         stage(**arguments)
-    except ParamsError as error:
+    except (ParamsError, ArtifactError) as error:
         sys.exit(f"{command}: {error}")
     except (ValueError, OSError) as error:
         where = traceback.extract_tb(error.__traceback__)[-1]

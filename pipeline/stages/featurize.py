@@ -20,7 +20,7 @@ def main(dataset: str) -> None:
     params = config.load_params()
     kind, clock = (kinds.import_part(params, dataset, part) for part in ("featurize", "clock"))
     block = config.look_up(params, name)
-    bars = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet")
+    bars = artifacts.read_table(artifacts.CLEAN / f"{dataset}.parquet")
     features = config.call_with(kind.compute, bars, block=block, name=name)
     raise_if_empty(features, bars)
     raise_if_not_finite(features, bars, time=clock.TIME)
@@ -34,9 +34,7 @@ def main(dataset: str) -> None:
     if features.absent_fields:
         used["absent_fields"] = list(features.absent_fields)
     warn_of_columns_left_out(features)
-    artifacts.write_json(
-        artifacts.report_path("featurize", dataset), summarize_features(features, bars) | {"params": used}
-    )
+    artifacts.write_report("featurize", dataset, summarize_features(features, bars) | {"params": used})
 
 
 def warn_of_columns_left_out(features: engine.Features) -> None:

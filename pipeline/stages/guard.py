@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 
-from pipeline import artifacts, cli, config
+from pipeline import artifacts, cli, config, digests
 from pipeline.datasets import kinds
 from pipeline.features.engine import Features
 from pipeline.labels import Labels
@@ -26,19 +26,19 @@ from pipeline.validation.scheme import find_holdout_start
 def main(dataset: str) -> None:
     """Run the guards of features, labels and segments on a dataset."""
     params = config.load_params()
-    features = artifacts.FEATURES / f"{dataset}.parquet"
-    files = sorted((artifacts.LABELS / dataset).glob("*.parquet"))
+    features = digests.verify(artifacts.FEATURES / f"{dataset}.parquet")
+    files = artifacts.list_labels(dataset)
     kind, clock = (kinds.import_part(params, dataset, part) for part in ("guard", "clock"))
-    clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet")
+    clean = artifacts.read_table(artifacts.CLEAN / f"{dataset}.parquet")
     bars = clean.rename(columns={clock.TIME: "open_time"})  # the name that guards know the clock by
     settings = config.call_with(GuardSettings, block=config.look_up(params, "guard"), name="guard")
     described = config.look_up(params, f"datasets.{dataset}")
     context = {"holdout_pct": config.look_up(params, "split.holdout_pct"), "delay_bars": read_order_delay(params)}
     findings = list(check_values(kind, bars, features, files, described, settings, **context, seed=params["seed"]))
-    warm_up_bars = artifacts.read_json(artifacts.report_path("featurize", dataset))["warm_up_bars"]
+    warm_up_bars = artifacts.read_report("featurize", dataset)["warm_up_bars"]
     grid = {"step": clock.find_step(clean), "number_times": partial(clock.number_times, clean)}
     findings += check_segments(bars, features, files, **grid, warm_up_bars=warm_up_bars)
-    artifacts.write_json(artifacts.report_path("guard", dataset), {"findings": list(map(asdict, findings))})
+    artifacts.write_report("guard", dataset, {"findings": list(map(asdict, findings))})
     raise_if_critical(findings)
 
 

@@ -1,7 +1,5 @@
 """ingest <dataset>: validate the raw table, divide it into segments without gaps, and report what it contains."""
 
-import pandas as pd
-
 from pipeline import artifacts, cli, config
 from pipeline.datasets import kinds
 
@@ -10,7 +8,7 @@ def main(dataset: str) -> None:
     """Check the raw table of a dataset and divide it into segments."""
     params, name = config.load_params(), f"datasets.{dataset}.calendar"
     kind = kinds.import_part(params, dataset, "ingest")
-    raw = pd.read_parquet(artifacts.RAW / f"{dataset}.parquet")
+    raw = artifacts.read_table(artifacts.RAW / f"{dataset}.parquet")
     clean, report = config.call_with(kind.clean, raw, block=config.look_up(params, name), name=name)
     artifacts.write_table(artifacts.CLEAN / f"{dataset}.parquet", clean)
     artifacts.write_json(artifacts.report_path("ingest", dataset), report)

@@ -29,7 +29,7 @@ def main(dataset: str) -> None:
     if not isinstance(targets, dict) or not targets:
         raise config.ParamsError(f"datasets.{dataset}.targets is {targets!r}; name one or more")
     delay_bars = read_order_delay(params)
-    bars = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet")
+    bars = artifacts.read_table(artifacts.CLEAN / f"{dataset}.parquet")
     report: dict[str, dict[str, object]] = {}
     with artifacts.replace_atomically(artifacts.LABELS / dataset) as folder:
         folder.mkdir()
