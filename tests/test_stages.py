@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from pipeline import artifacts
 from pipeline.config import ParamsError
 from pipeline.models.predictions import FINAL
 from pipeline.stages import (
@@ -298,7 +299,7 @@ def test_a_model_that_is_not_traded_is_one_line(folder):
     file = Path("data/labels/klines/return_5.parquet")
     table = pd.read_parquet(file)
     table.attrs["target"]["output"]["has_direction"] = False
-    table.to_parquet(file, index=False)
+    artifacts.write_table(file, table)
     with pytest.raises(ParamsError) as refused:
         holdout.main(OPENED)
     assert str(refused.value).startswith(f"params.yaml: holdout.models has {OPENED}, which is not traded: ")
@@ -324,13 +325,13 @@ def alter_holdout_labels() -> int:
     first = rows["time"].to_numpy()[folds.holdout()].min()
     clean = pd.read_parquet("data/clean/klines.parquet")
     clean.loc[clean["open_time"] >= first, ["open", "high", "low", "close"]] *= 3.0
-    clean.to_parquet("data/clean/klines.parquet", index=False)
+    artifacts.write_table(Path("data/clean/klines.parquet"), clean)
     for file in Path("data/labels/klines").glob("*.parquet"):
         table, names = pd.read_parquet(file), Target.load(file).output.names
         sealed = table["time"] >= first
         y = table["y"].to_numpy()
         table["y"] = np.where(sealed, (y + 1) % len(names) if len(names) > 1 else 1 - 2 * y, y).astype(y.dtype)
-        table.to_parquet(file, index=False)
+        artifacts.write_table(file, table)
     return len(folds.holdout())
 
 

@@ -55,7 +55,9 @@ def main(model: str) -> None:
     }
     in_sample = drop_final_fit(artifacts.read_table(artifacts.IN_SAMPLE / f"{model}.parquet"))
     training = artifacts.read_report("train/details", model)
-    history = read_history(model, digest=training["history_sha256"])
+    source, file = artifacts.report_path("train/details", model), artifacts.HISTORY / f"{model}.csv"
+    digests.verify_digest(file, training["history_sha256"], source=source)
+    history = read_history(model)
     diagnoses = diagnose_fits(history, training)
     headline = make_forecast_headline(result, baselines["linear"])
     details = collect_model_details(result, baselines)
@@ -113,11 +115,9 @@ def drop_final_fit(predictions: pd.DataFrame) -> pd.DataFrame:
     return predictions[predictions["split"] != FINAL]
 
 
-def read_history(model: str, *, digest: str) -> dict[str, list[dict[str, float]]]:
-    """Return the history of each fit by its name, without the fields that an entry lacks; `digest` is its sha256."""
-    source = artifacts.report_path("train/details", model)
-    file = digests.verify_digest(artifacts.HISTORY / f"{model}.csv", digest, source=source)
-    table = pd.read_csv(file, dtype={"split": str})
+def read_history(model: str) -> dict[str, list[dict[str, float]]]:
+    """Return the history of each fit by its name, without the fields that an entry lacks."""
+    table = pd.read_csv(artifacts.HISTORY / f"{model}.csv", dtype={"split": str})
     one_seed = table["seed"].nunique() == 1
     return {
         name_fit(*key, one_seed=one_seed): [
