@@ -78,8 +78,9 @@ class LabeledDataset:
 
 def load_dataset(dataset: str, target: str) -> LabeledDataset:
     """Return a dataset with the labels of one of its targets; ArtifactError where a file is missing or damaged."""
-    features, labels, split = map(digests.verify, list_files(dataset, target))
-    folds, rows = Folds.load(split)
+    features, labels, split = list_files(dataset, target)
+    folds, rows = Folds.load(digests.verify(split))
+    features, labels = digests.verify(features), digests.verify(labels)
     samples = Samples.load(features, labels, rows=rows)
     attributes = artifacts.read_attributes(pq.read_schema(features))
     left_out = attributes.get("left_out", {})
