@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline import has_avx2
-from pipeline.config import ParamsError
+from pipeline.config import ParamsError, check_name
 from pipeline.digests import ArtifactError
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,9 @@ def run(stage: Callable[..., None]) -> None:
     arguments = vars(parser.parse_args())
     command = " ".join([Path(sys.argv[0]).stem, *arguments.values()])
     try:
+        for name, value in arguments.items():
+            for part in value.split("."):
+                check_name(part, owner=f"there is no {name} {value!r}")
         stage(**arguments)
     except (ParamsError, ArtifactError) as error:
         sys.exit(f"{command}: {error}")
