@@ -48,7 +48,7 @@ def test_the_pipeline_ends_in_graphs_that_predict_what_their_models_do(ran):
         report = json.loads((ran / f"trained/reports/parity/{model}.json").read_text())
         assert report["edge_cases"] == report["edge_cases"] | {
             "flipped_decisions": 0,
-            "limits": {"mean_abs": 1e-6, "max_abs": 1e-5},
+            "limits": {"mean_abs": 1e-6, "max_abs": 1e-5, "max_relative": 1e-4},
         }
         measured = json.loads((ran / f"trained/measured/parity/{model}.json").read_text())
         assert 0 <= measured["edge_cases"]["max_abs"] < 1e-5
@@ -314,6 +314,7 @@ def read_results() -> dict[str, bytes]:
     oos = {str(file): evaluate.drop_final_fit(pd.read_parquet(file)) for file in Path("trained/oos").iterdir()}
     files = [file for folder in FOLDERS for file in folder.rglob("*") if file.is_file()]
     files = [file for file in files if not file.parent.name.startswith("liquidity")]  # which describes all bars
+    files = [file for file in files if file.name not in ("data.json", "SHA256SUMS")]  # of all labels
     return {str(file): file.read_bytes() for file in files} | {
         name: table.to_csv().encode() for name, table in oos.items()
     }
