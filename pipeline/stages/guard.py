@@ -12,7 +12,7 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 
-from pipeline import artifacts, cli, config
+from pipeline import artifacts, cli, config, digests
 from pipeline.datasets import kinds
 from pipeline.feature_file import FeatureFile
 from pipeline.features.engine import Features
@@ -34,10 +34,10 @@ BAR_KEY = ["segment", "open_time"]  # as KEY, in the clean table
 def main(dataset: str) -> None:
     """Run the guards of features, labels and segments on a dataset."""
     params = config.load_params()
-    features = artifacts.FEATURES / f"{dataset}.parquet"
-    files = sorted((artifacts.LABELS / dataset).glob("*.parquet"))
+    features = digests.verify(artifacts.FEATURES / f"{dataset}.parquet")
+    files = artifacts.list_labels(dataset)
     kind, clock = (kinds.import_part(params, dataset, part) for part in ("guard", "clock"))
-    clean = artifacts.CLEAN / f"{dataset}.parquet"
+    clean = digests.verify(artifacts.CLEAN / f"{dataset}.parquet")
     read_bars = partial(read_clean, TableFile(clean), clock.TIME)
     settings = config.call_with(GuardSettings, block=config.look_up(params, "guard"), name="guard")
     described, seed = config.look_up(params, f"datasets.{dataset}"), params["seed"]
@@ -49,9 +49,9 @@ def main(dataset: str) -> None:
     findings += check_labels(kind, read_bars, files, described["targets"], settings, **recomputed)
     table = TableFile(clean).read(clock.COLUMNS)
     grid = {"step": clock.find_step(table), "number_times": partial(clock.number_times, table)}
-    warm_up_bars = artifacts.read_json(artifacts.report_path("featurize", dataset))["warm_up_bars"]
+    warm_up_bars = artifacts.read_report("featurize", dataset)["warm_up_bars"]
     findings += check_segments(read_bars(BAR_KEY), features, files, **grid, warm_up_bars=warm_up_bars)
-    artifacts.write_json(artifacts.report_path("guard", dataset), {"findings": list(map(asdict, findings))})
+    artifacts.write_report("guard", dataset, {"findings": list(map(asdict, findings))})
     raise_if_critical(findings)
 
 

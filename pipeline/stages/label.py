@@ -7,7 +7,7 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 
-from pipeline import artifacts, cli, config
+from pipeline import artifacts, cli, config, digests
 from pipeline.datasets import kinds
 from pipeline.labels import Labels
 from pipeline.row_groups import TableFile, open_table
@@ -31,7 +31,7 @@ def main(dataset: str) -> None:
     if not isinstance(targets, dict) or not targets:
         raise config.ParamsError(f"datasets.{dataset}.targets is {targets!r}; name one or more")
     delay_bars = read_order_delay(params)
-    bars = TableFile(artifacts.CLEAN / f"{dataset}.parquet").read(kind.COLUMNS)
+    bars = TableFile(digests.verify(artifacts.CLEAN / f"{dataset}.parquet")).read(kind.COLUMNS)
     report: dict[str, dict[str, object]] = {}
     with artifacts.replace_atomically(artifacts.LABELS / dataset) as folder:
         folder.mkdir()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline import artifacts, cli, config
+from pipeline import artifacts, cli, config, digests
 from pipeline.datasets import kinds
 from pipeline.feature_file import Matrix
 from pipeline.leakage.findings import Finding, raise_if_critical
@@ -24,14 +24,14 @@ MAX_LISTED_SPLITS = 100  # with more splits the report gives the range of each c
 
 def main(dataset: str) -> None:
     """Divide the rows of a dataset into folds, and stop where one leaks into another."""
-    features = artifacts.FEATURES / f"{dataset}.parquet"
-    files = sorted((artifacts.LABELS / dataset).glob("*.parquet"))
+    features = digests.verify(artifacts.FEATURES / f"{dataset}.parquet")
+    files = artifacts.list_labels(dataset)
     params = config.load_params()
     clock = kinds.import_part(params, dataset, "clock")
-    clean = TableFile(artifacts.CLEAN / f"{dataset}.parquet").read(clock.COLUMNS)
+    clean = TableFile(digests.verify(artifacts.CLEAN / f"{dataset}.parquet")).read(clock.COLUMNS)
     rows = list_rows(TableFile(features).read(KEY), files, clean)
     rows = remove_closings(rows, clean, number_times=clock.number_times)
-    reports = {stage: artifacts.read_json(artifacts.report_path(stage, dataset)) for stage in ("featurize", "guard")}
+    reports = {stage: artifacts.read_report(stage, dataset) for stage in ("featurize", "guard")}
     warm_up_bars = reports["featurize"]["warm_up_bars"]
     section = config.look_up(params, "split")
     block, reason = choose_embargo(section, rows, warm_up_bars=warm_up_bars, unit=clock.UNIT)
