@@ -128,7 +128,8 @@ class TableFile:
         if not self._is_plain(file.metadata, name, groups):
             whole = file.read_row_groups(groups, columns=[name], use_threads=False)
             offset = rows.start - int(starts[0]) if groups else 0
-            return whole.slice(offset, len(rows)).to_pandas()[name].set_axis(index)
+            column: pd.Series = whole.slice(offset, len(rows)).to_pandas()[name].set_axis(index)
+            return column
         values = np.empty(len(rows), dtype=self.schema.field(name).type.to_pandas_dtype())
         for group, start in zip(groups, starts.tolist(), strict=True):
             part = file.read_row_group(group, columns=[name], use_threads=False).column(0).to_numpy()
