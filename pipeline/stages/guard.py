@@ -36,7 +36,7 @@ def main(dataset: str) -> None:
     params = config.load_params()
     features = digests.verify(artifacts.FEATURES / f"{dataset}.parquet")
     files = artifacts.list_labels(dataset)
-    kind, clock = (kinds.import_part(params, dataset, part) for part in ("guard", "clock"))
+    kind, clock, label = (kinds.import_part(params, dataset, part) for part in ("guard", "clock", "label"))
     clean = digests.verify(artifacts.CLEAN / f"{dataset}.parquet")
     read_bars = partial(read_clean, TableFile(clean), clock.TIME)
     settings = config.call_with(GuardSettings, block=config.look_up(params, "guard"), name="guard")
@@ -44,7 +44,7 @@ def main(dataset: str) -> None:
     findings = list(check_features(kind, read_bars, features, described["features"], settings, seed=seed))
     holdout_pct = config.look_up(params, "split.holdout_pct")
     findings += check_columns(read_bars, features, files, settings, holdout_pct=holdout_pct)
-    columns = {*kinds.import_part(params, dataset, "label").COLUMNS, *cut_times.COLUMNS}
+    columns = {*label.COLUMNS, *cut_times.COLUMNS}
     recomputed = {"columns": columns, "delay_bars": read_order_delay(params), "seed": seed}
     findings += check_labels(kind, read_bars, files, described["targets"], settings, **recomputed)
     table = TableFile(clean).read(clock.COLUMNS)
