@@ -27,7 +27,7 @@ def main(dataset: str) -> None:
     """Run the guards of features, labels and segments on a dataset."""
     params = config.load_params()
     features = digests.verify(artifacts.FEATURES / f"{dataset}.parquet")
-    files = artifacts.list_labels(dataset)
+    files = artifacts.list_labels(dataset, config.look_up(params, f"datasets.{dataset}.targets"))
     kind, clock = (kinds.import_part(params, dataset, part) for part in ("guard", "clock"))
     clean = artifacts.read_table(artifacts.CLEAN / f"{dataset}.parquet")
     bars = clean.rename(columns={clock.TIME: "open_time"})  # the name that guards know the clock by
