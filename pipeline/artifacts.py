@@ -157,10 +157,9 @@ def read_table(path: Path, columns: Collection[str] | None = None) -> pd.DataFra
     return pd.read_parquet(digests.verify(path), columns=None if columns is None else list(columns))
 
 
-def list_labels(dataset: str) -> list[Path]:
+def list_labels(dataset: str, targets: Collection[str]) -> list[Path]:
     """Return the labels of a dataset, one file for each target, by name; ArtifactError where one is damaged."""
-    folder = LABELS / dataset
-    return [digests.verify(file) for file in sorted(folder.glob("*.parquet")) or [folder]]
+    return [digests.verify(LABELS / dataset / f"{target}.parquet") for target in sorted(targets)]
 
 
 def read_clean(dataset: str, columns: Collection[str]) -> pd.DataFrame:

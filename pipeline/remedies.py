@@ -1,5 +1,6 @@
 """The commands that write a missing file, or restore a damaged one: dvc.yaml says which stage writes what."""
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -42,13 +43,20 @@ def find_writer(path: Path) -> Writer | None:
     if not file.exists():
         return None
     params = config.load_params()
-    for name, stage in yaml.safe_load(file.read_text(encoding="utf-8"))["stages"].items():
+    for name, stage in _parse_stages(file.read_text(encoding="utf-8")).items():
         for suffix, values in _list_instances(stage, params):
             for output, is_cached in _list_outputs(stage.get("do", stage)):
                 written = Path(_fill_in(output, values))
                 if path == written or written in path.parents:
                     return Writer(f"{name}{suffix}", is_cached)
     return None
+
+
+@functools.cache
+def _parse_stages(text: str) -> dict[str, Any]:
+    """Return the stages of the text of dvc.yaml; parsing it takes as long as a stage's start."""
+    stages: dict[str, Any] = yaml.safe_load(text)["stages"]
+    return stages
 
 
 def _list_instances(stage: Mapping[str, Any], params: config.Block) -> Iterator[tuple[str, dict[str, Any]]]:

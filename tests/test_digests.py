@@ -9,7 +9,6 @@ import onnx
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline import artifacts, digests, remedies
@@ -133,8 +132,6 @@ def test_the_stage_that_writes_a_file_is_the_one_of_dvc(monkeypatch):
     monkeypatch.chdir(ROOT)
     written = list_stages()
     assert len(written) > 100
-    stages = yaml.safe_load(Path("dvc.yaml").read_text())
-    monkeypatch.setattr(remedies.yaml, "safe_load", lambda _: stages)  # parsed once, as it takes a while
     params = remedies.config.load_params()
     monkeypatch.setattr(remedies.config, "load_params", lambda: params)
     for path, stage, is_cached in written:

@@ -35,7 +35,7 @@ def main(dataset: str) -> None:
     """Run the guards of features, labels and segments on a dataset."""
     params = config.load_params()
     features = digests.verify(artifacts.FEATURES / f"{dataset}.parquet")
-    files = artifacts.list_labels(dataset)
+    files = artifacts.list_labels(dataset, config.look_up(params, f"datasets.{dataset}.targets"))
     kind, clock, label = (kinds.import_part(params, dataset, part) for part in ("guard", "clock", "label"))
     clean = digests.verify(artifacts.CLEAN / f"{dataset}.parquet")
     read_bars = partial(read_clean, TableFile(clean), clock.TIME)

@@ -25,8 +25,8 @@ MAX_LISTED_SPLITS = 100  # with more splits the report gives the range of each c
 def main(dataset: str) -> None:
     """Divide the rows of a dataset into folds, and stop where one leaks into another."""
     features = digests.verify(artifacts.FEATURES / f"{dataset}.parquet")
-    files = artifacts.list_labels(dataset)
     params = config.load_params()
+    files = artifacts.list_labels(dataset, config.look_up(params, f"datasets.{dataset}.targets"))
     clock = kinds.import_part(params, dataset, "clock")
     clean = TableFile(digests.verify(artifacts.CLEAN / f"{dataset}.parquet")).read(clock.COLUMNS)
     rows = list_rows(TableFile(features).read(KEY), files, clean)
