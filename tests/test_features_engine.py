@@ -184,7 +184,7 @@ def test_a_missing_column_is_refused_by_name() -> None:
     bars = make_bars(np.full(20, 9.0)).drop(columns=["low", "volume"])
     with pytest.raises(ValueError, match=r"\['low', 'volume'\] are missing"):
         engine.compute(bars, **SHORT)
-    with pytest.raises(ValueError, match="'low' is missing"):
+    with pytest.raises(ValueError, match="'low', 'volume' are missing"):
         engine.Stream(**SHORT).update(bars.loc[0].to_dict())
 
 

@@ -166,7 +166,7 @@ def test_a_bar_that_has_not_closed_by_now_is_refused():
 
 
 @pytest.mark.parametrize("now_ms", ["1704067500000", pd.Timestamp(TIME, unit="ms"), True, np.nan, TIME // 1000])
-def test_a_time_of_receipt_that_is_no_number_of_milliseconds_is_refused(now_ms):
+def test_a_time_of_receipt_in_another_unit_or_type_is_refused(now_ms):
     with pytest.raises(ValueError, match=r"now_ms is .*\(\w+\); allowed are milliseconds since 1970"):
         start_stream().update(make_bar(BEFORE), now_ms=now_ms)
 

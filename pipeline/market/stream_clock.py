@@ -238,7 +238,7 @@ class StreamClock:
 
 
 def _read_now(now_ms: object) -> float:
-    """Return the time of receipt; ValueError where it is no number of milliseconds of the years 1990 to 2100."""
+    """Return the time of receipt; ValueError unless it is in milliseconds of the years 1990 to 2100."""
     is_number = isinstance(now_ms, (int, float, np.integer, np.floating)) and not isinstance(now_ms, bool)
     if not is_number or not MIN_MS <= now_ms < MAX_MS:  # type: ignore[operator]
         raise ValueError(
