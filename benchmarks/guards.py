@@ -85,7 +85,7 @@ def list_bar_checks(bars: pd.DataFrame) -> Checks:
 
     stored, columns = recompute(bars), tuple(engine.Stream(**DATASET["features"]).layout.columns)
     names = [column.name for column in columns]
-    yield "truncation", lambda: truncation(bars, recompute, stored, names, cuts=CUTS, seed=SEED)
+    yield "truncation", lambda: truncation(bars, lambda table: [recompute(table)], stored, names, cuts=CUTS, seed=SEED)
     yield "label_end", lambda: label_end(bars, relabel, target, cuts=CUTS, seed=SEED)
     arguments = [table[name].to_numpy() for name in ("row", "label_end")]
     yield "label_timing", lambda: label_timing(bars, *arguments)

@@ -1,11 +1,10 @@
 """Kill `dvc repro` at random instants, repair and resume it: `python -m benchmarks.kills [--folder FOLDER] [--seed 0]`.
 
 The small market of the tests runs once. Then, stage by stage: its results are forgotten, on disk, in dvc.lock (also the
-one in git), in the run cache and in the cache. It runs once undisturbed, is forgotten again, and its whole process
-group is killed by SIGKILL at an instant drawn uniformly over the time that the stage took. Then `dvc repro` runs again;
-where DVC refuses, it is first repaired as README.md says. All files, dvc.lock included, must be those of the
-undisturbed run, byte for byte, without a draft or a checkpoint left behind. Seconds lost are those that the killed and
-the resumed run took together beyond the undisturbed one.
+one in git), in the run cache and in the cache. It runs once undisturbed and is forgotten again. Now its whole process
+group is killed by SIGKILL, several times in a row, each time at an instant drawn uniformly over the time that the stage
+takes; where DVC refuses to start, it is repaired as README.md says. At last it runs to its end. All files, dvc.lock
+included, must be those of the undisturbed run, byte for byte, without a draft or a checkpoint left behind.
 """
 
 import argparse
@@ -22,29 +21,22 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 import yaml
 
 from tests.small_repository import command, commit, copy, surroundings
 
-KILLS = {  # of each stage
-    "fetch@klines": 1,
-    "featurize@klines": 2,
-    "label@klines": 2,
-    "split@klines": 1,
-    "signals@klines": 2,
-    "baseline@klines": 2,
-    "train_trees@lightgbm": 4,
+KILLS = {  # of each stage, in a row
     "train_nets@lstm": 5,
     "train_agents@marl": 5,
-    "evaluate_trees@lightgbm": 4,
-    "evaluate_nets@lstm": 4,
-    "evaluate_agents@marl": 4,
-    "compare@klines": 2,
-    "export_trees@lightgbm": 4,
-    "export_nets@lstm": 4,
-    "export_agents@marl": 4,
+    "train_trees@lightgbm": 4,
+    "evaluate_trees@lightgbm": 6,
+    "export_nets@lstm": 6,
+    "evaluate_agents@marl": 6,
+    "export_trees@lightgbm": 6,
+    "featurize@klines": 4,
+    "label@klines": 4,
+    "compare@klines": 4,
 }
 IGNORED = (".git/", ".dvc/", "trained/measured/")  # `measured` has seconds and megabytes
 STARTED = "Running stage"
@@ -53,11 +45,12 @@ WORKERS = {"PIPELINE_WORKERS": "2"}
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one kill ended in."""
+    """The end of all kills of one stage."""
 
-    at: float  # the share of the stage's time after which it was killed
+    shares: tuple[float, ...]  # of the stage's time, after which it was killed
     repairs: tuple[str, ...]  # files of DVC that had to be repaired
-    lost_seconds: float
+    seconds: float  # undisturbed, with the start of DVC
+    resumed_seconds: float  # of the run after the last kill
     differences: tuple[str, ...]  # paths whose bytes are not those of the undisturbed run
 
 
@@ -71,18 +64,12 @@ def main() -> None:
     rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
         repo = arguments.folder or make_repository(Path(folder) / "repo")
-        sys.stdout.write(
-            "| stage | kills, at | `dvc.lock` repaired | seconds undisturbed | lost, median, max | same bytes |\n"
-        )
-        sys.stdout.write("|---|---|---|---|---|---|\n")
-        found = {}
+        sys.stdout.write("| stage | killed at | repaired | seconds undisturbed, after the last kill | bytes |\n")
+        sys.stdout.write("|---|---|---|---|---|\n")
         for stage in arguments.stages:
-            seconds, found[stage] = kill_stage(repo, stage, kills=KILLS[stage], rng=rng)
-            sys.stdout.write(format_row(stage, seconds, found[stage]) + "\n")
+            sys.stdout.write(format_row(stage, kill_stage(repo, stage, kills=KILLS[stage], rng=rng)) + "\n")
             sys.stdout.flush()
-        every = [outcome for outcomes in found.values() for outcome in outcomes]
-        sys.stdout.write(f"{len(every)} kills, {sum(not each.differences for each in every)} with the same bytes\n")
-        command(repo, "dvc", "status")
+        sys.stdout.write(command(repo, "dvc", "status"))
 
 
 def make_repository(folder: Path) -> Path:
@@ -94,70 +81,83 @@ def make_repository(folder: Path) -> Path:
     return folder
 
 
-def kill_stage(repo: Path, stage: str, *, kills: int, rng: random.Random) -> tuple[float, list[Outcome]]:
-    """Return the seconds that a stage takes undisturbed, and what each kill ended in."""
+def kill_stage(repo: Path, stage: str, *, kills: int, rng: random.Random) -> Outcome:
+    """Return what so many kills of a stage in a row, and one run to its end, ended in."""
     forget(repo, stage)
-    start, running, end = run(repo, stage)
-    expected, outcomes = hash_files(repo), list[Outcome]()
-    while len(outcomes) < kills:
-        share = rng.random()
-        forget(repo, stage)
-        began, _, killed = run(repo, stage, kill_after=share * (end - running))
-        repairs = resume(repo, stage)
-        lost = (killed - began) + (time.monotonic() - killed) - (end - start)
-        after = hash_files(repo)
-        different = tuple(
-            sorted(file for file in after.keys() | expected.keys() if after.get(file) != expected.get(file))
-        )
-        outcomes.append(Outcome(share, repairs, lost, different))
-    return end - running, outcomes
+    undisturbed = run(repo, stage)
+    expected = hash_files(repo)
+    forget(repo, stage)
+    shares, repairs = [rng.random() for _ in range(kills)], list[str]()
+    for share in shares:
+        killed = run(repo, stage, kill_after=share * undisturbed.seconds)
+        while not killed.was_killed:
+            if killed.refused:
+                repairs += repair(repo, killed.refused)
+            else:  # the results were complete, by the previous kill or because the machine was faster this time
+                assert hash_files(repo) == expected, f"{stage} is complete, and other than undisturbed"
+                forget(repo, stage)
+            killed = run(repo, stage, kill_after=share * undisturbed.seconds)
+    last = run(repo, stage)
+    while last.refused:
+        repairs += repair(repo, last.refused)
+        last = run(repo, stage)
+    after = hash_files(repo)
+    different = sorted(file for file in after.keys() | expected.keys() if after.get(file) != expected.get(file))
+    return Outcome(tuple(shares), tuple(repairs), undisturbed.total, last.total, tuple(different))
 
 
-def run(repo: Path, stage: str, *, kill_after: float | None = None) -> tuple[float, float, float]:
-    """Return when DVC started, when the stage began, and when all ended, killed `kill_after` seconds after it began."""
+@dataclass(frozen=True)
+class Run:
+    """One run of `dvc repro`."""
+
+    was_killed: bool  # not where the stage did not start, or had ended
+    seconds: float  # of the stage
+    total: float  # seconds, with the start of DVC
+    refused: str  # why DVC did not start, or empty
+
+
+def run(repo: Path, stage: str, *, kill_after: float | None = None) -> Run:
+    """Run a stage to its end, or kill it `kill_after` seconds after it began."""
     start = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "repro", stage],
-        cwd=repo,
-        env=surroundings({**WORKERS, "PYTHONUNBUFFERED": "1"}),
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith(STARTED):
-            assert stage in line, f"instead of {stage}: {line}"
-            break
-    running = time.monotonic()
-    if kill_after is not None:
-        time.sleep(kill_after)
-        os.killpg(process.pid, signal.SIGKILL)
-    process.stdout.read()
-    status = process.wait()
-    assert kill_after is not None or status == 0, f"{stage} failed"
-    return start, running, time.monotonic()
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dvc", "repro", stage],
+            cwd=repo,
+            env=surroundings({**WORKERS, "PYTHONUNBUFFERED": "1"}),
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        assert process.stdout is not None
+        has_started = any(line.startswith(f"{STARTED} '{stage}'") for line in process.stdout)
+        running = time.monotonic()
+        if has_started and kill_after is not None:
+            time.sleep(kill_after)
+            os.killpg(process.pid, signal.SIGKILL)
+        process.stdout.read()
+        status = process.wait()
+        errors.seek(0)
+        message = errors.read()
+    end = time.monotonic()
+    assert status == 0 or kill_after is not None or not has_started, f"{stage} failed: {message}"
+    return Run(status == -signal.SIGKILL, end - running, end - start, "" if has_started or status == 0 else message)
 
 
-def resume(repo: Path, stage: str) -> tuple[str, ...]:
-    """Run `dvc repro` as after a kill, and where DVC refuses repair its files first; return which it were."""
-    words = [sys.executable, "-m", "dvc", "repro", stage]
-    done = subprocess.run(words, cwd=repo, env=surroundings(WORKERS), capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        return ()
-    repairs = tuple(name for name in ("dvc.lock", "rwlock") if name in done.stderr)
-    assert repairs, done.stdout + done.stderr
-    command(repo, "git", "checkout", "dvc.lock")
-    (repo / ".dvc/tmp/rwlock").unlink(missing_ok=True)
-    command(repo, *words, **WORKERS)
-    return repairs
+def repair(repo: Path, message: str) -> list[str]:
+    """Repair what DVC refuses after a kill, as README.md says; return the file that was broken."""
+    if "dvc.lock" in message:
+        command(repo, "git", "checkout", "dvc.lock")
+        return ["dvc.lock"]
+    assert "rwlock" in message, message
+    (repo / ".dvc/tmp/rwlock").unlink()
+    return ["rwlock"]
 
 
 def forget(repo: Path, stage: str) -> None:
     """Remove the results of a stage wherever DVC could find them again, and commit a dvc.lock without them."""
     lock = yaml.safe_load((repo / "dvc.lock").read_text())
-    for out in lock["stages"].pop(stage)["outs"]:
+    for out in lock["stages"].pop(stage, {"outs": []})["outs"]:
         path, cached = repo / out["path"], locate_cached(repo, out["md5"])
         shutil.rmtree(path) if path.is_dir() else path.unlink()
         if cached.suffix == ".dir" and cached.exists():
@@ -166,7 +166,7 @@ def forget(repo: Path, stage: str) -> None:
         cached.unlink(missing_ok=True)
     (repo / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
     shutil.rmtree(repo / ".dvc/cache/runs", ignore_errors=True)
-    commit(repo, f"Without {stage}")
+    command(repo, "git", "commit", "--all", "--allow-empty", "--quiet", "--message", f"Without {stage}")
 
 
 def locate_cached(repo: Path, digest: str) -> Path:
@@ -184,15 +184,12 @@ def hash_files(repo: Path) -> Mapping[str, str]:
     }
 
 
-def format_row(stage: str, seconds: float, outcomes: list[Outcome]) -> str:
+def format_row(stage: str, outcome: Outcome) -> str:
     """Return the row of the table that describes the kills of a stage."""
-    at = ", ".join(f"{outcome.at:.0%}" for outcome in sorted(outcomes, key=lambda outcome: outcome.at))
-    lost = [outcome.lost_seconds for outcome in outcomes]
-    repaired = sum("dvc.lock" in outcome.repairs for outcome in outcomes)
-    same = sum(not outcome.differences for outcome in outcomes)
-    different = sorted({file for outcome in outcomes for file in outcome.differences})
-    row = f"| `{stage}` | {len(outcomes)}: {at} | {repaired} | {seconds:.0f} | {median(lost):.0f}, {max(lost):.0f} |"
-    return f"{row} {same} of {len(outcomes)} {' '.join(different)}|"
+    at = ", ".join(f"{share:.0%}" for share in outcome.shares)
+    seconds = f"{outcome.seconds:.0f}, {outcome.resumed_seconds:.0f}"
+    result = f"other: {' '.join(outcome.differences)}" if outcome.differences else "the same"
+    return f"| `{stage}` | {at} | {', '.join(outcome.repairs)} | {seconds} | {result} |"
 
 
 if __name__ == "__main__":

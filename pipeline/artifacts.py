@@ -1,14 +1,13 @@
-"""The files that stages exchange: where each lies, atomic writes, digests."""
+"""The files that stages exchange: where each lies, how it is written whole, and read once its digest is verified."""
 
 import errno
 import fcntl
 import glob
-import hashlib
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from pipeline import digests
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,6 +51,8 @@ def report_path(stage: str, key: str) -> Path:
 def replace_atomically(path: Path) -> Iterator[Path]:
     """Yield a draft, a file or folder of the same name, that takes the place of `path` once all of it is on the disk.
 
+    A table gets its digest.
+
     Each draft is unique: of several processes that write `path` at once, the last to finish replaces it as a whole.
     Drafts that a killed process left behind are removed first. Each lies in a folder `.*.draft`, which git and DVC
     ignore.
@@ -63,6 +66,8 @@ def replace_atomically(path: Path) -> Iterator[Path]:
         try:
             draft = folder / path.name
             yield draft
+            if path.suffix == ".parquet":
+                digests.add_table_digest(draft)
             for each in (draft, *draft.rglob("*")):
                 _flush(each)
             _publish(draft, path, aside=folder)
@@ -141,23 +146,25 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def hash_files(files: Iterable[Path]) -> str:
-    """Return the sha256 of the files' bytes, one after another."""
-    total = hashlib.sha256()
-    for file in files:
-        total.update(file.read_bytes())
-    return total.hexdigest()
-
-
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write `table` to `path` as parquet."""
     with replace_atomically(path) as draft:
         table.to_parquet(draft, index=False, compression="zstd")
 
 
+def read_table(path: Path, columns: Collection[str] | None = None) -> pd.DataFrame:
+    """Return the table in the parquet at `path`, or these columns of it; ArtifactError where the file is damaged."""
+    return pd.read_parquet(digests.verify(path), columns=None if columns is None else list(columns))
+
+
+def list_labels(dataset: str, targets: Collection[str]) -> list[Path]:
+    """Return the labels of a dataset, one file for each target, by name; ArtifactError where one is damaged."""
+    return [digests.verify(LABELS / dataset / f"{target}.parquet") for target in sorted(targets)]
+
+
 def read_clean(dataset: str, columns: Collection[str]) -> pd.DataFrame:
     """Return those of these columns that the clean table of a dataset has, in its order."""
-    file = CLEAN / f"{dataset}.parquet"
+    file = digests.verify(CLEAN / f"{dataset}.parquet")
     return pd.read_parquet(file, columns=[name for name in pq.read_schema(file).names if name in columns])
 
 
@@ -172,6 +179,13 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
+def read_report(stage: str, key: str) -> Any:
+    """Return the content of a report that `write_report` wrote; ArtifactError where the file is damaged."""
+    content = read_json(digests.verify(report_path(stage, key)))
+    del content["sha256"]
+    return content
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`."""
     with replace_atomically(path) as draft:
@@ -180,7 +194,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write `content` to `path` as JSON; NaN becomes null."""
-    write_text(path, json.dumps(_to_plain(content), indent=2, allow_nan=False) + "\n")
+    write_text(path, _render_json(content))
+
+
+def write_report(stage: str, key: str, content: Mapping[str, Any]) -> None:
+    """Write a report that another stage reads, with its digest as the last key; NaN becomes null."""
+    write_text(report_path(stage, key), digests.add_report_digest(_render_json(content)))
 
 
 def write_figure(path: Path, figure: "Figure") -> None:
@@ -190,6 +209,15 @@ def write_figure(path: Path, figure: "Figure") -> None:
         figure.set_layout_engine(None)  # else savefig draws all of it twice: once for the layout alone
     with replace_atomically(path) as draft:
         figure.savefig(draft, format="png", metadata={"Software": None})
+
+
+def write_record(path: Path, lines: str) -> None:
+    """Write lines of JSON to `path`, and a last one with their digest."""
+    write_text(path, digests.add_record_digest(lines))
+
+
+def _render_json(content: Any) -> str:
+    return json.dumps(_to_plain(content), indent=2, allow_nan=False) + "\n"
 
 
 def _to_plain(value: Any) -> Any:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TypeGuard
 
 from pipeline import artifacts, has_avx2
-from pipeline.config import ParamsError
+from pipeline.config import ParamsError, check_name
+from pipeline.digests import ArtifactError
 
 log = logging.getLogger(__name__)
 
@@ -20,11 +21,10 @@ log = logging.getLogger(__name__)
 def run(stage: Callable[..., None]) -> None:
     """Call `stage` with its arguments from the command line; an error of input or machine exits with status 1.
 
-    The message of an error in params.yaml names the key, that of the disk the file. Other messages of input are
-    followed by the line that raised them.
+    The message of an error in params.yaml names the key, that of the disk the file, and that of a missing or damaged
+    file the command that writes it. Other messages of input are followed by the line that raised them.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # below, it logs each request
     if not has_avx2():
         log.warning("this CPU has no AVX2: results agree with those of other machines within rounding, not to the byte")
     parser = argparse.ArgumentParser(description=inspect.getdoc(stage))
@@ -33,8 +33,11 @@ def run(stage: Callable[..., None]) -> None:
     arguments = vars(parser.parse_args())
     command = " ".join([Path(sys.argv[0]).stem, *arguments.values()])
     try:
+        for name, value in arguments.items():
+            for part in value.split("."):
+                check_name(part, owner=f"there is no {name} {value!r}")
         stage(**arguments)
-    except ParamsError as error:
+    except (ParamsError, ArtifactError) as error:
         sys.exit(f"{command}: {error}")
     except (BrokenExecutor, MemoryError) as error:
         sys.exit(

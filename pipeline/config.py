@@ -90,7 +90,25 @@ def load_params() -> dict[str, Any]:
         raise ParamsError(f"the file is {params!r}; it must have sections of keys and values")
     if seeds := {name: params[name] for name in ("seed", "seeds") if name in params}:
         check_section(_declare_seeds, seeds, name="", keys=tuple(seeds))
+    _check_names(params)
     return params
+
+
+def _check_names(params: Block) -> None:
+    """Raise ParamsError where a dataset, a target, a source or a model has a name that no file can have."""
+    for owner in ("datasets", "datasets.*.targets", "sources", "models", "models.*"):
+        sections: dict[str, Any] = {"": params}
+        for key in owner.split("."):
+            found = {name: section for name, section in sections.items() if isinstance(section, Mapping)}
+            sections = {
+                _join([name, inner]): section[inner]
+                for name, section in found.items()
+                for inner in (section if key == "*" else (key,))
+                if inner in section
+            }
+        for name, section in sections.items():
+            for inner in section if isinstance(section, Mapping) else ():
+                check_name(inner, owner=name)
 
 
 def _declare_seeds(*, seed: Seed, seeds: DistinctSeeds) -> None:

@@ -155,6 +155,7 @@ def triple_barrier(
     upper, lower = close[row] * (1 + profit * volatility[row]), close[row] * (1 - stop * volatility[row])
     end, y, ties = _find_first_touch(high, low, row, upper, lower, horizon)
     raw = np.log(np.select([y == DOWN, y == UP], [lower, upper], close[end]) / close[row])
+    del volatility, causes, upper, lower  # each has a number for every bar
     return _assemble_labels(bars, row, end=end, y=y, raw=raw, lost=lost, ties=ties)
 
 

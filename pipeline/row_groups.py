@@ -108,22 +108,43 @@ class TableFile:
 
         Columns are read one after another, so that no more than one of them is in memory twice. None: all of them.
         """
-        stop = self.rows if stop is None else min(stop, self.rows)
-        first, last = np.searchsorted(self.group_stops, [start, max(stop - 1, start)], side="right")
-        groups = list(range(first, min(last + 1, len(self.group_stops))))
-        offset = start - (int(self.group_stops[first - 1]) if first else 0)
+        rows = range(start, self.rows if stop is None else min(stop, self.rows))
         with pq.ParquetFile(self.path) as file:
             read = {
-                name: file.read_row_groups(groups, columns=[name], use_threads=False)
-                .slice(offset, stop - start)
-                .to_pandas()[name]
+                name: self._read_column(file, name, rows)
                 for name in self.schema.names
                 if columns is None or name in columns
             }
-        table = pd.DataFrame(read, copy=False)
-        table.index = pd.RangeIndex(start, start + len(table))
+        table = pd.DataFrame(read, index=pd.RangeIndex(rows.start, rows.stop), copy=False)
         table.attrs.update(self.attributes)
         return table
+
+    def _read_column(self, file: pq.ParquetFile, name: str, rows: range) -> pd.Series:
+        """Return some rows of a column: numbers one row group after another, so that one group at most is a copy."""
+        index, stops = pd.RangeIndex(rows.start, rows.stop), self.group_stops
+        first, last = np.searchsorted(stops, [rows.start, max(rows.stop - 1, rows.start)], side="right")
+        groups = list(range(first, min(last + 1, len(stops))))
+        starts = np.append(0, stops)[groups]
+        if not self._is_plain(file.metadata, name, groups):
+            whole = file.read_row_groups(groups, columns=[name], use_threads=False)
+            offset = rows.start - int(starts[0]) if groups else 0
+            found: pd.Series = whole.slice(offset, len(rows)).to_pandas()[name]
+            return found.set_axis(index)
+        values = np.empty(len(rows), dtype=self.schema.field(name).type.to_pandas_dtype())
+        for group, start in zip(groups, starts.tolist(), strict=True):
+            part = file.read_row_group(group, columns=[name], use_threads=False).column(0).to_numpy()
+            part = part[max(rows.start - start, 0) : rows.stop - start]
+            at = max(start - rows.start, 0)
+            values[at : at + len(part)] = part
+        return pd.Series(values, index=index, copy=False)
+
+    def _is_plain(self, metadata: pq.FileMetaData, name: str, groups: list[int]) -> bool:
+        """Return whether a column has floats, or integers of which none is missing."""
+        kind, place = self.schema.field(name).type, self.schema.names.index(name)
+        if not pa.types.is_integer(kind):
+            return bool(pa.types.is_floating(kind))
+        found = [metadata.row_group(group).column(place).statistics for group in groups]
+        return all(each is not None and each.has_null_count and not each.null_count for each in found)
 
 
 def _add_attributes(schema: pa.Schema, attributes: dict[Any, Any]) -> pa.Schema:

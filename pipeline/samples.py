@@ -1,13 +1,15 @@
 """The table that every model learns from: rows by segment, with their features and labels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from pipeline.feature_file import FeatureFile
 from pipeline.fills import Fills
+from pipeline.row_groups import TableFile
 
 KEY = ["segment", "time"]  # identifies a row in every table of a dataset
 LABELS = ["label_end", "y"]
@@ -45,13 +47,15 @@ class Samples:
         Raises:
             ValueError: a row has no features, or a labeled one no label; names the first.
         """
-        known, table = read_labels(labels, rows=rows), align(pd.read_parquet(features), rows, name=str(features))
-        columns = tuple(column for column in table.columns if column not in KEY)
+        known, (stored, segment) = read_labels(labels, rows=rows), open_features(features, rows=rows)
+        x = np.empty(stored.shape, stored.dtype)
+        for column in range(len(stored.columns)):
+            x[:, column] = stored[:, column]
         return cls(
             time=rows["time"].to_numpy(),
-            segment=number_runs(rows["segment"].to_numpy(), table.index.to_numpy()),
-            x=np.ascontiguousarray(table[list(columns)].to_numpy(np.float32)),
-            columns=columns,
+            segment=segment,
+            x=x,
+            columns=stored.columns,
             label_end=known["label_end"],
             y=known["y"],
             is_labeled=known["is_labeled"],
@@ -71,10 +75,24 @@ class Samples:
         return replace(self, x=x, columns=tuple(columns))
 
 
+def open_features(file: Path, *, rows: pd.DataFrame) -> tuple[FeatureFile, np.ndarray]:
+    """Return the features of `rows` (segment, time), in that order, and the number of each row's run, (N,) int32.
+
+    Raises:
+        ValueError: a row has no features; names the first.
+    """
+    stored = TableFile(file)
+    position = locate(stored.read(KEY), rows, name=str(file))
+    segment = number_runs(rows["segment"].to_numpy(), position)
+    has_all = len(position) == stored.rows and bool((np.diff(position) == 1).all())
+    return FeatureFile(file, keys=KEY, rows=None if has_all else position), segment
+
+
 def read_labels(file: Path, *, rows: pd.DataFrame) -> dict[str, np.ndarray]:
     """Return label_end, y and is_labeled, (N,) each, of `rows` from a parquet of labels; see Samples."""
     is_labeled = rows["is_labeled"].to_numpy() if "is_labeled" in rows else np.ones(len(rows), bool)
-    table = align(pd.read_parquet(file, columns=[*KEY, *LABELS]), rows[is_labeled], name=str(file))
+    labeled = rows if is_labeled.all() else rows[is_labeled]
+    table = align(TableFile(file).read([*KEY, *LABELS]), labeled, name=str(file))
     label_end, y = (table[name].to_numpy() for name in LABELS)
     return {
         "label_end": _fill_rows(label_end, is_labeled, rows["time"].to_numpy()),
@@ -94,11 +112,37 @@ def align(table: pd.DataFrame, rows: pd.DataFrame, *, name: str) -> pd.DataFrame
     Raises:
         ValueError: the table `name` lacks a row; names the first.
     """
+    return table.iloc[locate(table, rows, name=name)]
+
+
+def locate(table: pd.DataFrame, rows: pd.DataFrame, *, name: str) -> np.ndarray:
+    """Return (n,) the position in `table` of each of the keys `rows` (segment, time).
+
+    Raises:
+        ValueError: the table `name` lacks a row; names the first.
+    """
     found = _find_positions(table, rows)
     if (found < 0).any():
         missing = rows.iloc[int(np.flatnonzero(found < 0)[0])]
         raise ValueError(f"{name}: no row for segment {missing['segment']}, time {missing['time']}; run `dvc repro`")
-    return table.iloc[found]
+    return found
+
+
+def find_label_ends(rows: pd.DataFrame, tables: Iterable[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray]:
+    """Return (N,) the latest label_end of each of `rows`, and (N,) whether every one of the tables of labels has it.
+
+    A row that a table lacks ends at its own time. One table is held at a time.
+    """
+    time = rows["time"].to_numpy()
+    latest, is_labeled = np.full(len(rows), np.iinfo(np.int64).min), np.ones(len(rows), dtype=bool)
+    for table in tables:
+        found = _find_positions(table, rows)
+        has_label = found >= 0
+        is_labeled &= has_label
+        if has_label.any():
+            np.maximum(latest, table["label_end"].to_numpy()[found], out=latest, where=has_label)
+    np.copyto(latest, time, where=~is_labeled)
+    return latest, is_labeled
 
 
 def intersect_rows(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -118,10 +162,57 @@ def number_runs(segment: np.ndarray, row: np.ndarray) -> np.ndarray:
 
 
 def _find_positions(table: pd.DataFrame, rows: pd.DataFrame) -> np.ndarray:
-    """Return (n,) the position in `table` of each key of `rows`; -1 where the table has none."""
-    positions = table[KEY].assign(position=np.arange(len(table)))
-    found = rows[KEY].merge(positions, on=KEY, how="left", validate="one_to_one")["position"]
-    return found.fillna(-1).to_numpy(np.int64)
+    """Return (n,) the position in `table` of each key of `rows`; -1 where the table has none.
+
+    Raises:
+        ValueError: a key stands twice in either.
+    """
+    if not len(table) or not len(rows):
+        return np.full(len(rows), -1)
+    known, wanted = _number_keys(table, rows)
+    order, known = _sort_distinct(known, table)
+    _sort_distinct(wanted, rows)
+    place = np.searchsorted(known, wanted)
+    np.minimum(place, len(known) - 1, out=place)
+    is_missing = known[place] != wanted
+    found = place if order is None else order[place]
+    found[is_missing] = -1
+    return found
+
+
+def _number_keys(*tables: pd.DataFrame) -> list[np.ndarray]:
+    """Return (n,) int64 numbers of each table's keys, the same for the same key, ascending by segment and time."""
+    segments, times = ([table[name].to_numpy() for table in tables] for name in KEY)
+    first, last = (min(int(each.min()) for each in times), max(int(each.max()) for each in times))
+    lowest, highest = (min(int(each.min()) for each in segments), max(int(each.max()) for each in segments))
+    if (highest - lowest + 1) * (last - first + 1) >= 2**63:  # then times are numbered first
+        known = np.unique(np.concatenate(times))
+        times, first, last = [np.searchsorted(known, each) for each in times], 0, len(known) - 1
+    numbers = [segment.astype(np.int64) for segment in segments]
+    for number, time in zip(numbers, times, strict=True):  # in place: a vector may have millions of rows
+        number -= lowest
+        number *= last - first + 1
+        number += time
+        number -= first
+    return numbers
+
+
+def _sort_distinct(keys: np.ndarray, table: pd.DataFrame) -> tuple[np.ndarray | None, np.ndarray]:
+    """Return the order of ascending keys, None where they ascend as they are, and the keys in that order.
+
+    Raises:
+        ValueError: a key stands twice; names the first.
+    """
+    order = None if (keys[1:] >= keys[:-1]).all() else np.argsort(keys, kind="stable")
+    ascending = keys if order is None else keys[order]
+    repeated = np.flatnonzero(ascending[1:] == ascending[:-1])
+    if repeated.size:
+        row = int(repeated[0]) + 1 if order is None else int(order[repeated[0] + 1])
+        raise ValueError(
+            f"rows: {repeated.size} keys are repeated, first segment {table['segment'].iloc[row]}, time "
+            f"{table['time'].iloc[row]}; a key identifies one row: remove the copies"
+        )
+    return order, ascending
 
 
 def _fill_rows(values: np.ndarray, is_present: np.ndarray, missing: np.ndarray | float) -> np.ndarray:

@@ -326,8 +326,7 @@ def _trade_rows(
     target: np.ndarray, fills: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], sharing: np.ndarray, terms: Terms
 ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """Return (T,) net returns, and (T, S) position, turnover, gross, cost and interest; see `trade`."""
-    move, years, volume, outcome = fills
-    rows, symbols = target.shape
+    (move, years, volume, outcome), (rows, symbols) = fills, target.shape
     net, held = np.zeros(rows), np.zeros(symbols)
     position, turnover = np.zeros((rows, symbols)), np.zeros((rows, symbols))
     gross, interest = np.zeros((rows, symbols)), np.zeros((rows, symbols))
@@ -344,10 +343,8 @@ def _trade_rows(
         for s in range(symbols):
             held[s] = drift(position[i, s], move[i, s], net[i]) * (sharing[min(i + 1, rows - 1)] / n)
         if i == rows - 1:  # close what is held
-            total, left = 0.0, (1.0 + net[i]) / n
-            for s in range(symbols):  # a sum of arrays would take as long to compile as all the rest
-                closed = abs(held[s]) * left
-                turnover[i, s] += closed
-                total += closed
-            net[i] -= total * terms.cost
+            closed = np.abs(held) * ((1.0 + net[i]) / n)
+            for s in range(symbols):  # `turnover[i] += closed` takes as long to compile as all the rest
+                turnover[i, s] += closed[s]
+            net[i] -= closed.sum() * terms.cost
     return net, (position, turnover, gross, turnover * terms.cost, interest)

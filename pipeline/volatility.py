@@ -88,7 +88,7 @@ def estimate_usual_level(bars: pd.DataFrame, *, window: int) -> np.ndarray:
 
 
 def count_neighbors(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Return (N,) the number of bars before each bar in its segment, and (N,) after it."""
+    """Return (N,) int32 the number of bars before each bar in its segment, and (N,) after it."""
     return _count_neighbors(bars["segment"].to_numpy())
 
 
@@ -114,7 +114,7 @@ def _take_steps(bars: pd.DataFrame) -> np.ndarray:
 
 @njit(cache=True)
 def _count_neighbors(segment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    before, after = np.zeros(len(segment), np.int64), np.zeros(len(segment), np.int64)
+    before, after = np.zeros(len(segment), np.int32), np.zeros(len(segment), np.int32)
     for i in range(1, len(segment)):
         before[i] = before[i - 1] + 1 if segment[i] == segment[i - 1] else 0
     for i in range(len(segment) - 2, -1, -1):

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from pipeline import config, labels
+from pipeline import artifacts, config, labels
 from pipeline.features import engine
 from pipeline.leakage.canaries import features, formulas, purge_rules, runner, segments
 from pipeline.leakage.canaries.canary import Canary, Outcome
@@ -191,7 +191,7 @@ def failed(tmp_path_factory) -> tuple[Path, str]:
     params = {**PARAMS, "canary": {"bars": BARS}, "guard": {**PARAMS["guard"], "correlation_threshold": 1.01}}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     (folder / "data/clean").mkdir(parents=True)
-    load_market("simulated").to_parquet(folder / "data/clean/klines.parquet")
+    artifacts.write_table(folder / "data/clean/klines.parquet", load_market("simulated"))
     with pytest.MonkeyPatch.context() as patch, pytest.raises(LeakageError) as stopped:
         patch.chdir(folder)
         canary.main("klines")

@@ -128,3 +128,16 @@ def test_fields_of_features_lead_those_of_the_rules():
 def test_every_rule_has_one_bit_and_the_mask_of_all_fields_is_full():
     assert len(set(checks.NAMES)) == len(checks.RULES) == checks.JUMP + 1 < 63
     assert checks.mask_rules([]) == (1 << len(checks.RULES)) - 1
+
+
+@pytest.mark.parametrize("block_bars", [2, 3, 5, 9, 10, 11])
+def test_bars_break_the_same_rules_wherever_a_block_of_them_ends(monkeypatch, block_bars):
+    table = make_klines(list(range(20)))
+    for row in (4, 5, 9, 10, 18):
+        table.loc[row:, list(ALL_PRICES)] *= 30.0  # a jump at each of them
+    table.loc[7, "volume"] = -1.0
+    columns = {name: table[name].to_numpy() for name in checks.FIELDS}
+    whole = checks.check_columns(columns)
+    assert np.flatnonzero(whole >> checks.JUMP & 1).tolist() == [4, 5, 9, 10, 18]
+    monkeypatch.setattr(checks, "BLOCK_BARS", block_bars)
+    np.testing.assert_array_equal(checks.check_columns(columns), whole)

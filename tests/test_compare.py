@@ -348,7 +348,7 @@ def test_models_are_compared_on_the_bars_that_all_of_them_cover():
 def test_the_returns_of_evaluate_are_read_by_path_and_time(tmp_path):
     net = {"time": [10, 20, 20, 10], "net": [0.1, 0.2, 0.3, 0.4]}
     table = pd.DataFrame({"path": [1, 1, 0, 0], "seed": [8, 8, 7, 7], **net})
-    table.to_parquet(tmp_path / "a.parquet")
+    artifacts.write_table(tmp_path / "a.parquet", table)
     found = Returns.load(tmp_path / "a.parquet")
     assert (found.time.tolist(), found.paths.tolist()) == ([10, 20], [[0.4, 0.1], [0.3, 0.2]])
     assert found.seeds.tolist() == [7, 8]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from pipeline import config
+from pipeline import artifacts, config
 from pipeline.config import ParamsError
 from pipeline.datasets import kinds
 from pipeline.leakage.segments import segments
@@ -170,7 +170,7 @@ def test_without_a_grid_labels_and_warm_ups_stay_within_their_segment():
 def test_a_row_of_the_export_that_has_no_features_breaks_a_window(repo, tmp_path, monkeypatch):
     shutil.copytree(repo / "data", tmp_path / "data")
     file = tmp_path / "data/features/ticks.parquet"
-    pd.read_parquet(file).drop(index=500).to_parquet(file)
+    artifacts.write_table(file, pd.read_parquet(file).drop(index=500))
     monkeypatch.chdir(tmp_path)
     bars = pd.read_parquet("data/clean/ticks.parquet").rename(columns={"event": "open_time"})
     files = sorted(Path("data/labels/ticks").glob("*.parquet"))

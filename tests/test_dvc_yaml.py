@@ -20,7 +20,7 @@ PARTS = {  # modules of a kind of dataset, by the stage that runs them
     "ingest": ("ingest",),
     "featurize": ("featurize", "clock"),
     "label": ("label", "clock"),
-    "guard": ("guard", "clock"),
+    "guard": ("guard", "clock", "label"),
     "canary": ("guard",),
     "split": ("clock",),
     "evaluate": ("clock", "fills"),

@@ -156,7 +156,7 @@ def check_truncation(bars: pd.DataFrame) -> object:
         return features.rows, features.x
 
     columns = engine.compute(bars, **SHORT, **IN_PANDAS).columns
-    return truncation(bars, recompute, recompute(bars), columns, cuts=12, seed=1)
+    return truncation(bars, lambda table: [recompute(table)], recompute(bars), columns, cuts=12, seed=1)
 
 
 def test_the_guard_finds_an_idea_that_reads_no_later_bar_clean(write_idea) -> None:

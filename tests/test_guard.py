@@ -29,7 +29,7 @@ def market(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def edit_table(file: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
-    change(pd.read_parquet(file)).to_parquet(file)
+    artifacts.write_table(file, change(pd.read_parquet(file)))
 
 
 def read_severities() -> dict[str, list[str]]:

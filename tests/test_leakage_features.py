@@ -86,7 +86,7 @@ def truncate(bars: pd.DataFrame, feature, columns: list[str]) -> Finding:
 
 def check_truncation(bars: pd.DataFrame, recompute, columns: list[str], *, cuts: int) -> Finding:
     """Return the finding for a table that is stored as it was computed."""
-    return truncation(bars, recompute, recompute(bars), columns, cuts=cuts, seed=1)
+    return truncation(bars, lambda table: [recompute(table)], recompute(bars), columns, cuts=cuts, seed=1)
 
 
 def test_truncation_names_the_first_bar_that_changes():
@@ -140,7 +140,7 @@ def test_truncation_finds_a_hidden_leak(where: str):
         parts = [HIDDEN[where](part.reset_index(drop=True)) for _, part in known.groupby("segment")]
         return np.arange(len(table)), pd.concat(parts).to_numpy(np.float32)[:, None]
 
-    found = truncation(bars, recompute, recompute(bars), ["hidden"], cuts=24, seed=1)
+    found = truncation(bars, lambda table: [recompute(table)], recompute(bars), ["hidden"], cuts=24, seed=1)
     assert list(found.measurements["changed"]) == ["hidden"]
 
 
@@ -186,7 +186,7 @@ def test_truncation_names_the_column_that_is_not_stored_as_computed(edit, named:
     def recompute(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         return compute_after_three_bars(table, lambda part: part[["close"]])
 
-    found = truncation(bars, recompute, edit(*recompute(bars)), ["a"], cuts=4, seed=1)
+    found = truncation(bars, lambda table: [recompute(table)], edit(*recompute(bars)), ["a"], cuts=4, seed=1)
     assert found.severity == "critical"
     assert found.measurements["not_reproduced"] == {named: {"row": row, "time_ms": row * BAR}}
     assert f"{named}, bar at {row * BAR} (row {row}): not reproduced from the bars" in found.message
@@ -200,7 +200,7 @@ def test_truncation_computes_once_more_than_it_cuts_and_never_more_than_all_bars
         return np.arange(len(table)), table[["close"]].to_numpy(np.float32)
 
     stored = recompute(bars)
-    truncation(bars, recompute, stored, ["a"], cuts=10, seed=1)
+    truncation(bars, lambda table: [recompute(table)], stored, ["a"], cuts=10, seed=1)
     assert (len(lengths), max(lengths)) == (12, 200)
 
 

@@ -44,7 +44,7 @@ def recompute(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 def check_features(bars: pd.DataFrame, features: engine.Features, tables: dict[str, pd.DataFrame]) -> Iterator[Finding]:
     stored, columns = (features.rows, features.x), features.columns
-    yield truncation(bars, recompute, stored, columns, cuts=24, seed=1)
+    yield truncation(bars, lambda table: [recompute(table)], stored, columns, cuts=24, seed=1)
     for number, (target, table) in enumerate(tables.items()):
         both, in_x, in_y = np.intersect1d(features.rows, table["row"], return_indices=True)
         x, segment = np.ascontiguousarray(features.x[in_x]), bars["segment"].to_numpy()[both]

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from pipeline import artifacts
 from pipeline.market import bars, simulated
 from tests.params import PARAMS
 from tests.small_repository import command, copy
@@ -32,7 +33,7 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     loaded = simulated.load(**block | {"days": 3, "signal": 0.05, "half_life_bars": 5.0})
     table = loaded[0] if isinstance(loaded, tuple) else loaded
     (repo / "data/raw").mkdir(parents=True, exist_ok=True)
-    table.drop(columns=list(bars.OPTIONAL)).to_parquet(repo / "data/raw/klines.parquet", index=False)
+    artifacts.write_table(repo / "data/raw/klines.parquet", table.drop(columns=list(bars.OPTIONAL)))
     command(repo, sys.executable, "-c", RUN, STAGES, PIPELINE_WORKERS="1")
     return repo
 

@@ -29,6 +29,20 @@ def test_a_row_without_a_label_is_named():
         align(make_table([0], [1]), make_table([0, 0], [1, 2]), name="labels")
 
 
+@pytest.mark.parametrize("far", [1, 2**60])  # too far for one number of segment and time
+def test_rows_in_any_order_are_found_by_segment_and_time(far):
+    keys = [(0, 3), (7, far), (0, far), (7, 1)]
+    table = pd.DataFrame({"segment": np.int32([k[0] for k in keys]), "time": [k[1] for k in keys], "y": range(4)})
+    table = table.drop_duplicates(["segment", "time"])
+    assert align(table, table.iloc[::-1], name="labels")["y"].tolist() == table["y"].tolist()[::-1]
+
+
+def test_a_key_that_stands_twice_is_refused():
+    table = make_table([0, 1, 0], [2, 5, 2])
+    with pytest.raises(ValueError, match="rows: 1 keys are repeated, first segment 0, time 120000"):
+        align(table, make_table([1], [5]), name="labels")
+
+
 def test_samples_are_the_given_rows_in_their_order(tmp_path):
     features = make_table([0, 0, 1], [1, 2, 9], rsi=np.float32([0.1, 0.2, 0.3]))
     labels = make_table([0, 0, 1], [1, 2, 9], label_end=np.int64([3, 4, 11]), y=np.float32([1, 2, 3]))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import seeds
-from pipeline import artifacts
+from pipeline import artifacts, digests
 
 
 def make_figures(sharpe: float, rank: float = 1.0) -> dict[str, float]:
@@ -50,7 +50,7 @@ def test_real_bars_are_pinned_by_their_digest(tmp_path: Path):
     (tmp_path / "bars.parquet").write_bytes(b"bars")
     blocks = seeds.make_params(tmp_path / "bars.parquet", [])
     assert blocks["datasets"]["klines"]["source"] == "file"
-    assert blocks["sources"]["file"]["sha256"] == artifacts.hash_files([tmp_path / "bars.parquet"])
+    assert blocks["sources"]["file"]["sha256"] == digests.hash_files([tmp_path / "bars.parquet"])
 
 
 def test_chosen_models_alone_are_fitted_and_an_unknown_one_is_refused():

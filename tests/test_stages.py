@@ -16,6 +16,7 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
+from pipeline import artifacts
 from pipeline.config import ParamsError
 from pipeline.models.predictions import FINAL
 from pipeline.stages import (
@@ -48,7 +49,7 @@ def test_the_pipeline_ends_in_graphs_that_predict_what_their_models_do(ran):
         report = json.loads((ran / f"trained/reports/parity/{model}.json").read_text())
         assert report["edge_cases"] == report["edge_cases"] | {
             "flipped_decisions": 0,
-            "limits": {"mean_abs": 1e-6, "max_abs": 1e-5},
+            "limits": {"mean_abs": 1e-6, "max_abs": 1e-5, "max_relative": 1e-4},
         }
         measured = json.loads((ran / f"trained/measured/parity/{model}.json").read_text())
         assert 0 <= measured["edge_cases"]["max_abs"] < 1e-5
@@ -220,11 +221,12 @@ TOUCHED = {  # a comment at the end of a file: the stages that DVC then wants to
 }
 
 
-def test_a_comment_makes_stale_what_runs_the_file_and_nothing_else(repo):
+def test_a_comment_makes_stale_what_runs_the_file_and_nothing_else(repo, monkeypatch):
+    monkeypatch.chdir(repo)
     for file, stages in TOUCHED.items():
         text = (repo / file).read_text()
         (repo / file).write_text(text + "# a comment\n")
-        with Repo(repo) as opened:
+        with Repo() as opened:
             stale = set(opened.status())
         (repo / file).write_text(text)
         assert stale, file
@@ -301,7 +303,7 @@ def test_a_model_that_is_not_traded_is_one_line(folder):
     file = Path("data/labels/klines/return_5.parquet")
     table = pd.read_parquet(file)
     table.attrs["target"]["output"]["has_direction"] = False
-    table.to_parquet(file, index=False)
+    artifacts.write_table(file, table)
     with pytest.raises(ParamsError) as refused:
         holdout.main(OPENED)
     assert str(refused.value).startswith(f"params.yaml: holdout.models has {OPENED}, which is not traded: ")
@@ -316,6 +318,7 @@ def read_results() -> dict[str, bytes]:
     oos = {str(file): evaluate.drop_final_fit(pd.read_parquet(file)) for file in Path("trained/oos").iterdir()}
     files = [file for folder in FOLDERS for file in folder.rglob("*") if file.is_file()]
     files = [file for file in files if not file.parent.name.startswith("liquidity")]  # which describes all bars
+    files = [file for file in files if file.name not in ("data.json", "SHA256SUMS")]  # of all labels
     return {str(file): file.read_bytes() for file in files} | {
         name: table.to_csv().encode() for name, table in oos.items()
     }
@@ -327,13 +330,13 @@ def alter_holdout_labels() -> int:
     first = rows["time"].to_numpy()[folds.holdout()].min()
     clean = pd.read_parquet("data/clean/klines.parquet")
     clean.loc[clean["open_time"] >= first, ["open", "high", "low", "close"]] *= 3.0
-    clean.to_parquet("data/clean/klines.parquet", index=False)
+    artifacts.write_table(Path("data/clean/klines.parquet"), clean)
     for file in Path("data/labels/klines").glob("*.parquet"):
         table, names = pd.read_parquet(file), Target.load(file).output.names
         sealed = table["time"] >= first
         y = table["y"].to_numpy()
         table["y"] = np.where(sealed, (y + 1) % len(names) if len(names) > 1 else 1 - 2 * y, y).astype(y.dtype)
-        table.to_parquet(file, index=False)
+        artifacts.write_table(file, table)
     return len(folds.holdout())
 
 

@@ -8,6 +8,7 @@ import onnxruntime
 import pandas as pd
 import pytest
 
+from pipeline import digests
 from pipeline.datasets.klines import contract, ingest
 from pipeline.features import engine
 from pipeline.market.sessions import list_bar_opens, list_sessions
@@ -80,6 +81,7 @@ def test_the_code_of_the_readme_has_the_features_that_the_model_was_trained_on(b
     described = contract.describe_bars(clean, calendar=CONTINUES | {"off_grid": "refuse"})
     text = json.dumps({"features": SHORT, "columns": list(trained.columns), "bars": described})
     (tmp_path / "contract.json").write_text(text)
+    digests.write_sums(tmp_path)
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     (code,) = re.findall(r"```python\n(.*?)```", README.split("## Deploying")[1], flags=re.DOTALL)
     exec(code, {"folder": tmp_path, "bars": bars.to_dict("records")})

@@ -151,3 +151,31 @@ def test_real_liquid_minutes_lose_no_row() -> None:
         "volatility_below_tick": 0,
         "volatility_below_usual": 0,
     }
+
+
+def infer_tick_slowly(table: pd.DataFrame) -> np.ndarray:
+    """Return (N,) ticks, from running sums of the moves with at most 12, 11 … 0 decimals."""
+    close, rows = table["close"].to_numpy(), np.arange(len(table))
+    age = table.groupby("segment").cumcount().to_numpy()
+    first = rows - np.minimum(age, volatility.TICK_BARS - 1)
+    moves = (age > 0) & (close != np.append(close[:1], close[:-1]))
+    decimals, tick = volatility.count_decimals(close), np.zeros(len(table))
+
+    def count_latest(is_counted: np.ndarray) -> np.ndarray:
+        running = np.append(0, np.cumsum(is_counted))
+        return np.asarray(running[rows + 1] - running[first])
+
+    for count in range(volatility.MAX_DECIMALS, -1, -1):
+        share = count_latest(moves & (decimals <= count)) >= volatility.TICK_SHARE * count_latest(moves)
+        tick[share & (count_latest(moves) > 0)] = 10.0**-count
+    return np.maximum(tick, close * np.finfo(np.float32).eps)
+
+
+def test_the_tick_is_that_of_the_latest_bars_of_the_segment_alone() -> None:
+    bars = volatility.TICK_BARS
+    parts = [walk(seed=n, bars=length, decimals=n) for n, length in ((1, bars // 2), (2, 3 * bars // 2), (0, 40))]
+    table = make_bars(np.concatenate(parts).tolist())
+    table["segment"] = np.repeat([0, 1], [bars // 2 + 10, len(table) - bars // 2 - 10])
+    found = volatility.infer_tick(table)
+    np.testing.assert_array_equal(found, infer_tick_slowly(table))
+    assert {0.1, 0.01} <= set(found)

@@ -9,7 +9,9 @@
 - `label`: COLUMNS, what it reads as far as the clean table has it; `make_labels(clean, block, name=, delay_bars=)`
   returns Labels, where orders fill `delay_bars` after the next row; `describe_target(block, name=, path=)` returns the
   Target.
-- `guard`: `compute` and `make_labels`, which recompute both; None where rows come from an export.
+- `guard`: `compute` and `make_labels`, which recompute both; None where rows come from an export. `compute_in_parts`
+  yields the Features of consecutive bars, together those of `compute`; `list_columns(block)` returns what both read of
+  the clean table, None for all of it.
 - `fills`: `find_fills(clean, delay_bars=)` returns the Fills of the orders decided at each row; COLUMNS, what it reads
   as far as the table has it.
 - `clock`: TIME, the clean table's column with the clock, which is unique within a segment and never starts again; its

@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 
-from pipeline import artifacts, config
+from pipeline import artifacts, config, digests
 from pipeline.evaluation import performance
 from pipeline.evaluation.liquidity import COLUMNS
 from pipeline.evaluation.trading_grid import TradingGrid, make_grid
@@ -83,7 +83,7 @@ def load_evaluation_data(
     `clock` and `fills` are the modules of these names of the dataset's kind.
     """
     dataset, file = block["dataset"], artifacts.LABELS / block["dataset"] / f"{block['target']}.parquet"
-    labels = read_labels(file, rows=rows)
+    labels = read_labels(digests.verify(file), rows=rows)
     clean = artifacts.read_clean(dataset, {clock.TIME, *clock.COLUMNS, *fills.COLUMNS, *COLUMNS})
     return EvaluationData(
         rows=rows,

@@ -136,8 +136,8 @@ def _correlate_with_target(y: np.ndarray, prediction: np.ndarray, *, of: str) ->
     elif is_constant(prediction):
         reason = f"{of} never varies"
     else:
-        ranks = (pd.Series(values).rank().to_numpy() for values in (y, prediction))
-        pearson, spearman = np.corrcoef(y, prediction), np.corrcoef(*ranks)
+        first, second = (pd.Series(values).rank().to_numpy() for values in (y, prediction))
+        pearson, spearman = np.corrcoef(y, prediction), np.corrcoef(first, second)
         return {"ic": float(pearson[0, 1]), "rank_ic": float(spearman[0, 1])}, {}
     return {"ic": np.nan, "rank_ic": np.nan}, {"ic": reason, "rank_ic": reason}
 

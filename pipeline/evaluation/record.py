@@ -20,8 +20,8 @@ def collect_parameters(params: config.Block, model: str, folds: Folds) -> dict[s
     block = config.find_model(params, model).block
     dataset, target = block["dataset"], block["target"]
     return {
-        **artifacts.read_json(artifacts.report_path("train/details", model))["parameters"],
-        "features": artifacts.read_json(artifacts.report_path("featurize", dataset)).get("params"),
+        **artifacts.read_report("train/details", model)["parameters"],
+        "features": artifacts.read_report("featurize", dataset).get("params"),
         "labels": config.look_up(params, f"datasets.{dataset}.targets.{target}"),
         "split": folds.scheme.list_settings(),
         "trading": config.look_up(params, "trading"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipeline import artifacts
 from pipeline.evaluation import performance
 
 Series = tuple[np.ndarray, np.ndarray]  # (n,) ms and (n,) net returns
@@ -53,7 +54,7 @@ class Returns:
     @classmethod
     def load(cls, file: Path) -> "Returns":
         """Return the content of a file that holds a table of `make_table`."""
-        table = pd.read_parquet(file)
+        table = artifacts.read_table(file)
         paths = table.pivot(index="time", columns="path", values="net")
         seeds = table.drop_duplicates("path").set_index("path")["seed"].loc[paths.columns]
         return cls(paths.index.to_numpy(), paths.to_numpy(), seeds.to_numpy())

@@ -6,7 +6,7 @@ one. dvc.lock still names them.
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -27,16 +27,18 @@ def remove_stale_outputs(root: Path, params: config.Block) -> None:
         return
     stages = _read_stages(root / "dvc.yaml")
     paths = [root / path for path in find_stale_outputs(_read_stages(lock), stages, params)]
-    found = [path for path in paths if path.exists()]
-    for path in found:
-        if is_cached(path, cache):
-            artifacts.remove(path)
-            log.info("%s is of a stage that the pipeline no longer has: it is removed", path.relative_to(root))
-        else:
-            log.warning(
-                "%s is of a stage that the pipeline no longer has, and not in DVC's cache: remove it, or move it away",
-                path.relative_to(root),
-            )
+    found = {path: is_cached(path, cache) for path in paths if path.exists()}
+    for path in [path for path, has_copy in found.items() if has_copy]:
+        artifacts.remove(path)
+    _report(log.info, [path for path in found if found[path]], root, "they are removed")
+    lost = "they are not in DVC's cache: remove them, or move them away"
+    _report(log.warning, [path for path in found if not found[path]], root, lost)
+
+
+def _report(write: Callable[[str], None], paths: Sequence[Path], root: Path, verdict: str) -> None:
+    if paths:
+        names = ", ".join(str(path.relative_to(root)) for path in paths)
+        write(f"outputs of stages that the pipeline no longer has: {names}; {verdict}")
 
 
 def find_stale_outputs(locked: Mapping[str, Any], stages: Mapping[str, Any], params: config.Block) -> list[str]:

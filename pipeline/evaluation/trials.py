@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from pipeline import digests
 from pipeline.evaluation import performance
 from pipeline.evaluation.sharpe_sample import SharpeSample, measure_sharpe
 
@@ -212,9 +213,9 @@ def render_lines(lines: list[Line]) -> str:
 
 
 def parse_lines(text: str, *, source: str) -> list[Line]:
-    """Return the lines of a ledger or record; ValueError names the source and the line that is none."""
+    """Return the lines of a ledger or record, its digest aside; ValueError names the source and a line that is none."""
     lines = []
-    for number, content in enumerate(text.splitlines(), start=1):
+    for number, content in enumerate(digests.remove_record_digest(text).splitlines(), start=1):
         try:
             line = json.loads(content)
             Trial.from_line(line)

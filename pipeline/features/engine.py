@@ -29,6 +29,7 @@ from pipeline.market.stream_clock import RESTARTS, STARTS, UNKNOWN, StreamClock
 from pipeline.row_groups import TableFile
 
 CHUNK_BARS = 512  # so that a chunk stays in the processor's cache; no value depends on it
+PART_BARS = 1 << 16  # of a table in memory whose features are computed in parts
 
 Advance = Callable[[tuple[Integers, ...], Floats, Floats, Floats, int, int, Floats32, int], int]
 update_groups = registry.chain_updates()
@@ -118,6 +119,14 @@ def compute_parts(clean: TableFile, params: FeatureParams) -> Iterator[Features]
     for stop in clean.group_stops.tolist():
         yield bulk.compute(start, stop)
         start = stop
+
+
+@expand_params
+def compute_in_parts(bars: pd.DataFrame, params: FeatureParams) -> Iterator[Features]:
+    """Yield the features of PART_BARS bars of a table after the other: together those that `compute` has of all."""
+    bulk = BulkFeatures(params, keys=bars, columns=bars.columns, read=lambda start, stop: bars.iloc[start:stop])
+    for start in range(0, len(bars), PART_BARS):
+        yield bulk.compute(start, min(start + PART_BARS, len(bars)))
 
 
 class BulkFeatures:

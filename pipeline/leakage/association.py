@@ -9,6 +9,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from threadpoolctl import threadpool_limits
 
+from pipeline.feature_file import Matrix
+
 MAX_LAG_BARS = 64  # a column is correlated with the moves of so many bars, one by one
 HORIZONS = 2 ** np.arange(7)  # bars, up to MAX_LAG_BARS, whose moves are also summed to one
 WINSOR_QUANTILES = [0.001, 0.999]
@@ -42,7 +44,7 @@ def find_inner_rows(segment: np.ndarray) -> np.ndarray:
     return np.flatnonzero(inside) + MAX_LAG_BARS
 
 
-def correlate_with_moves(x: np.ndarray, move: np.ndarray, *, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def correlate_with_moves(x: Matrix, move: np.ndarray, *, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the strongest |correlation| of each column's innovation with future and with past moves, each (4, F).
 
     The four are Pearson and Spearman, each with the move and with its absolute value. The innovation is the residual of
@@ -63,7 +65,7 @@ def correlate_with_moves(x: np.ndarray, move: np.ndarray, *, rows: np.ndarray) -
     return future, past
 
 
-def measure_target_association(x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+def measure_target_association(x: Matrix, y: np.ndarray) -> dict[str, np.ndarray]:
     """Return four measures of association of each column with `y`, each (F,) in [0, 1].
 
     They are |Pearson|, |Spearman| and the correlation ratio in both directions: how far the column determines the

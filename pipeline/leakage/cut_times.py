@@ -6,9 +6,10 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from pipeline.leakage.findings import CHUNK_ROWS
+from pipeline.feature_file import Matrix
 
 DAY_MS = 24 * 3600 * 1000
+COLUMNS = ("segment", "open_time", "high", "low", "volume")  # of bars, by which cut times are drawn
 SLOW_FRACTION = 0.9  # a column that changes in a smaller fraction of rows has steps to cut at
 
 Candidates = dict[str, np.ndarray]  # positions in the table of bars, by the kind of place
@@ -30,7 +31,7 @@ def find_bar_candidates(bars: pd.DataFrame) -> Candidates:
 
 
 def find_column_candidates(
-    positions: np.ndarray, x: np.ndarray, segment: np.ndarray, *, columns: int, rng: np.random.Generator
+    positions: np.ndarray, x: Matrix, segment: np.ndarray, *, columns: int, rng: np.random.Generator
 ) -> Candidates:
     """Return where warm-ups end, and one step and one plateau of up to `columns` columns that have them.
 
@@ -39,15 +40,14 @@ def find_column_candidates(
     column, cut somewhere inside.
     """
     same = segment[1:] == segment[:-1]  # (n - 1,)
-    repeats = _count_repeats(x, same)
+    repeats = np.array([np.count_nonzero(_find_repeats(x, j, same)) for j in range(x.shape[1])])
     is_slow = repeats > (1 - SLOW_FRACTION) * np.count_nonzero(same)
     steps = [
-        positions[_draw_row(same & (x[1:, j] != x[:-1, j]), rng)] + rng.integers(-1, 2)
+        positions[_draw_row(same & ~_find_repeats(x, j, same), rng)] + rng.integers(-1, 2)
         for j in _draw_columns(is_slow & (repeats < np.count_nonzero(same)), columns, rng=rng)
     ]
     plateaus = [
-        positions[_draw_row(same & (x[1:, j] == x[:-1, j]), rng) - 1]
-        for j in _draw_columns(repeats > 0, columns, rng=rng)
+        positions[_draw_row(_find_repeats(x, j, same), rng) - 1] for j in _draw_columns(repeats > 0, columns, rng=rng)
     ]
     warm = positions[np.flatnonzero(np.diff(segment, prepend=segment[:1] - 1))]
     count = int(positions[-1]) + 1
@@ -87,14 +87,10 @@ def add_offsets(positions: np.ndarray, count: int, *, offsets: tuple[int, ...]) 
     return np.asarray(moved[(moved >= 0) & (moved < count)])
 
 
-def _count_repeats(x: np.ndarray, same: np.ndarray) -> np.ndarray:
-    """Return (F,) how many rows have the value of the row before them in their segment."""
-    counts = np.zeros(x.shape[1], dtype=np.int64)
-    for start in range(0, len(same), CHUNK_ROWS):
-        rows = slice(start, min(start + CHUNK_ROWS, len(same)))
-        after = slice(rows.start + 1, rows.stop + 1)
-        counts += ((x[after] == x[rows]) & same[rows, None]).sum(axis=0)
-    return counts
+def _find_repeats(x: Matrix, column: int, same: np.ndarray) -> np.ndarray:
+    """Return (n - 1,) whether a row has the value of the row before it, in its segment."""
+    values = x[:, column]
+    return np.asarray(same & (values[1:] == values[:-1]))
 
 
 def _draw_columns(is_eligible: np.ndarray, count: int, *, rng: np.random.Generator) -> list[int]:

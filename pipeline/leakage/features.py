@@ -1,15 +1,18 @@
 """Guards of features: no column depends on bars after its own."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from pipeline.feature_file import Matrix, read_chunks
 from pipeline.leakage import association, cut_times
 from pipeline.leakage.findings import CHUNK_ROWS, Finding, check_finite, make_finding, round_by_column
 
-Recompute = Callable[[pd.DataFrame], tuple[np.ndarray, np.ndarray]]
+Part = tuple[np.ndarray, np.ndarray]  # (n,) ascending positions of rows in the bars, and their (n, F) float32 features
+Recompute = Callable[[pd.DataFrame], Iterable[Part]]  # the parts follow one another; one may have all rows
 
 ROW_SELECTION = "row selection"  # stands for a column's name where the rows themselves differ
 
@@ -17,7 +20,7 @@ ROW_SELECTION = "row selection"  # stands for a column's name where the rows the
 def truncation(
     bars: pd.DataFrame,
     recompute: Recompute,
-    stored: tuple[np.ndarray, np.ndarray],
+    stored: tuple[np.ndarray, Matrix],
     columns: Sequence[str],
     *,
     cuts: int,
@@ -25,10 +28,10 @@ def truncation(
 ) -> Finding:
     """Return a critical finding where a feature changes, by a single bit, when the bars after a cut time are removed.
 
-    `bars` is the clean table. `recompute` returns the positions of the rows that it selects and their float32 features.
-    `stored` are the positions and features on disk, which must equal those recomputed from `bars`. The cut times are
-    random and adversarial, of every kind in `cut_times` in turn. The features are computed `cuts` + 1 times: the cost
-    is linear in rows, and at most one table of features is held beside the stored one.
+    `bars` is the clean table. `recompute` returns the positions of the rows that it selects and their float32 features,
+    in parts. `stored` are the positions and features on disk, which must equal those recomputed from `bars`. The cut
+    times are random and adversarial, of every kind in `cut_times` in turn. The features are computed `cuts` + 1 times:
+    the cost is linear in rows. One part, and as many rows of the stored features, are held at a time.
 
     Raises:
         ValueError: the stored features are not float32, or no row ends before the last bar.
@@ -74,7 +77,7 @@ def _describe_differences(not_reproduced: dict[str, dict[str, int]], changed: di
 
 
 def _draw_cut_times(
-    bars: pd.DataFrame, rows: np.ndarray, x: np.ndarray, *, cuts: int, rng: np.random.Generator
+    bars: pd.DataFrame, rows: np.ndarray, x: Matrix, *, cuts: int, rng: np.random.Generator
 ) -> dict[int, str]:
     """Return times to cut after, with their kinds, that leave a feature before and a bar after."""
     time, segment = bars["open_time"].to_numpy(), bars["segment"].to_numpy()
@@ -87,36 +90,63 @@ def _draw_cut_times(
 def _find_differences(
     bars: pd.DataFrame,
     recompute: Recompute,
-    stored: tuple[np.ndarray, np.ndarray],
+    stored: tuple[np.ndarray, Matrix],
     *,
     columns: Sequence[str],
     cut_ms: int,
-) -> Iterator[tuple[str, int]]:
-    """Yield the columns that differ from the stored ones without the bars after `cut_ms`, each with its first row.
+) -> list[tuple[str, int]]:
+    """Return the columns that differ from the stored ones without the bars after `cut_ms`, each with its first row.
 
-    Where the rows themselves differ, yield only ROW_SELECTION.
+    Where the rows themselves differ, return only ROW_SELECTION.
     """
     rows, x = stored
-    time = bars["open_time"].to_numpy()
-    position, before = np.flatnonzero(time <= cut_ms), np.flatnonzero(time[rows] <= cut_ms)
-    is_head = position[-1] + 1 == len(position)  # then no bar need be copied
-    cut_rows, cut_x = recompute(bars.iloc[: len(position)] if is_head else bars.iloc[position].reset_index(drop=True))
-    expected, selected = rows[before], position[cut_rows]
-    if not np.array_equal(expected, selected):
-        yield ROW_SELECTION, _find_first_difference(expected, selected)
-        return
-    is_reported = np.zeros(len(columns), dtype=bool)
-    for start in range(0, len(before), CHUNK_ROWS):
-        chunk = slice(start, start + CHUNK_ROWS)
-        differs = _take_rows(x, before[chunk]).view(np.uint32) != cut_x[chunk].view(np.uint32)
-        for column in np.flatnonzero(differs.any(axis=0) & ~is_reported).tolist():
-            is_reported[column] = True
-            yield columns[column], int(expected[start + np.argmax(differs[:, column])])
+    is_before = bars["open_time"].to_numpy() <= cut_ms
+    count, selected = np.count_nonzero(is_before), list[np.ndarray]()
+    position = None if is_before[:count].all() else np.flatnonzero(is_before)  # None: no bar need be copied
+    cut_bars = bars.iloc[:count] if position is None else bars.iloc[position].reset_index(drop=True)
+
+    def list_recomputed() -> Iterator[np.ndarray]:
+        for cut_rows, cut_x in recompute(cut_bars):
+            selected.append(cut_rows if position is None else position[cut_rows])
+            yield cut_x
+
+    expected, recomputed = rows[is_before[rows]], list_recomputed()
+    first, place = dict[int, int](), 0
+    for was, now in _pair_rows(_select_rows(x, is_before[rows]), recomputed):
+        differs = (was.view(np.uint32) != now.view(np.uint32)).T
+        for column in np.flatnonzero(differs.any(axis=1)).tolist():
+            first.setdefault(column, place + int(np.argmax(differs[column])))
+        place += len(was)
+    deque(recomputed, maxlen=0)  # rows that are not stored
+    found = np.concatenate([np.arange(0), *selected])
+    if not np.array_equal(expected, found):
+        return [(ROW_SELECTION, _find_first_difference(expected, found))]
+    return [(columns[column], int(expected[row])) for column, row in sorted(first.items())]
 
 
-def _take_rows(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return these ascending rows of `x`, without a copy where they are consecutive."""
-    return x[rows[0] : rows[-1] + 1] if rows[-1] - rows[0] + 1 == len(rows) else x[rows]
+def _select_rows(x: Matrix, is_selected: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the selected rows of `x`, some at a time, (n, F)."""
+    start, stop = 0, int(np.flatnonzero(is_selected)[-1]) + 1 if is_selected.any() else 0
+    for chunk in read_chunks(x, count=CHUNK_ROWS):
+        if start >= stop:
+            return
+        own = is_selected[start : start + len(chunk)]
+        start += len(chunk)
+        yield chunk if own.all() else chunk[own]
+
+
+def _pair_rows(left: Iterator[np.ndarray], right: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the rows of both beside each other, some at a time, until either ends; theirs may be of other numbers."""
+    ours, theirs = (next(each, None) for each in (left, right))
+    while ours is not None and theirs is not None:
+        count = min(len(ours), len(theirs), CHUNK_ROWS)
+        if count:
+            yield ours[:count], theirs[:count]
+        ours, theirs = ours[count:], theirs[count:]
+        if not len(ours):
+            ours = next(left, None)
+        if not len(theirs):
+            theirs = next(right, None)
 
 
 def _find_first_difference(left: np.ndarray, right: np.ndarray) -> int:
@@ -133,7 +163,7 @@ def take_next_moves(bars: pd.DataFrame, positions: np.ndarray) -> np.ndarray:
 
 
 def look_ahead(
-    x: np.ndarray, columns: Sequence[str], move: np.ndarray, segment: np.ndarray, *, ratio: float, floor: float
+    x: Matrix, columns: Sequence[str], move: np.ndarray, segment: np.ndarray, *, ratio: float, floor: float
 ) -> Finding:
     """Return a critical finding where a column's innovation is correlated with future moves as with past ones.
 
@@ -171,7 +201,7 @@ def look_ahead(
     return make_finding("look_ahead", problems, ok_message=ok_message, measurements=measurements)
 
 
-def target_leakage(x: np.ndarray, columns: Sequence[str], y: np.ndarray, target: str, *, threshold: float) -> Finding:
+def target_leakage(x: Matrix, columns: Sequence[str], y: np.ndarray, target: str, *, threshold: float) -> Finding:
     """Return a critical finding where a column is nearly a function of the target.
 
     That is where a measure of `association.measure_target_association` is above `threshold`.

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pipeline.feature_file import Matrix
+
 MAX_SHOWN = 5  # of many problems
 CHUNK_ROWS = 65_536  # bounds the memory that reading a table of features takes beside it
 
@@ -43,15 +45,14 @@ def round_by_column(columns: Sequence[str], values: np.ndarray) -> dict[str, flo
     return {name: round(float(value), 4) for name, value in zip(columns, values, strict=True)}
 
 
-def check_finite(values: np.ndarray, columns: Sequence[str]) -> None:
+def check_finite(values: Matrix, columns: Sequence[str]) -> None:
     """Raise ValueError, with the column and row of the first, where (N, columns) `values` are not finite."""
     count, first = 0, None  # first: its row and column
-    for start in range(0, len(values), CHUNK_ROWS):
-        bad = ~np.isfinite(values[start : start + CHUNK_ROWS])
-        count += int(np.count_nonzero(bad))
-        if first is None and bad.any():
-            row, column = np.argwhere(bad)[0].tolist()
-            first = start + row, column
+    for column in range(len(columns)):
+        bad = np.flatnonzero(~np.isfinite(values[:, column]))
+        count += len(bad)
+        if len(bad) and (first is None or bad[0] < first[0]):
+            first = int(bad[0]), column
     if first is not None:
         raise ValueError(
             f"{columns[first[1]]}: not finite in row {first[0]}, one of {count} such values; drop such rows"

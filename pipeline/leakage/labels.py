@@ -1,6 +1,7 @@
 """Guards of labels: a label reads no bar after its `label_end`, and is known only after its own bar."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,19 +29,18 @@ def label_end(bars: pd.DataFrame, relabel: Relabel, target: str, *, cuts: int, s
     """
     time, rng = bars["open_time"].to_numpy(), np.random.default_rng(seed)
     original = relabel(bars)  # positions, y, label_end
-    ends = original[2][original[2] < time.max()]
-    if not len(ends):
+    if not len(original[0]) or original[2].min() >= time.max():
         raise ValueError(
             f"label_end: of {target} none of {len(original[0])} labels ends before the last bar: give more bars"
         )
-    times = cut_times.select_times(cut_times.find_bar_candidates(bars), time, first_ms=int(ends.min()))
-    drawn = cut_times.draw_cut_times({"label_end": ends, **times}, cuts=cuts, rng=rng)
-    others, changes = perturb_bars(bars, rng=rng), list[dict[str, Any]]()
+    drawn = _draw_cut_times(bars, original[2], cuts=cuts, rng=rng)
+    perturbation, changes = draw_perturbation(bars, rng=rng), list[dict[str, Any]]()
     for cut_ms in drawn:
-        altered = relabel(_replace_later_bars(bars, others, time > cut_ms))
         changes += [
             {"altered_after_ms": cut_ms, "change": change, "rows": len(rows), "first_row": int(rows[0])}
-            for change, rows in _find_changes(original, altered, cut_ms=cut_ms, bars=len(bars))
+            for change, rows in _find_changes(
+                original, relabel(perturbation.apply(bars, time > cut_ms)), cut_ms=cut_ms, bars=len(bars)
+            )
         ]
     measurements = {
         "target": target,
@@ -52,6 +52,16 @@ def label_end(bars: pd.DataFrame, relabel: Relabel, target: str, *, cuts: int, s
     ok_message = f"{target}: no label changes at {len(drawn)} cut times when the bars after its label_end are altered"
     problems = list(_describe_changes(target, changes, time=time))
     return make_finding("label_end", problems, ok_message=ok_message, measurements=measurements)
+
+
+def _draw_cut_times(
+    bars: pd.DataFrame, label_end_ms: np.ndarray, *, cuts: int, rng: np.random.Generator
+) -> dict[int, str]:
+    """Return times to alter bars after, with their kinds, by which a label has ended, and that leave a bar after."""
+    time = bars["open_time"].to_numpy()
+    ends = label_end_ms[label_end_ms < time.max()]
+    times = cut_times.select_times(cut_times.find_bar_candidates(bars), time, first_ms=int(ends.min()))
+    return cut_times.draw_cut_times({"label_end": ends, **times}, cuts=cuts, rng=rng)
 
 
 def _describe_changes(target: str, changes: list[dict[str, Any]], *, time: np.ndarray) -> Iterator[str]:
@@ -66,20 +76,34 @@ def _describe_changes(target: str, changes: list[dict[str, Any]], *, time: np.nd
         )
 
 
-def perturb_bars(bars: pd.DataFrame, *, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Return other prices and amounts, each (N,): prices scaled by one factor a bar, amounts by it and permuted.
+@dataclass(frozen=True)
+class Perturbation:
+    """Other prices and amounts of bars: prices scaled by one factor a bar, amounts by it and permuted.
 
     High and low still bound open and close, and parts stay below their totals.
     """
+
+    factor: np.ndarray  # (N,)
+    amounts: dict[str, np.ndarray]  # (N,) each, already scaled
+
+    def apply(self, bars: pd.DataFrame, is_later: np.ndarray) -> pd.DataFrame:
+        """Return the bars, with other prices and amounts where `is_later`, (N,)."""
+        columns = {name: bars[name].array for name in bars}
+        for name in (*PRICES, *self.amounts):
+            if name in columns:
+                values = bars[name].to_numpy(copy=True)
+                later = self.amounts[name] if name in self.amounts else values * self.factor
+                np.copyto(values, later, where=is_later, casting="unsafe")
+                columns[name] = values
+        altered = pd.DataFrame(columns, index=bars.index, copy=False)
+        altered.attrs = bars.attrs
+        return altered
+
+
+def draw_perturbation(bars: pd.DataFrame, *, rng: np.random.Generator) -> Perturbation:
+    """Return other prices and amounts of the bars, at random."""
     factor, permutation = np.exp(rng.normal(0.0, PRICE_LOG_SD, len(bars))), rng.permutation(len(bars))
-    prices = {name: bars[name].to_numpy() * factor for name in PRICES if name in bars}
-    return prices | {name: bars[name].to_numpy()[permutation] * factor for name in AMOUNTS if name in bars}
-
-
-def _replace_later_bars(bars: pd.DataFrame, others: dict[str, np.ndarray], is_later: np.ndarray) -> pd.DataFrame:
-    """Return the bars, with the values of `others` where `is_later`."""
-    columns = {name: np.where(is_later, values, bars[name].to_numpy()) for name, values in others.items()}
-    return bars.assign(**{name: values.astype(bars[name].to_numpy().dtype) for name, values in columns.items()})
+    return Perturbation(factor, {name: bars[name].to_numpy()[permutation] * factor for name in AMOUNTS if name in bars})
 
 
 def _find_changes(

@@ -25,12 +25,14 @@ def segments(
         ValueError: rows belong to segments that the bars do not have.
     """
     extent = bars.groupby("segment")["open_time"].agg(["min", "max"])
-    if missing := sorted(set(segment.tolist()) - set(extent.index)):
+    own = np.unique(segment)
+    if missing := sorted(set(own.tolist()) - set(extent.index)):
         raise ValueError(
             f"segments: rows belong to segments {missing[:MAX_SHOWN]} that the bars do not have; rerun the stage label"
         )
-    last = extent.loc[segment, "max"].to_numpy()
-    earliest = _find_warm_up_ends(bars, extent["min"], bar_ms=bar_ms, warm_up_bars=warm_up_bars).loc[segment].to_numpy()
+    warm_up_ends = _find_warm_up_ends(bars, extent["min"], bar_ms=bar_ms, warm_up_bars=warm_up_bars)
+    place = np.searchsorted(own, segment)
+    last, earliest = (each.loc[own].to_numpy()[place] for each in (extent["max"], warm_up_ends))
     step, bar_step = np.diff(time), np.diff(bars["open_time"])
     wrong = {
         "gaps_within_segments": (

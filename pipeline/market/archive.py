@@ -138,7 +138,8 @@ class Archive(Generic[T]):
 
 @contextlib.contextmanager
 def open_client(base_url: str, *, connections: int) -> Iterator[httpx.Client]:
-    """Yield a client of one server: it follows no redirect to another."""
+    """Yield a client of one server: it follows no redirect to another, and logs no request."""
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # below, it logs a line for each request
     with httpx.Client(
         base_url=base_url,
         limits=httpx.Limits(max_connections=connections),

@@ -173,20 +173,19 @@ def _draw_prices(moves: Moves, *, symbol: str, spread_bps: float, seed: int) -> 
     mid = np.round(start * np.cumprod(1 + moves.returns), decimals)  # (N,) at the close
     mid_open = np.concatenate([[np.round(start, decimals)], mid[:-1]])
     log_move, half = np.log(mid / mid_open), spread_bps / 2e4
-    up = _draw_bridge_maximum(log_move, moves.path, make_rng(seed, symbol, "high"))
-    down = _draw_bridge_maximum(-log_move, moves.path, make_rng(seed, symbol, "low"))
     opens = np.round(mid_open * (1 + half * _draw_sides(len(mid), make_rng(seed, symbol, "open side"))), decimals)
     close = np.round(mid * (1 + half * _draw_sides(len(mid), make_rng(seed, symbol, "close side"))), decimals)
-    high = np.round(mid_open * np.exp(up) * (1 + half), decimals)
-    low = np.round(mid_open * np.exp(-down) * (1 - half), decimals)
     last = _find_last_close(close, moves.is_traded, first=mid_open[0])
-    traded = {
-        "open": opens,
-        "high": np.maximum(high, np.maximum(opens, close)),
-        "low": np.minimum(low, np.minimum(opens, close)),
-        "close": close,
-    }
-    return {name: np.where(moves.is_traded, price, last) for name, price in traded.items()}
+    up = _draw_bridge_maximum(log_move, moves.path, make_rng(seed, symbol, "high"))
+    high = np.round(mid_open * np.exp(up, out=up) * (1 + half), decimals)
+    down = _draw_bridge_maximum(np.negative(log_move, out=log_move), moves.path, make_rng(seed, symbol, "low"))
+    low = np.round(mid_open * np.exp(np.negative(down, out=down), out=down) * (1 - half), decimals)
+    high = np.maximum(high, np.maximum(opens, close), out=high)
+    low = np.minimum(low, np.minimum(opens, close), out=low)
+    prices = {"open": opens, "high": high, "low": low, "close": close}
+    for price in prices.values():
+        np.copyto(price, last, where=~moves.is_traded)
+    return prices
 
 
 def _draw_sides(bars: int, rng: np.random.Generator) -> Array:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from annotated_types import Interval
 
-from pipeline import config
+from pipeline import config, digests
 from pipeline.fills import Fills
 from pipeline.models.fit_files import FitFiles
 from pipeline.models.stopping import LOWEST_VALID_LOSS, StoppingCriterion
@@ -21,6 +21,7 @@ from pipeline.targets import Kind, Output
 
 HISTORY = ("iteration", "train_loss", "valid_loss")  # the fields of every entry of a fit's history
 Window = Annotated[int, Interval(ge=1, le=1000)]  # bars of one input
+DATA = "data.json"  # in the folder of a trained model: the sha256 of each file that it was fitted on
 BATCH_ROWS = 4096  # rows predicted at once; it bounds memory, and the last bits of a prediction depend on it
 
 
@@ -189,7 +190,7 @@ class Model(ABC):
         return {}
 
     def save(self, folder: Path) -> None:
-        """Write to `folder` all that `load` needs; the same fit gives the same bytes."""
+        """Write to `folder` all that `load` needs, and the digests of its files; the same fit gives the same bytes."""
         folder.mkdir(parents=True, exist_ok=True)
         family, plugin = type(self).__module__.rsplit(".", 2)[-2:]
         described = {
@@ -202,6 +203,7 @@ class Model(ABC):
         }
         (folder / "model.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
         self.save_fitted(folder)
+        digests.write_sums(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -231,10 +233,10 @@ class Model(ABC):
         """Write the graph "inputs" -> "answer", both float32, batch axis free; the same fit gives the same bytes."""
 
 
-def split_into_batches(rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield BATCH_ROWS rows at a time: the windows of many rows would fill the memory."""
-    for start in range(0, len(rows), BATCH_ROWS):
-        yield rows[start : start + BATCH_ROWS]
+def split_into_batches(rows: np.ndarray, *, size: int = BATCH_ROWS) -> Iterator[np.ndarray]:
+    """Yield `size` rows at a time: the windows of many rows would fill the memory."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 def list_arguments(plugin: type[Model]) -> tuple[str, ...]:
@@ -251,6 +253,10 @@ def list_hyperparameters(model: Model) -> dict[str, Any]:
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """Return the `model.json` of a saved model: family, plugin, hyperparameters, seed, columns and output."""
-    described: dict[str, Any] = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    """Return the `model.json` of a saved model: family, plugin, hyperparameters, seed, columns and output.
+
+    Raises:
+        ArtifactError: a file of the folder is missing or damaged; no library is given one, as it might abort.
+    """
+    described: dict[str, Any] = json.loads((digests.verify(folder) / "model.json").read_text(encoding="utf-8"))
     return described

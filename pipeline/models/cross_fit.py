@@ -157,8 +157,8 @@ def fit_fold(
     score_std = measure_score_std(prediction[np.isin(fitted_on, task.train)], data.target.output)
     in_sample = tabulate(prediction, task, data, rows=fitted_on, score_std=score_std)
     if task.split == FINAL:
-        model.save(folder)
         save_score_std(folder, score_std)
+        model.save(folder)
     test = task.predicted[samples.is_labeled[task.predicted]]
     return FoldFit(
         seed=task.seed,

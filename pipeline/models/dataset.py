@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from pipeline import artifacts
+from pipeline import artifacts, digests, remedies
 from pipeline.fills import Fills
 from pipeline.samples import Samples
 from pipeline.targets import Target
@@ -76,14 +77,38 @@ class LabeledDataset:
 
 
 def load_dataset(dataset: str, target: str) -> LabeledDataset:
-    """Return a dataset with the labels of one of its targets."""
-    folds, rows = Folds.load(artifacts.FOLDS / f"{dataset}.parquet")
-    features = artifacts.FEATURES / f"{dataset}.parquet"
-    labels = artifacts.LABELS / dataset / f"{target}.parquet"
+    """Return a dataset with the labels of one of its targets; ArtifactError where a file is missing or damaged."""
+    features, labels, split = list_files(dataset, target)
+    folds, rows = Folds.load(digests.verify(split))
+    features, labels = digests.verify(features), digests.verify(labels)
     samples = Samples.load(features, labels, rows=rows)
     attributes = artifacts.read_attributes(pq.read_schema(features))
     left_out = attributes.get("left_out", {})
     return LabeledDataset(samples, folds, Target.load(labels), rows, list_groups(attributes), left_out)
+
+
+def list_files(dataset: str, target: str) -> list[Path]:
+    """Return the files of the features, of the labels of one target, and of the folds of a dataset."""
+    return [
+        artifacts.FEATURES / f"{dataset}.parquet",
+        artifacts.LABELS / dataset / f"{target}.parquet",
+        artifacts.FOLDS / f"{dataset}.parquet",
+    ]
+
+
+def hash_dataset(dataset: str, target: str) -> dict[str, str]:
+    """Return the sha256 of each of `list_files` by its path; ArtifactError where one is missing or damaged."""
+    return {file.as_posix(): digests.hash_file(digests.verify(file)) for file in list_files(dataset, target)}
+
+
+def check_sources(recorded: Mapping[str, str], files: Mapping[str, str], *, source: Path) -> None:
+    """Raise ArtifactError where the sha256 of one of `files` is not that which `source` records of it."""
+    for name, digest in files.items():
+        if recorded.get(name) != digest:
+            raise digests.ArtifactError(
+                f"{source} was made from {name} of sha256 {recorded.get(name)}, which now has {digest}; "
+                f"{remedies.describe_writing(source)}"
+            )
 
 
 def list_groups(attributes: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -18,8 +18,8 @@ def main(model: str) -> None:
     """Audit the fits of a model; a leak stops the pipeline."""
     data, tasks = load_fits(config.load_params(), model)
     samples = data.samples
-    statistics = pd.read_parquet(artifacts.STATISTICS / f"{model}.parquet")
-    predictions = pd.read_parquet(artifacts.OOS / f"{model}.parquet")
+    statistics = artifacts.read_table(artifacts.STATISTICS / f"{model}.parquet")
+    predictions = artifacts.read_table(artifacts.OOS / f"{model}.parquet")
     smallest = min(tasks, key=lambda task: len(task.train))
     unfitted = plugins.build_like(artifacts.MODELS / model, seed=smallest.fit_seed)
     unscaled = unfitted.list_unscaled()

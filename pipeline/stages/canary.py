@@ -31,7 +31,7 @@ def main(dataset: str) -> None:
 
 def run_canaries(dataset: str, compute_features: Callable[..., Features], blocks: config.Block) -> None:
     """Plant leaks in the bars of a dataset and write what the guards find; LeakageError where one fails."""
-    clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet")
+    clean = artifacts.read_table(artifacts.CLEAN / f"{dataset}.parquet")
     bars = config.call_with(take_first_bars, clean, block=config.look_up(blocks, "canary"), name="canary")
     settings = config.call_with(GuardSettings, block=config.look_up(blocks, "guard"), name="guard")
     block = config.look_up(blocks, f"datasets.{dataset}.features")

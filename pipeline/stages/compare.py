@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from pipeline import artifacts, cli, config
+from pipeline import artifacts, cli, config, digests
 from pipeline.datasets import kinds
 from pipeline.evaluation import experiments, pairwise, performance, returns, stale_outputs
 from pipeline.evaluation.comparison import Comparison, TimeScale, compare_models
@@ -48,13 +48,10 @@ def main(dataset: str) -> None:
     )
     population = load_population(blocks, models)
     comparison = compare_excess(params, models, population, scale)
-    sensitivity = artifacts.read_json(artifacts.report_path("sensitivity", dataset))
+    sensitivity = artifacts.read_report("sensitivity", dataset)
     targets = sorted({blocks[name]["target"] for name in models})
     snooping = data_snooping(list(models), targets, trials=comparison.trials)
-    execution = {
-        name: artifacts.read_json(artifacts.report_path("evaluate/details", name))["execution"]
-        for name in comparison.leaderboard
-    }
+    execution = {name: artifacts.read_report("evaluate/details", name)["execution"] for name in comparison.leaderboard}
     folder = artifacts.REPORTS / "compare"
     artifacts.write_json(folder / f"{dataset}.json", make_headline(comparison, sensitivity))
     findings, details = [asdict(snooping), sensitivity["finding"]], collect_details(comparison, execution)
@@ -80,7 +77,9 @@ def remove_other_files(names: Collection[str]) -> None:
 
 def load_population(names: Iterable[str], models: Iterable[str]) -> Population:
     """Return the trials of `models`, then the others on their markets: of `names` in params, and of the ledger."""
-    records = [line for name in names for line in read_lines(artifacts.TRIALS / f"{name}.jsonl")]
+    files = {name: artifacts.TRIALS / f"{name}.jsonl" for name in names}  # those of other datasets may be missing
+    verified = [digests.verify(file) for name, file in files.items() if name in models or file.exists()]
+    records = [line for file in verified for line in read_lines(file)]
     ledger = Ledger.from_lines([*records, *read_lines(artifacts.LEDGER)])
     found = {trial.model: trial for trial in Ledger.from_lines(records).trials}
     own = {name: found[name] for name in models}

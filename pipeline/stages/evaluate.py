@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline import artifacts, cli, config
+from pipeline import artifacts, cli, config, digests
 from pipeline.datasets import kinds
 from pipeline.evaluation import forecast, performance, returns
 from pipeline.evaluation.evaluation_data import EvaluationData, load_evaluation_data
@@ -42,19 +42,22 @@ def main(model: str) -> None:
     """Measure and backtest a model's predictions beside the baselines'."""
     params = config.load_params()
     block = config.find_model(params, model).block
-    folds, rows = Folds.load(artifacts.FOLDS / f"{block['dataset']}.parquet")
-    predictions = drop_final_fit(pd.read_parquet(artifacts.OOS / f"{model}.parquet"))
+    folds, rows = Folds.load(digests.verify(artifacts.FOLDS / f"{block['dataset']}.parquet"))
+    predictions = drop_final_fit(artifacts.read_table(artifacts.OOS / f"{model}.parquet"))
     symbols, clock = list(predictions["symbol"].unique()), kinds.import_part(params, block["dataset"], "clock")
     fills = kinds.import_part(params, block["dataset"], "fills")
     data = load_evaluation_data(params, block, rows, symbols=symbols, clock=clock, fills=fills)
     result = measure_predictions(predictions, data, folds)
-    simple = pd.read_parquet(artifacts.BASELINES / block["dataset"] / f"{block['target']}.parquet")
+    simple = artifacts.read_table(artifacts.BASELINES / block["dataset"] / f"{block['target']}.parquet")
     baselines = {
         str(name): measure_predictions(part, data, folds)
         for name, part in simple[data.is_included[simple["row"]]].groupby("baseline", observed=True)
     }
-    in_sample = drop_final_fit(pd.read_parquet(artifacts.IN_SAMPLE / f"{model}.parquet"))
-    history, training = read_history(model), artifacts.read_json(artifacts.report_path("train/details", model))
+    in_sample = drop_final_fit(artifacts.read_table(artifacts.IN_SAMPLE / f"{model}.parquet"))
+    training = artifacts.read_report("train/details", model)
+    source, file = artifacts.report_path("train/details", model), artifacts.HISTORY / f"{model}.csv"
+    digests.verify_digest(file, training["history_sha256"], source=source)
+    history = read_history(model)
     diagnoses = diagnose_fits(history, training)
     headline = make_forecast_headline(result, baselines["linear"])
     details = collect_model_details(result, baselines)
@@ -77,7 +80,7 @@ def main(model: str) -> None:
     write_round_trips(model, result)
     write_record(model, result, data, collect_parameters(params, model, folds))
     artifacts.write_json(artifacts.report_path("evaluate", model), headline | summarize_diagnoses(diagnoses))
-    artifacts.write_json(artifacts.report_path("evaluate/details", model), details | {"fit_diagnoses": diagnoses})
+    artifacts.write_report("evaluate/details", model, details | {"fit_diagnoses": diagnoses})
     draw_confusion(model, result, data)
     draw_calibration(model, select_path(predictions, data, folds, path=0), data)
     draw_training(model, history, training["importances"])
@@ -104,7 +107,7 @@ def write_record(model: str, result: ModelResult, data: EvaluationData, paramete
     if not data.output.no_score_reason:
         path = result.paths[result.median_path]
         lines = [record_path("trial", parameters, data, path, describe_market(data)).make_line()]
-    artifacts.write_text(artifacts.TRIALS / f"{model}.jsonl", render_lines(lines))
+    artifacts.write_record(artifacts.TRIALS / f"{model}.jsonl", render_lines(lines))
 
 
 def drop_final_fit(predictions: pd.DataFrame) -> pd.DataFrame:

@@ -1,16 +1,18 @@
 """export <model>: write the final model as one ONNX graph, and the contract that a deployment relies on."""
 
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
 import onnx
-import pandas as pd
 
-from pipeline import artifacts, cli, config
+from pipeline import artifacts, cli, config, digests
 from pipeline.datasets import kinds
 from pipeline.models import base, plugins
+from pipeline.models.dataset import check_sources, hash_dataset
+from pipeline.models.onnx_session import check_self_contained, hash_graphs
 from pipeline.models.predictions import read_score_std
 
 # keys of the section `trading` that turn scores into trades
@@ -21,26 +23,28 @@ PACKAGES = ("lightgbm", "numba", "numpy", "onnx", "onnxmltools", "onnxruntime", 
 def main(model: str) -> None:
     """Export the final fit of a model."""
     params = config.load_params()
-    fitted = plugins.load(artifacts.MODELS / model)
+    block, source = config.find_model(params, model).block, artifacts.MODELS / model
+    fitted = plugins.load(source)
+    data = hash_dataset(block["dataset"], block["target"])
+    check_sources(artifacts.read_json(source / base.DATA), data, source=source)
     with artifacts.replace_atomically(artifacts.ONNX / model) as folder:
         folder.mkdir()
         fitted.to_onnx(folder / "model.onnx")
         for graph in sorted(folder.glob("*.onnx")):
+            check_self_contained(graph)
             onnx.checker.check_model(str(graph), full_check=True)
-        artifacts.write_json(folder / "contract.json", make_contract(model, fitted, params, folder / "model.onnx"))
+        contract = make_contract(model, fitted, params, folder / "model.onnx", data=data)
+        artifacts.write_json(folder / "contract.json", contract)
+        digests.write_sums(folder)
 
 
-def make_contract(model: str, fitted: base.Model, params: config.Block, graph: Path) -> dict[str, object]:
-    """Return what goes in, what comes out, and what it was made from."""
+def make_contract(
+    model: str, fitted: base.Model, params: config.Block, graph: Path, *, data: Mapping[str, str]
+) -> dict[str, object]:
+    """Return what goes in, what comes out, and what it was made from; `data` are the sha256 of its files by name."""
     block = config.find_model(params, model).block
     target = config.look_up(params, f"datasets.{block['dataset']}.targets.{block['target']}")
     described = base.read_description(artifacts.MODELS / model)
-    data = [
-        artifacts.FEATURES / f"{block['dataset']}.parquet",
-        artifacts.LABELS / block["dataset"] / f"{block['target']}.parquet",
-        artifacts.FOLDS / f"{block['dataset']}.parquet",
-    ]
-    trained = sorted(path for path in (artifacts.MODELS / model).rglob("*") if path.is_file())
     return {
         "model": model,
         "graph": read_signature(graph),
@@ -48,14 +52,14 @@ def make_contract(model: str, fitted: base.Model, params: config.Block, graph: P
         "output": asdict(fitted.signature.output),
         "score_std": read_score_std(artifacts.MODELS / model),
         "target": {"name": block["target"], **target},
-        "features": artifacts.read_json(artifacts.report_path("featurize", block["dataset"]))["params"],
+        "features": artifacts.read_report("featurize", block["dataset"])["params"],
         "bars": describe_bars(params, block),
         "trading": {key: config.look_up(params, f"trading.{key}") for key in TRADING},
         "model_spec": {key: described[key] for key in ("family", "plugin", "hyperparameters", "seed")},
         "sha256": {
-            "graph": artifacts.hash_files(sorted(graph.parent.glob("*.onnx"))),
-            "model": artifacts.hash_files(trained),
-            "data": {path.as_posix(): artifacts.hash_files([path]) for path in data},
+            "graph": hash_graphs(graph.parent),
+            "model": digests.hash_file(artifacts.MODELS / model / digests.SUMS),
+            "data": dict(data),
         },
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
     }
@@ -66,7 +70,7 @@ def describe_bars(params: config.Block, block: config.Block) -> object:
     part = kinds.find_optional_part(params, block["dataset"], "contract")
     if part is None:
         return None
-    clean = pd.read_parquet(artifacts.CLEAN / f"{block['dataset']}.parquet")
+    clean = artifacts.read_table(artifacts.CLEAN / f"{block['dataset']}.parquet")
     calendar = config.look_up(params, f"datasets.{block['dataset']}.calendar")
     return part.describe_bars(clean, calendar=calendar, symbols=block.get("include_symbols"))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline import artifacts, cli, config
+from pipeline import artifacts, cli, config, digests
 from pipeline.datasets import kinds
 from pipeline.features.catalogue import PRESETS
 from pipeline.features.engine import Features
@@ -23,7 +23,7 @@ def main(dataset: str) -> None:
     params = config.load_params()
     kind, clock = (kinds.import_part(params, dataset, part) for part in ("featurize", "clock"))
     block, file = config.look_up(params, name), artifacts.FEATURES / f"{dataset}.parquet"
-    clean = TableFile(artifacts.CLEAN / f"{dataset}.parquet")
+    clean = TableFile(digests.verify(artifacts.CLEAN / f"{dataset}.parquet"))
     parts = config.call_with(kind.compute_parts, clean, block=block, name=name)
     segments = list_segments(clean)
     features = write_features(parts, clean, file, segments=segments, time=clock.TIME)
@@ -32,7 +32,7 @@ def main(dataset: str) -> None:
         used["absent_fields"] = list(features.absent_fields)
     warn_of_columns_left_out(features)
     report = summarize_features(features, TableFile(file), segments)
-    artifacts.write_json(artifacts.report_path("featurize", dataset), report | {"params": used})
+    artifacts.write_report("featurize", dataset, report | {"params": used})
 
 
 def write_features(

@@ -1,6 +1,9 @@
-"""guard <dataset>: stop the pipeline where features or labels of a dataset leak."""
+"""guard <dataset>: stop the pipeline where features or labels of a dataset leak.
 
-from collections.abc import Callable, Iterator, Sequence
+No guard holds a whole table: columns are read one at a time, and recomputed features are compared part by part.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -9,84 +12,129 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 
-from pipeline import artifacts, cli, config
+from pipeline import artifacts, cli, config, digests
 from pipeline.datasets import kinds
+from pipeline.feature_file import FeatureFile
 from pipeline.features.engine import Features
 from pipeline.labels import Labels
-from pipeline.leakage.features import look_ahead, take_next_moves, target_leakage, truncation
+from pipeline.leakage import cut_times
+from pipeline.leakage.features import Part, Recompute, look_ahead, take_next_moves, target_leakage, truncation
 from pipeline.leakage.findings import Finding, raise_if_critical
 from pipeline.leakage.labels import label_end, label_timing
 from pipeline.leakage.segments import check_window_runs, segments
 from pipeline.leakage.settings import GuardSettings
-from pipeline.samples import KEY, Samples, align, intersect_rows, number_runs
+from pipeline.row_groups import TableFile
+from pipeline.samples import KEY, find_label_ends, locate, number_runs, open_features, read_labels
 from pipeline.trading_rules import read_order_delay
 from pipeline.validation.scheme import find_holdout_start
+
+BAR_KEY = ["segment", "open_time"]  # as KEY, in the clean table
 
 
 def main(dataset: str) -> None:
     """Run the guards of features, labels and segments on a dataset."""
     params = config.load_params()
-    features = artifacts.FEATURES / f"{dataset}.parquet"
-    files = sorted((artifacts.LABELS / dataset).glob("*.parquet"))
-    kind, clock = (kinds.import_part(params, dataset, part) for part in ("guard", "clock"))
-    clean = pd.read_parquet(artifacts.CLEAN / f"{dataset}.parquet")
-    bars = clean.rename(columns={clock.TIME: "open_time"})  # the name that guards know the clock by
+    features = digests.verify(artifacts.FEATURES / f"{dataset}.parquet")
+    files = artifacts.list_labels(dataset, config.look_up(params, f"datasets.{dataset}.targets"))
+    kind, clock, label = (kinds.import_part(params, dataset, part) for part in ("guard", "clock", "label"))
+    clean = digests.verify(artifacts.CLEAN / f"{dataset}.parquet")
+    read_bars = partial(read_clean, TableFile(clean), clock.TIME)
     settings = config.call_with(GuardSettings, block=config.look_up(params, "guard"), name="guard")
-    described = config.look_up(params, f"datasets.{dataset}")
-    context = {"holdout_pct": config.look_up(params, "split.holdout_pct"), "delay_bars": read_order_delay(params)}
-    findings = list(check_values(kind, bars, features, files, described, settings, **context, seed=params["seed"]))
-    warm_up_bars = artifacts.read_json(artifacts.report_path("featurize", dataset))["warm_up_bars"]
-    grid = {"step": clock.find_step(clean), "number_times": partial(clock.number_times, clean)}
-    findings += check_segments(bars, features, files, **grid, warm_up_bars=warm_up_bars)
-    artifacts.write_json(artifacts.report_path("guard", dataset), {"findings": list(map(asdict, findings))})
+    described, seed = config.look_up(params, f"datasets.{dataset}"), params["seed"]
+    findings = list(check_features(kind, read_bars, features, described["features"], settings, seed=seed))
+    holdout_pct = config.look_up(params, "split.holdout_pct")
+    findings += check_columns(read_bars, features, files, settings, holdout_pct=holdout_pct)
+    columns = {*label.COLUMNS, *cut_times.COLUMNS}
+    recomputed = {"columns": columns, "delay_bars": read_order_delay(params), "seed": seed}
+    findings += check_labels(kind, read_bars, files, described["targets"], settings, **recomputed)
+    table = TableFile(clean).read(clock.COLUMNS)
+    grid = {"step": clock.find_step(table), "number_times": partial(clock.number_times, table)}
+    warm_up_bars = artifacts.read_report("featurize", dataset)["warm_up_bars"]
+    findings += check_segments(read_bars(BAR_KEY), features, files, **grid, warm_up_bars=warm_up_bars)
+    artifacts.write_report("guard", dataset, {"findings": list(map(asdict, findings))})
     raise_if_critical(findings)
 
 
-def check_values(
+ReadBars = Callable[[Collection[str] | None], pd.DataFrame]
+
+
+def read_clean(file: TableFile, time: str, columns: Collection[str] | None) -> pd.DataFrame:
+    """Return columns of a clean table, None: all, with its clock `time` as `open_time`, by which guards know it."""
+    wanted = None if columns is None else {time if name == "open_time" else name for name in columns}
+    return file.read(wanted).rename(columns={time: "open_time"})
+
+
+def check_features(
     kind: ModuleType,
-    bars: pd.DataFrame,
+    read_bars: ReadBars,
     features: Path,
-    files: Sequence[Path],
-    described: config.Block,
+    block: config.Block,
     settings: GuardSettings,
     *,
-    holdout_pct: float,
-    delay_bars: int,
     seed: int,
 ) -> Iterator[Finding]:
-    """Yield the findings of columns and targets, recomputed and as stored; one table of features is held at a time.
-
-    No label of the last `holdout_pct` of the times is correlated with anything: the holdout is sealed. `delay_bars` are
-    those of the orders, on which the label of a position depends.
-    """
+    """Yield the finding of the guard that recomputes the features of a dataset; `block` is their section."""
     if kind.compute is None:
         yield explain_missing("truncation")
     else:
-        recompute = make_recompute(kind.compute, described["features"])
-        yield truncation(bars, recompute, *load_stored_features(features, bars), cuts=settings.cuts, seed=seed)
+        bars = read_bars(kind.list_columns(block))
+        rows, x = load_stored_features(features, bars)
+        recompute = make_recompute(kind.compute_in_parts, block)
+        yield truncation(bars, recompute, (rows, x), x.columns, cuts=settings.cuts, seed=seed)
+
+
+def check_columns(
+    read_bars: ReadBars, features: Path, files: Sequence[Path], settings: GuardSettings, *, holdout_pct: float
+) -> Iterator[Finding]:
+    """Yield the findings of the guards that correlate stored features with moves and with targets.
+
+    No label of the last `holdout_pct` of the times is correlated with anything: the holdout is sealed.
+    """
     rows = select_development(list_labeled(features, files), holdout_pct=holdout_pct)
-    for number, file in enumerate(files):
-        samples, target = Samples.load(features, file, rows=rows), file.stem
-        x, columns = samples.x, samples.columns
-        if not number:  # the next bar's move does not depend on the target
-            limits = {"ratio": settings.look_ahead_ratio, "floor": settings.look_ahead_floor}
-            yield look_ahead(x, columns, take_next_moves(bars, locate_bars(rows, bars)), samples.segment, **limits)
-        yield target_leakage(x, columns, samples.y, target, threshold=settings.correlation_threshold)
+    x, segment = open_features(features, rows=rows)
+    limits = {"ratio": settings.look_ahead_ratio, "floor": settings.look_ahead_floor}
+    yield look_ahead(x, x.columns, find_moves(rows, read_bars([*BAR_KEY, "close"])), segment, **limits)
+    for file in files:
+        y = read_labels(file, rows=rows)["y"]
+        yield target_leakage(x, x.columns, y, file.stem, threshold=settings.correlation_threshold)
+
+
+def check_labels(
+    kind: ModuleType,
+    read_bars: ReadBars,
+    files: Sequence[Path],
+    targets: config.Block,
+    settings: GuardSettings,
+    *,
+    columns: Collection[str],
+    delay_bars: int,
+    seed: int,
+) -> Iterator[Finding]:
+    """Yield the findings of labels, recomputed and as stored, for one target after the other.
+
+    `columns` are those of bars that labels and cut times need. `delay_bars` are those of the orders, on which the label
+    of a position depends.
+    """
     for file in files:
         if kind.make_labels is None:
             yield explain_missing("label_end")
         else:
-            relabel = make_relabel(kind.make_labels, described["targets"][file.stem], delay_bars=delay_bars)
-            yield label_end(bars, relabel, file.stem, cuts=settings.cuts, seed=seed)
-        table = pd.read_parquet(file, columns=[*KEY, "label_end"])
-        yield label_timing(bars, locate_bars(table, bars), table["label_end"].to_numpy())
+            relabel = make_relabel(kind.make_labels, targets[file.stem], delay_bars=delay_bars)
+            yield label_end(read_bars(columns), relabel, file.stem, cuts=settings.cuts, seed=seed)
+        yield check_label_timing(read_bars(BAR_KEY), TableFile(file).read([*KEY, "label_end"]))
+
+
+def check_label_timing(bars: pd.DataFrame, labels: pd.DataFrame) -> Finding:
+    """Return the finding of stored labels (segment, time, label_end)."""
+    return label_timing(bars, locate_bars(labels, bars), labels["label_end"].to_numpy())
 
 
 def list_labeled(features: Path, files: Sequence[Path]) -> pd.DataFrame:
     """Return the keys of the rows that have features and a label of every target, with their latest label_end."""
-    ends = [pd.read_parquet(file, columns=[*KEY, "label_end"]) for file in files]
-    rows = intersect_rows([pd.read_parquet(features, columns=KEY), *ends])
-    return rows.assign(label_end=np.max([align(table, rows, name="labels")["label_end"] for table in ends], axis=0))
+    rows = TableFile(features).read(KEY)
+    tables = (TableFile(file).read([*KEY, "label_end"]) for file in files)
+    latest, is_labeled = find_label_ends(rows, tables)
+    return rows.assign(label_end=latest)[is_labeled].reset_index(drop=True)
 
 
 def select_development(rows: pd.DataFrame, *, holdout_pct: float) -> pd.DataFrame:
@@ -102,14 +150,12 @@ def explain_missing(guard: str) -> Finding:
     return Finding(guard, "ok", "not checked: rows come from an export and cannot be recomputed", {})
 
 
-def make_recompute(
-    compute: Callable[..., Features], block: config.Block
-) -> Callable[[pd.DataFrame], tuple[np.ndarray, np.ndarray]]:
-    """Return the function from bars to the positions of the rows with features, and their columns."""
+def make_recompute(compute_in_parts: Callable[..., Iterator[Features]], block: config.Block) -> Recompute:
+    """Return the function from bars to the positions of the rows with features, and their columns, in parts."""
 
-    def recompute(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        features = config.call_with(compute, bars, block=block, name="features")
-        return features.rows, features.x
+    def recompute(bars: pd.DataFrame) -> Iterator[Part]:
+        for part in config.call_with(compute_in_parts, bars, block=block, name="features"):
+            yield part.rows, part.x
 
     return recompute
 
@@ -121,22 +167,25 @@ def make_relabel(
 
     def relabel(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         table = make_labels(bars, dict(block), delay_bars=delay_bars).table
-        return table["row"].to_numpy(), table["y"].to_numpy(), table["label_end"].to_numpy()
+        y, (row, label_end) = table["y"].to_numpy(), (table[name].to_numpy(copy=True) for name in ("row", "label_end"))
+        return row, y, label_end  # copies: as views they would hold the whole table
 
     return relabel
 
 
-def load_stored_features(features: Path, bars: pd.DataFrame) -> tuple[tuple[np.ndarray, np.ndarray], tuple[str, ...]]:
-    """Return the stored features as ((n,) positions in `bars`, (n, F) float32), and the names of the columns."""
-    table = pd.read_parquet(features)
-    columns = tuple(name for name in table.columns if name not in KEY)
-    return (locate_bars(table, bars), table[list(columns)].to_numpy(np.float32)), columns
+def load_stored_features(features: Path, bars: pd.DataFrame) -> tuple[np.ndarray, FeatureFile]:
+    """Return (n,) the positions in `bars` of the rows of a table of features, and its features."""
+    return locate_bars(TableFile(features).read(KEY), bars), FeatureFile(features, keys=KEY)
+
+
+def find_moves(rows: pd.DataFrame, bars: pd.DataFrame) -> np.ndarray:
+    """Return (n,) the return of the bar after each of the keys `rows`."""
+    return take_next_moves(bars, locate_bars(rows, bars))
 
 
 def locate_bars(table: pd.DataFrame, bars: pd.DataFrame) -> np.ndarray:
     """Return (n,) the position in `bars` of each row of a table of features or labels."""
-    positions = bars[["segment", "open_time"]].set_axis(KEY, axis=1).assign(position=np.arange(len(bars)))
-    return align(positions, table, name="clean bars")["position"].to_numpy()
+    return locate(bars[BAR_KEY].set_axis(KEY, axis=1), table, name="clean bars")
 
 
 def check_segments(
@@ -156,7 +205,7 @@ def check_segments(
     time, latest, segment = (
         list_labeled(features, files)[name].to_numpy() for name in ("time", "label_end", "segment")
     )
-    known = pd.read_parquet(features, columns=KEY)
+    known = TableFile(features).read(KEY)
     place = known["time"].to_numpy() if step else locate_bars(known, bars)
     if (numbers := number_times(bars["open_time"].to_numpy())) is not None:
         time, latest = (np.asarray(number_times(each)) for each in (time, latest))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline import artifacts, cli, config
+from pipeline import artifacts, cli, config, digests
 from pipeline.datasets import kinds
 from pipeline.evaluation import experiments, performance
 from pipeline.evaluation.evaluation_data import EvaluationData, load_evaluation_data
@@ -25,8 +25,8 @@ def main(model: str) -> None:
     config.call_with(check_names, block=config.look_up(params, "holdout"), name="holdout")
     config.look_up(params, f"models.{model}")
     _, block, name = config.find_model(params, model.partition(".")[2])
-    folds, rows = Folds.load(artifacts.FOLDS / f"{block['dataset']}.parquet")
-    predictions = pd.read_parquet(artifacts.OOS / f"{name}.parquet").query(f"split == {FINAL}")
+    folds, rows = Folds.load(digests.verify(artifacts.FOLDS / f"{block['dataset']}.parquet"))
+    predictions = artifacts.read_table(artifacts.OOS / f"{name}.parquet").query(f"split == {FINAL}")
     symbols, clock = list(predictions["symbol"].unique()), kinds.import_part(params, block["dataset"], "clock")
     fills = kinds.import_part(params, block["dataset"], "fills")
     data = load_evaluation_data(params, block, rows, symbols=symbols, clock=clock, fills=fills)
@@ -38,7 +38,7 @@ def main(model: str) -> None:
     check_is_harvested(ledger, listed=[name, *(each.partition(".")[2] for each in params["holdout"]["models"])])
     others = ledger.list_looks([look])
     metrics = collect_metrics(result, look, others, listed=len(params["holdout"]["models"]))
-    artifacts.write_text(artifacts.LOOKS / f"{model}.jsonl", render_lines([look.make_line()]))
+    artifacts.write_record(artifacts.LOOKS / f"{model}.jsonl", render_lines([look.make_line()]))
     artifacts.write_json(artifacts.report_path("holdout", model), metrics)
     draw_equity(model, result, data)
     draw_positions(model, predictions, data)

@@ -1,12 +1,13 @@
 """label <dataset>: compute the labels of every target of a dataset, with the bar at which each label ends."""
 
 import logging
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pandas as pd
 
-from pipeline import artifacts, cli, config
+from pipeline import artifacts, cli, config, digests
 from pipeline.datasets import kinds
 from pipeline.labels import Labels
 from pipeline.row_groups import TableFile, open_table
@@ -30,7 +31,7 @@ def main(dataset: str) -> None:
     if not isinstance(targets, dict) or not targets:
         raise config.ParamsError(f"datasets.{dataset}.targets is {targets!r}; name one or more")
     delay_bars = read_order_delay(params)
-    bars = TableFile(artifacts.CLEAN / f"{dataset}.parquet").read(kind.COLUMNS)
+    bars = TableFile(digests.verify(artifacts.CLEAN / f"{dataset}.parquet")).read(kind.COLUMNS)
     report: dict[str, dict[str, object]] = {}
     with artifacts.replace_atomically(artifacts.LABELS / dataset) as folder:
         folder.mkdir()
@@ -38,15 +39,20 @@ def main(dataset: str) -> None:
             path = f"datasets.{dataset}.targets.{target}"
             labeled = label_target(kind, bars, target, block, name=path, delay_bars=delay_bars)
             described = kind.describe_target(block, name=target, path=path)
-            check_variation(labeled, described, name=path)
-            table = select_columns(labeled)
-            table.attrs.update(described.attributes)
-            with open_table(folder / f"{target}.parquet") as writer:
-                writer.append(table)
-            del table
+            write_labels(folder / f"{target}.parquet", labeled, described, name=path)
             report[target] = summarize_labels(labeled, described, bars=len(bars), unit=clock.UNIT)
             report[target] |= report_tails(labeled, described)
+            del labeled  # so that the labels of two targets are not in memory together
     artifacts.write_json(artifacts.report_path("label", dataset), report)
+
+
+def write_labels(file: Path, labeled: Labels, target: Target, *, name: str) -> None:
+    """Write the labels of a target, described in the file's attributes; ParamsError where all are the same."""
+    check_variation(labeled, target, name=name)
+    table = select_columns(labeled)
+    table.attrs.update(target.attributes)
+    with open_table(file) as writer:
+        writer.append(table)
 
 
 def label_target(

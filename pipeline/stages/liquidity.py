@@ -1,6 +1,7 @@
 """liquidity <dataset>: measure the spread that the bars imply, by month, and warn where the costs do not cover it."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ are second opinions, which volatility blurs. Idle: the share of bars without a t
 def main(dataset: str) -> None:
     """Measure the liquidity of a dataset's bars and compare it with the costs that are charged."""
     params = config.load_params()
-    source, clean = config.look_up(params, f"datasets.{dataset}.source"), pd.read_parquet(find_bars(dataset))
+    source, clean = config.look_up(params, f"datasets.{dataset}.source"), artifacts.read_table(find_bars(dataset))
     title = f"{dataset}: half the implied spread by month"
     if missing := find_missing_columns(clean):
         reason = f"not measured: the clean table lacks {', '.join(missing)}; bars have {', '.join(COLUMNS)}"
@@ -55,9 +56,9 @@ def main(dataset: str) -> None:
     artifacts.write_figure(artifacts.PLOTS / f"liquidity_{dataset}" / "half_spread.png", figure)
 
 
-def find_bars(dataset: str) -> str:
+def find_bars(dataset: str) -> Path:
     """Return the file of the clean bars of a dataset."""
-    return str(artifacts.CLEAN / f"{dataset}.parquet")
+    return artifacts.CLEAN / f"{dataset}.parquet"
 
 
 def list_warnings(table: pd.DataFrame, costs: Costs, *, source: str) -> list[str]:

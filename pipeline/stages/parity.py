@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -9,14 +10,23 @@ import numpy as np
 import onnxruntime
 from pydantic import PositiveFloat
 
-from pipeline import artifacts, cli, config, has_avx2
+from pipeline import artifacts, cli, config, digests, has_avx2, remedies
 from pipeline.models import base, plugins
-from pipeline.models.dataset import load_dataset
-from pipeline.models.onnx_session import open_session
+from pipeline.models.dataset import check_sources, hash_dataset, load_dataset
+from pipeline.models.onnx_session import hash_graphs, open_session
 from pipeline.models.parity_checks.base import find_parity_checks
+from pipeline.targets import Output
 
 BATCHES = (1, 2, 37)  # and all rows at once
 PACKAGES = ("numpy", "onnxruntime", "torch", "lightgbm", "xgboost")
+UNBOUNDED = ("value", "quantiles")  # kinds of predictions that are numbers in a unit of their own
+STATISTICS = {  # measured differences, by the key of their limit
+    "mean_abs": "mean_abs",
+    "max_abs": "max_abs",
+    "max_relative": "max_relative",
+    "mean_over_std": "mean_abs",
+    "max_over_std": "max_abs",
+}
 Flips = Callable[[base.Model, np.ndarray, Path], np.ndarray]
 
 
@@ -24,36 +34,77 @@ class ParityError(ValueError):
     """The graph's predictions are not the model's."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The section `parity` of params.yaml: limits on |graph - model|, which is measured in three units."""
+
+    mean_abs: PositiveFloat  # in the prediction's unit, and in its spread; see `find_unit`
+    max_abs: PositiveFloat  # in both, too
+    max_relative: PositiveFloat  # in |model|; a difference up to mean_abs is allowed whatever the prediction
+
+    @property
+    def floor(self) -> float:
+        """The |model| below which a difference of `mean_abs` decides, because relative errors grow near 0."""
+        return self.mean_abs / self.max_relative
+
+
 def main(model: str) -> None:
     """Compare a model's ONNX graph with the model on the holdout and on inputs on which graphs often differ."""
     params = config.load_params()
     family, block, _ = config.find_model(params, model)
     fitted, checks = plugins.load(artifacts.MODELS / model), find_parity_checks(family)
-    graph = artifacts.ONNX / model / "model.onnx"
+    folder = digests.verify(artifacts.ONNX / model)
+    check_contract(folder, model, hash_dataset(block["dataset"], block["target"]))
+    graph = folder / "model.onnx"
     data = load_dataset(block["dataset"], block["target"])
     data = data.add_fills(fitted.load_fills(params, block["dataset"], data.rows))
     samples, rows = data.samples.select_columns(fitted.signature.columns), data.folds.holdout()
     rng = np.random.default_rng(fitted.seed)
+    limits = config.call_with(Limits, block=config.look_up(params, "parity"), name="parity")
     some = fitted.inputs(samples, np.sort(rng.permutation(rows)[: base.BATCH_ROWS]))
-    scale = fitted.predict_rows(samples, rows).std(axis=0, dtype=np.float64)  # (outputs,)
+    unit = find_unit(fitted.predict_rows(samples, rows), fitted.signature.output, mean_abs=limits.mean_abs)
     ordinary = (fitted.inputs(samples, part) for part in base.split_into_batches(rows))
     hard = base.split_into_batches(checks.make_edge_cases(fitted, some, rng=rng))
     found = {
-        name: compare(fitted, graph, inputs, scale=scale, count_flips=checks.count_flips)
+        name: compare(fitted, graph, inputs, unit=unit, floor=limits.floor, count_flips=checks.count_flips)
         for name, inputs in (("holdout", ordinary), ("edge_cases", hard))
     }
     measured = {**found, "machine": describe_machine()}
     artifacts.write_json(artifacts.MEASURED / "parity" / f"{model}.json", measured)
-    limits = config.look_up(params, "parity")
     for name, differences in found.items():
-        config.call_with(check_limits, differences, name, block=limits, name="parity")
+        check_limits(differences, name, limits, decisions=checks.decisions)
     report = {name: summarize_comparison(differences, limits) for name, differences in found.items()}
     artifacts.write_json(artifacts.report_path("parity", model), report)
 
 
-def summarize_comparison(found: Mapping[str, float], limits: Mapping[str, float]) -> dict[str, object]:
+def check_contract(folder: Path, model: str, data: Mapping[str, str]) -> None:
+    """Raise ArtifactError where a graph is not of the model and the `data`, sha256 by file, that lie on disk now."""
+    contract = folder / "contract.json"
+    recorded = artifacts.read_json(contract)["sha256"]
+    check_sources(recorded["data"], data, source=contract)
+    sums = artifacts.MODELS / model / digests.SUMS
+    digests.verify_digest(sums, recorded["model"], source=contract)
+    if hash_graphs(folder) != recorded["graph"]:
+        raise digests.ArtifactError(
+            f"{contract} is of other graphs than those in its folder; {remedies.describe_writing(contract)}"
+        )
+
+
+def find_unit(predictions: np.ndarray, output: Output, *, mean_abs: float) -> np.ndarray:
+    """Return the unit (outputs,) of the limits relative to the spread of predictions (n, outputs); 0 without spread.
+
+    It is the standard deviation, but so large that `mean_abs` of it is no finer than float32. That resolves a position
+    or a probability to one epsilon of 1, and a number without bounds to one of its root mean square.
+    """
+    predictions = predictions.astype(np.float64)
+    size = np.sqrt(np.square(predictions).mean(axis=0)) if output.kind in UNBOUNDED else np.ones(predictions.shape[1])
+    resolution, std = np.finfo(np.float32).eps * size, predictions.std(axis=0)
+    return np.asarray(np.where(std > resolution, np.maximum(std, resolution / mean_abs), 0.0))
+
+
+def summarize_comparison(found: Mapping[str, float], limits: Limits) -> dict[str, object]:
     """Return the part of a passed comparison that is the same on every CPU: onnxruntime's rounding is not."""
-    return {"rows": found["rows"], "limits": dict(limits), "flipped_decisions": found["flipped_decisions"]}
+    return {"rows": found["rows"], "limits": asdict(limits), "flipped_decisions": found["flipped_decisions"]}
 
 
 def describe_machine() -> dict[str, object]:
@@ -70,7 +121,13 @@ def describe_machine() -> dict[str, object]:
 
 
 def compare(
-    fitted: base.Model, graph: Path, inputs: Iterable[np.ndarray], *, scale: np.ndarray, count_flips: Flips
+    fitted: base.Model,
+    graph: Path,
+    inputs: Iterable[np.ndarray],
+    *,
+    unit: np.ndarray,
+    floor: float,
+    count_flips: Flips,
 ) -> dict[str, float]:
     """Return how far the graph's predictions are from the model's, over every batch size, and its flipped decisions.
 
@@ -78,30 +135,38 @@ def compare(
         fitted: the model.
         graph: the ONNX file.
         inputs: arrays of (B, ...) float32, one after another.
-        scale: (outputs,) the standard deviation of the model's predictions, the unit of the relative differences.
+        unit: (outputs,) the spread of the model's predictions, see `find_unit`.
+        floor: relative differences are divided by |prediction|, at least by this, see `Limits.floor`.
         count_flips: the parity check of the model's family.
     """
-    session, differences, flips = open_session(graph), [], []
+    session, differences, sizes, flips = open_session(graph), [], [], []
     for batch in inputs:
         expected = fitted.predict(batch).astype(np.float64)
         predictions = (run_graph(session, batch, size) for size in (*BATCHES, len(batch)))
         differences.append(np.max([subtract(prediction, expected) for prediction in predictions], axis=0))
+        sizes.append(np.maximum(np.abs(expected), floor))
         flips.append(count_flips(fitted, batch, graph))
-    return summarize_differences(np.concatenate(differences), np.concatenate(flips), scale=scale)
+    difference = np.concatenate(differences)
+    relative = difference / np.concatenate(sizes)
+    return summarize_differences(difference, relative, np.concatenate(flips), unit=unit)
 
 
-def summarize_differences(difference: np.ndarray, flipped: np.ndarray, *, scale: np.ndarray) -> dict[str, float]:
+def summarize_differences(
+    difference: np.ndarray, relative: np.ndarray, flipped: np.ndarray, *, unit: np.ndarray
+) -> dict[str, float]:
     """Return means, maxima and worst rows of (n, outputs) differences and (n,) counts of flipped decisions."""
-    relative = difference[:, scale > 0] / scale[scale > 0]  # a constant output has no relative difference
+    over_std = difference[:, unit > 0] / unit[unit > 0]  # a constant output has no spread
     worst = np.unravel_index(np.argmax(difference), difference.shape)[0]  # the first NaN, if there is one
     return {
         "rows": len(difference),
         "mean_abs": float(difference.mean()),
         "max_abs": float(difference.max()),
-        "mean_over_std": float(relative.mean()) if relative.size else float("nan"),
-        "max_over_std": float(relative.max()) if relative.size else float("nan"),
+        "max_relative": float(relative.max()),
+        "mean_over_std": float(over_std.mean()) if over_std.size else float("nan"),
+        "max_over_std": float(over_std.max()) if over_std.size else float("nan"),
         "not_finite": int(np.count_nonzero(~np.isfinite(difference))),
         "worst_row": int(worst),
+        "worst_relative_row": int(np.unravel_index(np.argmax(relative), relative.shape)[0]),
         "flipped_decisions": int(flipped.sum()),
         "flipped_row": int(flipped.argmax()) if flipped.any() else float("nan"),
     }
@@ -120,25 +185,25 @@ def run_graph(session: onnxruntime.InferenceSession, inputs: np.ndarray, batch_s
     return np.concatenate([session.run(["answer"], {"inputs": rows})[0] for rows in parts])
 
 
-def check_limits(found: Mapping[str, float], name: str, *, mean_abs: PositiveFloat, max_abs: PositiveFloat) -> None:
-    """Raise ParityError, naming the row, where a difference is NaN or beyond its limit, or a decision is flipped."""
+def check_limits(found: Mapping[str, float], name: str, limits: Limits, *, decisions: str = "decisions") -> None:
+    """Raise ParityError, naming the row, where a difference is NaN or beyond its limit, or `decisions` are flipped."""
     if found["not_finite"]:
         raise ParityError(
             f"{found['not_finite']} predictions of the {name} rows differ by NaN or infinity, the first at row "
             f"{found['worst_row']:.0f}; do not deploy this graph: fix the model's to_onnx"
         )
-    limits = {"mean_abs": mean_abs, "max_abs": max_abs, "mean_over_std": mean_abs, "max_over_std": max_abs}
-    for statistic, limit in limits.items():
-        if found[statistic] > limit:
+    for statistic, key in STATISTICS.items():
+        if found[statistic] > (limit := getattr(limits, key)):
+            row = found["worst_relative_row" if key == "max_relative" else "worst_row"]
             raise ParityError(
                 f"{statistic} is {found[statistic]:.3g} on the {name} rows, above {limit:g}; the worst is row "
-                f"{found['worst_row']:.0f}; do not deploy this graph: fix the model's to_onnx"
+                f"{row:.0f}; do not deploy this graph: fix the model's to_onnx, or raise parity.{key} if such "
+                "differences do not matter"
             )
     if found["flipped_decisions"]:
         raise ParityError(
-            f"{found['flipped_decisions']} decisions (a tree's leaf, an agent's trade) are flipped on the {name} rows, "
-            f"most at row {found['flipped_row']:.0f}; do not deploy this graph: fix the thresholds in the model's "
-            "to_onnx"
+            f"{found['flipped_decisions']} {decisions} are flipped on the {name} rows, most at row "
+            f"{found['flipped_row']:.0f}; do not deploy this graph: fix the model's to_onnx"
         )
 
 

@@ -15,7 +15,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from scipy.stats import spearmanr
 
-from pipeline import artifacts, cli, config
+from pipeline import artifacts, cli, config, digests
 from pipeline.models.dataset import load_dataset
 from pipeline.models.nets.engine.windows import make_windows
 from pipeline.models.onnx_session import open_session
@@ -37,7 +37,7 @@ class QuantizationError(ValueError):
 def main(model: str) -> None:
     """Write the int8 graph of `<family>.<model>`, compare it with the float32 graph, and check the limits."""
     params = config.load_params()
-    block, source = config.look_up(params, f"models.{model}"), artifacts.ONNX / model.rpartition(".")[2]
+    block, source = config.look_up(params, f"models.{model}"), digests.verify(artifacts.ONNX / model.rpartition(".")[2])
     contract: dict[str, Any] = artifacts.read_json(source / "contract.json")
     data = load_dataset(block["dataset"], block["target"])
     check_columns(contract["columns"], data.samples.columns, model=model)
@@ -53,6 +53,7 @@ def main(model: str) -> None:
         limits = {key: limit for key, limit in config.look_up(params, "quantize").items() if key != "models"}
         config.call_with(raise_if_beyond_limits, report, model, block=limits, name="quantize")
         artifacts.write_json(folder / "contract.json", make_contract(contract, graph))
+        digests.write_sums(folder)
     some = list(make_inputs(samples, folds.holdout()[:LATENCY_RUNS], shape=shape))
     latency = measure_latency(source / "model.onnx", artifacts.INT8 / model / "model.onnx", some)
     artifacts.write_json(artifacts.report_path("quantize/latency", model), latency)
@@ -150,7 +151,7 @@ def raise_if_beyond_limits(
 def make_contract(contract: dict[str, Any], graph: Path) -> dict[str, Any]:
     """Return the contract of the float32 graph with the shapes and the digest of the int8 `graph`."""
     signature = {name: [1, *shape[1:]] for name, shape in contract["graph"].items()}
-    return contract | {"graph": signature, "sha256": contract["sha256"] | {"graph": artifacts.hash_files([graph])}}
+    return contract | {"graph": signature, "sha256": contract["sha256"] | {"graph": digests.hash_file(graph)}}
 
 
 def measure_latency(source: Path, graph: Path, inputs: Sequence[np.ndarray]) -> dict[str, dict[str, float]]:

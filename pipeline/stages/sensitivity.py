@@ -10,7 +10,7 @@ from joblib import Parallel, delayed
 from pydantic import NonNegativeFloat, PositiveInt
 from tqdm import tqdm
 
-from pipeline import artifacts, cli, config
+from pipeline import artifacts, cli, config, digests
 from pipeline.leakage.embargo_sensitivity import (
     GUARD,
     MIN_BLOCKS,
@@ -70,13 +70,13 @@ def main(dataset: str) -> None:
         report = measure_sensitivity(
             data.samples, data.folds, signature=signature, settings=settings, seed=params["seed"]
         )
-    artifacts.write_json(artifacts.report_path("sensitivity", dataset), {"target": target, **report})
+    artifacts.write_report("sensitivity", dataset, {"target": target, **report})
 
 
 def find_target(dataset: str, targets: Sequence[str]) -> str | None:
     """Return the first target whose y is a number that is its own score; None where there is none."""
     for name in targets:
-        output = Target.load(artifacts.LABELS / dataset / f"{name}.parquet").output
+        output = Target.load(digests.verify(artifacts.LABELS / dataset / f"{name}.parquet")).output
         if output.kind in ("value", "position", "probability") and not output.no_score_reason:
             return name
     return None

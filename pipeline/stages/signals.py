@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from pipeline import artifacts, cli, config
+from pipeline import artifacts, cli, config, digests
 from pipeline.evaluation.gates import GateResult, Gates, describe_gate, judge_gates
 from pipeline.evaluation.signals import Signal, measure_signals
 from pipeline.reporting import markdown
@@ -76,11 +76,12 @@ def main(dataset: str) -> None:
 
 def load_development_rows(dataset: str, targets: list[str]) -> DevelopmentRows:
     """Return the development rows of a dataset; no feature and no label of the holdout is among them."""
-    folds, rows = Folds.load(artifacts.FOLDS / f"{dataset}.parquet")
+    folds, rows = Folds.load(digests.verify(artifacts.FOLDS / f"{dataset}.parquet"))
     development = folds.development()
     rows = rows.iloc[development]
-    files = {target: artifacts.LABELS / dataset / f"{target}.parquet" for target in targets}
-    samples = Samples.load(artifacts.FEATURES / f"{dataset}.parquet", files[targets[0]], rows=rows)
+    files = {target: digests.verify(artifacts.LABELS / dataset / f"{target}.parquet") for target in targets}
+    features = digests.verify(artifacts.FEATURES / f"{dataset}.parquet")
+    samples = Samples.load(features, files[targets[0]], rows=rows)
     others = {target: read_labels(files[target], rows=rows)["y"] for target in targets[1:]}
     return DevelopmentRows(
         samples=samples,

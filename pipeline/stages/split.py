@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline import artifacts, cli, config
+from pipeline import artifacts, cli, config, digests
 from pipeline.datasets import kinds
+from pipeline.feature_file import Matrix
 from pipeline.leakage.findings import Finding, raise_if_critical
 from pipeline.leakage.folds import duplicates, embargo, label_overlap, temporal_order
 from pipeline.market import bars
-from pipeline.samples import KEY, Samples, align, intersect_rows
+from pipeline.row_groups import TableFile
+from pipeline.samples import KEY, find_label_ends, open_features
 from pipeline.validation.embargo import find_needed_embargo
 from pipeline.validation.folds import SPANS, TRADING_SPANS, Folds, TimeRange, make_folds
 from pipeline.validation.scheme import EMBARGO_KEYS, find_holdout_start
@@ -22,22 +24,21 @@ MAX_LISTED_SPLITS = 100  # with more splits the report gives the range of each c
 
 def main(dataset: str) -> None:
     """Divide the rows of a dataset into folds, and stop where one leaks into another."""
-    features = artifacts.FEATURES / f"{dataset}.parquet"
-    files = sorted((artifacts.LABELS / dataset).glob("*.parquet"))
+    features = digests.verify(artifacts.FEATURES / f"{dataset}.parquet")
     params = config.load_params()
+    files = artifacts.list_labels(dataset, config.look_up(params, f"datasets.{dataset}.targets"))
     clock = kinds.import_part(params, dataset, "clock")
-    clean = artifacts.read_clean(dataset, clock.COLUMNS)
-    rows = list_rows(pd.read_parquet(features, columns=KEY), files, clean)
+    clean = TableFile(digests.verify(artifacts.CLEAN / f"{dataset}.parquet")).read(clock.COLUMNS)
+    rows = list_rows(TableFile(features).read(KEY), files, clean)
     rows = remove_closings(rows, clean, number_times=clock.number_times)
-    reports = {stage: artifacts.read_json(artifacts.report_path(stage, dataset)) for stage in ("featurize", "guard")}
+    reports = {stage: artifacts.read_report(stage, dataset) for stage in ("featurize", "guard")}
     warm_up_bars = reports["featurize"]["warm_up_bars"]
     section = config.look_up(params, "split")
     block, reason = choose_embargo(section, rows, warm_up_bars=warm_up_bars, unit=clock.UNIT)
     folds = divide(rows, block, reason=reason, is_automatic=all(section.get(key) is None for key in EMBARGO_KEYS))
     if not len(folds.holdout()):
         raise ValueError("split.holdout_pct is 0: no rows are left to evaluate the final model; set it above 0")
-    samples = Samples.load(features, files[0], rows=rows)
-    findings = list(check_folds(folds, samples, warm_up_bars=warm_up_bars))
+    findings = list(check_folds(folds, *open_features(features, rows=rows), warm_up_bars=warm_up_bars))
     lost = {**reports["featurize"]["lost"], **count_unlabeled(rows, find_closings(clean, time=clock.TIME))}
     counts = {"bars": reports["featurize"]["bars"], "lost": lost}
     findings_report = {"findings": [asdict(finding) for finding in findings]}
@@ -115,11 +116,11 @@ def choose_embargo(
     return {**section, "embargo_bars": needed.bars}, needed.reason
 
 
-def check_folds(folds: Folds, samples: Samples, *, warm_up_bars: int) -> Iterator[Finding]:
-    """Yield the finding of every guard of folds."""
+def check_folds(folds: Folds, x: Matrix, segment: np.ndarray, *, warm_up_bars: int) -> Iterator[Finding]:
+    """Yield the finding of every guard of folds, of rows with features `x` (N, F) in runs `segment` (N,)."""
     yield temporal_order(folds)
     yield label_overlap(folds)
-    yield duplicates(samples.x, samples.segment, folds)
+    yield duplicates(x, segment, folds)
     yield embargo(folds, warm_up_bars)
 
 
@@ -128,16 +129,11 @@ def list_rows(known: pd.DataFrame, files: Sequence[Path], clean: pd.DataFrame) -
 
     A row is labeled where every target labels it; the others end at their own time.
     """
-    labels = [pd.read_parquet(file, columns=[*KEY, "label_end"]) for file in files]
-    labeled = intersect_rows([known, *labels])
-    latest = np.max([align(table, labeled, name="labels")["label_end"] for table in labels], axis=0)
-    ends = known.merge(labeled.assign(label_end=latest), on=KEY, how="left", validate="one_to_one")["label_end"]
+    label_end, is_labeled = find_label_ends(known, (TableFile(file).read([*KEY, "label_end"]) for file in files))
     symbol_of = clean.drop_duplicates("segment").set_index("segment")["symbol"]
-    return known.assign(
-        symbol=pd.Categorical(symbol_of.loc[known["segment"]]),
-        label_end=ends.fillna(known["time"]).astype(np.int64),
-        is_labeled=ends.notna(),
-    )
+    segments, place = np.unique(known["segment"], return_inverse=True)
+    symbol = pd.Categorical(symbol_of.loc[segments]).take(place)
+    return known.assign(symbol=symbol, label_end=label_end, is_labeled=is_labeled)
 
 
 def find_closings(clean: pd.DataFrame, *, time: str) -> np.ndarray | None:
@@ -203,7 +199,8 @@ def find_gaps(folds: Folds, rows: pd.DataFrame) -> list[bars.Record]:
 
     A gap consists of bars that the market lacks and of neighboring bars without features or label.
     """
-    development = rows.iloc[folds.development()].rename(columns={"time": "open_time"})
+    read = [name for name in ("symbol", "time", "bar_number") if name in rows.columns]
+    development = rows[read].iloc[folds.development()].rename(columns={"time": "open_time"})
     return bars.find_gaps(development.sort_values(["symbol", "open_time"]))
 
 

@@ -11,9 +11,11 @@ import pandas as pd
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from pipeline import artifacts, cli, config
+from pipeline import artifacts, cli, config, digests
 from pipeline.models import plugins
+from pipeline.models.base import DATA
 from pipeline.models.cross_fit import FitTask, FoldFit, fit_fold, name_split, plan_cross_fit
+from pipeline.models.dataset import hash_dataset
 from pipeline.models.fit_files import FitFiles, remove_checkpoints
 from pipeline.models.measurements import MEASUREMENTS
 from pipeline.models.predictions import FINAL
@@ -36,6 +38,7 @@ def main(model: str) -> None:
     """Fit a model on every split and on the whole development part, once for each seed."""
     params = config.load_params()
     plan = plan_cross_fit(params, model)
+    sources = hash_dataset(plan.spec.model.block["dataset"], plan.spec.model.block["target"])
     unfitted = plan.spec.build(plan.tasks[0].fit_seed)
     write_header(artifacts.HISTORY / f"{model}.csv", unfitted.history_fields)
     write_header(name_measurements(model), MEASUREMENTS)
@@ -50,13 +53,16 @@ def main(model: str) -> None:
         fits = list(tqdm(pool(jobs), total=len(plan.tasks), desc=f"train {model}", unit="fit"))
         deployed_seed = choose_deployed_seed(fits, metric=unfitted.stopping.metric)
         keep_deployed(folder, seed=deployed_seed)
+        artifacts.write_json(folder / DATA, sources)
+        digests.write_sums(folder)
         importances = plugins.load(folder).measure_importances()
-        report = {"fits": [summarize_fit(fit) for fit in fits], "importances": importances}
+        report: dict[str, Any] = {"fits": [summarize_fit(fit) for fit in fits], "importances": importances}
         report["parameters"] = list_parameters(params, model, market=plan.spec.market)
-        artifacts.write_json(artifacts.report_path("train/details", model), report)
         summary = summarize_fits(fits, stopping_metric=unfitted.stopping.metric)
         artifacts.write_json(artifacts.report_path("train", model), {"deployed_seed": deployed_seed, **summary})
         write_tables(model, fits, deployed_seed=deployed_seed, fields=unfitted.history_fields)
+        report["history_sha256"] = digests.hash_file(artifacts.HISTORY / f"{model}.csv")
+        artifacts.write_report("train/details", model, report)
     remove_checkpoints(artifacts.CHECKPOINTS / model)
 
 

@@ -1,6 +1,13 @@
 """The functions that recompute features and labels of klines, for the guards that remove or alter bars."""
 
-from pipeline.features.engine import compute
+from pipeline import config
+from pipeline.features.chunks import FIELDS
+from pipeline.features.engine import compute, compute_in_parts
 from pipeline.labels import make_labels
 
-__all__ = ["compute", "make_labels"]
+__all__ = ["compute", "compute_in_parts", "list_columns", "make_labels"]
+
+
+def list_columns(block: config.Block) -> list[str] | None:
+    """Return the columns of the clean table that features read; None: all, where columns in pandas may read any."""
+    return None if block.get("in_pandas") else ["segment", *FIELDS]

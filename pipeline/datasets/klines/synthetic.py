@@ -69,17 +69,13 @@ def find_equal_steps(bars: pd.DataFrame) -> np.ndarray:
     close = bars["close"].to_numpy(np.float64)
     if len(close) < MIN_BARS:
         return np.zeros((0, 2), dtype=np.int64)
-    before, two_before = np.roll(close, 1), np.roll(close, 2)
     tick = infer_tick(bars)
-    limit = MAX_STEP_ERROR_TICKS * tick
-    is_equal = (
-        np.minimum(
-            np.abs(close - 2 * before + two_before),  # steps of a line
-            np.abs(close - before * (before / two_before)),  # of constant growth
-        )
-        <= limit
-    )
-    runs = _find_runs(is_equal & (age >= 2), bars["segment"].to_numpy())
+    is_equal, limit = age >= 2, MAX_STEP_ERROR_TICKS * tick[2:]
+    before, two_before = close[1:-1], close[:-2]
+    of_line = np.abs(close[2:] - 2 * before + two_before)  # difference of steps
+    of_growth = np.abs(close[2:] - before * (before / two_before))
+    is_equal[2:] &= np.minimum(of_line, of_growth, out=of_line) <= limit
+    runs = _find_runs(is_equal, bars["segment"].to_numpy())
     runs[:, 0] -= 2  # the first two bars of a line have no difference of steps yet
     first, last = runs[:, 0], runs[:, 1] - 1
     step = np.abs(close[last] - close[first]) / np.maximum(last - first, 1)

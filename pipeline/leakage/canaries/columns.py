@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.leakage.canaries.canary_market import HORIZON_BARS, CanaryMarket
-from pipeline.leakage.features import look_ahead, take_next_moves, target_leakage, truncation
+from pipeline.leakage.features import Part, look_ahead, take_next_moves, target_leakage, truncation
 from pipeline.leakage.findings import Finding
 
 GUARDS = ("truncation", "look_ahead", "target_leakage")
@@ -55,11 +55,11 @@ def run_guards(makers: Mapping[str, ColumnMaker], market: CanaryMarket) -> dict[
     stored = make_column_table([column.values for column in columns])
     positions = market.bars[KEY].assign(position=np.arange(len(market.bars)))
 
-    def recompute(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    def recompute(bars: pd.DataFrame) -> list[Part]:
         rows, with_clock = find_warm_rows(bars, market), add_clock(bars, market)
         position = bars[KEY].merge(positions, on=KEY, how="left")["position"].to_numpy()
         values = [column.formula(with_clock) if column.formula else column.values[position] for column in columns]
-        return rows, make_column_table(values)[rows]
+        return [(rows, make_column_table(values)[rows])]
 
     rows, samples, settings = find_warm_rows(market.bars, market), market.samples, market.settings
     x = stored[market.rows]  # of the rows that have a label

@@ -11,6 +11,8 @@ from pipeline.models.onnx_session import open_session
 from pipeline.models.parity_checks import base
 from pipeline.trading import UNLIMITED, choose_position
 
+DECISIONS = "positions"
+
 
 def make_edge_cases(model: Agent, inputs: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
     """Return the generic edge cases, raw extremes, and observations at the edges of the clip, (n, F + 3)."""
@@ -19,7 +21,10 @@ def make_edge_cases(model: Agent, inputs: np.ndarray, *, rng: np.random.Generato
 
 
 def count_flips(model: Agent, inputs: np.ndarray, file: Path) -> np.ndarray:
-    """Return (B,) int64: 1 where only one of policy and graph trades, or both trade in opposite directions."""
+    """Return (B,) int64: 1 where a position is flipped.
+
+    Only one of policy and graph trades, or they trade in opposite directions.
+    """
     graph, held = open_session(file), np.clip(inputs[:, -len(POSITION_COLUMNS)].astype(np.float64), -1.0, 1.0)
     parts = [graph.run(["answer"], {"inputs": part})[0][:, 0] for part in split_into_batches(inputs)]
     targets, terms = (model.predict(inputs)[:, 0], np.concatenate(parts)), model.environment_config.make_terms()

@@ -13,16 +13,18 @@ import numpy as np
 
 from pipeline.models.base import Model
 
+DECISIONS = "decisions"  # the name of what `count_flips` counts
 SAMPLED_INPUTS = 256
 EXTREMES = np.array([-1e30, -1e9, -1e3, 1e3, 1e9, 1e30], dtype=np.float32)
 EXTREME_SHARE = 0.1  # of the entries of an input
 
 
 class ParityChecks(NamedTuple):
-    """The two functions by which a family's graphs are checked."""
+    """The functions by which a family's graphs are checked."""
 
     make_edge_cases: Callable[..., np.ndarray]  # (model, inputs, *, rng) -> (n, ...)
     count_flips: Callable[..., np.ndarray]  # (model, inputs, file) -> (B,)
+    decisions: str  # what it counts, for messages
 
 
 class StandardizingLayer(Protocol):
@@ -42,6 +44,7 @@ def find_parity_checks(family: str) -> ParityChecks:
     return ParityChecks(
         found.get("make_edge_cases", make_edge_cases),
         found.get("count_flips", count_flips),
+        found.get("DECISIONS", DECISIONS),
     )
 
 

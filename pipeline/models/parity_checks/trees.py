@@ -8,6 +8,7 @@ from pipeline.models.parity_checks import base
 from pipeline.models.trees.engine.forest import BoostedTrees, apply_in_batches
 from pipeline.models.trees.engine.forest_graph import list_split_points, rank_leaves, read_onnx_trees, traverse_trees
 
+DECISIONS = "leaves of trees"
 EXTREME_ROWS = 64  # rows of the largest floats of either sign, mixed by column
 
 

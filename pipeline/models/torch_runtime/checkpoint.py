@@ -64,7 +64,9 @@ class Checkpoint:
         except FileNotFoundError:
             return None
         except READ_ERRORS as error:
-            raise CheckpointError(f"{self.file}: damaged or incomplete checkpoint ({error}); {remedy}") from error
+            raise CheckpointError(
+                f"{self.file}: damaged or incomplete checkpoint ({type(error).__name__}); {remedy}"
+            ) from error
         if not isinstance(found, dict) or found.get("fingerprint") != self.fingerprint or "measured" not in found:
             raise CheckpointError(f"{self.file}: checkpoint of another fit, data or version; {remedy}")
         self.meter.load_state_dict(found["measured"])

@@ -1,6 +1,7 @@
 """Adam and AdamW without torch's compiler, which takes seconds to import and compiles nothing here."""
 
 import inspect
+from collections.abc import Callable
 
 import torch
 from torch.optim import Optimizer
@@ -8,7 +9,7 @@ from torch.optim import Optimizer
 COMPILER_AWARE = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")  # methods
 
 
-def _skip_compiler(optimizer: type[Optimizer]) -> type[Optimizer]:
+def _skip_compiler(optimizer: type[Optimizer]) -> Callable[..., Optimizer]:
     """Return the optimizer with its methods as they are beneath the decorators that import the compiler.
 
     These decorators keep the compiler out of the methods, and gradients out of the step; `torch.no_grad` does the

@@ -3,7 +3,7 @@
 import pandas as pd
 import pyarrow.parquet as pq
 
-from pipeline import artifacts, config
+from pipeline import artifacts, config, digests
 from pipeline.fills import COLUMNS, OPTIONAL_COLUMNS, Fills, find_fills
 from pipeline.samples import KEY, align
 from pipeline.trading_rules import read_order_delay
@@ -16,7 +16,7 @@ def read_fills(params: config.Block, dataset: str, rows: pd.DataFrame) -> Fills:
         ParamsError: the dataset's rows are no bars, as those of klines are.
         ValueError: the clean bars lack a row; names the first.
     """
-    file = artifacts.CLEAN / f"{dataset}.parquet"
+    file = digests.verify(artifacts.CLEAN / f"{dataset}.parquet")
     known = pq.read_schema(file).names
     if missing := [name for name in COLUMNS if name not in known]:
         kind = config.look_up(params, f"datasets.{dataset}.kind")

@@ -14,7 +14,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from pipeline import config
-from pipeline.models.base import Model, Window, split_into_batches
+from pipeline.models.base import BATCH_ROWS, Model, Window, split_into_batches
 from pipeline.models.fit_files import FitFiles
 from pipeline.models.nets.engine.callback_base import Callback, list_history_fields
 from pipeline.models.nets.engine.early_stopping import EarlyStopping, make_early_stopping
@@ -43,6 +43,7 @@ from pipeline.samples import Samples
 from pipeline.targets import Kind
 
 WEIGHTS = "weights.npz"
+CPU_BATCH_ROWS = 1024  # windows predicted at once on a CPU: the states of more do not fit its cache
 SHAPE_ARGUMENTS = ("columns", "window", "outputs")  # arguments of a plugin's module that are not its hyperparameters
 
 
@@ -225,13 +226,14 @@ class Net(Model):
         self.check_columns(samples)
         device = select_prediction_device(self.device)
         windows = make_windows(samples.x, samples.segment, length=self.window, device=device)
-        batches = split_into_batches(np.asarray(rows, dtype=np.int64))
+        size = CPU_BATCH_ROWS if device.type == "cpu" else BATCH_ROWS
+        batches = split_into_batches(np.asarray(rows, dtype=np.int64), size=size)
         inputs = (windows.gather(torch.from_numpy(batch).to(device)) for batch in batches)
         return self._predict_batches(inputs, device=device)
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         """Return the prediction (B, outputs) float32 for (B, T, F) raw windows."""
-        batches = split_into_batches(inputs)
+        batches = split_into_batches(inputs, size=CPU_BATCH_ROWS)
         windows = (torch.from_numpy(np.ascontiguousarray(batch)) for batch in batches)
         return self._predict_batches(windows, device=torch.device("cpu"))
 
