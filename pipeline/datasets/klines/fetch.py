@@ -15,5 +15,6 @@ NOT_SOURCES = (
     "sessions",
     "simulated_moves",
     "stream_clock",
+    "stream_sessions",
     "table_checks",
 )
