@@ -16,4 +16,5 @@ NOT_SOURCES = (
     "simulated_moves",
     "stream_clock",
     "table_checks",
+    "time_zones",
 )
