@@ -17,4 +17,5 @@ NOT_SOURCES = (
     "stream_clock",
     "stream_sessions",
     "table_checks",
+    "time_zones",
 )
