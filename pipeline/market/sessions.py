@@ -7,7 +7,7 @@ are local: daylight saving moves them in UTC. A market that never closes has no 
 import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -47,6 +47,8 @@ def check_date(text: str) -> str:
 
 TimeOfDay = Annotated[str, AfterValidator(check_time)]
 Date = Annotated[str, AfterValidator(check_date)]
+AtOpen = Literal["continue", "restart"]  # what features do where a session opens
+Overnight = Literal["hold", "close"]  # what happens to positions where one closes
 Weekday = Annotated[int, Interval(ge=0, le=6)]  # 0 is Monday
 
 

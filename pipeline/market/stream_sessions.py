@@ -1,11 +1,10 @@
 """The sessions of a market around the bars of a stream: which bar follows which, as `ingest` numbers them."""
 
 from datetime import UTC, datetime
-from typing import Literal
 
 import numpy as np
 
-from pipeline.market.sessions import OUTSIDE, Hours, Sessions, list_years, number_bars
+from pipeline.market.sessions import OUTSIDE, AtOpen, Hours, Overnight, Sessions, list_years, number_bars
 
 NEVER_MS = int(np.iinfo(np.int64).max)  # when a market closes that has no calendar
 
@@ -16,7 +15,8 @@ class StreamSessions:
     def __init__(self, *, exchange: str | Hours, restarts: bool, bar_ms: int) -> None:
         """Begin without a session: the first bar says which years are listed."""
         self.exchange, self.restarts, self.bar_ms = exchange, restarts, bar_ms
-        self._years, self._sessions = (0, -1), Sessions(*np.empty((2, 0), np.int64), np.empty(0, dtype=np.bool_))
+        never = np.empty(0, np.int64)
+        self._years, self._sessions = (0, -1), Sessions(never, never, np.empty(0, dtype=np.bool_))
 
     def count_steps(self, from_ms: int, to_ms: int) -> int | None:
         """Return how many bars after that at `from_ms` the bar at `to_ms` is; None where none of a session opens then.
@@ -43,8 +43,8 @@ class StreamSessions:
 def make_stream_sessions(
     *,
     exchange: str | Hours | None,
-    features: Literal["continue", "restart"],
-    positions: Literal["hold", "close"],
+    features: AtOpen,
+    positions: Overnight,
     bar_ms: int | None,
 ) -> StreamSessions | None:
     """Return the sessions of a section `calendar`; None where `exchange` is null: the market never closes.

@@ -9,7 +9,7 @@ The clean table then has two columns more, which later stages use where they exi
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,9 @@ import pandas as pd
 from pipeline.market import bars
 from pipeline.market.sessions import (
     OUTSIDE,
+    AtOpen,
     Hours,
+    Overnight,
     Sessions,
     count_bars,
     count_bars_per_year,
@@ -30,8 +32,6 @@ from pipeline.market.time_zones import read_as_local
 
 DAY_MS = 86_400_000
 MAX_MISFITS = 0.05  # of the bars outside of the sessions, when another reading of the times explains them
-AtOpen = Literal["continue", "restart"]
-Overnight = Literal["hold", "close"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.datasets.klines.closings import AtOpen, Overnight, apply_calendar, find_off_calendar, make_calendar
+from pipeline.datasets.klines.closings import apply_calendar, find_off_calendar, make_calendar
 from pipeline.datasets.klines.synthetic import find_synthetic
 from pipeline.datasets.klines.unusual_moves import describe_unusual_moves, find_unusual_moves
 from pipeline.market import bars
 from pipeline.market.checks import MAX_JUMP, format_time
-from pipeline.market.sessions import Hours
+from pipeline.market.sessions import AtOpen, Hours, Overnight
 
 log = logging.getLogger(__name__)
 
