@@ -22,6 +22,7 @@ T = TypeVar("T")
 Block = Mapping[str, Any]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # of a dataset, a target or a model: it becomes a file's name
+CLOCK = re.compile(r"\d{1,2}(:[0-5]\d){1,2}$")  # which YAML 1.1 reads as a number to the base 60
 PREFIX = "params.yaml: "  # of every message
 WORDS = {  # patterns in pydantic's messages, and the words of params.yaml for them
     r"List should have (.*) items? after validation, not \d+": r"a list of \1",
@@ -62,9 +63,13 @@ class ParamsError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads numbers as DVC writes them, by YAML 1.2: 5e-05 is a number, where PyYAML alone reads a string."""
+    """Reads params as YAML 1.2, as DVC does: 5e-05 is a number, 13:00 is text; so is a date, as JSON has none."""
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [("tag:yaml.org,2002:str", CLOCK), *[each for each in known if each[0] != "tag:yaml.org,2002:timestamp"]]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)[eE][-+]?\d+$"), list("-+.0123456789")
 )

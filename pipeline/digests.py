@@ -7,7 +7,7 @@ read them as before. The files of a model or of a deployment have theirs in `SHA
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -105,17 +105,23 @@ def write_sums(folder: Path) -> None:
     (folder / SUMS).write_text("".join(_list_sums(folder)), encoding="utf-8")
 
 
-def _list_sums(folder: Path) -> list[str]:
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / SUMS)
+def _list_sums(folder: Path, skipped: Collection[Path] = ()) -> list[str]:
+    """Return a line for each file of a folder, but those of `skipped`."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file not in (folder / SUMS, *skipped))
     return [f"{hash_file(file)}  {file.relative_to(folder).as_posix()}\n" for file in files]
 
 
 def _verify_folder(folder: Path) -> None:
-    """Raise ArtifactError where `SHA256SUMS` is not, byte by byte, that of the files in `folder`."""
-    sums, found = folder / SUMS, _list_sums(folder)
+    """Raise ArtifactError where `SHA256SUMS` is not, byte by byte, that of the files in `folder`.
+
+    A graph that it does not list may lie there: a user can export one into the folder of a model.
+    """
+    sums = folder / SUMS
     if not sums.exists():
         raise ArtifactError(f"{folder} has no {SUMS}; {remedies.describe_restoring(folder)}")
     recorded = sums.read_bytes()
+    graphs = [file for file in folder.glob("*.onnx") if f"  {file.name}\n".encode() not in recorded]
+    found = _list_sums(folder, skipped=graphs)
     if recorded == "".join(found).encode():
         return
     lines = recorded.decode(errors="replace").splitlines(keepends=True)

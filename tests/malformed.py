@@ -105,6 +105,7 @@ def format_times(layout: str) -> list[str]:
     return [pd.Timestamp(time, unit="ms").strftime(layout) for time in BARS["open_time"]]
 
 
+HALF_LATER = BARS.assign(open_time=BARS["open_time"] + 500)
 MOMENTS = pd.to_datetime(BARS["open_time"], unit="ms")
 HEADERLESS = write_csv(BARS.assign(ignore=0), header=False)
 SPREADSHEET = write_csv(BARS, sep=";", decimal=",")
@@ -125,6 +126,15 @@ TEXT = [  # separators, headers, encodings
     accept("no header, 6 columns", write_csv(BARS[NAMES[:6]], header=False), note="6 columns", bars=OHLCV),
     refuse("no header, 7 columns", write_csv(BARS[NAMES[:7]], header=False), "7 columns, separated by comma, and no"),
     refuse("no separator", write_csv(sep=" "), "no separator in 'open_time open high"),
+    refuse("a row for spreadsheets", "sep=;\n" + write_csv(sep=";"), "'sep=;' is for spreadsheets alone; delete that"),
+    refuse("a web page", "<!DOCTYPE html><html><body>login</body></html>", "is a web page and no CSV"),
+    refuse("a pointer", "version https://git-lfs.github.com/spec/v1\noid sha256:abc\n", "run `git lfs pull`"),
+    refuse("a comment", "# exported by me\n" + write_csv(), "delete the row where it is a title or a comment"),
+    refuse(
+        "no header, low before open",
+        write_csv(BARS[["open_time", "low", "high", "open", "close", "volume"]], header=False),
+        "in 3 of 3 rows high and low do not bound open and close when read as open_time, open, high, low, close",
+    ),
     refuse("empty", b"", "is empty"),
     refuse("blank", b" \n\r\n", "is empty"),
     refuse("header alone", HEADER + "\n", "has a header and no rows"),
@@ -154,6 +164,7 @@ WIDTHS = [
         write_csv(BARS.assign(ignore=0)).replace(",0\n", ',"0\n', 1),
         "row 1: a quote is not closed",
     ),
+    refuse("a title of two fields", "Bars, mine\n" + write_csv(), "it has 2 fields and row 1 has 11; delete it where"),
     refuse("a title above the header", "Bars of my venue\n" + write_csv(), "no separator in 'Bars of my venue'"),
 ]
 NUMBERS = [
@@ -197,6 +208,37 @@ COLUMNS = [
     accept(
         "Date", write_csv().replace("open_time", "Date", 1), note="'Date' is taken as the time at which a bar opens"
     ),
+    accept(
+        "numbered names",
+        "timestamp,1. open,2. high,3. low,4. close,5. volume\n" + write_csv(BARS[NAMES[:6]], header=False),
+        bars=OHLCV,
+    ),
+    accept(
+        "window_start, transactions", write_csv().replace("open_time", "window_start").replace("trades", "transactions")
+    ),
+    accept("startTime", write_csv().replace("open_time", "startTime", 1)),
+    accept("newest first, with a symbol", write_csv(BARS[::-1]).replace("open_time", "ts", 1), note="are reversed"),
+    refuse(
+        "a day and a time of day",
+        write_csv(BARS.assign(**{"<DATE>": "2024.01.01", "<TIME>": "00:00:00"}).drop(columns="open_time")),
+        "'<DATE>' and '<TIME>' both mean open_time: the day and the time of day; join them into one",
+    ),
+    refuse(
+        "unix and date",
+        write_csv(BARS.assign(date="2024-01-01").rename(columns={"open_time": "unix"})),
+        "set sources.file.columns: {open_time: unix}, which has a unit and a zone",
+    ),
+    refuse(
+        "volume of a currency",
+        write_csv(OHLCV.rename(columns={"volume": "Volume BTC"})),
+        "set sources.file.columns: {volume: Volume BTC} where that is meant",
+    ),
+    refuse(
+        "a local time",
+        write_csv(OHLCV.rename(columns={"open_time": "Local time"})),
+        "set sources.file.columns: {open_time: Local time} where that is meant",
+    ),
+    refuse("three rows of names", "Price,Close,High,Low,Open,Volume\nTicker,B,B,B,B,B\n", "df.columns.droplevel(1)"),
     refuse("two times", write_csv(BARS.assign(date="2024-01-01")), "'open_time' and 'date' both mean open_time"),
     refuse("two volumes", write_csv(BARS.assign(Volume=1.0)), "columns 'volume' and 'Volume' both mean volume"),
     refuse("no volume", write_csv(BARS[NAMES[:5]]), "there is no column volume"),
@@ -210,6 +252,7 @@ TIMES = [
     accept("microseconds", set_times(BARS["open_time"] * 1000), note="open_time is converted from us to ms"),
     accept("nanoseconds", set_times(BARS["open_time"] * 10**6), note="open_time is converted from ns to ms"),
     accept("decimals of seconds", set_times(BARS["open_time"] / 1000), note="from s to ms"),
+    accept("seconds and a half", set_times(BARS["open_time"] / 1000 + 0.5), note="from s to ms", bars=HALF_LATER),
     accept("ISO 8601, naive", set_times(MOMENTS), note="open_time has no time zone and is read as UTC"),
     accept("ISO 8601, Z", set_times(format_times("%Y-%m-%dT%H:%M:%SZ"))),
     accept("ISO 8601, UTC", set_times(format_times("%Y-%m-%d %H:%M:%S UTC"))),
@@ -218,6 +261,13 @@ TIMES = [
     accept("newest first", write_csv(BARS[::-1]), note="the rows are reversed"),
     refuse(
         "a zone in some rows", set_times(["2024-01-01 00:00Z", "2024-01-01 00:01", "2024-01-01 00:02Z"]), "rows 1 and 2"
+    ),
+    refuse(
+        "day before month",
+        set_times(["2024-01-02 23:57", "2024-01-02 23:58", "2024-01-02 23:59"]).rstrip("\n")
+        + "\n"
+        + set_times(["2024-02-02 00:00", "2024-02-02 00:01", "2024-02-02 00:02"]).split("\n", 1)[1],
+        "have one day of the month and 2 months in a row, as YYYY-DD-MM",
     ),
     refuse("day first", set_times(format_times("%d/%m/%Y %H:%M")), "row 1: '01/01/2024 00:00' is no time"),
     refuse("time of day", set_times(format_times("%H:%M")), "row 1: '00:00' is no time"),
@@ -333,6 +383,19 @@ PARQUET = [
         "a symbol is missing",
         write_parquet(BARS.assign(symbol=["A", None, "A"])),
         "row 2: there is no symbol",
+        file="bars.parquet",
+    ),
+    refuse(
+        "the symbol nan",
+        write_parquet(BARS.assign(symbol=["A", "A", "nan"])),
+        "row 3: there is no symbol",
+        file="bars.parquet",
+    ),
+    refuse("a pointer", b"version https://git-lfs.github.com/spec/v1\n", "run `git lfs pull`", file="bars.parquet"),
+    refuse(
+        "yfinance",
+        write_parquet(OHLCV.set_axis(pd.MultiIndex.from_product([OHLCV.columns, ["BTC"]]), axis=1)),
+        "df.columns.droplevel(1)",
         file="bars.parquet",
     ),
 ]

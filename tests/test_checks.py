@@ -33,7 +33,15 @@ def name_symbols(*names: str) -> pd.DataFrame:
     return pd.concat([make_klines([0, 1, 2], symbol=name) for name in names], ignore_index=True)
 
 
+def move(shift_ms: int) -> pd.DataFrame:
+    """Return eight valid bars whose times are later."""
+    table = make_klines(list(range(8)))
+    return table.assign(open_time=table["open_time"] + shift_ms, close_time=table["close_time"] + shift_ms)
+
+
 TIME = NOON + ROW * MINUTE
+NO_LENGTH = "close_time equals open_time in every bar"
+IDLE = make_klines(list(range(8))).assign(**dict.fromkeys(checks.AMOUNTS, 0)).astype({"volume": "float64"})
 MALFORMED = [  # class of fault, table, name of the one rule that it breaks, number of rows
     ("not finite", change(close=np.nan), "close is missing or not finite", 1),
     ("not finite", change(volume=np.inf), "volume is missing or not finite", 1),
@@ -74,6 +82,10 @@ MALFORMED = [  # class of fault, table, name of the one rule that it breaks, num
     ("order", change(close_time=TIME - 1), "close_time before open_time", 1),
     ("grid", change(open_time=TIME + 500), "open_time off the bar grid", 1),
     ("grid", change(close_time=TIME + 5 * MINUTE - 1), "bar longer than the interval", 1),
+    ("grid", move(MINUTE - 1), "open_time is the last instant of an interval", 8),
+    ("grid", move(MINUTE - 1000), "open_time is the last instant of an interval", 8),
+    ("length", make_klines(list(range(8))).assign(close_time=NOON + MINUTE * np.arange(8)), NO_LENGTH, 8),
+    ("volume", pd.concat([make_klines([0, 1]), IDLE.assign(symbol="X")]), "volume is 0 in every bar of a symbol", 8),
     ("symbol", name_symbols("BTCUSDT", "btcusdt"), "symbols differ only by case or blanks", 6),
     ("symbol", name_symbols("BTCUSDT "), "symbol has blanks around it", 3),
     ("symbol", name_symbols(" "), "symbol is missing or not finite", 3),
@@ -98,7 +110,7 @@ def test_a_jump_across_missing_bars_is_a_warning_that_the_report_has(caplog):
     table.loc[4:, ["open_time", "close_time"]] += 60 * MINUTE
     _, report = ingest.clean(table, exchange=None, features="continue", positions="hold", off_grid="refuse")
     assert report["jumps_across_gaps"]["count"] == 1
-    assert report["jumps_across_gaps"]["list"][0]["row"] == 4
+    assert report["jumps_across_gaps"]["list"][0]["row"] == 5
     assert "the price jumps across 1 gap(s)" in caplog.text
 
 
@@ -141,3 +153,36 @@ def test_bars_break_the_same_rules_wherever_a_block_of_them_ends(monkeypatch, bl
     assert np.flatnonzero(whole >> checks.JUMP & 1).tolist() == [4, 5, 9, 10, 18]
     monkeypatch.setattr(checks, "BLOCK_BARS", block_bars)
     np.testing.assert_array_equal(checks.check_columns(columns), whole)
+
+
+def test_a_fault_of_bars_without_optional_columns_is_listed_with_those_that_they_have():
+    table = change(volume=-1.0).drop(columns=list(bars.OPTIONAL))
+    (failed,) = bars.find_failed_checks(table)
+    assert failed["first_rows"] == [{"row": ROW + 1, "symbol": "BTCUSDT", "open_time": TIME, "volume": -1.0}]
+
+
+def test_a_missing_value_of_an_optional_column_may_be_remedied_by_removing_the_column():
+    remedies = {
+        name: bars.find_failed_checks(change(**{name: np.nan}))[0]["remedy"] for name in ("open", "quote_volume")
+    }
+    assert remedies == {
+        "open": "drop or restore these rows",
+        "quote_volume": "drop or restore these rows, or remove the column",
+    }
+
+
+def test_a_clock_that_goes_back_by_an_hour_is_named_as_that_of_a_time_zone():
+    minutes = [*range(120), *range(60, 180)]  # 01:00 to 01:59 stand twice
+    unsorted, duplicate = bars.find_failed_checks(make_klines(minutes))
+    assert (unsorted["count"], duplicate["count"]) == (1, 60)
+    assert unsorted["remedy"] == duplicate["remedy"]
+    assert "60 bars stand twice, all of them real: set sources.file.timezone" in unsorted["remedy"]
+
+
+def test_many_bars_off_the_grid_are_not_to_be_dropped():
+    months = pd.date_range("2000-01-01", periods=36, freq="MS").as_unit("ms").asi8
+    table = make_klines(list(range(36))).assign(open_time=months, close_time=months + 27 * 24 * 60 * MINUTE)
+    (failed,) = bars.find_failed_checks(table)
+    assert failed["name"] == "open_time off the bar grid"
+    assert f"{failed['count'] / 36:.0%} of the bars do, too many to drop" in failed["remedy"]
+    assert "off_grid=drop" not in failed["remedy"]

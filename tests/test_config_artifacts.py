@@ -110,3 +110,13 @@ def test_a_model_is_found_under_its_family_and_an_unknown_one_is_named_with_all_
 def test_a_model_of_two_families_is_refused():
     with pytest.raises(ValueError, match="model mlp stands in nets, agents; rename all but one"):
         config.find_model({"models": {"nets": {"mlp": {}}, "agents": {"mlp": {}}}}, "mlp")
+
+
+def test_dates_and_times_of_day_are_text_as_in_yaml_1_2(tmp_path, monkeypatch):
+    text = "a: [2024-07-04, 13:00, 9:30, 2024-07-04 09:30:00]\nb: {2024-07-03: 13:00}\nc: [130, 1.5]\n"
+    (tmp_path / "params.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    params = config.load_params()
+    assert params["a"] == ["2024-07-04", "13:00", "9:30", "2024-07-04 09:30:00"]
+    assert params["b"] == {"2024-07-03": "13:00"}
+    assert params["c"] == [130, 1.5]

@@ -163,10 +163,11 @@ def test_a_bar_that_is_repeated_or_goes_back_in_time_is_refused_and_changes_noth
     for i, bar in enumerate(bars):
         actual, expected = stream.update(bar), clean.update(bar)
         assert (actual is None and expected is None) or actual.tobytes() == expected.tobytes()
-        with pytest.raises(ValueError, match=f"open_time is {bar['open_time']}"):
+        with pytest.raises(ValueError, match=f"open_time is {bar['open_time']} .*already processed: skip it"):
             stream.update(bar)
-        with pytest.raises(ValueError, match="allowed is one after"):
-            stream.update(bars[max(i - 1, 0)])
+        if i:
+            with pytest.raises(ValueError, match="allowed is one after"):
+                stream.update(bars[i - 1])
 
 
 @pytest.mark.parametrize(("field", "value"), [("close", np.nan), ("low", 0.0), ("volume", -1.0), ("trades", np.inf)])
@@ -183,7 +184,7 @@ def test_a_missing_column_is_refused_by_name() -> None:
     bars = make_bars(np.full(20, 9.0)).drop(columns=["low", "volume"])
     with pytest.raises(ValueError, match=r"\['low', 'volume'\] are missing"):
         engine.compute(bars, **SHORT)
-    with pytest.raises(ValueError, match="'low' is missing"):
+    with pytest.raises(ValueError, match="'low', 'volume' are missing"):
         engine.Stream(**SHORT).update(bars.loc[0].to_dict())
 
 

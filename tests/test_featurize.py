@@ -44,6 +44,18 @@ def test_bars_shorter_than_the_warm_up_are_refused_with_both_lengths(tmp_path):
     assert not (tmp_path / "features.parquet").exists()
 
 
+def test_few_rows_with_features_are_logged_with_their_share_and_the_segments(tmp_path, caplog):
+    features, file, segments = write_parts(tmp_path, make_features([[1, 2]], [1]))
+    featurize.warn_of_few_rows(features, segments, rows=file.rows)
+    (message,) = caplog.messages
+    assert message.startswith(
+        "features: 1 of 3 bars have features (33.3%); each of 2 segments loses a warm-up of 7 bars"
+    )
+    caplog.clear()
+    featurize.warn_of_few_rows(features, segments, rows=3)
+    assert caplog.messages == []
+
+
 def test_values_that_are_not_finite_are_counted_and_the_first_is_named_with_its_column_and_bar(tmp_path):
     message = (
         "2 values after warm-up .* the first is b of X at open_time 60000; .* correct the column in "

@@ -1,4 +1,4 @@
-"""What a process loads: imports are most of the time of a short stage."""
+"""The libraries that a process loads: imports are most of the time of a short stage."""
 
 import subprocess
 import sys

@@ -48,6 +48,18 @@ def test_a_few_rows_with_most_of_the_squares_are_a_warning(caplog: pytest.LogCap
     assert caplog.messages == [expected]
 
 
+def test_a_few_raw_returns_with_most_of_the_squares_are_a_warning_though_y_is_clipped(caplog) -> None:
+    raw = np.ones(10_000)
+    raw[3] = 200.0
+    labeled = make_labels(np.ones(10_000, dtype=np.float32), raw=raw)
+    report = label.report_tails(labeled, make_target("position"))
+    assert report["warnings"] == [
+        "it: 1 of 10000 raw returns have 80% of their sum of squares, above 20%; the largest |y| before the clip is 1: "
+        "check these bars for bad prints or splits that are not adjusted"
+    ]
+    assert caplog.messages == report["warnings"]
+
+
 def test_a_bounded_target_has_no_tails() -> None:
     y = np.array([0, 1, 1], dtype=np.int32)
     assert label.report_tails(make_labels(y), make_target("direction")) == {}

@@ -58,6 +58,7 @@ def test_the_contract_names_the_bars_and_the_trading_rules(repo):
     contract = json.loads((repo / "trained/onnx/lightgbm/contract.json").read_text())
     assert contract["bars"]["interval_ms"] == 60_000
     assert contract["bars"]["symbols"] == ["BTCUSDT"]
+    assert contract["bars"]["calendar"] == {"exchange": None, "features": "continue", "positions": "hold"}
     assert contract["bars"]["time_unit"] == "ms"
     assert set(contract["bars"]["columns"]) == set(bars.COLUMNS) - set(bars.OPTIONAL)
     assert contract["trading"] == {

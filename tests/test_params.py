@@ -21,6 +21,7 @@ NETS, AGENTS, EVALUATE = "train lstm", "train marl", "evaluate lightgbm"
 SOURCE, TARGETS = "sources.simulated", "datasets.klines.targets"
 TREE, NET, AGENT = (f"models.{name}.hyperparameters" for name in ("trees.lightgbm", "nets.lstm", "agents.marl"))
 WHOLE, NUMBER, TEXT, LIST = "a whole number", "a number", "text", "a list"
+HOURS = {"timezone": "UTC", "open": "09:30", "close": "16:00", "weekdays": [0], "holidays": [], "early_closes": {}}
 WRONG: list[tuple[str, str, Any, str]] = [  # the stage, the key, its value, and words of the message after the key
     (FETCH, f"{SOURCE}.days", "5", f"is '5'; it must be {WHOLE}"),
     (FETCH, f"{SOURCE}.days", [5], f"is [5]; it must be {WHOLE}"),
@@ -39,6 +40,14 @@ WRONG: list[tuple[str, str, Any, str]] = [  # the stage, the key, its value, and
     (f"{FETCH} binance", "sources.binance.retries", -1, "is -1; it must be at least 0"),
     (f"{FETCH} binance", "sources.binance.days", 10**9, "is 1000000000; it must be at most 36525"),
     (f"{FETCH} file", "sources.file.path", 5, "path is 5; it must be"),
+    (f"{FETCH} file", "sources.file.fill_gaps_bars", -1, "is -1; it must be at least 0"),
+    (f"{FETCH} file", "sources.file.timezone", 2, f"is 2; it must be {TEXT}"),
+    (
+        f"{FETCH} file",
+        "sources.file.columns",
+        {"time": "ts"},
+        "columns.time is 'time'; it must be 'symbol', 'open",
+    ),
     (FETCH, "datasets.klines.source", "nowhere", "there is no sources.nowhere"),
     (FETCH, "datasets.klines.source", 5, f"is 5; it must be {TEXT}"),
     (FETCH, "datasets.klines.kind", "books", "is 'books'; it must be one of klines"),
@@ -58,6 +67,8 @@ WRONG: list[tuple[str, str, Any, str]] = [  # the stage, the key, its value, and
     (FETCH, CALENDAR, None, "is None; it must be a section of keys and values"),
     (INGEST, f"{CALENDAR}.exchange", 5, "exchange is 5; it must be"),
     (INGEST, f"{CALENDAR}.exchange", {"timezone": "UTC"}, "key 'open' is missing"),
+    (INGEST, f"{CALENDAR}.exchange", HOURS | {"open": "9:30"}, "open is '9:30'; it must be HH:MM in quotes, such as"),
+    (INGEST, f"{CALENDAR}.exchange", HOURS | {"holidays": ["2024-02-30"]}, "is '2024-02-30'; it must be a date that"),
     (INGEST, f"{CALENDAR}.features", "both", "is 'both'; it must be 'continue' or 'restart'"),
     (INGEST, f"{CALENDAR}.positions", "sell", "is 'sell'; it must be 'hold' or 'close'"),
     (LABEL, TARGETS, None, "is None; name one or more"),

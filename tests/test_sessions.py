@@ -1,5 +1,6 @@
 """Markets with sessions: their hours, bars over closings, fills, labels, and the bars of a year."""
 
+import re
 import sys
 from datetime import UTC, date, datetime
 
@@ -166,7 +167,11 @@ def test_without_the_library_a_code_is_refused_with_the_command_that_installs_it
     ("change", "message"),
     [
         ({"timezone": "America/Nowhere"}, r"timezone is 'America/Nowhere'; give a name"),
-        ({"early_closes": {"2024-01-09": "09:00"}}, "before its own open"),
+        ({"timezone": "America"}, r"timezone is 'America'; give a name"),
+        ({"early_closes": {"2024-01-09": "09:00"}}, "as that from 2024-01-09T14:30:00Z to 2024-01-09T14:00:00Z"),
+        ({"early_closes": {"2024-01-09": "18:00"}}, r"2024-01-09 \(18:00\) is not before the usual close, 16:00"),
+        ({"early_closes": {"2024-01-06": "13:00"}}, r"2024-01-06 \(13:00\) is of a date without a session"),
+        ({"early_closes": {"2024-01-15": "13:00"}}, r"2024-01-15 \(13:00\) is of a date without a session"),
     ],
 )
 def test_hours_that_cannot_be_are_refused(change, message):
@@ -219,7 +224,9 @@ def test_a_session_without_bars_is_a_hole_of_its_bars_and_a_weekend_is_none():
     assert report["missing_bars"] == 3
     assert report["gaps"]["count"] == 1
     assert table["segment"].tolist() == [0] * 3 + [1] * 18
-    assert report["sessions"]["symbols"] == {"AAA": {"sessions": 8, "without_bars": 1, "without_last_trade": 1}}
+    assert report["sessions"]["symbols"] == {
+        "AAA": {"sessions": 8, "without_bars": 1, "without_first_bar": 1, "without_last_trade": 1}
+    }
 
 
 def test_symbols_of_one_calendar_share_the_numbers_of_bars():
@@ -229,6 +236,60 @@ def test_symbols_of_one_calendar_share_the_numbers_of_bars():
     assert table["segment"].tolist() == [0] * 6 + [1] * 5
     of_first, of_second = (table.loc[table["symbol"] == name, "bar_number"].tolist() for name in ("AAA", "BBB"))
     assert of_first[1:] == of_second
+
+
+@pytest.mark.parametrize("minutes", [45, 120, 195, 240, 1440])
+def test_the_grid_of_a_calendar_begins_at_each_open_whatever_the_season_and_the_length(minutes):
+    sessions = list_sessions(date(2024, 3, 4), date(2024, 3, 15), exchange=NEW_YORK)  # daylight saving begins
+    time = list_bar_opens(sessions, bar_ms=minutes * MINUTE)
+    raw = make_klines(time)
+    raw["close_time"] = time + minutes * MINUTE - 1
+    table, report = ingest.clean(raw, exchange=NEW_YORK, **HOLD)
+    assert len(table) == 10 * -(-390 // minutes)
+    assert (report["interval_ms"], report["segments"], report["missing_bars"]) == (minutes * MINUTE, 1, 0)
+
+
+def test_a_bar_off_the_grid_of_its_session_is_refused_or_dropped():
+    time = list_opens("2024-03-08", "2024-03-11", NEW_YORK)
+    raw = make_klines(time)
+    raw.loc[400, ["open_time", "close_time"]] += 30_000
+    with pytest.raises(ValueError, match=r"off the bar grid: 1 row\(s\).*calendar.off_grid=drop"):
+        ingest.clean(raw, exchange=NEW_YORK, **HOLD)
+    _, report = ingest.clean(raw, exchange=NEW_YORK, **HOLD | {"off_grid": "drop"})
+    assert (report["rows"], report["missing_bars"], report["off_grid"]["count"]) == (779, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda time: time + MINUTE, "stamped by their close: subtract 60000 ms from open_time; to remove some would"),
+        (lambda time: time - 5 * HOUR, "local ones of America/New_York: set sources.file.timezone=America/New_York"),
+        (lambda time: time + MINUTE - 5 * HOUR, "set sources.file.timezone=America/New_York; and by their close"),
+        (lambda time: time - 90 * MINUTE, "Set calendar.exchange to hours that contain them"),
+    ],
+)
+def test_times_that_fit_the_sessions_when_read_otherwise_are_refused_with_that_reading(change, message):
+    time = change(list_opens("2024-01-08", "2024-01-10", NEW_YORK))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        ingest.clean(make_klines(time), exchange=NEW_YORK, **HOLD)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
+def test_bars_of_days_that_open_at_midnight_are_refused_with_the_hours_to_set(zone):
+    days = pd.bdate_range("2024-03-04", "2024-03-15", tz=zone).tz_convert("UTC").tz_localize(None)
+    raw = make_klines(days.as_unit("ms").asi8)
+    with pytest.raises(ValueError, match=rf'timezone: {zone}, open: "00:00", close: "24:00"'):
+        ingest.clean(raw, exchange=NEW_YORK, **HOLD)
+    hours = NEW_YORK | {"timezone": zone, "open": "00:00", "close": "24:00", "early_closes": {}}
+    assert ingest.clean(raw, exchange=hours, **HOLD)[1]["segments"] == 1
+
+
+def test_sessions_that_lack_their_first_bar_are_a_warning(caplog):
+    time = list_opens("2024-01-08", "2024-01-12", THREE_BARS)
+    raw = make_klines(time).drop(index=np.arange(0, len(time), 3))
+    ingest.clean(raw, exchange=THREE_BARS, **HOLD)
+    assert "4 of 5 sessions of AAA lack their first bar: bars are perhaps stamped by their close" in caplog.text
+    assert "4 bars are missing, in 4 gap(s) beside 10 bars" in caplog.text
 
 
 def test_bars_outside_of_the_sessions_are_refused_with_their_count_and_what_to_set():
@@ -244,7 +305,7 @@ def test_without_a_calendar_the_clean_table_and_its_report_are_those_of_bars():
     table, report = ingest.clean(raw, exchange=None, **HOLD)
     expected, described = bars.clean(raw)
     pd.testing.assert_frame_equal(table, expected)
-    del report["synthetic"], report["jumps_across_gaps"]
+    del report["synthetic"], report["jumps_across_gaps"], report["unusual_moves"]
     assert report == described
     with pytest.raises(ValueError, match="exchange is null, a market that never closes"):
         ingest.clean(raw, exchange=None, **CLOSE)

@@ -315,7 +315,8 @@ def write_dataset(*, rows=1200, constant=False):
     folds = cpcv(keys["time"].to_numpy(), label_end, groups=4, test_groups=2, embargo_pct=0.01, holdout_pct=0.2)
     artifacts.FOLDS.mkdir(parents=True)
     symbol = pd.Categorical(np.repeat(["BTCUSDT", "ARBUSDT"], rows))
-    folds.save(artifacts.FOLDS / "klines.parquet", keys.assign(symbol=symbol))
+    with artifacts.replace_atomically(artifacts.FOLDS / "klines.parquet") as draft:
+        folds.save(draft, keys.assign(symbol=symbol))
     targets = {kind: {"kind": kind} for kind in ("return", "barrier", "volatility")}
     Path("params.yaml").write_text(yaml.safe_dump({"datasets": {"klines": {"targets": targets}}, "gates": BLOCK}))
     return folds

@@ -118,7 +118,9 @@ def test_a_folder_of_several_symbols_takes_them_from_the_names(tmp_path):
     table, report = load(str(folder))
     assert table["symbol"].tolist() == ["BTCUSDT"] * 6 + ["ETHUSDT"] * 3
     assert report["symbols"]["BTCUSDT"]["rows"] == 6
-    with pytest.raises(ValueError, match=r"has files of BTCUSDT, ETHUSDT, and sources\.file\.symbol is BTCUSDT"):
+    with pytest.raises(
+        ValueError, match=r"has files of BTCUSDT, ETHUSDT by their names, and sources\.file\.symbol is BTCUSDT"
+    ):
         load(str(folder), "BTCUSDT")
 
 
@@ -213,7 +215,107 @@ def test_rows_without_a_name_are_refused(parquet):
 
 def test_lists_of_unequal_length_are_refused(parquet):
     with pytest.raises(ValueError, match=r"symbol has 1 value\(s\) for 2 path"):
-        file.load(path=[str(parquet)] * 2, sha256=[hash_file(parquet)] * 2, symbol="BTCUSDT")
+        file.load(path=[str(parquet)] * 2, sha256=[hash_file(parquet)] * 2, symbol=["BTCUSDT"])
+
+
+def test_one_symbol_is_that_of_all_entries(tmp_path):
+    folder = write(tmp_path, a=BARS, b=shift(BARS, 3))
+    table, _ = load([str(folder / "a.csv"), str(folder / "b.csv")], "BTCUSDT")
+    assert table["symbol"].tolist() == ["BTCUSDT"] * 6
+
+
+@pytest.mark.parametrize("symbol", ["ETHUSDT", "BTCUSD"])
+def test_a_symbol_that_contradicts_the_name_of_a_file_is_refused(tmp_path, symbol):
+    folder = write(tmp_path, BTCUSDT_1m_2024_01_01=BARS)
+    path = folder / "BTCUSDT-1m-2024-01-01.csv"
+    with pytest.raises(
+        ValueError, match=rf"files of BTCUSDT by their names, and sources\.file\.symbol is {symbol}; take"
+    ):
+        file.load(path=str(path), sha256=hash_file(path), symbol=symbol)
+
+
+def test_a_symbol_may_be_written_with_a_slash_where_the_name_of_a_file_has_none(tmp_path):
+    folder = write(tmp_path, BTCUSDT_1m_2024_01_01=BARS)
+    assert load(str(folder), "BTC/USDT")[0]["symbol"].tolist() == ["BTC/USDT"] * 3
+
+
+def test_a_name_with_another_bar_length_than_the_rows_is_refused(tmp_path):
+    folder = write(tmp_path, BTCUSDT_5m_2024_01_01=BARS)
+    with pytest.raises(ValueError, match="has bars of 5m by its name, and of 1 minutes by its rows"):
+        load(str(folder))
+
+
+@pytest.mark.parametrize("layout", ["{}", "{}  bars.parquet", " {} "])
+def test_a_pin_may_be_in_capitals_with_blanks_or_with_the_name_of_the_file(parquet, layout):
+    pin = layout.format(hash_file(parquet).upper())
+    assert len(file.load(path=str(parquet), sha256=pin, symbol="BTCUSDT")[0]) == 3
+
+
+@pytest.mark.parametrize("path", ["https://x.org/a.csv", "s3://bucket/a.parquet"])
+def test_an_address_is_to_be_downloaded_first(path):
+    with pytest.raises(ValueError, match="is an address; sources.file.path is a local file: download it first"):
+        file.load(path=path, sha256=None, symbol=None)
+
+
+def test_symbols_whose_newest_bars_come_first_are_reversed(tmp_path):
+    both = pd.concat([BARS.assign(symbol="B"), BARS.assign(symbol="A")]).sort_values("open_time", ascending=False)
+    table, report = load(str(write(tmp_path / "bars", both=both)))
+    assert sorted(table["symbol"]) == ["A"] * 3 + ["B"] * 3
+    assert all((np.diff(part["open_time"]) == 60_000).all() for _, part in table.groupby("symbol"))
+    assert "the rows are reversed: the newest came first: both.csv" in report["notes"]
+
+
+@pytest.mark.parametrize("step", [1, -1], ids=["oldest first", "newest first"])
+def test_times_of_a_zone_are_those_of_its_clock_also_in_the_hour_that_it_repeats(tmp_path, step):
+    instants = pd.date_range("2024-10-27T00:00Z", periods=180, freq="min")  # Berlin's clock goes back at 01:00 UTC
+    local = instants.tz_convert("Europe/Berlin").tz_localize(None)
+    path = tmp_path / "bars.csv"
+    bars = pd.DataFrame({"open_time": local, "open": 1.0, "high": 1.0, "low": 1.0, "close": 1.0, "volume": 1.0})
+    bars[::step].to_csv(path, index=False)
+    table, report = file.load(path=str(path), sha256=hash_file(path), symbol="A", timezone="Europe/Berlin")
+    assert table["open_time"].tolist() == [int(each.timestamp() * 1000) for each in instants]
+    assert "open_time is converted from Europe/Berlin to UTC: bars.csv" in report["notes"]
+
+
+def test_a_zone_is_refused_where_times_are_numbers_or_it_does_not_exist(parquet):
+    given = {"path": str(parquet), "sha256": hash_file(parquet), "symbol": "A"}
+    with pytest.raises(ValueError, match=r"its times are numbers or have a time zone, and sources\.file\.timezone is"):
+        file.load(**given, timezone="Europe/Berlin")
+    for name in ("America", "Nowhere", ""):
+        with pytest.raises(ValueError, match=f"timezone is '{name}'; give a name of the IANA database"):
+            file.load(**given, timezone=name)
+
+
+def test_columns_are_found_by_the_names_that_are_given(tmp_path):
+    path = tmp_path / "bars.csv"
+    BARS.rename(columns={"open_time": "unix", "volume": "Volume BTC"}).assign(date="-", volume=9).to_csv(
+        path, index=False
+    )
+    given = {"path": str(path), "sha256": hash_file(path), "symbol": "A"}
+    table, report = file.load(**given, columns={"open_time": "unix", "volume": "Volume BTC"})
+    pd.testing.assert_frame_equal(table.drop(columns="symbol"), BARS)
+    assert "the column 'date' is unknown and is not used: bars.csv" in report["notes"]
+    with pytest.raises(ValueError, match=r"no column 'Vol', which sources\.file\.columns\.volume names; it has 'unix'"):
+        file.load(**given, columns={"volume": "Vol"})
+
+
+def test_gaps_of_a_few_bars_are_filled_with_the_last_close(tmp_path):
+    path, minutes = tmp_path / "bars.parquet", [0, 1, 2, 5, 6, 10]
+    bars = pd.concat([BARS, BARS], ignore_index=True)
+    bars = bars.assign(open_time=START_MS + 60_000 * np.array(minutes)).assign(
+        close_time=START_MS + 60_000 * (np.array(minutes) + 1) - 1
+    )
+    bars.to_parquet(path)
+    given = {"path": str(path), "sha256": hash_file(path), "symbol": "A"}
+    table, report = file.load(**given, fill_gaps_bars=2)
+    assert ((table["open_time"] - START_MS) // 60_000).tolist() == [0, 1, 2, 3, 4, 5, 6, 10]
+    assert (table["close_time"] - table["open_time"]).eq(59_999).all()
+    new = table.iloc[[3, 4]]
+    assert new[["open", "high", "low", "close"]].eq(42325.5).all(axis=None)
+    assert new[NAMES[5:6] + NAMES[7:]].eq(0).all(axis=None)
+    assert report["notes"] == ["2 bars are filled with the last close and volume 0, in 1 gaps of at most 2 bars"]
+    pd.testing.assert_frame_equal(table.drop(index=[3, 4], columns="symbol").reset_index(drop=True), bars)
+    assert len(file.load(**given)[0]) == 6
 
 
 @pytest.mark.parametrize(
@@ -231,13 +333,17 @@ def test_an_unusable_path_is_refused(name, message, tmp_path):
         file.load(path=name and str(tmp_path / name), sha256=None, symbol=None)
 
 
-def test_fetch_writes_the_table_and_the_report(parquet, tmp_path, monkeypatch):
+def test_fetch_writes_the_table_and_the_report_and_logs_its_notes(tmp_path, monkeypatch, caplog):
+    parquet = tmp_path / "bars.parquet"
+    BARS.assign(vwap=1.0).to_parquet(parquet)
+    caplog.set_level("INFO")
     source = {"kind": "file", "path": str(parquet), "sha256": hash_file(parquet), "symbol": "BTCUSDT"}
     dataset = {"kind": "klines", "source": "file", "calendar": {}, "features": {}, "targets": {"next": {}}}
     params = {"sources": {"file": source}, "datasets": {"klines": dataset}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     monkeypatch.chdir(tmp_path)
     fetch.main("klines")
+    assert caplog.messages == ["file: the column 'vwap' is unknown and is not used: bars.parquet"]
     assert len(pd.read_parquet(artifacts.RAW / "klines.parquet")) == 3
     report = artifacts.read_json(artifacts.report_path("fetch", "klines"))
     assert report["symbols"] == {"BTCUSDT": {"rows": 3, "first_ms": START_MS, "last_ms": START_MS + 120_000}}

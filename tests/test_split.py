@@ -1,6 +1,8 @@
 import numpy as np
 import pandas as pd
+import pytest
 
+from pipeline.leakage.folds import embargo
 from pipeline.samples import make_keys
 from pipeline.stages import split
 from pipeline.validation.folds import Folds, make_folds
@@ -77,3 +79,33 @@ def test_many_splits_are_summarized_by_their_range():
         "test": {"min": 3, "median": 4.0, "max": 5},
         "purged_and_embargoed": {"min": 0, "median": 0.0, "max": 0},
     }
+
+
+@pytest.mark.parametrize("count", [30, 60])
+def test_rows_that_their_embargo_covers_are_refused_with_both_lengths(count):
+    time = BAR * np.arange(count)
+    rows = pd.DataFrame({"segment": 0, "time": time, "label_end": time + 5 * BAR, "is_labeled": True})
+    section = {"method": "cpcv", "groups": 2, "test_groups": 1, "train_groups": 1, "holdout_pct": 0.0}
+    section |= {"embargo_pct": None, "embargo_bars": None, "embargo_hours": None}
+    with pytest.raises(
+        ValueError, match=rf"{count} rows before the holdout are no more than their embargo.*\(60 bars\)"
+    ):
+        split.choose_embargo(section, rows, warm_up_bars=60, unit="ms")
+
+
+def test_an_error_that_no_embargo_caused_does_not_name_the_embargo():
+    rows = pd.DataFrame({"time": BAR * np.arange(9), "label_end": BAR * np.arange(9), "is_labeled": True})
+    block = {"method": "cpcv", "groups": 2, "test_groups": 2, "train_groups": 1, "holdout_pct": 0.0, "embargo_bars": 1}
+    with pytest.raises(ValueError, match="test_groups is 2 of 2 groups") as caught:
+        split.divide(rows, block | {"embargo_pct": None, "embargo_hours": None}, reason="-", is_automatic=True)
+    assert "split.embargo_bars" not in str(caught.value)
+
+
+def test_an_embargo_below_the_warm_up_is_logged(caplog):
+    folds = make_point_folds(np.arange(18), groups=3)
+    split.log_warnings([embargo(folds, 0)])
+    assert caplog.messages == []
+    finding = embargo(folds, 5)
+    split.log_warnings([finding])
+    assert caplog.messages == [f"split: {finding.guard}: {finding.message}"]
+    assert finding.severity == "warning"

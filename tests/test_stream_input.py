@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from pipeline.features import engine
+from pipeline.market.bar_reader import CLOSED
 from tests.test_features import MIDNIGHT_MS, MINUTE_MS, SHORT
 
 BEFORE = 3  # valid bars before the malformed one
@@ -42,6 +43,12 @@ MALFORMED = [  # class of fault, changes of a valid bar, message
     ("missing", {"low": ...}, "'low' is missing"),
     ("missing", {"open_time": ...}, "'open_time' is missing"),
     ("missing", {"trades": ...}, r"'trades' is missing.*absent_fields=\['trades'\]"),
+    ("missing", {"high": ..., "open_time": ...}, "'high', 'open_time' are missing"),
+    (
+        "missing",
+        {"quote_volume": ..., "trades": ..., "taker_buy_base": ...},
+        r"'quote_volume', 'trades', 'taker_buy_base' are missing.*absent_fields=\['quote_volume', 'trades', 'taker_buy",
+    ),
     ("type", {"open": None}, r"open is None \(NoneType\)"),
     ("type", {"volume": True}, r"volume is True \(bool\)"),
     ("type", {"close": np.True_}, r"close is .*True.* \(bool"),
@@ -87,14 +94,19 @@ MALFORMED = [  # class of fault, changes of a valid bar, message
     ("symbol", {"symbol": "ARBUSDT"}, "symbol is 'ARBUSDT'; the bars so far have 'BTCUSDT'"),
     ("symbol", {"symbol": ...}, "symbol is None; the bars so far have 'BTCUSDT'"),
     ("symbol", {"symbol": "btcusdt"}, "symbol is 'btcusdt'; the bars so far have 'BTCUSDT'"),
-    ("not closed", {"is_closed": False}, "it is not closed"),
-    ("not closed", {"x": False}, "it is not closed"),
-    ("not closed", {"is_closed": None}, "it is not closed"),
+    *(("not closed", {name: False}, f"{name} is False: the bar is still forming; feed it") for name in CLOSED),
+    *(("not closed", {name: "0"}, f"{name} is '0': the bar is still forming") for name in CLOSED),
+    ("not closed", {"is_closed": None}, "is_closed is None: the bar is still forming"),
+    ("not closed", {"confirm": 0}, "confirm is 0: the bar is still forming"),
+    ("not closed", {"isFinal": "False"}, "isFinal is 'False': the bar is still forming"),
+    ("not closed", {"closed": np.False_}, "closed is .*False.*: the bar is still forming"),
+    ("not closed", {"is_closed": True, "x": "false"}, "x is 'false': the bar is still forming"),
+    ("not closed", {"k": {"x": False}}, "k.x is False: the bar is still forming"),
     ("grid", {"open_time": TIME + 500, "close_time": TIME + 60_499}, "multiples of the stream's interval, 60000 ms"),
     ("grid", {"open_time": TIME - 30_000}, "multiples of the stream's interval, 60000 ms"),
     ("interval", {"close_time": TIME + 299_999}, "it is 300000 ms long; the bars of this stream have 60000 ms"),
-    ("order", {"open_time": TIME - MINUTE_MS}, "allowed is one after the last bar's"),
-    ("order", {"open_time": TIME - 2 * MINUTE_MS}, "allowed is one after the last bar's"),
+    ("order", {"open_time": TIME - MINUTE_MS}, "that of the last bar, which is already processed: skip it"),
+    ("order", {"open_time": TIME - 2 * MINUTE_MS}, "allowed is one after the last bar's, .*2024-01-01 00:02:00 UTC"),
     ("close before open", {"close_time": TIME - 1}, "close_time before open_time"),
     ("segment", {"segment": None}, "segment is None; allowed is a whole number"),
     ("segment", {"segment": 0.5}, "segment is 0.5; allowed is a whole number"),
@@ -127,11 +139,72 @@ def test_text_numpy_scalars_and_integers_are_read_as_the_same_numbers():
     assert columns[0].tobytes() == columns[1].tobytes() == columns[2].tobytes()
 
 
+@pytest.mark.parametrize("bar", [None, [1, 2, 3], 5, "bar", np.zeros(3)])
+def test_a_bar_that_is_no_mapping_is_refused(bar):
+    with pytest.raises(ValueError, match=r"bar is .* \(\w+\); allowed is a mapping with the fields"):
+        start_stream().update(bar)
+
+
+@pytest.mark.parametrize("flag", [{name: value} for name in CLOSED for value in (True, 1, "1", "true", np.True_)])
+def test_a_bar_that_its_feed_marks_as_closed_is_accepted(flag):
+    start_stream().update(make_bar(BEFORE, **flag))
+
+
+def test_a_series_of_pandas_is_read_as_a_mapping():
+    expected, stream = start_stream(), engine.Stream(**SHORT, interval_ms=MINUTE_MS)
+    for number in range(40):
+        columns = stream.update(pd.Series(make_bar(number)))
+        if number >= BEFORE:
+            assert np.array_equal(columns, expected.update(make_bar(number)))
+
+
 def test_a_bar_that_has_not_closed_by_now_is_refused():
     stream, bar = start_stream(), make_bar(BEFORE)
     with pytest.raises(ValueError, match="update once the bar has closed"):
         stream.update(bar, now_ms=bar["close_time"])
     stream.update(bar, now_ms=bar["close_time"] + 1)
+
+
+@pytest.mark.parametrize("now_ms", ["1704067500000", pd.Timestamp(TIME, unit="ms"), True, np.nan, TIME // 1000])
+def test_a_time_of_receipt_in_another_unit_or_type_is_refused(now_ms):
+    with pytest.raises(ValueError, match=r"now_ms is .*\(\w+\); allowed are milliseconds since 1970"):
+        start_stream().update(make_bar(BEFORE), now_ms=now_ms)
+
+
+def test_bars_received_more_than_two_bars_after_their_close_are_one_warning(caplog):
+    stream = start_stream()
+    for number, bars_behind in enumerate([2, 3, 4, 0, 3], start=BEFORE):
+        bar = make_bar(number)
+        stream.update(bar, now_ms=bar["close_time"] + max(bars_behind * MINUTE_MS, 1))
+    found = [record.getMessage() for record in caplog.records]
+    assert len(found) == 2
+    assert "BTCUSDT: the bar at open_time 1704067440000 (2024-01-01 00:04:00 UTC) is received at" in found[0]
+    assert "more than 2 bars after its close" in found[0]
+
+
+def test_missing_bars_that_start_a_segment_are_a_warning_with_what_they_cost(caplog):
+    stream = start_stream()
+    for number in (BEFORE + 60, BEFORE + 61, BEFORE + 70):
+        stream.update(make_bar(number))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"BTCUSDT: {missing} bar(s) are missing from {first} UTC) to {last} UTC): a segment starts, and "
+        f"{stream.layout.warm_up_bars} bars from the start of a segment have no features; feed all bars, or wait"
+        for missing, first, last in (
+            (60, "1704067320000 (2024-01-01 00:02:00", "1704070980000 (2024-01-01 01:03:00"),
+            (8, "1704071040000 (2024-01-01 01:04:00", "1704071580000 (2024-01-01 01:13:00"),
+        )
+    ]
+
+
+def test_a_feed_of_longer_bars_is_a_warning_and_then_no_more(caplog):
+    stream = engine.Stream(**SHORT, interval_ms=MINUTE_MS)
+    for number in range(0, 200, 5):
+        assert stream.update(make_bar(number, close_time=...)) is None
+    found = [record.getMessage() for record in caplog.records]
+    assert ["4 bar(s) are missing" in text for text in found] == [True, True, False]
+    assert "BTCUSDT: 3 bars in a row came 300000 ms after the one before, from 1704067200000 (2024-" in found[2]
+    assert "the bars of this stream have 60000 ms" in found[2]
+    assert found[2].endswith("feed bars of the interval that the model was trained on")
 
 
 def test_five_minute_bars_are_refused_without_a_declared_interval_too():

@@ -79,9 +79,9 @@ def test_constant_growth_is_of_equal_steps() -> None:
     assert (found["bars"], found["list"][0]["kind"]) == (300, "equal_steps")
 
 
-def test_a_random_walk_without_any_volume_is_synthetic() -> None:
-    found = find(walk(100), volume=np.zeros(100))
-    assert [(run["kind"], run["bars"]) for run in found["list"]] == [("no_volume", 100)]
+def test_a_random_walk_without_volume_is_synthetic() -> None:
+    found = find(walk(100), volume=np.append(np.zeros(99), 1.0))
+    assert [(run["kind"], run["bars"]) for run in found["list"]] == [("no_volume", 99)]
 
 
 def test_one_bar_less_than_the_least_is_not_a_run() -> None:
@@ -97,8 +97,8 @@ def test_small_equal_steps_of_a_quiet_market_are_ordinary() -> None:
 
 
 def test_a_run_ends_with_its_segment() -> None:
-    line = 100 + 0.5 * np.arange(2 * MIN_BARS - 2)
-    table = make_table(line, volume=np.zeros(len(line)))
+    line = np.append(100 + 0.5 * np.arange(2 * MIN_BARS - 2), 200.0)  # the last bar trades, off the line
+    table = make_table(line, volume=np.append(np.zeros(len(line) - 1), 1.0))
     table.loc[MIN_BARS - 1 :, ["open_time", "close_time"]] += 5 * MINUTE  # a gap: two segments, each too short
     assert ingest.clean(table, **NEVER_CLOSES)[1]["synthetic"]["count"] == 0
 

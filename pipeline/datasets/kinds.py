@@ -18,7 +18,8 @@
   UNIT; `find_step(clean)`, None where the clock is no grid; `number_times(clean, time)`, (n,) the number of the row
   at each time among all that a calendar expects, or None; `count_rows_per_year(clean)`; `to_ms(clean, time)`, the
   instants (ms, UTC) of plots; COLUMNS, `symbol`, `segment` and what these read as far as the table has it.
-- `contract`, which a kind may lack: `describe_bars(clean, symbols=)` returns what a deployment has to feed, as JSON.
+- `contract`, which a kind may lack: `describe_bars(clean, calendar=, symbols=)` returns what a deployment has to
+  feed, as JSON; `calendar` is that section of the dataset.
 """
 
 from importlib import import_module

@@ -251,12 +251,18 @@ class Stream:
 
     @expand_params
     def __init__(
-        self, params: FeatureParams, *, interval_ms: int | None = None, symbols: Sequence[str] | None = None
+        self,
+        params: FeatureParams,
+        *,
+        interval_ms: int | None = None,
+        symbols: Sequence[str] | None = None,
+        calendar: Mapping[str, Any] | None = None,
     ) -> None:
-        """Lay out the columns; the keyword-only arguments are those of `compute`, and two more.
+        """Lay out the columns; the keyword-only arguments are those of `compute`, and three more.
 
         `interval_ms` is the length of a bar; without it, it is inferred: see `update`. `symbols` are those whose bars
-        are accepted; a stream has the bars of one of them, that of the first bar. Raises ValueError on a parameter that
+        are accepted; a stream has the bars of one of them, that of the first bar. `calendar` has `exchange`, `features`
+        and `positions` of that section of params; null: the market never closes. Raises ValueError on a parameter that
         is not allowed, and on columns in pandas.
         """
         if params.in_pandas:
@@ -266,8 +272,8 @@ class Stream:
             )
         self.layout, self.left_out = _make_layout(params, params.absent_fields)
         self._reader = BarReader(absent_fields=params.absent_fields, symbols=symbols)
-        self._clock = StreamClock(interval_ms=interval_ms)
         self._warm_up_bars = self.layout.warm_up_bars
+        self._clock = StreamClock(interval_ms=interval_ms, calendar=calendar, warm_up_bars=self._warm_up_bars)
         self._memory, self._chunk = self.layout.memory.copy(), chunks.allocate_chunk(1, self.layout.lookback_bars)
         self._bar, self._next = np.zeros((len(checks.FIELDS), 1)), np.zeros((len(checks.FIELDS), 1))
         self._numbers, self._next_numbers = self._bar[:, 0], self._next[:, 0]
@@ -278,16 +284,17 @@ class Stream:
         """The names of the columns, in the order of `update`."""
         return tuple(column.name for column in self.layout.columns)
 
-    def update(self, bar: Mapping[str, Any], *, now_ms: int | None = None) -> Floats32 | None:
+    def update(self, bar: Mapping[str, Any], *, now_ms: float | None = None) -> Floats32 | None:
         """Return the columns (F,) now that `bar` has closed; None while its segment warms up.
 
-        A segment ends where `bar["segment"]` changes; where bars have none, it ends where more than a bar's length
-        passes. Without `interval_ms` the length is the shortest step so far: a shorter one shows that the steps before
-        it were gaps. `now_ms` is the time at which the bar is received.
+        A segment ends where `bar["segment"]` changes; where bars have none, it ends where bars are missing. With a
+        calendar those are the bars of its sessions, as `ingest` numbers them. Without `interval_ms` the length of a bar
+        is the shortest step so far: a shorter one shows that the steps before it were gaps. `now_ms` is the time at
+        which the bar is received. Missing bars, longer bars and stale ones are logged as warnings.
 
         Raises ValueError, with nothing changed, on a bar that breaks a rule of `market/checks.py`, that is not later
-        than the last of its segment, lies off the grid, is longer than a bar, is of another symbol, or is not closed:
-        `is_closed` (or `x`, as Binance calls it) is false, or close_time is not before `now_ms`.
+        than the last of its segment, lies off the grid or outside of the sessions, is longer than a bar, is of another
+        symbol, or is not closed: one of `bar_reader.CLOSED` is false, or close_time is not before `now_ms`.
         """
         clock, numbers = self._clock, self._next_numbers
         last = numbers if clock.time_ms == UNKNOWN else self._numbers

@@ -3,7 +3,7 @@
 import re
 import struct
 from collections.abc import Collection, Mapping, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from operator import itemgetter
 from typing import Any
@@ -17,6 +17,9 @@ READ = FIELDS[: FIELDS.index("open_time") + 1]  # that a bar must have; the othe
 PLAIN = frozenset({float, int, np.float64, np.float32, np.int64, np.int32})  # types that need no look at the value
 DECIMAL = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 JUMPS = 1 << checks.JUMP
+CLOSED = ("is_closed", "isClosed", "isFinal", "final", "closed", "confirm", "x")  # feeds mark a closed bar by one
+FLAGS = frozenset({*CLOSED, "k"})  # k: the bar in a message of Binance's websocket
+FALSE = ("", "0", "false", "none", "null")
 Times = tuple[float, float, bool]  # of a bar: open_time, close_time, and whether its price jumps from the bar before
 
 
@@ -46,10 +49,10 @@ class BarReader:
         missing or invalid, another symbol, and a bar that is not closed.
         """
         try:
+            get, has_flags = bar.get, not FLAGS.isdisjoint(bar.keys())
             values = self._take(bar)
-        except (KeyError, IndexError):
+        except (KeyError, IndexError, TypeError, AttributeError):
             raise ValueError(self._describe_missing(bar)) from None
-        get = bar.get
         values = (*values, get("taker_buy_quote", 0.0), get("close_time", values[-1]))
         if not PLAIN.issuperset(map(type, values)):
             names = (*self._names, "taker_buy_quote", "close_time" if "close_time" in bar else "open_time")
@@ -60,12 +63,10 @@ class BarReader:
             raise ValueError("bar: a whole number is too large; allowed are finite numbers") from None
         broken = checks.find_broken_rules(into, last) & self._rules
         if broken & ~JUMPS:
-            raise ValueError(f"bar at open_time {values[len(self._names) - 1]}: {self._describe(broken, into)}")
-        closed = get("is_closed", get("x", True))
-        if closed is not True and not (isinstance(closed, np.bool_) and closed):
-            raise ValueError(
-                f"bar at open_time {bar['open_time']}: it is not closed ({closed!r}); update with closed bars"
-            )
+            time = describe_time(values[len(self._names) - 1])
+            raise ValueError(f"bar at open_time {time}: {self._describe(broken, into)}")
+        if has_flags:
+            check_closed(bar)
         symbol = get("symbol")
         if symbol is not self.symbol and not (isinstance(symbol, str) and symbol == self.symbol):
             self.check_symbol(symbol, has_bars=last is not into)
@@ -86,10 +87,18 @@ class BarReader:
         if self.symbols is not None and symbol not in self.symbols:
             raise ValueError(f"bar: symbol is {symbol!r}; this stream is for {', '.join(self.symbols)}")
 
-    def _describe_missing(self, bar: Mapping[str, Any]) -> str:
-        name = next(name for name in self._names if name not in bar)
-        hint = f"; for bars without it: Stream(absent_fields=[{name!r}])" if name in OPTIONAL else ""
-        return f"bar: {name!r} is missing; needed are {self._names}{hint}"
+    def _describe_missing(self, bar: Any) -> str:
+        """Return what is wrong with a bar that is no mapping, or lacks fields: all of them."""
+        if not hasattr(bar, "get") or not hasattr(bar, "keys"):
+            return f"bar is {bar!r:.40} ({type(bar).__name__}); allowed is a mapping with the fields {self._names}"
+        missing = [name for name in self._names if name not in bar]
+        fault = (
+            f"bar: {', '.join(map(repr, missing))} {'are' if missing[1:] else 'is'} missing; needed are {self._names}"
+        )
+        if not (optional := [name for name in missing if name in OPTIONAL]):
+            return fault
+        absent = [READ[place] for place in self.absent] + optional
+        return f"{fault}; for bars of a market without {', '.join(optional)}: Stream(absent_fields={absent})"
 
     def _describe(self, broken: int, bar: Floats) -> str:
         """Return what is wrong with a bar, naming a single field's value where one is at fault."""
@@ -102,6 +111,27 @@ class BarReader:
             if value < 0 or (value == 0 and place == checks.NOT_ABOVE_ZERO):
                 return f"{name} is {value}; allowed is a finite number, {signs[place][1]}"
         return checks.describe_broken(broken, bar)
+
+
+def check_closed(bar: Mapping[str, Any]) -> None:
+    """Raise ValueError where a bar's feed marks it as still forming, under any of the names CLOSED, or as `k.x`."""
+    flags = {name: bar[name] for name in CLOSED if name in bar}
+    if isinstance(message := bar.get("k"), Mapping) and "x" in message:
+        flags["k.x"] = message["x"]
+    for name, value in flags.items():
+        if value is None or value == 0 or (isinstance(value, str) and value.strip().lower() in FALSE):
+            raise ValueError(
+                f"bar at open_time {describe_time(bar['open_time'])}: {name} is {value!r}: the bar is still forming; "
+                "feed it when it is closed"
+            )
+
+
+def describe_time(time_ms: object) -> str:
+    """Return a time in ms as it is, and where it is one of the years 1990 to 2100 as a date too."""
+    if not isinstance(time_ms, (int, float, np.integer, np.floating)) or not checks.MIN_MS <= time_ms < checks.MAX_MS:
+        return str(time_ms)
+    text = datetime.fromtimestamp(float(time_ms) / 1000, UTC).isoformat(" ", "seconds").removesuffix("+00:00")
+    return f"{time_ms:.15g} ({text} UTC)"
 
 
 def _parse_number(name: str, value: object) -> float:

@@ -9,10 +9,11 @@ import numpy.typing as npt
 import pandas as pd
 from annotated_types import Interval
 
-from pipeline.market import table_checks
+from pipeline.market import checks, table_checks
 from pipeline.market.checks import AMOUNTS as AMOUNTS
 from pipeline.market.checks import OPTIONAL as OPTIONAL
 from pipeline.market.checks import PRICES as PRICES
+from pipeline.market.checks import format_time
 
 Days = Annotated[int, Interval(ge=1, le=36_525)]  # that a source gives: at most a century
 YEAR_MS = 365 * 24 * 3600 * 1000
@@ -91,11 +92,11 @@ def find_gaps(table: pd.DataFrame) -> list[Record]:
     ]
 
 
-def find_failed_checks(table: pd.DataFrame) -> list[Record]:
-    """Return every check that a raw table fails: name, count, first bad rows (by position) and remedy.
+def find_failed_checks(table: pd.DataFrame, *, find_off_grid: table_checks.OffGrid | None = None) -> list[Record]:
+    """Return every check that a raw table fails: name, count, first bad rows (numbered from 1) and remedy.
 
     Values are checked only where the schema holds. The time grid is checked only where times are in milliseconds and
-    sorted. One fault is therefore not reported as three.
+    sorted: that of sessions by `find_off_grid`. One fault is therefore not reported as three.
     """
     failed = list(_check_schema(table))
     if failed:
@@ -109,25 +110,31 @@ def find_failed_checks(table: pd.DataFrame) -> list[Record]:
             first_rows=tuple(_list_first_rows(grouped, bad, columns=list(rule.columns))),
             remedy=rule.remedy,
         )
-        for rule, bad in table_checks.find_failed_rules(_take_numbers(grouped), codes, symbols=symbols)
+        for rule, bad in table_checks.find_failed_rules(
+            _take_numbers(grouped), codes, symbols=symbols, find_off_grid=find_off_grid
+        )
     ]
 
 
-def clean(table: pd.DataFrame, *, off_grid: OffGrid = "refuse") -> tuple[pd.DataFrame, Record]:
+def clean(
+    table: pd.DataFrame, *, off_grid: OffGrid = "refuse", find_off_grid: table_checks.OffGrid | None = None
+) -> tuple[pd.DataFrame, Record]:
     """Return the clean table, sorted by symbol and time, with `segment`; and its report (see `summarize`).
 
-    Bars that open off the grid of most bars are refused, or dropped: they become gaps, and the report has their count
-    and the first of them under `off_grid`.
+    Bars that open off the grid of most bars, or by `find_off_grid` off that of a market's sessions, are refused, or
+    dropped: they become gaps, and the report has their count and the first of them under `off_grid`.
 
     Raises:
         ValueError: a check fails; lists every failed check with its count, first rows and remedy.
     """
-    failed, dropped = find_failed_checks(table), _record_failure(table_checks.OFF_GRID.name, remedy="")
+    failed = find_failed_checks(table, find_off_grid=find_off_grid)
+    dropped = _record_failure(table_checks.OFF_GRID.name, remedy="")
     if off_grid == "drop" and (found := [each for each in failed if each["name"] == dropped["name"]]):
         (dropped,) = found
         grouped = _group_by_symbol(table)
-        table = grouped[~table_checks.find_off_grid(_take_times(grouped), find_interval_ms(grouped))]
-        failed = find_failed_checks(table)
+        find = find_off_grid or table_checks.find_other_phases
+        table = grouped[~find(_take_times(grouped), find_interval_ms(grouped))]
+        failed = find_failed_checks(table, find_off_grid=find_off_grid)
     if failed:
         raise ValueError(_format_failed_checks(failed, rows=len(table)))
     columns = list_columns(table)
@@ -275,9 +282,10 @@ def _record_failure(name: str, *, remedy: str, count: int = 0, first_rows: tuple
 
 
 def _list_first_rows(table: pd.DataFrame, bad: Mask, *, columns: list[str]) -> list[Record]:
-    """Return the first few bad rows, by their position in the input table, with the columns concerned."""
-    listed = table.loc[bad, list(dict.fromkeys(["symbol", "open_time", *columns]))].iloc[:MAX_LISTED_ROWS]
-    rows = listed.reset_index(names="row").astype(object)
+    """Return the first few bad rows, numbered from 1 in the input table, with those of `columns` that it has."""
+    names = [name for name in dict.fromkeys(["symbol", "open_time", *columns]) if name in table.columns]
+    listed = table.loc[bad, names].iloc[:MAX_LISTED_ROWS]
+    rows = listed.set_axis(listed.index + 1).reset_index(names="row").astype(object)
     return [{str(name): _convert_to_json(value) for name, value in row.items()} for row in rows.to_dict("records")]
 
 
@@ -288,10 +296,17 @@ def _convert_to_json(value: Any) -> Any:
     return value
 
 
+def _format_cell(name: str, value: Any) -> str:
+    """Return a value as a message shows it; a time in ms with its ISO 8601 text."""
+    is_time = name in ("open_time", "close_time") and checks.MIN_MS <= value < checks.MAX_MS
+    return f"{value} ({format_time(int(value))})" if is_time else str(value)
+
+
 def _format_failed_checks(failed: list[Record], *, rows: int) -> str:
     lines = [f"klines: {len(failed)} check(s) failed on {rows:,} rows; correct the source and fetch again"]
     for record in failed:
         count = f": {record['count']:,} row(s)" if record["count"] else ""
         lines.append(f"- {record['name']}{count}. {record['remedy']}")
-        lines += ["    " + ", ".join(f"{k}={v}" for k, v in row.items()) for row in record["first_rows"]]
+        listed = record["first_rows"]
+        lines += ["    " + ", ".join(f"{k}={_format_cell(k, v)}" for k, v in row.items()) for row in listed]
     return "\n".join(lines)

@@ -28,8 +28,8 @@ from pipeline.market.binance_files import (
     read_bars,
     repair_month,
 )
+from pipeline.market.checks import format_time
 from pipeline.market.kline_files import KlineFile
-from pipeline.market.kline_times import format_time
 
 log = logging.getLogger(__name__)
 

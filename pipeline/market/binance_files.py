@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline.market.bars import COLUMNS
+from pipeline.market.checks import format_time
 from pipeline.market.kline_files import KlineFile, parse_csv, read_zip
-from pipeline.market.kline_times import format_time
 
 DAY_MS = 86_400_000
 STEM = re.compile(r"(?P<symbol>\w+)-(?P<interval>\w+)-(?P<period>\d{4}-\d{2}(-\d{2})?)")

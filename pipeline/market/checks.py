@@ -14,6 +14,7 @@ bar that breaks one rule is not checked by those that build on it, so that one f
 """
 
 from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 from typing import NamedTuple, cast
 
 import numba
@@ -68,7 +69,14 @@ def _list_time_rules(column: str) -> list[Rule]:
 
 
 RULES = (
-    *(Rule(f"{c} is missing or not finite", (c,), "drop or restore these rows") for c in FIELDS),
+    *(
+        Rule(
+            f"{c} is missing or not finite",
+            (c,),
+            "drop or restore these rows" + (", or remove the column" if c in OPTIONAL else ""),
+        )
+        for c in FIELDS
+    ),
     Rule("price not above zero", (*PRICES,), "drop or restore these bars"),
     Rule("price outside 1e-12 to 1e12", (*PRICES,), "restore these bars, or quote them in other units"),
     Rule("negative volume or trades", (*AMOUNTS,), "restore these bars"),
@@ -231,6 +239,11 @@ def check_columns(columns: Mapping[str, npt.NDArray[np.generic]]) -> Codes:
         found[0] = first if start else found[0]
     broken &= mask_rules([name for name in OPTIONAL if name not in columns])
     return cast(Codes, broken)
+
+
+def format_time(time_ms: int) -> str:
+    """Return a time as ISO 8601 text."""
+    return datetime.fromtimestamp(time_ms / 1000, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def describe_broken(broken: int, bar: Floats) -> str:

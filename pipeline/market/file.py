@@ -5,18 +5,29 @@ import re
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
+from pydantic import NonNegativeInt
 
 from pipeline.market.bars import repeat_symbol
-from pipeline.market.kline_files import SUFFIXES, KlineFile, find_suffix, read_file
-from pipeline.market.kline_merge import NamedTable, merge_tables
+from pipeline.market.kline_columns import simplify
+from pipeline.market.kline_files import SUFFIXES, KlineFile, Reading, find_suffix, read_file
+from pipeline.market.kline_merge import NamedTable, fill_gaps, find_clear_interval, merge_tables
+from pipeline.market.time_zones import load_zone
 
-BINANCE_NAME = re.compile(r"([A-Z0-9_]+)-\d+(?:s|m|h|d|w|mo)-\d{4}-\d{2}(?:-\d{2})?(?!\d)")  # BTCUSDT-1m-2025-03-01
+BINANCE_NAME = re.compile(r"([A-Z0-9_]+)-(\d+(?:s|m|h|d|w|mo))-\d{4}-\d{2}(?:-\d{2})?(?!\d)")  # BTCUSDT-1m-2025-03-01
 GLOB_MARKS = "*?["
 MAX_LISTED_NAMES = 3
 
+MS_BY_UNIT = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}  # of a file's name
+URL = re.compile(r"[a-z][a-z0-9+.-]*://")
+SHA256 = re.compile(r"(?i)\s*([0-9a-f]{64})(\s.*)?")  # also with the name that sha256sum prints after it
+
+Column = Literal[
+    "symbol", "open_time", "open", "high", "low", "close", "volume",
+    "close_time", "quote_volume", "trades", "taker_buy_base", "taker_buy_quote",
+]  # fmt: skip
 Names = str | list[str] | None  # for all entries, or one for each
 
 
@@ -29,34 +40,54 @@ class Entry(NamedTuple):
     command: str  # that computes the digest
 
 
-def load(*, path: Names, sha256: Names, symbol: Names) -> tuple[pd.DataFrame, dict[str, Any]]:
+def load(
+    *,
+    path: Names,
+    sha256: Names,
+    symbol: Names,
+    timezone: str | None = None,
+    columns: dict[Column, str] | None = None,
+    fill_gaps_bars: NonNegativeInt = 0,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return the bars of one entry, or of several, with `symbol`, and a report of what was read and converted.
 
-    The three arguments are single values, or lists of equal length. `path` is a file, a folder, whose files are read
-    but not those of its subfolders, or a glob. `symbol` names the rows of files without such a column. Where it is
-    null, files have their own, or names such as BTCUSDT-1m-2025-03-01.csv. The report has the number of `files`,
-    `notes` on conversions, and by symbol the `rows` and the first and last `open_time`.
+    The report has the number of `files`, `notes` on conversions, and by symbol the `rows` and the first and last
+    `open_time`.
+
+    Args:
+        path: a file, a folder, whose files are read but not those of its subfolders, or a glob; or a list of these.
+        sha256: of the entry; a list for several.
+        symbol: of all rows of files without such a column, or a list for several entries. Where it is null, files have
+            their own, or names such as BTCUSDT-1m-2025-03-01.csv.
+        timezone: IANA name, of times without a time zone; None: UTC.
+        columns: names in the files, by the column that each is; others are found by their usual names.
+        fill_gaps_bars: gaps of at most so many bars are filled, see `fill_gaps`.
 
     Raises:
-        ValueError: a file is missing, unreadable, or no table of klines; files contradict each other; or a digest is
-            not the pinned one, with the command that pins it.
+        ValueError: a file is missing, unreadable, or no table of klines; files contradict each other or their names;
+            or a digest is not the pinned one, with the command that pins it.
     """
     paths = _check_paths(path)
-    pins = _broadcast(sha256, len(paths), name="sha256")
-    symbols = _broadcast(symbol, len(paths), name="symbol")
+    pins = [_normalize_pin(pin) for pin in _broadcast(sha256, len(paths), name="sha256")]
+    symbols = _broadcast([symbol] * len(paths) if isinstance(symbol, str) else symbol, len(paths), name="symbol")
+    names = {str(column): title for column, title in (columns or {}).items()}
+    reading = Reading(load_zone(timezone, key="file: sources.file.timezone") if timezone is not None else None, names)
     entries = [_find_files(each) for each in paths]
     if [each.sha256 for each in entries] != pins:
         raise ValueError(_format_pin_error(entries, pins, is_list=isinstance(path, list)))
     tables: list[NamedTable] = []
     found: list[tuple[str, str]] = []  # file, note
     for entry, name in zip(entries, symbols, strict=True):
-        _check_one_symbol(entry, name)
+        _check_symbol(entry, name)
         for file in entry.files:
-            read = _read(file)
+            read = _read(file, reading)
+            _check_interval(file, read.table)
             found += [(file.name, note) for note in read.notes]
             tables.append(NamedTable(str(file), _add_symbol(read.table, file, name)))
+    count = len(tables)
     table, notes = _merge(tables)
-    return table, {"files": len(tables), "notes": [*_collect_notes(found), *notes], "symbols": _summarize(table)}
+    table, filled = fill_gaps(table, max_bars=fill_gaps_bars)
+    return table, {"files": count, "notes": [*_collect_notes(found), *notes, *filled], "symbols": _summarize(table)}
 
 
 def hash_names_and_digests(digests: Iterable[tuple[str, str]]) -> str:
@@ -76,7 +107,16 @@ def _check_paths(path: Names) -> list[str]:
             f"{', '.join(SUFFIXES)}: "
             "dvc exp run -S datasets.klines.source=file -S sources.file.path=FILE -S sources.file.symbol=BTCUSDT"
         )
-    return [path] if isinstance(path, str) else list(path)
+    paths = [path] if isinstance(path, str) else list(path)
+    if remote := [each for each in paths if URL.match(each)]:
+        raise ValueError(f"file: {remote[0]} is an address; sources.file.path is a local file: download it first")
+    return paths
+
+
+def _normalize_pin(pin: str | None) -> str | None:
+    """Return a digest in lower case, without blanks or the name that sha256sum prints after it."""
+    match = SHA256.fullmatch(pin or "")
+    return match[1].lower() if match else pin
 
 
 def _broadcast(values: Names, length: int, *, name: str) -> list[str | None]:
@@ -156,9 +196,9 @@ def _format_pin_error(entries: list[Entry], pins: list[str | None], *, is_list: 
     return "\n".join([*differing, "If these are the intended bytes, run:", f"  dvc exp run -S {value}"])
 
 
-def _read(file: Path) -> KlineFile:
+def _read(file: Path, reading: Reading) -> KlineFile:
     try:
-        return read_file(file)
+        return read_file(file, reading=reading)
     except ValueError as error:
         raise ValueError(f"file: sources.file.path has {error}") from error
 
@@ -176,13 +216,24 @@ def _find_symbol(file: Path) -> str | None:
     return match[1] if match else None
 
 
-def _check_one_symbol(entry: Entry, symbol: str | None) -> None:
-    """Raise ValueError where one symbol is given for files whose names have several."""
+def _check_symbol(entry: Entry, symbol: str | None) -> None:
+    """Raise ValueError where a file's name has another symbol than the one that is given."""
     named = sorted({each for file in entry.files if (each := _find_symbol(file))})
-    if symbol and len(named) > 1:
+    if symbol and any(simplify(each) != simplify(symbol) for each in named):
         raise ValueError(
-            f"file: {entry.path} has files of {', '.join(named[:MAX_LISTED_NAMES])}, and sources.file.symbol is "
-            f"{symbol}; take the symbols from the names: dvc exp run -S sources.file.symbol=null"
+            f"file: {entry.path} has files of {', '.join(named[:MAX_LISTED_NAMES])} by their names, and "
+            f"sources.file.symbol is {symbol}; take the symbols from the names: dvc exp run -S sources.file.symbol=null"
+        )
+
+
+def _check_interval(file: Path, table: pd.DataFrame) -> None:
+    """Raise ValueError where a file's name has another bar length than its rows."""
+    match, step = BINANCE_NAME.match(file.name), find_clear_interval(table)
+    length = re.fullmatch(r"(\d+)([smhdw])", match[2]) if match else None
+    if length and step and step != int(length[1]) * MS_BY_UNIT[length[2]]:
+        raise ValueError(
+            f"file: {file} has bars of {length[0]} by its name, and of {step / 60_000:g} minutes by its rows; rename "
+            "the file, or use the right one"
         )
 
 

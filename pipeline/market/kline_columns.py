@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,8 @@ TIMES = ("open_time", "close_time")
 UNNAMED = ("", "index", "indexlevel0", "unnamed0")  # an index that was stored without a name, simplified
 ALIASES = {  # simplified, see `simplify`
     "symbol": "symbol ticker pair instrument",
-    "open_time": "opentime opentimestamp opendatetime timestamp date datetime time unix unixtime unixtimestamp",
+    "open_time": "opentime opentimestamp opendatetime timestamp date datetime time unix unixtime unixtimestamp "
+    "starttime windowstart ts gmttime",
     "open": "open openprice",
     "high": "high highprice",
     "low": "low lowprice",
@@ -28,12 +30,13 @@ ALIASES = {  # simplified, see `simplify`
     "volume": "volume vol basevolume volumebase baseassetvolume",
     "close_time": "closetime closetimestamp closedatetime",
     "quote_volume": "quotevolume volumequote quoteassetvolume quotevol quoteav qav turnover",
-    "trades": "trades count tradecount tradescount numberoftrades numtrades ntrades",
+    "trades": "trades count tradecount tradescount numberoftrades numtrades ntrades transactions",
     "taker_buy_base": "takerbuybase takerbuyvolume takerbuybasevolume takerbuybaseassetvolume tbbaseav tbbav",
     "taker_buy_quote": "takerbuyquote takerbuyquotevolume takerbuyquoteassetvolume tbquoteav tbqav",
     "ignore": "ignore",
 }
 MEANINGS = {alias: column for column, aliases in ALIASES.items() for alias in aliases.split()}
+NO_SYMBOLS = ("", "nan", "NaN", "NaT", "None", "null", "<NA>", "N/A")  # text that stands for a missing symbol
 MISSING = r"(?i)^(nan|na|n/a|null|none)?$"
 NUMBER = r"(?i)^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|^[-+]?inf(inity)?$"
 DECIMAL_COMMA = r"^[-+]?\d*,\d+([eE][-+]?\d+)?$"
@@ -58,23 +61,31 @@ class Source(NamedTuple):
     place: str
 
 
-def match_names(names: tuple[str, ...], *, name: str) -> Fields:
+def match_names(names: tuple[str, ...], *, name: str, columns: Mapping[str, str] | None = None) -> Fields:
     """Return which columns of a file are which of `bars.SCHEMA`, whatever their case, blanks and underscores.
 
+    `columns` has the file's names of columns of SCHEMA, which then have no other name.
+
     Raises:
-        ValueError: two columns mean the same, or one that every file needs is missing. `name` is the file.
+        ValueError: two columns mean the same, one that every file needs is missing, or one of `columns` is. `name` is
+            the file.
     """
-    found: dict[str, int] = {}
+    given = {column: _find_title(names, title, key=column, name=name) for column, title in (columns or {}).items()}
+    found = dict(given)
     dropped, unnamed = [], None
     for place, title in enumerate(names):
         simple = simplify(title)
         column = MEANINGS.get(simple)
-        if column is None and simple in UNNAMED and unnamed is None:
+        if place in given.values():
+            continue
+        if column in given:
+            dropped.append(title)
+        elif column is None and simple in UNNAMED and unnamed is None:
             unnamed = place
         elif column is None:
             dropped.append(title)
         elif column in found:
-            raise ValueError(f"{name}: columns {names[found[column]]!r} and {title!r} both mean {column}; remove one")
+            raise ValueError(f"{name}: columns {_describe_double(names[found[column]], title, column)}")
         else:
             found[column] = place
     found.pop("ignore", None)
@@ -82,23 +93,64 @@ def match_names(names: tuple[str, ...], *, name: str) -> Fields:
     if missing:
         raise ValueError(
             f"{name}: there is no column {', '.join(missing)}; it has {', '.join(map(repr, names))}; "
-            f"rename or add columns: a file of klines needs {', '.join(REQUIRED)}"
+            f"{_suggest_names(missing, names, dropped)}a file of klines needs {', '.join(REQUIRED)}"
         )
     return Fields({column: found[column] for column in SCHEMA if column in found}, tuple(dropped), unnamed)
 
 
 def simplify(title: str) -> str:
-    """Return the name of a column in lower case, without all but letters and digits."""
-    return re.sub(r"[^a-z0-9]", "", title.lower())
+    """Return the name of a column in lower case, without all but letters and digits, and without a number before it."""
+    return re.sub(r"^\d+\. +|[^a-z0-9]", "", title.lower())
+
+
+def _find_title(names: tuple[str, ...], title: str, *, key: str, name: str) -> int:
+    """Return the place of the column that `sources.file.columns` names."""
+    if title not in names:
+        raise ValueError(
+            f"{name}: there is no column {title!r}, which sources.file.columns.{key} names; it has "
+            f"{', '.join(map(repr, names))}"
+        )
+    return names.index(title)
+
+
+def _describe_double(first: str, second: str, column: str) -> str:
+    """Return which two columns of a file mean the same, and what to do."""
+    both = f"{first!r} and {second!r} both mean {column}"
+    if {simplify(first), simplify(second)} == {"date", "time"}:
+        return f"{both}: the day and the time of day; join them into one, such as '2024-01-31 23:59'"
+    unix = [title for title in (first, second) if simplify(title).startswith("unix")]
+    used = unix[0] if unix else first
+    reason = ", which has a unit and a zone" if unix else ""
+    return f"{both}; remove one, or set sources.file.columns: {{{column}: {used}}}{reason}"
+
+
+def _suggest_names(missing: list[str], names: tuple[str, ...], dropped: list[str]) -> str:
+    """Return what to do about missing columns: which unknown ones are perhaps meant."""
+    if names[0].lower() == "price" or any(title.startswith("('") for title in names):
+        return (
+            "a table of yfinance has several rows of names: df.columns = df.columns.droplevel(1) before it is saved; "
+        )
+    parts = {column: ("time", "date") if column == "open_time" else (column,) for column in missing}
+    likely = {
+        column: [title for title in dropped if any(word in simplify(title) for word in words)]
+        for column, words in parts.items()
+    }
+    chosen = ", ".join(f"{column}: {titles[0]}" for column, titles in likely.items() if titles)
+    return f"set sources.file.columns: {{{chosen}}} where that is meant; " if chosen else "rename or add columns: "
 
 
 def convert_columns(
-    columns: list[pa.ChunkedArray], fields: Fields, *, names: tuple[str, ...], name: str
+    columns: list[pa.ChunkedArray],
+    fields: Fields,
+    *,
+    names: tuple[str, ...],
+    name: str,
+    zone: ZoneInfo | None = None,
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Return the table with SCHEMA's columns, order and types, as far as the file has them, and notes on conversions.
 
     `columns` are those of the file, named `names`; the list is empty afterwards, and a column is released once it is
-    converted. `name` is the file, for errors.
+    converted. `name` is the file, for errors. Times without a time zone are those of `zone`, or UTC.
 
     Raises:
         ValueError: a value is not a time, a number or a symbol; names the column, the row from 1 and the value.
@@ -117,17 +169,28 @@ def convert_columns(
         if column == "symbol":
             arrays[column] = _convert_symbols(source)
         else:
-            arrays[column], times = convert_times(source.column, place=source.place, label=column)
+            arrays[column], times = convert_times(source.column, place=source.place, label=column, zone=zone)
             notes += times
     del source
     numbers, converted = _convert_numbers(sources)
     arrays |= numbers
     table = pd.DataFrame({column: arrays[column] for column in SCHEMA if column in arrays}, copy=False)
     notes += converted
-    if len(table) > 1 and "symbol" not in table and (np.diff(table["open_time"].to_numpy()) < 0).all():
+    if _is_newest_first(table):
         table = table.iloc[::-1].reset_index(drop=True)
         notes.append("the rows are reversed: the newest came first")
     return table, tuple(notes)
+
+
+def _is_newest_first(table: pd.DataFrame) -> bool:
+    """Return whether the times of every symbol descend; a table without symbols has one."""
+    time = table["open_time"].to_numpy()
+    if "symbol" not in table:
+        return len(time) > 1 and bool((np.diff(time) < 0).all())
+    codes, _ = pd.factorize(table["symbol"])
+    order = np.argsort(codes, kind="stable")
+    step = np.diff(time[order])[np.diff(codes[order]) == 0]
+    return len(step) > 0 and bool((step < 0).all())
 
 
 def _describe_names(fields: Fields, sources: Mapping[str, Source]) -> list[str]:
@@ -158,7 +221,7 @@ def _convert_symbols(source: Source) -> pd.Series:
     if not _is_text(column):
         raise ValueError(f"{source.place} has type {column.type}; store symbols as text")
     column = pc.utf8_trim_whitespace(column)
-    missing = pc.fill_null(pc.equal(column, ""), True)
+    missing = pc.or_(pc.is_null(column), pc.is_in(column, pa.array(NO_SYMBOLS, column.type)))
     if pc.any(missing).as_py():
         raise ValueError(f"{source.place}, row {find_row(missing)}: there is no symbol; name the row, or drop it")
     return pd.Series(column.to_pandas(), dtype="str")

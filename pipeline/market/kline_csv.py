@@ -12,6 +12,8 @@ import pyarrow.csv
 from pipeline.market.kline_times import is_time_text, shorten
 
 SEPARATORS = {"\t": "tab", ";": "semicolon", "|": "vertical bar", ",": "comma"}  # by precedence
+NUMBERED = r"\d+\. +[A-Za-z]"  # a name such as `1. open`
+LFS_POINTER = "version https://git-lfs"
 MIN_FIELDS = 6  # open_time, open, high, low, close, volume
 NOT_BLANK = re.compile(rb"\S")
 LARGE_BYTES = 1 << 22  # from here on several threads parse faster than one
@@ -38,6 +40,7 @@ def parse_text(content: bytes, *, name: str) -> TextTable:
     content = _decode(content, name=name)
     start, end = _find_first_row(content, name=name)
     row = content[start:end].decode("utf-8", errors="replace")
+    _refuse_other_content(row, name=name)
     separator = _find_separator(row, name=name)
     fields = _split(row, separator)
     has_header = not _is_data(fields)
@@ -78,13 +81,25 @@ def _split(row: str, separator: str) -> list[str]:
     return next(csv.reader([row], delimiter=separator, skipinitialspace=True))
 
 
+def _refuse_other_content(row: str, *, name: str) -> None:
+    """Raise ValueError where the first row is that of another kind of file, or for a spreadsheet alone."""
+    text = row.strip().strip('"').lower()
+    if text.startswith(LFS_POINTER):
+        raise ValueError(f"{name} is a pointer of Git LFS and no CSV; run `git lfs pull`")
+    if text.startswith(("<!doctype", "<html", "<?xml")):
+        raise ValueError(f"{name} is a web page and no CSV, as a login page; download the file itself")
+    if re.fullmatch(r"sep=.?", text):
+        raise ValueError(f"{name}, first row: {shorten(row)} is for spreadsheets alone; delete that row")
+
+
 def _find_separator(row: str, *, name: str) -> str:
     counts = {separator: len(_split(row, separator)) for separator in SEPARATORS}
     wide = [separator for separator, count in counts.items() if count >= MIN_FIELDS]
     separator = wide[0] if wide else max(counts, key=lambda each: counts[each])
     if counts[separator] < 2:
         raise ValueError(
-            f"{name}, first row: no separator in {shorten(row)}; allowed are {', '.join(SEPARATORS.values())}"
+            f"{name}, first row: no separator in {shorten(row)}; allowed are {', '.join(SEPARATORS.values())}; "
+            "delete the row where it is a title or a comment"
         )
     return separator
 
@@ -92,6 +107,8 @@ def _find_separator(row: str, *, name: str) -> str:
 def _is_data(fields: list[str]) -> bool:
     """Return whether at least half of the cells of a row, but for empty ones, begin as numbers do."""
     filled = [field for field in fields if field.strip()]
+    if any(re.match(NUMBERED, field.strip()) for field in filled):
+        return False
     return 2 * sum(is_time_text(field) for field in filled) >= max(len(filled), 1)
 
 
@@ -133,6 +150,11 @@ def _find_fault(body: bytes, *, width: int, separator: str) -> str | None:
             return f", row {number} is no UTF-8 text; save the file as UTF-8"
         count = len(_split(text, separator))
         if count != width:
+            if width < MIN_FIELDS:
+                return (
+                    f", first row: it has {width} fields and row {number} has {count}; delete it where it is a title "
+                    f"above the header; a file of klines has at least {MIN_FIELDS} columns"
+                )
             return (
                 f", row {number} has {count} fields and the first row of the file has {width}, separated by "
                 f"{SEPARATORS[separator]}: {shorten(text)}; write one field for each column, and numbers without "

@@ -4,15 +4,18 @@ import gzip
 import lzma
 import zipfile
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from zoneinfo import ZoneInfo
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.market.kline_columns import BINANCE, HEADERLESS, convert_columns, match_names
-from pipeline.market.kline_csv import parse_text
+from pipeline.market.kline_csv import LFS_POINTER, parse_text
 
 CSV = (".csv", ".tsv", ".txt")
 GZIP = tuple(f"{suffix}.gz" for suffix in CSV)
@@ -37,6 +40,17 @@ class KlineFile:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Reading:
+    """The zone and the names of columns of files that have other ones than the usual."""
+
+    zone: ZoneInfo | None = None  # of times without a time zone; None: UTC
+    columns: Mapping[str, str] = field(default_factory=dict)  # columns of `bars.SCHEMA`, and their names in the files
+
+
+USUAL = Reading()
+
+
 def find_suffix(file: Path) -> str | None:
     """Return the suffix of a file that can be read, as it is written there; None for another file."""
     name = file.name.lower()
@@ -44,7 +58,7 @@ def find_suffix(file: Path) -> str | None:
     return file.name[-max(map(len, found)) :] if found else None
 
 
-def read_file(file: Path) -> KlineFile:
+def read_file(file: Path, *, reading: Reading = USUAL) -> KlineFile:
     """Return the klines of a file: its suffix is one of SUFFIXES, in any case.
 
     Raises:
@@ -53,24 +67,25 @@ def read_file(file: Path) -> KlineFile:
     """
     suffix = (find_suffix(file) or "").lower()
     if suffix in PARQUET:
-        return _read_parquet(file)
+        return _read_parquet(file, reading)
     if suffix in ZIP:
         member, content = read_zip(file)
-        return parse_csv(content, name=f"{file}, {member}")
+        return parse_csv(content, name=f"{file}, {member}", reading=reading)
     if suffix in GZIP:
-        return parse_csv(_read_gzip(file), name=str(file))
+        return parse_csv(_read_gzip(file), name=str(file), reading=reading)
     if suffix in CSV:
-        return parse_csv(_read_plain(file), name=str(file))
+        return parse_csv(_read_plain(file), name=str(file), reading=reading)
     raise ValueError(f"{file} has an unknown suffix; allowed are {', '.join(SUFFIXES)}")
 
 
-def parse_csv(content: bytes, *, name: str) -> KlineFile:
+def parse_csv(content: bytes, *, name: str, reading: Reading = USUAL) -> KlineFile:
     """Return the klines of a CSV's bytes; `name` is the file, for errors.
 
     Without a header, 6 columns are open_time, open, high, low, close, volume, and 11 or 12 those of Binance's archive.
 
     Raises:
-        ValueError: see `parse_text`, `match_names` and `convert_columns`.
+        ValueError: see `parse_text`, `match_names` and `convert_columns`; or columns without a header stand in another
+            order, since high and low do not bound open and close in most rows.
     """
     text = parse_text(content, name=name)
     del content  # so that the text and what is parsed of it are not in memory together
@@ -84,11 +99,25 @@ def parse_csv(content: bytes, *, name: str) -> KlineFile:
             )
         names = HEADERLESS[width]
         notes = [f"the {width} columns have no header and are read as {', '.join(names)}"]
-    fields = match_names(names, name=name)
-    columns = text.table.columns
+    fields = match_names(names, name=name, columns=reading.columns)
+    columns, has_header = text.table.columns, text.header is not None
     del text
-    table, more = convert_columns(columns, fields, names=names, name=name)
+    table, more = convert_columns(columns, fields, names=names, name=name, zone=reading.zone)
+    if not has_header:
+        _check_order(table, name=name)
     return KlineFile(table, (*notes, *more))
+
+
+def _check_order(table: pd.DataFrame, *, name: str) -> None:
+    """Raise ValueError where most rows have a price beyond their high and low: the columns stand in another order."""
+    opened, high, low, close = (table[column].to_numpy() for column in ("open", "high", "low", "close"))
+    bad = (high < np.maximum(opened, close)) | (low > np.minimum(opened, close))
+    if bad.mean() > 0.5:
+        raise ValueError(
+            f"{name} has no header, and in {int(bad.sum()):,} of {len(bad):,} rows high and low do not bound open and "
+            f"close when read as {', '.join(BINANCE[:6])}; add a header with the names of the columns in their order, "
+            "such as time,low,high,open,close,volume of Coinbase"
+        )
 
 
 def read_zip(file: Path) -> tuple[str, bytes]:
@@ -160,21 +189,23 @@ def _read_plain(file: Path) -> bytes:
         raise ValueError(f"{file} cannot be read: {error.strerror or error}; check its path and permissions") from error
 
 
-def _read_parquet(file: Path) -> KlineFile:
+def _read_parquet(file: Path, reading: Reading) -> KlineFile:
     """Return the klines of a parquet file; of its columns, only those that klines have are read."""
     try:
         with pq.ParquetFile(file) as parquet:
             names = tuple(parquet.schema_arrow.names)
-            fields = match_names(names, name=str(file))
+            fields = match_names(names, name=str(file), columns=reading.columns)
             wanted = [
                 names[i] for i in [*fields.places.values(), *([] if fields.unnamed is None else [fields.unnamed])]
             ]
             table = parquet.read(columns=wanted)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if file.is_file() and file.read_bytes()[: len(LFS_POINTER)] == LFS_POINTER.encode():
+            raise ValueError(f"{file} is a pointer of Git LFS and no parquet; run `git lfs pull`") from error
         raise ValueError(f"{file} cannot be read as parquet: {str(error).splitlines()[0]}; write it again") from error
     if not table.num_rows:
         raise ValueError(f"{file} has no rows; a file of klines has one row for each bar")
     columns = [table.column(each) if each in wanted else None for each in names]
     del table  # so that a column is released once it is converted
-    converted, notes = convert_columns(columns, fields, names=names, name=str(file))
+    converted, notes = convert_columns(columns, fields, names=names, name=str(file), zone=reading.zone)
     return KlineFile(converted, notes)

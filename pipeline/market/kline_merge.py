@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipeline.market.bars import concat_tables, find_interval_ms
-from pipeline.market.kline_times import format_time
+from pipeline.market.bars import OPTIONAL, concat_tables, find_interval_ms
+from pipeline.market.checks import format_time
 
 MIN_STEPS = 2  # a file with fewer does not say how long its bars are
 MAX_LISTED_ROWS = 3
@@ -61,6 +61,38 @@ def merge_tables(tables: list[NamedTable]) -> tuple[pd.DataFrame, list[str]]:
     return table, notes
 
 
+def fill_gaps(table: pd.DataFrame, *, max_bars: int) -> tuple[pd.DataFrame, list[str]]:
+    """Return a table with bars in its gaps of at most `max_bars` bars, for sources that leave out bars without trades.
+
+    Such a bar has the last close as its prices, and no volume or trades. `table` has `symbol` and `close_time`, and its
+    rows are grouped by symbol; rows out of order, and steps that are no whole number of bars, stay as they are. The
+    note has the number of bars and of gaps.
+    """
+    if not max_bars:
+        return table, []
+    time, interval = table["open_time"].to_numpy(np.int64), find_interval_ms(table)
+    codes, _ = pd.factorize(table["symbol"])
+    step = np.where(np.diff(codes) == 0, np.diff(time), interval)
+    missing = np.append(np.where((step > interval) & (step % interval == 0), step // interval - 1, 0), 0)
+    missing[missing > max_bars] = 0
+    if not missing.any():
+        return table, []
+    place = np.repeat(np.arange(len(table)), missing + 1)
+    bars_on = np.arange(len(place)) - np.repeat(np.cumsum(missing + 1) - missing - 1, missing + 1)
+    filled, is_new = table.iloc[place].reset_index(drop=True), bars_on > 0
+    filled["open_time"] += bars_on * interval
+    filled.loc[is_new, "close_time"] = filled.loc[is_new, "open_time"] + interval - 1
+    for column in ("open", "high", "low"):
+        filled.loc[is_new, column] = filled.loc[is_new, "close"]
+    for column in ("volume", *OPTIONAL):
+        if column in filled:
+            filled.loc[is_new, column] = 0
+    count, gaps = int(missing.sum()), np.count_nonzero(missing)
+    return filled, [
+        f"{count:,} bars are filled with the last close and volume 0, in {gaps:,} gaps of at most {max_bars} bars"
+    ]
+
+
 def _check_columns(tables: list[NamedTable]) -> None:
     first = tables[0]
     for other in tables[1:]:
@@ -76,7 +108,7 @@ def _check_intervals(tables: list[NamedTable]) -> None:
     """Raise ValueError where the most common steps of two files differ, each being most of its file's steps."""
     known: tuple[str, int] | None = None
     for name, table in tables:
-        interval_ms = _find_clear_interval(table)
+        interval_ms = find_clear_interval(table)
         if interval_ms is None:
             continue
         if known is not None and known[1] != interval_ms:
@@ -87,7 +119,8 @@ def _check_intervals(tables: list[NamedTable]) -> None:
         known = known or (name, interval_ms)
 
 
-def _find_clear_interval(table: pd.DataFrame) -> int | None:
+def find_clear_interval(table: pd.DataFrame) -> int | None:
+    """Return the step of most of the first rows, in ms; None where there is none, or fewer than MIN_STEPS steps."""
     step = np.diff(table["open_time"].to_numpy())[: 100 * MIN_STEPS]
     step = step[step > 0]
     if step.size < MIN_STEPS:

@@ -1,8 +1,9 @@
 """Times of klines, as people store them, converted to milliseconds since 1970, UTC."""
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.market.checks import MAX_MS, MIN_MS
+from pipeline.market.time_zones import localize
 
 Times = npt.NDArray[np.int64]
 
@@ -21,6 +23,7 @@ EDGES = np.array([edge * factor for factor in PER_SECOND.values() for edge in (F
 MICROSECONDS_FROM_MS = 1_735_689_600_000  # 2025-01-01: files of Binance's spot archive have microseconds from then on
 LARGEST_EXACT = 2**53  # float64 holds every integer up to it
 ISO_EXAMPLE = "2024-01-31 23:59:00+00:00"
+MIN_DATES = 2  # of text whose day may stand where the month is
 HAS_ZONE = r"[T ]\d{2}.*([Zz]|[+-]\d{2}(:?\d{2})?)$"
 DIGITS = {  # the number of digits of a date that is written as one number, and its format
     8: ("YYYYMMDD", "%Y%m%d"),
@@ -38,16 +41,31 @@ class Converted(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def convert_times(column: pa.ChunkedArray, *, place: str, label: str) -> Converted:
+def convert_times(column: pa.ChunkedArray, *, place: str, label: str, zone: ZoneInfo | None = None) -> Converted:
     """Return the times of a column in ms UTC, rounded down.
 
     Numbers are s, ms, us or ns by their magnitude, each value by itself, for the years 1990 to 2100. Text is ISO 8601,
-    or such numbers. Times without a time zone are UTC. `place` is the file and the column, for errors; `label` is the
-    column, for notes.
+    or such numbers. Times without a time zone are those of `zone`, or UTC. `place` is the file and the column, for
+    errors; `label` is the column, for notes.
 
     Raises:
-        ValueError: a value is missing or no time of these years, or units are mixed otherwise than in Binance's files.
+        ValueError: a value is missing or no time of these years, units are mixed otherwise than in Binance's files,
+            or `zone` does not apply: times are numbers, have a zone, or do not exist in it once.
     """
+    found = _convert_column(column, place=place, label=label)
+    naive = f"{label} has no time zone and is read as UTC"
+    if zone is None:
+        return found
+    if naive not in found.notes:
+        raise ValueError(
+            f"{place}: its times are numbers or have a time zone, and sources.file.timezone is {zone.key}, which is "
+            "for times without one; set it to null"
+        )
+    return Converted(localize(found.time_ms, zone, place=place), (f"{label} is converted from {zone.key} to UTC",))
+
+
+def _convert_column(column: pa.ChunkedArray, *, place: str, label: str) -> Converted:
+    """Return the times of a column; those without a time zone are read as UTC, with a note."""
     kind = column.type
     if column.null_count:
         raise ValueError(f"{place}, row {find_row(column.is_null())}: there is no time; drop or restore the row")
@@ -58,7 +76,7 @@ def convert_times(column: pa.ChunkedArray, *, place: str, label: str) -> Convert
     if pa.types.is_integer(kind):
         return _convert_numbers(_cast_integers(column, place=place), place=place, label=label)
     if pa.types.is_floating(kind):
-        return _convert_numbers(_round_whole(column, place=place), place=place, label=label)
+        return _convert_floats(column, place=place, label=label)
     raise ValueError(f"{place} has type {kind}; store it as int64 in ms UTC, as a timestamp, or as ISO 8601 text")
 
 
@@ -71,11 +89,6 @@ def shorten(value: object) -> str:
     """Return a value as a message shows it."""
     text = str(value)
     return repr(text if len(text) <= 40 else f"{text[:40]}…")
-
-
-def format_time(time_ms: int) -> str:
-    """Return a time as ISO 8601 text."""
-    return datetime.fromtimestamp(time_ms / 1000, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _cast_integers(column: pa.ChunkedArray, *, place: str) -> Times:
@@ -97,6 +110,16 @@ def _round_whole(column: pa.ChunkedArray, *, place: str) -> Times:
             f"{place} has type {column.type}, which is too coarse for its times; store them as int64 in ms UTC"
         )
     return np.asarray(values, dtype=np.int64)
+
+
+def _convert_floats(column: pa.ChunkedArray, *, place: str, label: str) -> Converted:
+    """Return times of whole numbers, or of seconds with a fraction, whose float64 is exact to the microsecond."""
+    values = np.asarray(column.to_numpy(), dtype=np.float64)
+    is_fraction = bool((values != np.floor(values)).any()) and column.type == pa.float64()
+    if is_fraction and ((values >= FIRST_S) & (values < END_S)).all():
+        time_us = np.round(values * 1e6).astype(np.int64)
+        return Converted(scale_to_ms(time_us, "us"), (f"{label} is converted from s to ms",))
+    return _convert_numbers(_round_whole(column, place=place), place=place, label=label)
 
 
 def _convert_numbers(values: Times, *, place: str, label: str) -> Converted:
@@ -202,7 +225,7 @@ def _convert_texts(column: pa.ChunkedArray, *, place: str, label: str) -> Conver
         )
     is_number = pc.match_substring_regex(text, r"^[-+]?\d+(\.\d*)?$")
     if pc.all(is_number).as_py():
-        return _convert_numbers(_round_whole(text.cast(pa.float64()), place=place), place=place, label=label)
+        return _convert_floats(text.cast(pa.float64()), place=place, label=label)
     if pc.any(is_number).as_py():
         row = find_row(pc.invert(is_number)) if is_number[0].as_py() else find_row(is_number)
         raise ValueError(
@@ -235,8 +258,23 @@ def _parse_iso(text: pa.ChunkedArray, *, place: str, label: str) -> Converted:
         row = find_row(has_zone != has_zone[0])
         raise ValueError(f"{place} has a time zone in some rows only: see rows 1 and {row}; give one to all or none")
     time_ms = np.asarray(parsed.dt.as_unit("ms").astype("int64"), dtype=np.int64)
+    _refuse_days_as_months(time_ms, text[0].as_py(), place=place)
     _check_years(time_ms, place=place)
     return Converted(time_ms, () if has_zone.any() else (f"{label} has no time zone and is read as UTC",))
+
+
+def _refuse_days_as_months(time_ms: Times, first: str, *, place: str) -> None:
+    """Raise ValueError where many rows have one day of the month and successive months: YYYY-DD-MM."""
+    days = np.unique(time_ms.astype("datetime64[ms]").astype("datetime64[D]"))
+    is_intraday = bool((time_ms % 86_400_000).any())
+    if not (is_intraday and MIN_DATES <= len(days) < len(time_ms) / 2):
+        return
+    months = days.astype("datetime64[M]")
+    if len(set((days - months).tolist())) == 1 and (np.diff(months).astype(int) == 1).all():
+        raise ValueError(
+            f"{place}, row 1: {shorten(first)} and the other rows have one day of the month and {len(days)} months in "
+            f"a row, as YYYY-DD-MM; write the month before the day, such as {ISO_EXAMPLE}"
+        )
 
 
 def is_time_text(text: str) -> bool:

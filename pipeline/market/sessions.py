@@ -4,26 +4,51 @@ A session is an interval [open, close) of a date, in ms UTC; a break, such as on
 are local: daylight saving moves them in UTC. A market that never closes has no calendar.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
 from annotated_types import Interval, MinLen
-from pydantic import ConfigDict, StringConstraints, with_config
+from pydantic import AfterValidator, ConfigDict, with_config
+from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from pipeline.market.bars import YEAR_MS
+from pipeline.market.checks import format_time
+from pipeline.market.time_zones import load_zone
 
 Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 MARGIN_DAYS = 7  # before the first year and after the last: a session may open on the date before its own
 OUTSIDE = -1  # number of a bar that no session has
-TimeOfDay = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$|^24:00$")]
-Date = Annotated[str, StringConstraints(pattern=r"^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$")]
+
+
+def check_time(text: str) -> str:
+    """Return a time of day; an error of pydantic where it is none."""
+    if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d|24:00", text):
+        raise PydanticCustomError("time_of_day", 'HH:MM in quotes, such as "09:30" or "24:00"')
+    return text
+
+
+def check_date(text: str) -> str:
+    """Return a date; an error of pydantic where it is none."""
+    try:
+        if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text) and date.fromisoformat(text):
+            return text
+    except ValueError:
+        pass
+    raise PydanticCustomError("date", 'a date that exists, YYYY-MM-DD in quotes, such as "2024-07-04"')
+
+
+TimeOfDay = Annotated[str, AfterValidator(check_time)]
+Date = Annotated[str, AfterValidator(check_date)]
+AtOpen = Literal["continue", "restart"]  # what features do where a session opens
+Overnight = Literal["hold", "close"]  # what happens to positions where one closes
 Weekday = Annotated[int, Interval(ge=0, le=6)]  # 0 is Monday
 
 
@@ -58,11 +83,13 @@ def list_sessions(first: date, last: date, *, exchange: str | Hours) -> Sessions
     found = (
         _ask_library(first, last, code=exchange) if isinstance(exchange, str) else _apply_hours(first, last, exchange)
     )
-    overlap = np.flatnonzero(found.open_ms[1:] < found.close_ms[:-1])
-    if overlap.size or (found.close_ms <= found.open_ms).any():
+    bad = found.close_ms <= found.open_ms
+    bad[:-1] |= found.open_ms[1:] < found.close_ms[:-1]
+    if bad.any():
+        at = int(np.argmax(bad))
         raise ValueError(
-            f"calendar.exchange: a session ends after the next one opens, or before its own open, as at "
-            f"{int(found.open_ms[overlap[0] + 1] if overlap.size else found.open_ms[0])} ms; correct open, close and "
+            f"calendar.exchange: a session ends after the next one opens, or before its own open, as that from "
+            f"{format_time(int(found.open_ms[at]))} to {format_time(int(found.close_ms[at]))}; correct open, close and "
             "early_closes"
         )
     return found
@@ -85,6 +112,13 @@ def list_bar_opens(sessions: Sessions, *, bar_ms: int) -> Integers:
     counts = count_bars(sessions, bar_ms=bar_ms)
     within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     return np.asarray(np.repeat(sessions.open_ms, counts) + within * bar_ms)
+
+
+def find_off_grid(time_ms: Integers, sessions: Sessions, *, bar_ms: int) -> Mask:
+    """Return (N,) whether a bar opens while the market is open, but not whole intervals after the open."""
+    place = np.maximum(np.searchsorted(sessions.open_ms, time_ms, side="right") - 1, 0)
+    is_open = (time_ms >= sessions.open_ms[place]) & (time_ms < sessions.close_ms[place])
+    return np.asarray(is_open & ((time_ms - sessions.open_ms[place]) % bar_ms != 0))
 
 
 def number_bars(time_ms: Integers, sessions: Sessions, *, bar_ms: int) -> tuple[Integers, Mask]:
@@ -111,13 +145,8 @@ def count_bars_per_year(first_ms: int, last_ms: int, sessions: Sessions, *, bar_
 
 def _apply_hours(first: date, last: date, hours: Hours) -> Sessions:
     """Return the sessions of explicit hours."""
-    try:
-        zone = ZoneInfo(hours["timezone"])
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        raise ValueError(
-            f"calendar.exchange.timezone is {hours['timezone']!r}; give a name of the IANA database, such as "
-            "America/New_York"
-        ) from error
+    zone = load_zone(hours["timezone"], key="calendar.exchange.timezone")
+    _check_early_closes(hours)
     holidays = set(hours["holidays"])
     opens, closes = [], []
     for day in (first + timedelta(days=n) for n in range((last - first).days + 1)):
@@ -127,6 +156,25 @@ def _apply_hours(first: date, last: date, hours: Hours) -> Sessions:
         opens.append(_find_instant_ms(day - before, hours["open"], zone))
         closes.append(_find_instant_ms(day, hours["early_closes"].get(day.isoformat(), hours["close"]), zone))
     return Sessions(np.array(opens, np.int64), np.array(closes, np.int64), np.ones(len(opens), dtype=bool))
+
+
+def _check_early_closes(hours: Hours) -> None:
+    """Raise ValueError where an early close is of a date without a session, or is not before the usual close."""
+    for day, time in hours["early_closes"].items():
+        fault = ""
+        if date.fromisoformat(day).weekday() not in hours["weekdays"] or day in hours["holidays"]:
+            fault = "is of a date without a session"
+        elif time >= hours["close"]:
+            fault = f"is not before the usual close, {hours['close']}"
+        if fault:
+            raise ValueError(f"calendar.exchange.early_closes: {day} ({time}) {fault}; correct or remove it")
+
+
+def find_zone(exchange: str | Hours, day: date) -> ZoneInfo:
+    """Return the time zone of an exchange, of which the library knows the date `day`."""
+    if isinstance(exchange, str):
+        return ZoneInfo(str(_open_calendar(day, day + timedelta(days=MARGIN_DAYS), code=exchange).tz))
+    return load_zone(exchange["timezone"], key="calendar.exchange.timezone")
 
 
 def _find_instant_ms(day: date, time: str, zone: ZoneInfo) -> int:
@@ -139,6 +187,14 @@ def _find_instant_ms(day: date, time: str, zone: ZoneInfo) -> int:
 
 def _ask_library(first: date, last: date, *, code: str) -> Sessions:
     """Return the sessions of an exchange as the library exchange_calendars has them, divided by their breaks."""
+    found = _open_calendar(first, last, code=code)
+    return _divide_by_breaks(
+        *(_to_ms(each) for each in (found.opens, found.closes, found.break_starts, found.break_ends))
+    )
+
+
+def _open_calendar(first: date, last: date, *, code: str) -> Any:
+    """Return the calendar of the library exchange_calendars for an exchange and the dates from `first` to `last`."""
     try:
         import exchange_calendars as library
     except ImportError as error:
@@ -150,12 +206,9 @@ def _ask_library(first: date, last: date, *, code: str) -> Sessions:
     if code not in known:
         raise ValueError(f"calendar.exchange is {code!r}; give hours, or one of {', '.join(sorted(known))}")
     try:
-        found = library.get_calendar(code, start=first.isoformat(), end=last.isoformat())
+        return library.get_calendar(code, start=first.isoformat(), end=last.isoformat())
     except ValueError as error:
         raise ValueError(f"calendar.exchange is {code!r}, from {first} to {last}: {error}; give hours") from error
-    return _divide_by_breaks(
-        *(_to_ms(each) for each in (found.opens, found.closes, found.break_starts, found.break_ends))
-    )
 
 
 def _to_ms(instants: Any) -> Integers:

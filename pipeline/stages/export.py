@@ -71,7 +71,8 @@ def describe_bars(params: config.Block, block: config.Block) -> object:
     if part is None:
         return None
     clean = artifacts.read_table(artifacts.CLEAN / f"{block['dataset']}.parquet")
-    return part.describe_bars(clean, symbols=block.get("include_symbols"))
+    calendar = config.look_up(params, f"datasets.{block['dataset']}.calendar")
+    return part.describe_bars(clean, calendar=calendar, symbols=block.get("include_symbols"))
 
 
 def read_signature(graph: Path) -> dict[str, object]:

@@ -16,6 +16,12 @@ from pipeline.row_groups import TableFile, open_table
 
 log = logging.getLogger(__name__)
 
+ADVICE = (
+    "where the source leaves out bars without trades, fill them with the last close and volume 0 "
+    "(sources.file.fill_gaps_bars)"
+)
+MIN_SHARE = 0.9  # of bars that have features: below it, a log entry says what the others lack
+
 
 def main(dataset: str) -> None:
     """Compute the features of a dataset's clean bars, one part of them after another."""
@@ -31,6 +37,7 @@ def main(dataset: str) -> None:
     if features.absent_fields:
         used["absent_fields"] = list(features.absent_fields)
     warn_of_columns_left_out(features)
+    warn_of_few_rows(features, segments, rows=TableFile(file).rows)
     report = summarize_features(features, TableFile(file), segments)
     artifacts.write_report("featurize", dataset, report | {"params": used})
 
@@ -86,6 +93,16 @@ def warn_of_columns_left_out(features: Features) -> None:
         log.warning(f"features: {', '.join(names)} left out, since the bars have no {field}; add it to compute them")
 
 
+def warn_of_few_rows(features: Features, segments: pd.DataFrame, *, rows: int) -> None:
+    """Log the share of bars with features where it is below MIN_SHARE; `segments` are those of the bars."""
+    bars, warm_up = int(segments["bars"].sum()), max(features.warm_up_bars.values())
+    if rows < MIN_SHARE * bars:
+        log.warning(
+            f"features: {rows:,} of {bars:,} bars have features ({rows / bars:.1%}); each of {len(segments):,} "
+            f"segments loses a warm-up of {warm_up} bars: {ADVICE}, or give more bars or shorter windows"
+        )
+
+
 def list_groups(features: Features) -> list[str]:
     """Return the compiled groups that were computed: a contract names them, whatever files are added later."""
     return list(dict.fromkeys(features.groups[name] for name in features.columns if name not in features.in_pandas))
@@ -97,6 +114,7 @@ def raise_if_empty(features: Features, bars: pd.Series, *, rows: int) -> None:
         raise ValueError(
             f"no segment is longer than the warm-up of {max(features.warm_up_bars.values())} bars, the longest has "
             f"{bars.max()}; give more bars or shorter windows"
+            + (f"; there are {len(bars):,} segments: {ADVICE}" if len(bars) > 1 else "")
         )
 
 

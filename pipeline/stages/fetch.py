@@ -1,5 +1,6 @@
 """fetch <dataset>: download or read the raw bars of a dataset into data/raw/<dataset>.parquet, and report on it."""
 
+import logging
 from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
@@ -10,6 +11,8 @@ from annotated_types import MinLen
 from pipeline import artifacts, cli, config
 from pipeline.datasets import kinds
 from pipeline.row_groups import open_table
+
+log = logging.getLogger(__name__)
 
 
 def main(dataset: str) -> None:
@@ -26,6 +29,8 @@ def main(dataset: str) -> None:
     table, report = config.call_with(load, block=block, name=f"sources.{source}")
     with open_table(artifacts.RAW / f"{dataset}.parquet") as writer:
         writer.append(table)
+    for note in report.get("notes", []):
+        log.info(f"{source}: {note}")
     artifacts.write_json(artifacts.report_path("fetch", dataset), report)
 
 

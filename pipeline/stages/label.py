@@ -133,6 +133,12 @@ def report_tails(labeled: Labels, target: Target) -> dict[str, object]:
             f"{raw_share:.0%}), above {MAX_SQUARE_SHARE:.0%}: models learn these few rows; lower clip_sigma or raise "
             "volatility_window"
         )
+    elif raw_share > MAX_SQUARE_SHARE:
+        warnings.append(
+            f"{target.name}: {rows} of {len(raw)} raw returns have {raw_share:.0%} of their sum of squares, above "
+            f"{MAX_SQUARE_SHARE:.0%}; the largest |y| before the clip is {labeled.largest:.3g}: check these bars for "
+            "bad prints or splits that are not adjusted"
+        )
     for warning in warnings:
         log.warning(warning)
     return {"tails": tails, "warnings": warnings}

@@ -62,12 +62,16 @@ def main(model: str) -> None:
     rng = np.random.default_rng(fitted.seed)
     limits = config.call_with(Limits, block=config.look_up(params, "parity"), name="parity")
     some = fitted.inputs(samples, np.sort(rng.permutation(rows)[: base.BATCH_ROWS]))
-    unit = find_unit(fitted.predict_rows(samples, rows), fitted.signature.output, mean_abs=limits.mean_abs)
     ordinary = (fitted.inputs(samples, part) for part in base.split_into_batches(rows))
-    hard = base.split_into_batches(checks.make_edge_cases(fitted, some, rng=rng))
+    hard = list(base.split_into_batches(checks.make_edge_cases(fitted, some, rng=rng)))
+    unit, edge_unit = (
+        find_unit(predictions, fitted.signature.output, mean_abs=limits.mean_abs)
+        for predictions in (fitted.predict_rows(samples, rows), np.concatenate([*map(fitted.predict, hard)]))
+    )
+    edge_unit = np.maximum(unit, edge_unit)  # extreme inputs spread predictions further
     found = {
-        name: compare(fitted, graph, inputs, unit=unit, floor=limits.floor, count_flips=checks.count_flips)
-        for name, inputs in (("holdout", ordinary), ("edge_cases", hard))
+        name: compare(fitted, graph, inputs, unit=spread, floor=limits.floor, count_flips=checks.count_flips)
+        for name, inputs, spread in (("holdout", ordinary, unit), ("edge_cases", hard, edge_unit))
     }
     measured = {**found, "machine": describe_machine()}
     artifacts.write_json(artifacts.MEASURED / "parity" / f"{model}.json", measured)
@@ -139,15 +143,15 @@ def compare(
         floor: relative differences are divided by |prediction|, at least by this, see `Limits.floor`.
         count_flips: the parity check of the model's family.
     """
-    session, differences, sizes, flips = open_session(graph), [], [], []
+    session, differences, predicted, flips = open_session(graph), [], [], []
     for batch in inputs:
         expected = fitted.predict(batch).astype(np.float64)
         predictions = (run_graph(session, batch, size) for size in (*BATCHES, len(batch)))
         differences.append(np.max([subtract(prediction, expected) for prediction in predictions], axis=0))
-        sizes.append(np.maximum(np.abs(expected), floor))
+        predicted.append(expected)
         flips.append(count_flips(fitted, batch, graph))
-    difference = np.concatenate(differences)
-    relative = difference / np.concatenate(sizes)
+    difference, values = np.concatenate(differences), np.concatenate(predicted)
+    relative = difference / np.maximum(np.abs(values), floor)
     return summarize_differences(difference, relative, np.concatenate(flips), unit=unit)
 
 

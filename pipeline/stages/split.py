@@ -1,5 +1,7 @@
 """split <dataset>: make the folds that all models of a dataset share, purged by the latest label end of any target."""
 
+import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +19,9 @@ from pipeline.row_groups import TableFile
 from pipeline.samples import KEY, find_label_ends, open_features
 from pipeline.validation.embargo import find_needed_embargo
 from pipeline.validation.folds import SPANS, TRADING_SPANS, Folds, TimeRange, make_folds
-from pipeline.validation.scheme import EMBARGO_KEYS, find_holdout_start
+from pipeline.validation.scheme import EMBARGO_KEYS, find_bar_ms, find_holdout_start
+
+log = logging.getLogger(__name__)
 
 MAX_LISTED_SPLITS = 100  # with more splits the report gives the range of each count
 
@@ -47,6 +51,7 @@ def main(dataset: str) -> None:
     symbols = {"symbols": summarize_symbols(folds, rows["symbol"])}
     content = {**counts, **summarize_folds(folds), "embargo_reason": reason, **groups, **symbols, **findings_report}
     artifacts.write_json(artifacts.report_path("split", dataset), content)
+    log_warnings(findings)
     raise_if_critical([*(Finding(**finding) for finding in reports["guard"]["findings"]), *findings])
     with artifacts.replace_atomically(artifacts.FOLDS / f"{dataset}.parquet") as draft:
         spans = [] if find_span_names(rows) == SPANS else [*SPANS, *TRADING_SPANS]
@@ -81,7 +86,7 @@ def divide(rows: pd.DataFrame, block: config.Block, *, reason: str, is_automatic
     except config.ParamsError:
         raise
     except ValueError as error:
-        if not is_automatic:
+        if not is_automatic or "embargo" not in str(error):
             raise
         raise ValueError(f"{error}; the embargo is the automatic one ({reason}): set split.embargo_bars") from error
 
@@ -111,9 +116,22 @@ def choose_embargo(
     time, label_end = find_span_names(rows)
     end = find_holdout_start(rows[time].to_numpy()[rows["is_labeled"]], holdout_pct=section["holdout_pct"])
     open_rows = rows[rows[time] < end]  # the holdout stays closed
+    _check_length(open_rows[time].to_numpy(), open_rows[label_end].to_numpy(), warm_up_bars=warm_up_bars)
     spans = (open_rows[name].to_numpy() for name in (time, label_end, "segment"))
     needed = find_needed_embargo(*spans, warm_up_bars=warm_up_bars)
     return {**section, "embargo_bars": needed.bars}, needed.reason
+
+
+def _check_length(time: np.ndarray, label_end: np.ndarray, *, warm_up_bars: int) -> None:
+    """Raise ValueError where the rows before the holdout, spans [time, label_end], are fewer than their embargo."""
+    times = np.unique(time)
+    label_bars = math.ceil((label_end - time).max() / find_bar_ms(times)) if len(times) > 1 else 0
+    if len(time) <= warm_up_bars + label_bars:
+        raise ValueError(
+            f"split: {len(time)} rows before the holdout are no more than their embargo, the longest warm-up of a "
+            f"feature ({warm_up_bars} bars) and the longest label ({label_bars}); give more bars, or shorter windows "
+            "of features"
+        )
 
 
 def check_folds(folds: Folds, x: Matrix, segment: np.ndarray, *, warm_up_bars: int) -> Iterator[Finding]:
@@ -122,6 +140,13 @@ def check_folds(folds: Folds, x: Matrix, segment: np.ndarray, *, warm_up_bars: i
     yield label_overlap(folds)
     yield duplicates(x, segment, folds)
     yield embargo(folds, warm_up_bars)
+
+
+def log_warnings(findings: Sequence[Finding]) -> None:
+    """Log the message of every finding that is a warning."""
+    for finding in findings:
+        if finding.severity == "warning":
+            log.warning(f"split: {finding.guard}: {finding.message}")
 
 
 def list_rows(known: pd.DataFrame, files: Sequence[Path], clean: pd.DataFrame) -> pd.DataFrame:

@@ -1,12 +1,13 @@
-"""The bars that a deployment of a model on klines has to feed: interval, symbols, and fields with their units."""
+"""The bars that a deployment of a model on klines has to feed: interval, symbols, sessions, and fields with units."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from pipeline.market.bars import find_interval_ms, list_columns
 
+CALENDAR = ("exchange", "features", "positions")  # the keys of the section `calendar` that live bars depend on
 UNITS = {
     "symbol": "name",
     "open_time": "ms since 1970, UTC",
@@ -18,15 +19,18 @@ UNITS = {
 }
 
 
-def describe_bars(clean: pd.DataFrame, *, symbols: Sequence[str] | None = None) -> dict[str, Any]:
-    """Return the bars of a clean table: `interval_ms`, `symbols`, `time_unit`, and `columns` with their units.
+def describe_bars(
+    clean: pd.DataFrame, *, calendar: Mapping[str, Any], symbols: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Return the bars of a table: `interval_ms`, `symbols`, `calendar`, `time_unit`, and `columns` with their units.
 
-    `symbols` are those that the model learned from; None: all of the table.
+    `calendar` is that section of the dataset. `symbols` are those that the model learned from; None: all of the table.
     """
     known = [str(symbol) for symbol in clean["symbol"].unique()]
     return {
         "interval_ms": find_interval_ms(clean),
         "symbols": [symbol for symbol in known if symbols is None or symbol in symbols],
+        "calendar": {key: calendar[key] for key in CALENDAR},
         "time_unit": "ms",
         "columns": {name: UNITS[name] for name in list_columns(clean)},
     }

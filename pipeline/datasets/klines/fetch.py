@@ -15,5 +15,7 @@ NOT_SOURCES = (
     "sessions",
     "simulated_moves",
     "stream_clock",
+    "stream_sessions",
     "table_checks",
+    "time_zones",
 )
