@@ -140,7 +140,7 @@ cli.run(main)
 
 
 def test_a_file_that_cannot_grow_is_one_message_with_exit_status_1_and_nothing_is_lost(tmp_path):
-    artifacts.write_text(tmp_path / "table.parquet", "the old table")
+    (tmp_path / "table.parquet").write_text("the old table")
     done = run_python(FULL, tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (

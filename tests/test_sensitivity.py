@@ -278,7 +278,8 @@ def test_the_report_has_the_same_bytes_for_any_number_of_workers(tmp_path, monke
     labels.attrs = make_target("return").attributes
     artifacts.write_table(artifacts.LABELS / "d" / "return_5.parquet", labels)
     artifacts.FOLDS.mkdir()
-    split_cpcv(samples).save(artifacts.FOLDS / "d.parquet", key[["segment"]])
+    with artifacts.replace_atomically(artifacts.FOLDS / "d.parquet") as draft:
+        split_cpcv(samples).save(draft, key[["segment"]])
     targets = {"return_5": {"kind": "return"}, "barrier_20": {"kind": "barrier"}}
     params = {"seed": 42, "datasets": {"d": {"targets": targets}}, "embargo_sensitivity": SETTINGS}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))

@@ -384,7 +384,7 @@ def test_the_holdout_of_one_model_is_one_experiment_and_nothing_else_mentions_it
     assert report["ic"] == pytest.approx(expected)
     assert report["bars"] == len(oos)
     assert report["looks"] == 1
-    look = json.loads((repo / f"trained/looks/{OPENED}.jsonl").read_text())
+    look, _ = map(json.loads, (repo / f"trained/looks/{OPENED}.jsonl").read_text().splitlines())
     assert (look["kind"], look["digest"]) == ("look", report["trial"])
     changed = json.loads(command(repo, "dvc", "metrics", "diff", "--json"))
     assert set(changed) == {f"trained/reports/holdout/{OPENED}.json"}
