@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline import digests
 
@@ -160,12 +159,6 @@ def read_table(path: Path, columns: Collection[str] | None = None) -> pd.DataFra
 def list_labels(dataset: str, targets: Collection[str]) -> list[Path]:
     """Return the labels of a dataset, one file for each target, by name; ArtifactError where one is damaged."""
     return [digests.verify(LABELS / dataset / f"{target}.parquet") for target in sorted(targets)]
-
-
-def read_clean(dataset: str, columns: Collection[str]) -> pd.DataFrame:
-    """Return those of these columns that the clean table of a dataset has, in its order."""
-    file = digests.verify(CLEAN / f"{dataset}.parquet")
-    return pd.read_parquet(file, columns=[name for name in pq.read_schema(file).names if name in columns])
 
 
 def read_attributes(schema: pa.Schema) -> dict[str, Any]:

@@ -28,8 +28,10 @@ class ArtifactError(ValueError):
     """A file between two stages that is missing, damaged, or not the one that was recorded; the message says which."""
 
 
-def verify(path: Path) -> Path:
+def verify(path: Path, *, unlisted: str | None = None) -> Path:
     """Return `path`, a table, a report, a record, or a folder with a `SHA256SUMS`, once its digest has been verified.
+
+    A folder may have files that match the pattern `unlisted` and that its sums do not list.
 
     Raises:
         ArtifactError: it is missing or damaged; names the command that writes it again.
@@ -37,7 +39,7 @@ def verify(path: Path) -> Path:
     if not path.exists():
         raise ArtifactError(f"{path} does not exist; {remedies.describe_writing(path)}")
     if path.is_dir():
-        _verify_folder(path)
+        _verify_folder(path, unlisted)
     elif path.suffix == ".parquet":
         _verify_table(path)
     else:
@@ -111,17 +113,14 @@ def _list_sums(folder: Path, skipped: Collection[Path] = ()) -> list[str]:
     return [f"{hash_file(file)}  {file.relative_to(folder).as_posix()}\n" for file in files]
 
 
-def _verify_folder(folder: Path) -> None:
-    """Raise ArtifactError where `SHA256SUMS` is not, byte by byte, that of the files in `folder`.
-
-    A graph that it does not list may lie there: a user can export one into the folder of a model.
-    """
+def _verify_folder(folder: Path, unlisted: str | None) -> None:
+    """Raise ArtifactError where `SHA256SUMS` is not, byte by byte, that of the files in `folder`; see `verify`."""
     sums = folder / SUMS
     if not sums.exists():
         raise ArtifactError(f"{folder} has no {SUMS}; {remedies.describe_restoring(folder)}")
     recorded = sums.read_bytes()
-    graphs = [file for file in folder.glob("*.onnx") if f"  {file.name}\n".encode() not in recorded]
-    found = _list_sums(folder, skipped=graphs)
+    candidates = folder.glob(unlisted) if unlisted else ()
+    found = _list_sums(folder, skipped=[file for file in candidates if f"  {file.name}\n".encode() not in recorded])
     if recorded == "".join(found).encode():
         return
     lines = recorded.decode(errors="replace").splitlines(keepends=True)

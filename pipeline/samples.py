@@ -145,13 +145,6 @@ def find_label_ends(rows: pd.DataFrame, tables: Iterable[pd.DataFrame]) -> tuple
     return latest, is_labeled
 
 
-def intersect_rows(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Return the keys (segment, time) that every table has, in the order of the first."""
-    first, *others = tables
-    is_common = np.all([_find_positions(table, first) >= 0 for table in others], axis=0) if others else slice(None)
-    return first[KEY][is_common].reset_index(drop=True)
-
-
 def number_runs(segment: np.ndarray, row: np.ndarray) -> np.ndarray:
     """Return (n,) int32 numbers of the runs of consecutive rows: a new one at each new segment and missing row.
 

@@ -115,6 +115,21 @@ def test_a_folder_has_the_files_of_its_sums_and_no_others(files, change):
         verify(files["folder"])
 
 
+def test_a_file_that_sums_do_not_list_is_allowed_by_pattern_alone(files):
+    (files["folder"] / "model.onnx").touch()
+    with pytest.raises(ArtifactError, match=r"differ in 'model\.onnx'"):
+        verify(files["folder"])
+    verify(files["folder"], unlisted="*.onnx")
+    (files["folder"] / "weights.bin").touch()
+    with pytest.raises(ArtifactError, match=r"differ in 'weights\.bin'"):
+        verify(files["folder"], unlisted="*.onnx")
+    (files["folder"] / "weights.bin").unlink()
+    digests.write_sums(files["folder"])  # which lists the graph
+    (files["folder"] / "model.onnx").write_text("another")
+    with pytest.raises(ArtifactError, match=r"differ in 'model\.onnx'"):
+        verify(files["folder"], unlisted="*.onnx")
+
+
 def test_a_file_of_another_run_is_refused(files):
     with pytest.raises(ArtifactError, match=r"table\.parquet has sha256 .*, and report\.json records 00: one of them"):
         digests.verify_digest(files["table"], "00", source=Path("report.json"))

@@ -211,7 +211,7 @@ def test_a_link_is_removed_and_what_it_points_to_stays(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["data"]
 
 
-def test_numpy_and_figures_are_written_whole(tmp_path):
+def test_a_draft_has_the_suffix_by_which_numpy_knows_its_format(tmp_path):
     with artifacts.replace_atomically(tmp_path / "a.npz") as draft:
         np.savez(draft, x=np.arange(3))
     with np.load(tmp_path / "a.npz") as loaded:

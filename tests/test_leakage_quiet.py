@@ -18,7 +18,7 @@ from pipeline.leakage.labels import label_end, label_timing
 from pipeline.leakage.segments import check_window_runs, segments
 from pipeline.market import bars as klines
 from pipeline.market import simulated
-from pipeline.samples import KEY, intersect_rows, number_runs
+from pipeline.samples import KEY, find_label_ends, number_runs
 from pipeline.validation import folds
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -68,15 +68,14 @@ def check_labels(bars: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> Iterato
 
 def check_folds(bars: pd.DataFrame, features: engine.Features, tables: dict[str, pd.DataFrame]) -> Iterator[Finding]:
     keys = bars.iloc[features.rows][["segment", "open_time"]].set_axis(KEY, axis=1)
-    rows = intersect_rows([keys, *(table[KEY] for table in tables.values())])
-    merged = [rows.merge(table, on=KEY, how="left") for table in tables.values()]
-    end = np.max([table["label_end"] for table in merged], axis=0)
+    end, is_labeled = find_label_ends(keys, tables.values())
+    rows, end = keys[is_labeled], end[is_labeled]
     time, segment, bar_ms = rows["time"].to_numpy(), rows["segment"].to_numpy(), klines.find_interval_ms(bars)
     longest = max(features.warm_up_bars.values())
     yield segments(time, end, segment, bars=bars, bar_ms=bar_ms, warm_up_bars=longest)
     yield check_window_runs(time, segment, number_runs(segment, np.arange(len(rows))), bar_ms=bar_ms)
     cpcv = folds.cpcv(time, end, **SCHEME)
-    x = features.x[np.isin(features.rows, merged[0]["row"])]
+    x = features.x[is_labeled]
     yield from (temporal_order(cpcv), label_overlap(cpcv), duplicates(x, segment, cpcv), embargo(cpcv, longest))
     for split in range(cpcv.n_splits):
         train, valid = cpcv.split_validation(cpcv.train(split), PARAMS["train"]["valid_pct"])

@@ -256,3 +256,14 @@ def test_dependence_shortens_the_effective_length() -> None:
     assert overfitting.estimate_moments(returns)["n"] == pytest.approx(50_000 / 3, rel=0.1)
     assert overfitting.estimate_moments(noise)["n"] == pytest.approx(50_000, rel=0.03)
     assert overfitting.estimate_moments(np.diff(noise))["n"] == 49_999  # no credit for returns that revert
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_moments_and_slopes_are_those_of_scipy(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    returns, other = rng.exponential(1e-3, (2, 500)) - 5e-4
+    moments = overfitting.estimate_moments(returns)
+    assert moments["skew"] == pytest.approx(stats.skew(returns), rel=1e-9)
+    assert moments["kurtosis"] == pytest.approx(stats.kurtosis(returns, fisher=False), rel=1e-9)
+    slope = overfitting._fit_slope(returns, other, unit=1.0)
+    assert slope == pytest.approx(stats.linregress(returns, other).slope, rel=1e-9)

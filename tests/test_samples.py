@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.models.nets.engine.windows import make_windows
-from pipeline.samples import Samples, align, intersect_rows, make_keys, number_runs
+from pipeline.samples import Samples, align, make_keys, number_runs
 
 
 def make_table(segment, minute, **columns):
@@ -17,11 +17,6 @@ def test_a_new_run_begins_at_a_new_segment_and_after_a_missing_row():
 
 def test_no_rows_have_no_runs():
     assert number_runs(np.int32([]), np.array([], int)).tolist() == []
-
-
-def test_the_intersection_has_the_rows_of_every_table_in_the_order_of_the_first():
-    a, b = make_table([1, 1, 0, 0], [5, 6, 1, 2]), make_table([0, 1, 1], [2, 6, 7])
-    assert intersect_rows([a, b])["time"].tolist() == [6 * 60_000, 2 * 60_000]
 
 
 def test_a_row_without_a_label_is_named():

@@ -13,6 +13,7 @@ from pipeline.evaluation import performance
 from pipeline.evaluation.liquidity import COLUMNS
 from pipeline.evaluation.trading_grid import TradingGrid, make_grid
 from pipeline.fills import Fills, find_fills
+from pipeline.row_groups import read_clean
 from pipeline.samples import read_labels
 from pipeline.targets import Output, Target
 from pipeline.trading_rules import Costs, Rules, read_costs, read_rules
@@ -84,7 +85,7 @@ def load_evaluation_data(
     """
     dataset, file = block["dataset"], artifacts.LABELS / block["dataset"] / f"{block['target']}.parquet"
     labels = read_labels(digests.verify(file), rows=rows)
-    clean = artifacts.read_clean(dataset, {clock.TIME, *clock.COLUMNS, *fills.COLUMNS, *COLUMNS})
+    clean = read_clean(dataset, {clock.TIME, *clock.COLUMNS, *fills.COLUMNS, *COLUMNS})
     return EvaluationData(
         rows=rows,
         clean=clean,

@@ -47,6 +47,7 @@ def check_date(text: str) -> str:
 
 TimeOfDay = Annotated[str, AfterValidator(check_time)]
 Date = Annotated[str, AfterValidator(check_date)]
+CALENDAR_KEYS = ("exchange", "features", "positions")  # of the section `calendar`, on which live bars depend
 AtOpen = Literal["continue", "restart"]  # what features do where a session opens
 Overnight = Literal["hold", "close"]  # what happens to positions where one closes
 Weekday = Annotated[int, Interval(ge=0, le=6)]  # 0 is Monday

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from pipeline import config
 from pipeline.market.bar_reader import Times, describe_time
 from pipeline.market.checks import MAX_JUMP, MAX_MS, MIN_MS
+from pipeline.market.sessions import CALENDAR_KEYS
 from pipeline.market.stream_sessions import NEVER_MS, make_stream_sessions
 
 log = logging.getLogger(__name__)
@@ -18,7 +19,6 @@ log = logging.getLogger(__name__)
 UNKNOWN = int(np.iinfo(np.int64).min)  # a time, step or segment not seen yet
 CONTINUES, STARTS, RESTARTS = range(3)  # a bar continues its segment, starts one, or shows that the last bar did
 MAX_DELAY_BARS = 2  # between a bar's close and its receipt; beyond, the feed or the clock is behind
-CALENDAR_KEYS = ("exchange", "features", "positions")
 MANY_LONG_STEPS = 3  # equal steps in a row that are longer than a bar: a feed of longer bars looks like that
 
 

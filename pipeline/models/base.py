@@ -256,7 +256,9 @@ def read_description(folder: Path) -> dict[str, Any]:
     """Return the `model.json` of a saved model: family, plugin, hyperparameters, seed, columns and output.
 
     Raises:
-        ArtifactError: a file of the folder is missing or damaged; no library is given one, as it might abort.
+        ArtifactError: a file of the folder is missing or damaged; no library is given one, as it might abort. A graph
+            that was exported into the folder is no file of the model.
     """
-    described: dict[str, Any] = json.loads((digests.verify(folder) / "model.json").read_text(encoding="utf-8"))
+    file = digests.verify(folder, unlisted="*.onnx") / "model.json"
+    described: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return described

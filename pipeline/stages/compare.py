@@ -20,6 +20,7 @@ from pipeline.evaluation.population import Population
 from pipeline.evaluation.returns import Returns
 from pipeline.leakage.fits import data_snooping
 from pipeline.reporting import comparison_page, plots
+from pipeline.row_groups import read_clean
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def main(dataset: str) -> None:
     models = returns.align_models({name: found for name, found in loaded.items() if found.is_traded})
     not_traded = [name for name in own if name not in models]
     clock = kinds.import_part(params, dataset, "clock")
-    clean = artifacts.read_clean(dataset, clock.COLUMNS)
+    clean = read_clean(dataset, clock.COLUMNS)
     instants = {name: convert_times(model, partial(clock.to_ms, clean)) for name, model in models.items()}
     scale = TimeScale(
         time_ms=next(iter(instants.values())).time if instants else np.empty(0, np.int64),

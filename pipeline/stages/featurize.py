@@ -65,11 +65,7 @@ def write_features(
                 table = pd.DataFrame(part.x, columns=list(part.columns))
                 table.insert(0, "segment", segment[part.rows])
                 table.insert(1, "time", times[part.rows])
-                table.attrs |= {
-                    "groups": part.groups,
-                    "presets": PRESETS,
-                    "left_out": part.left_out,
-                }  # parquet has them
+                table.attrs |= {"groups": part.groups, "presets": PRESETS, "left_out": part.left_out}
                 writer.append(table)
         raise_if_empty(features, segments["bars"], rows=writer.rows)
         faults.raise_any()

@@ -7,10 +7,10 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 
-from pipeline import artifacts, cli, config, digests
+from pipeline import artifacts, cli, config
 from pipeline.datasets import kinds
 from pipeline.labels import Labels
-from pipeline.row_groups import TableFile, open_table
+from pipeline.row_groups import open_table, read_clean
 from pipeline.scale import is_constant
 from pipeline.targets import Output, Target
 from pipeline.trading_rules import read_order_delay
@@ -31,7 +31,7 @@ def main(dataset: str) -> None:
     if not isinstance(targets, dict) or not targets:
         raise config.ParamsError(f"datasets.{dataset}.targets is {targets!r}; name one or more")
     delay_bars = read_order_delay(params)
-    bars = TableFile(digests.verify(artifacts.CLEAN / f"{dataset}.parquet")).read(kind.COLUMNS)
+    bars = read_clean(dataset, kind.COLUMNS)
     report: dict[str, dict[str, object]] = {}
     with artifacts.replace_atomically(artifacts.LABELS / dataset) as folder:
         folder.mkdir()

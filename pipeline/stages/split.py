@@ -1,7 +1,6 @@
 """split <dataset>: make the folds that all models of a dataset share, purged by the latest label end of any target."""
 
 import logging
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,11 +14,11 @@ from pipeline.feature_file import Matrix
 from pipeline.leakage.findings import Finding, raise_if_critical
 from pipeline.leakage.folds import duplicates, embargo, label_overlap, temporal_order
 from pipeline.market import bars
-from pipeline.row_groups import TableFile
+from pipeline.row_groups import TableFile, read_clean
 from pipeline.samples import KEY, find_label_ends, open_features
 from pipeline.validation.embargo import find_needed_embargo
 from pipeline.validation.folds import SPANS, TRADING_SPANS, Folds, TimeRange, make_folds
-from pipeline.validation.scheme import EMBARGO_KEYS, find_bar_ms, find_holdout_start
+from pipeline.validation.scheme import EMBARGO_KEYS, find_holdout_start
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ def main(dataset: str) -> None:
     params = config.load_params()
     files = artifacts.list_labels(dataset, config.look_up(params, f"datasets.{dataset}.targets"))
     clock = kinds.import_part(params, dataset, "clock")
-    clean = TableFile(digests.verify(artifacts.CLEAN / f"{dataset}.parquet")).read(clock.COLUMNS)
+    clean = read_clean(dataset, clock.COLUMNS)
     rows = list_rows(TableFile(features).read(KEY), files, clean)
     rows = remove_closings(rows, clean, number_times=clock.number_times)
     reports = {stage: artifacts.read_report(stage, dataset) for stage in ("featurize", "guard")}
@@ -116,22 +115,9 @@ def choose_embargo(
     time, label_end = find_span_names(rows)
     end = find_holdout_start(rows[time].to_numpy()[rows["is_labeled"]], holdout_pct=section["holdout_pct"])
     open_rows = rows[rows[time] < end]  # the holdout stays closed
-    _check_length(open_rows[time].to_numpy(), open_rows[label_end].to_numpy(), warm_up_bars=warm_up_bars)
     spans = (open_rows[name].to_numpy() for name in (time, label_end, "segment"))
     needed = find_needed_embargo(*spans, warm_up_bars=warm_up_bars)
     return {**section, "embargo_bars": needed.bars}, needed.reason
-
-
-def _check_length(time: np.ndarray, label_end: np.ndarray, *, warm_up_bars: int) -> None:
-    """Raise ValueError where the rows before the holdout, spans [time, label_end], are fewer than their embargo."""
-    times = np.unique(time)
-    label_bars = math.ceil((label_end - time).max() / find_bar_ms(times)) if len(times) > 1 else 0
-    if len(time) <= warm_up_bars + label_bars:
-        raise ValueError(
-            f"split: {len(time)} rows before the holdout are no more than their embargo, the longest warm-up of a "
-            f"feature ({warm_up_bars} bars) and the longest label ({label_bars}); give more bars, or shorter windows "
-            "of features"
-        )
 
 
 def check_folds(folds: Folds, x: Matrix, segment: np.ndarray, *, warm_up_bars: int) -> Iterator[Finding]:

@@ -43,9 +43,19 @@ def find_needed_embargo(
         label_end: (N,) the latest one of any target; `time` of a row without a label.
         segment: (N,) the run of consecutive bars of each row.
         warm_up_bars: of the feature with the longest one.
+
+    Raises:
+        ValueError: there are no more rows than the embargo has bars.
     """
     label_bars = _find_longest_label(time, label_end, segment)
-    needed, step = warm_up_bars + label_bars, find_bar_ms(np.unique(time))
+    needed = warm_up_bars + label_bars
+    if len(time) <= needed:
+        raise ValueError(
+            f"split: {len(time)} rows before the holdout are no more than their embargo, the longest warm-up of a "
+            f"feature ({warm_up_bars} bars) and the longest label ({label_bars}); give more bars, or shorter windows "
+            "of features"
+        )
+    step = find_bar_ms(np.unique(time))
     is_whole = segment[needed:] == segment[: len(segment) - needed]  # both ends lie in one segment
     spans = (time[needed:] - time[: len(time) - needed])[is_whole]
     return NeededEmbargo(math.ceil(spans.max(initial=needed * step) / step), warm_up_bars, label_bars)

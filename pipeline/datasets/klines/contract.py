@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from pipeline.market.bars import find_interval_ms, list_columns
+from pipeline.market.sessions import CALENDAR_KEYS
 
-CALENDAR = ("exchange", "features", "positions")  # the keys of the section `calendar` that live bars depend on
 UNITS = {
     "symbol": "name",
     "open_time": "ms since 1970, UTC",
@@ -30,7 +30,7 @@ def describe_bars(
     return {
         "interval_ms": find_interval_ms(clean),
         "symbols": [symbol for symbol in known if symbols is None or symbol in symbols],
-        "calendar": {key: calendar[key] for key in CALENDAR},
+        "calendar": {key: calendar[key] for key in CALENDAR_KEYS},
         "time_unit": "ms",
         "columns": {name: UNITS[name] for name in list_columns(clean)},
     }
