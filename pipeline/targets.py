@@ -75,11 +75,19 @@ class Output:
         """
         if self.kind != "quantiles":
             return prediction[:, 0]
+        below, above, share = self.find_median()
+        gap = prediction[:, above] - prediction[:, below]
+        return np.asarray(prediction[:, below] + prediction.dtype.type(share) * gap)
+
+    def find_median(self) -> tuple[int, int, float]:
+        """Return the places of the levels below and above the median, and the share of their distance up to it.
+
+        Both are the nearest level where the levels do not enclose it.
+        """
         above = min(int(np.searchsorted(self.levels, MEDIAN)), len(self.levels) - 1)
         below = above if self.levels[above] <= MEDIAN or above == 0 else above - 1
         gap = self.levels[above] - self.levels[below]
-        share = prediction.dtype.type((MEDIAN - self.levels[below]) / gap if gap else 0.0)
-        return np.asarray(prediction[:, below] + share * (prediction[:, above] - prediction[:, below]))
+        return below, above, (MEDIAN - self.levels[below]) / gap if gap else 0.0
 
     @classmethod
     def from_description(cls, described: Mapping[str, Any]) -> "Output":

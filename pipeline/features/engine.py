@@ -273,7 +273,7 @@ class Stream:
         self.layout, self.left_out = _make_layout(params, params.absent_fields)
         self._reader = BarReader(absent_fields=params.absent_fields, symbols=symbols)
         self._warm_up_bars = self.layout.warm_up_bars
-        self._clock = StreamClock(interval_ms=interval_ms, calendar=calendar, warm_up_bars=self._warm_up_bars)
+        self.clock = StreamClock(interval_ms=interval_ms, calendar=calendar, warm_up_bars=self._warm_up_bars)
         self._memory, self._chunk = self.layout.memory.copy(), chunks.allocate_chunk(1, self.layout.lookback_bars)
         self._bar, self._next = np.zeros((len(checks.FIELDS), 1)), np.zeros((len(checks.FIELDS), 1))
         self._numbers, self._next_numbers = self._bar[:, 0], self._next[:, 0]
@@ -283,6 +283,16 @@ class Stream:
     def columns(self) -> tuple[str, ...]:
         """The names of the columns, in the order of `update`."""
         return tuple(column.name for column in self.layout.columns)
+
+    @property
+    def last_bar(self) -> Floats:
+        """The numbers (11,) of the last bar, `checks.FIELDS`: not a copy, and another array after the next bar."""
+        return self._numbers
+
+    @property
+    def segment_bars(self) -> int:
+        """The number of bars of the present segment so far."""
+        return int(self._memory[chunks.BARS_SEEN])
 
     def update(self, bar: Mapping[str, Any], *, now_ms: float | None = None) -> Floats32 | None:
         """Return the columns (F,) now that `bar` has closed; None while its segment warms up.
@@ -296,7 +306,7 @@ class Stream:
         than the last of its segment, lies off the grid or outside of the sessions, is longer than a bar, is of another
         symbol, or is not closed: one of `bar_reader.CLOSED` is false, or close_time is not before `now_ms`.
         """
-        clock, numbers = self._clock, self._next_numbers
+        clock, numbers = self.clock, self._next_numbers
         last = numbers if clock.time_ms == UNKNOWN else self._numbers
         times = self._reader.read(bar, into=numbers, last=last)
         change = clock.find_change(bar, times, now_ms=now_ms)
@@ -316,7 +326,7 @@ class Stream:
         return {
             "memory": self._memory.copy(),
             "bar": self._bar.copy(),
-            "clock": self._clock.pack(),
+            "clock": self.clock.pack(),
             "symbol": np.array([self._reader.symbol or ""]),
         }
 
@@ -332,11 +342,11 @@ class Stream:
                 f"state: memory has {state['memory'].size} cells; this stream's has {self._memory.size}; "
                 "restore into a Stream with the features block that the state was made with"
             )
-        symbol, clock = str(state["symbol"][0]) or None, self._clock.unpack(state["clock"])
+        symbol, clock = str(state["symbol"][0]) or None, self.clock.unpack(state["clock"])
         if clock.time_ms != UNKNOWN:
-            self._reader.check_symbol(symbol, has_bars=self._clock.time_ms != UNKNOWN and symbol != self._reader.symbol)
+            self._reader.check_symbol(symbol, has_bars=self.clock.time_ms != UNKNOWN and symbol != self._reader.symbol)
         self._memory[:], self._bar[:] = state["memory"], state["bar"]
-        self._clock, self._reader.symbol = clock, symbol
+        self.clock, self._reader.symbol = clock, symbol
 
     def _start_segment(self) -> None:
         self._memory[:] = self.layout.memory

@@ -49,9 +49,11 @@ class StreamClock:
         if calendar is not None:
             config.check_section(make_stream_sessions, calendar, name="calendar", keys=CALENDAR_KEYS)
             self._sessions = make_stream_sessions(**calendar, bar_ms=interval_ms)
+        self.missing_bars = 0  # before the last bar
         self._close_ms = NEVER_MS  # when the market closes after the last bar
         self._next_ms = UNKNOWN  # when the bar opens that needs no further look: one interval later, before the close
-        self._pending = UNKNOWN, UNKNOWN, NEVER_MS  # time, segment and close of the bar that is being taken
+        # time, segment, close of the bar that is being taken, and the number of bars missing before it
+        self._pending = UNKNOWN, UNKNOWN, NEVER_MS, 0
         self._long_step_ms, self._long_steps, self._is_stale = UNKNOWN, 0, False
 
     def find_change(self, bar: Mapping[str, Any], times: Times, *, now_ms: float | None) -> int:
@@ -68,7 +70,7 @@ class StreamClock:
             and not jumps
             and now_ms is None
         ):
-            self._pending, self._long_steps = (self._next_ms, self.segment, self._close_ms), 0
+            self._pending, self._long_steps = (self._next_ms, self.segment, self._close_ms, 0), 0
             return CONTINUES
         segment, time_ms = _read_segment(segment), int(opened)
         if time_ms != opened:
@@ -82,7 +84,7 @@ class StreamClock:
         if jumps:
             is_adjacent = segment != UNKNOWN or self.step_ms == UNKNOWN or time_ms - self.time_ms <= self.step_ms
             self._check_jump(time_ms, is_adjacent=is_adjacent and not is_first)
-        self._pending = time_ms, segment, close_ms
+        self._pending = time_ms, segment, close_ms, missing
         change = self._compare(time_ms, is_first=is_first, segment=segment, missing=missing)
         self._warn(bar.get("symbol"), time_ms, change=change, missing=missing)
         if is_stale and not self._is_stale:
@@ -95,13 +97,19 @@ class StreamClock:
 
     def advance(self) -> None:
         """Take the bar that `find_change` has accepted as the last one."""
-        time_ms, segment, self._close_ms = self._pending
+        time_ms, segment, self._close_ms, self.missing_bars = self._pending
         if self.interval_ms is None and segment == self.segment == UNKNOWN != self.time_ms:
             step = time_ms - self.time_ms
             self.step_ms = step if self.step_ms == UNKNOWN else min(step, self.step_ms)
         self.time_ms, self.segment = time_ms, segment
         following = time_ms + self.step_ms
         self._next_ms = following if following < self._close_ms else UNKNOWN
+
+    @property
+    def ends_session(self) -> bool:
+        """Whether the last bar is the last one of its session; never without a calendar."""
+        is_last = self.time_ms + self.step_ms >= self._close_ms
+        return is_last and self._sessions is not None and self._sessions.ends_session(self.time_ms)
 
     def pack(self) -> npt.NDArray[np.int64]:
         """Return the state as an array: time, step, segment and interval."""

@@ -34,6 +34,12 @@ class StreamSessions:
         place = np.searchsorted(self._sessions.open_ms, time_ms, side="right") - 1
         return int(self._sessions.close_ms[place])
 
+    def ends_session(self, time_ms: int) -> bool:
+        """Return whether a time lies in the last interval of its session: a break ends none."""
+        self._list_years(time_ms, time_ms)
+        place = np.searchsorted(self._sessions.open_ms, time_ms, side="right") - 1
+        return bool(self._sessions.ends_session[place])
+
     def _list_years(self, first_ms: int, last_ms: int) -> None:
         first, last = (datetime.fromtimestamp(ms / 1000, UTC).year for ms in (first_ms, last_ms))
         if not self._years[0] <= first <= last <= self._years[1]:

@@ -1,0 +1,175 @@
+"""Certify a bundle: replay recorded bars, bars with holes, restarts and a late start, see `replay`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+
+from pipeline.deployment import bulk, contract, replay
+from pipeline.deployment.bulk import Stretch
+from pipeline.deployment.hot_path import HotPath
+from pipeline.deployment.replay import Reference, ReplayError
+from pipeline.features.engine import compute
+from pipeline.market.bars import number_segments
+from pipeline.samples import Samples
+
+LONGEST_HOLE = 5  # bars
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplaySettings:
+    """The section `replay` of params.yaml."""
+
+    bars: PositiveInt  # the last ones, of all symbols together
+    restarts: NonNegativeInt  # among them, at random: a hot path is made anew from the state of the one before
+    holes: NonNegativeInt  # bars taken out at random, in the last `hole_bars`
+    hole_bars: PositiveInt
+    late_bars: PositiveInt  # of history, with which a hot path starts late
+    late_tolerance: PositiveFloat  # in standard deviations of a feature: from then on it differs by no more
+
+
+@dataclass(frozen=True, eq=False)
+class Market:
+    """The clean bars of a dataset, and the features of the pipeline."""
+
+    bars: pd.DataFrame  # all symbols
+    x: np.ndarray  # (N, F) float32
+    columns: tuple[str, ...]
+    keys: pd.DataFrame  # segment, time of each row of x
+
+
+def certify(
+    load: Callable[[], HotPath],
+    market: Market,
+    reference: Reference,
+    *,
+    settings: ReplaySettings,
+    restarts_at_closings: bool,
+    seed: int,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the certificate of a bundle, and measurements of this machine.
+
+    Raises:
+        ReplayError: something differs; names bar, column or model.
+    """
+    rng, hot_path = np.random.default_rng(seed), load()
+    symbols = hot_path.contract.bars.symbols
+    found: dict[str, Any] = {"recorded": {}, "holes": {}, "late_start": {}}
+    measured: dict[str, Any] = {"recorded": {}, "holes": {}}
+    for symbol in symbols:
+        stretch = take_stretch(market, symbol, bars=max(1, settings.bars // len(symbols)))
+        last = len(stretch.bars)
+        count = min(settings.restarts, last - stretch.first)
+        restarts = sorted(rng.choice(np.arange(stretch.first, last), count, replace=False).tolist())
+        parts = {"recorded": (stretch, restarts)}
+        if settings.holes:
+            cut = make_holes(
+                stretch, hot_path, settings=settings, restarts_at_closings=restarts_at_closings, rng=rng
+            )
+            parts["holes"] = (cut, [])
+        for name, (part, places) in parts.items():
+            record, lane = replay.play(load, part, restarts=places)
+            compared = replay.compare(record, lane, part, reference, hot_path=hot_path)
+            found[name][symbol] = describe_stretch(part, compared.rows, places)
+            measured[name][symbol] = compared.measured
+        found["late_start"][symbol] = start_late(stretch, hot_path, settings)
+    return found, measured
+
+
+def take_stretch(market: Market, symbol: str, *, bars: int) -> Stretch:
+    """Return the last bars of a symbol, and before them the rest of the segment that they begin in, as history."""
+    own = market.bars[market.bars["symbol"] == symbol].reset_index(drop=True)
+    segment, first = own["segment"].to_numpy(), max(0, len(own) - bars)
+    begin = int(np.argmax(segment == segment[first]))
+    own = own.iloc[begin:].reset_index(drop=True)
+    places = pd.MultiIndex.from_arrays([own["segment"], own["open_time"]])
+    keys = pd.MultiIndex.from_arrays([market.keys["segment"], market.keys["time"]])
+    place = places.get_indexer(keys)
+    rows = np.flatnonzero(place >= 0)
+    return Stretch(own, first - begin, place[rows], make_samples(own, place[rows], market.x[rows], market.columns))
+
+
+def make_samples(bars: pd.DataFrame, place: np.ndarray, x: np.ndarray, columns: Sequence[str]) -> Samples:
+    """Return samples without labels of the features (N, F) of the bars at (N,) places."""
+    time, segment = (bars[name].to_numpy()[place] for name in ("open_time", "segment"))
+    nothing = np.full(len(place), np.nan, np.float32)
+    return Samples(time, time, segment.astype(np.int32), x, tuple(columns), nothing, np.zeros(len(place), bool))
+
+
+def make_holes(
+    stretch: Stretch,
+    hot_path: HotPath,
+    *,
+    settings: ReplaySettings,
+    restarts_at_closings: bool,
+    rng: np.random.Generator,
+) -> Stretch:
+    """Return the last bars of a stretch with holes of 1 to LONGEST_HOLE bars, and their features anew."""
+    bars = stretch.bars.tail(settings.hole_bars).reset_index(drop=True)
+    begins = rng.choice(np.arange(1, len(bars) - 1), min(settings.holes, len(bars) // 10), replace=False)
+    lengths = rng.integers(1, LONGEST_HOLE + 1, len(begins))
+    gone = np.concatenate([np.arange(a, a + n) for a, n in zip(begins, lengths, strict=True)] or [np.empty(0, int)])
+    kept = np.setdiff1d(np.arange(len(bars)), gone)
+    bars = bars.iloc[kept].reset_index(drop=True)
+    bars["segment"] = number_segments(bars, at_closings=restarts_at_closings)
+    return compute_stretch(bars, hot_path)
+
+
+def compute_stretch(bars: pd.DataFrame, hot_path: HotPath) -> Stretch:
+    """Return bars of one symbol with their features, computed from the first of them on."""
+    features = compute(bars, **hot_path.contract.features)
+    return Stretch(bars, 0, features.rows, make_samples(bars, features.rows, features.x, features.columns))
+
+
+def start_late(stretch: Stretch, hot_path: HotPath, settings: ReplaySettings) -> dict[str, Any]:
+    """Return how many bars after a late start every feature is within a tolerance of the pipeline's, and stays there.
+
+    Raises:
+        ReplayError: some are not after `late_bars`; names the worst.
+    """
+    begin = max(0, stretch.first - settings.late_bars)
+    late = compute_stretch(stretch.bars.iloc[begin:].reset_index(drop=True), hot_path)
+    place, mine, theirs = np.intersect1d(late.place + begin, stretch.place, return_indices=True)
+    x, expected = late.samples.x[mine].astype(np.float64), stretch.samples.x[theirs].astype(np.float64)
+    difference = np.abs(x - expected) / np.maximum(expected.std(axis=0), np.finfo(np.float32).tiny)
+    beyond = np.flatnonzero((difference > settings.late_tolerance).any(axis=1))
+    bars = 0 if not len(beyond) else int(place[beyond[-1]] - begin + 1)
+    if bars > settings.late_bars:
+        row = beyond[-1]
+        worst = int(np.argmax(difference[row]))
+        raise ReplayError(
+            f"late start: {bars:,} bars after it, {stretch.samples.columns[worst]} still differs by {difference[row, worst]:.3g} "
+            f"standard deviations, above replay.late_tolerance, {settings.late_tolerance:g}; raise replay.late_bars"
+        )
+    return {"history_bars": stretch.first - begin, "tolerance_std": settings.late_tolerance, "within_after_bars": bars}
+
+
+def describe_stretch(stretch: Stretch, rows: int, restarts: Sequence[int]) -> dict[str, Any]:
+    """Return what a replay covered; all of it has passed, or there would be none."""
+    own = stretch.bars.iloc[stretch.first :]
+    return {
+        "bars": len(own),
+        "first_open_time": int(own["open_time"].iloc[0]),
+        "last_open_time": int(own["open_time"].iloc[-1]),
+        "segments": int(own["segment"].nunique()),
+        "bars_with_features": rows,
+        "restarts_at": [int(own["open_time"].iloc[place - stretch.first]) for place in restarts],
+        "different_features": 0,
+        "different_answers": 0,
+        "different_targets": 0,
+        "different_positions": 0,
+    }
+
+
+def describe(folder: Path, found: Mapping[str, Any], limits: Mapping[str, float], models: Sequence[str]) -> dict[str, Any]:
+    """Return the content of `certificate.json`."""
+    return {
+        "contract_sha256": contract.hash_contract(folder),
+        "models": list(models),
+        "limits_from_trained_model": dict(limits),
+        **found,
+    }

@@ -1,0 +1,204 @@
+"""The contract of a bundle: what goes into its graphs, what comes out, and how that becomes a position.
+
+`contract.json` of a bundle has these fields, `contract.schema.json` says so as a JSON schema.
+"""
+
+import hashlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pipeline
+from annotated_types import Ge, Gt, MinLen
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline import digests
+from pipeline.targets import Kind, Output
+from pipeline.trading import Terms, make_terms
+
+SCHEMA_VERSION = "1.0"  # the first number changes where an older reader would go wrong
+CONTRACT, SCHEMA = "contract.json", "contract.schema.json"
+GOLDEN, GOLDEN_TEXT, CERTIFICATE = "golden.parquet", "golden.csv", "certificate.json"
+PACKAGES = ("numba", "numpy", "onnxruntime")  # whose versions can change an answer
+# what a hot path runs, below the package: folders and files; a test compares them with what it imports
+CODE = (
+    "__init__.py",
+    "config.py",
+    "deployment",
+    "digests.py",
+    "features",
+    "fills.py",
+    "market",
+    "models/onnx_session.py",
+    "targets.py",
+    "trading.py",
+)
+
+
+class Part(BaseModel):
+    """A mapping with exactly these keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Bars(Part):
+    """The bars that a stream feeds."""
+
+    interval_ms: Annotated[int, Gt(0)]
+    symbols: Annotated[list[str], MinLen(1)]
+    calendar: dict[str, Any]  # `exchange`, `features` and `positions`
+    time_unit: Literal["ms"]
+    columns: dict[str, str]  # unit of each field
+
+
+class OutputPart(Part):
+    """What the numbers of an answer are, see `targets.Output`."""
+
+    kind: Kind
+    names: list[str]
+    levels: list[float]
+    neutral_class: str | None
+    has_direction: bool
+
+
+class ModelPart(Part):
+    """One graph: float32 `inputs` (1, F), or (1, window, F) with the oldest bar first, give `answer` (1, outputs)."""
+
+    family: str
+    plugin: str
+    graph: str  # file name
+    columns: list[str]  # of the inputs, in order, without those of the account
+    account_columns: list[str]  # that follow them: of an agent
+    window: Annotated[int, Gt(0)] | None  # bars; None: one bar without an axis for it
+    symbols: list[str]  # that it predicts
+    output: OutputPart
+    target: dict[str, Any]
+    score_std: float | None  # of the scores of its train rows; None where they have none
+
+    def make_output(self) -> Output:
+        """Return what an answer is."""
+        return Output.from_description(self.output.model_dump())
+
+
+class Ensemble(Part):
+    """The weighted sum of target positions; a model counts 0 until its window is full."""
+
+    name: str
+    weights: Annotated[dict[str, Annotated[float, Ge(0)]], MinLen(1)]
+
+
+class Trading(Part):
+    """The rules and costs by which scores become positions, see `trading_rules`."""
+
+    full_position_std: Annotated[float, Gt(0)]
+    no_trade_band: float
+    delay_bars: Annotated[int, Ge(0)]
+    long_only: bool
+    fee_bps: float
+    slippage_bps: float
+    borrow_rate: float
+    capital: Annotated[float, Gt(0)]  # shared equally by the symbols
+    max_participation: float
+
+    def make_terms(self, *, capital: float) -> Terms:
+        """Return the terms of an account with this capital."""
+        names = ("fee_bps", "slippage_bps", "borrow_rate", "no_trade_band", "long_only", "max_participation")
+        return make_terms(**{name: getattr(self, name) for name in names}, capital=capital)
+
+
+class Digests(Part):
+    """Sha256 of what the bundle was made from."""
+
+    graphs: dict[str, str]  # by model: of its graph
+    models: dict[str, str]  # by model: of the SHA256SUMS of the trained model
+    data: dict[str, str]  # by file: of what the models were fitted on
+    code: str  # of the code that a hot path runs
+
+
+class Contract(Part):
+    """What a hot path relies on."""
+
+    schema_version: str
+    dataset: str
+    signal: str  # the model, or the ensemble, whose target is traded
+    bars: Bars
+    features: dict[str, Any]  # arguments of `features.engine.Stream`
+    columns: list[str]  # of the stream, in its order
+    warm_up_bars: int  # of a segment, that have no features
+    models: Annotated[dict[str, ModelPart], MinLen(1)]
+    ensemble: Ensemble | None
+    trading: Trading
+    sha256: Digests
+    versions: dict[str, str]  # of packages
+
+
+def read_contract(folder: Path) -> Contract:
+    """Return the contract of a bundle whose files are those of its SHA256SUMS.
+
+    Raises:
+        ArtifactError: a file is missing, damaged or not listed.
+        ValueError: the contract is of another version, or names what the bundle lacks; one line.
+    """
+    file = digests.verify(folder) / CONTRACT
+    if not file.exists():
+        raise ValueError(
+            f"{folder} has no {CONTRACT}: it is no bundle; `dvc repro bundle` writes trained/bundles/<dataset>"
+        )
+    found = json.loads(file.read_text(encoding="utf-8"))
+    known = found.get("schema_version")
+    if str(known).partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
+        raise ValueError(
+            f"{file}: schema_version is {known!r}; this version of the code reads {SCHEMA_VERSION}: make the bundle again, "
+            "or use the code that made it"
+        )
+    try:
+        contract = Contract.model_validate(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(
+            f"{file}: {place}: {first['msg']} (it is {first['input']!r:.40}); make the bundle again"
+        ) from None
+    _check_names(contract, file)
+    return contract
+
+
+def _check_names(contract: Contract, file: Path) -> None:
+    """Raise ValueError where a contract names a column, model, symbol or graph that there is not."""
+    members = contract.ensemble.weights if contract.ensemble else {}
+    names = [*contract.models, *([contract.ensemble.name] if contract.ensemble else [])]
+    graphs = {path.name for path in file.parent.glob("*.onnx")}
+    faults = [f"ensemble.weights: there is no model {name!r}" for name in members if name not in contract.models]
+    faults += [f"signal: {contract.signal!r} is none of {', '.join(names)}"] if contract.signal not in names else []
+    for name, model in contract.models.items():
+        unknown = [column for column in model.columns if column not in contract.columns]
+        faults += [f"models.{name}.columns: {unknown} are no columns of the stream"] if unknown else []
+        faults += [f"models.{name}.graph: there is no {model.graph}"] if model.graph not in graphs else []
+    if faults:
+        raise ValueError(f"{file}: {faults[0]}; make the bundle again")
+
+
+def make_schema() -> dict[str, Any]:
+    """Return the JSON schema of a contract."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Contract.model_json_schema()}
+
+
+def hash_code() -> str:
+    """Return the sha256 of the code that a hot path runs, one file after another, by path."""
+    root = Path(pipeline.__file__).parent
+    files = [file for part in CODE for file in ([root / part] if part.endswith(".py") else (root / part).rglob("*.py"))]
+    total = hashlib.sha256()
+    for file in sorted(files):
+        total.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
+    return total.hexdigest()
+
+
+def list_versions() -> dict[str, str]:
+    """Return the versions of the packages that can change an answer."""
+    return {name: version(name) for name in PACKAGES}
+
+
+def hash_contract(folder: Path) -> str:
+    """Return the sha256 of the contract of a bundle."""
+    return digests.hash_file(folder / CONTRACT)

@@ -1,0 +1,91 @@
+"""Golden rows of a bundle: bars with their features, and what every model says, by the trained models themselves.
+
+The answers of trained models have the same bytes on every CPU; those of their graphs may differ in the last bits.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline import artifacts
+from pipeline.deployment import contract, kernels
+from pipeline.deployment.contract import Contract
+from pipeline.deployment.hot_path import HotPath, Lane, Run
+from pipeline.market.bars import list_columns
+from pipeline.models.base import Model
+
+
+def bind_models(models: Mapping[str, Model]) -> Callable[[str, np.ndarray, np.ndarray], Run]:
+    """Return what binds trained models in place of their graphs."""
+
+    def bind(name: str, inputs: np.ndarray, answer: np.ndarray) -> Run:
+        def run() -> None:
+            answer[:] = models[name].predict(inputs)
+
+        return run
+
+    return bind
+
+
+def make_golden(bundle: Contract, models: Mapping[str, Model], bars: pd.DataFrame, *, rows: int) -> pd.DataFrame:
+    """Return the last `rows` bars of the first symbol, and those that warm up before them, with features and signals.
+
+    `bars` are clean, of all symbols. A hot path that starts with the first of these bars has these features, answers,
+    scores, targets and positions; README.md lists the columns.
+    """
+    symbol = bundle.bars.symbols[0]
+    own = bars[bars["symbol"] == symbol].tail(bundle.warm_up_bars + rows)
+    table = own[list_columns(own)].reset_index(drop=True)
+    hot_path = HotPath(bundle, bind_models(models))
+    lane, records = hot_path.lanes[symbol], []
+    for bar in table.to_dict("records"):
+        records.append(_list_values(lane) if hot_path.update(bar) is not None else [])
+    names, types = _list_names(lane)
+    empty = [np.nan] * len(names)
+    values = np.array([record or empty for record in records])
+    columns = {name: values[:, k].astype(types[k]) for k, name in enumerate(names)}
+    return pd.concat([table.astype({"symbol": "str"}), pd.DataFrame(columns)], axis=1)
+
+
+def write_golden(golden: pd.DataFrame, folder: Path) -> None:
+    """Write golden rows as a table, and as text whose numbers read back to the same bits."""
+    artifacts.write_table(folder / contract.GOLDEN, golden)
+    text = pd.DataFrame({name: _format(golden[name]) for name in golden})
+    text.to_csv(folder / contract.GOLDEN_TEXT, index=False, lineterminator="\n")
+
+
+def _format(column: pd.Series) -> list[str]:
+    if not pd.api.types.is_float_dtype(column):
+        return [str(value) for value in column]
+    return ["" if value != value else repr(value.item()) if column.dtype == "f8" else str(value) for value in column.to_numpy()]
+
+
+def _list_names(lane: Lane) -> tuple[list[str], list[str]]:
+    """Return the names and the types of the columns behind the bars."""
+    names, types = list(lane.stream.columns), ["f4"] * len(lane.stream.columns)
+    for name, model in lane.models.items():
+        answers = [f"{name}.answer.{each}" for each in model.output.names]
+        accounts = [f"{name}.account.{each}" for each in model.account_columns]
+        names += [*answers, f"{name}.score", f"{name}.target", f"{name}.is_full", f"{name}.position", *accounts]
+        types += ["f4"] * len(answers) + ["f4", "f8", "f8", "f8"] + ["f4"] * len(accounts)
+    for name in lane.names[len(lane.models) :]:
+        names, types = [*names, f"{name}.target", f"{name}.position"], [*types, "f8", "f8"]
+    return names, types
+
+
+def _list_values(lane: Lane) -> list[float]:
+    """Return the values of these columns at the last bar of a lane."""
+    assert lane.x is not None
+    values: list[float] = [*lane.x.tolist()]
+    for m, (name, start, stop, window) in enumerate(lane.answers_by_model):
+        values += lane.answers[start:stop].tolist()
+        values += [lane.scores[m].item(), lane.targets[m].item(), float(lane.rows >= window), lane.seen[m, 0].item()]
+        if lane.models[name].account_columns:
+            plan = lane.plan[m]
+            end = plan[kernels.INPUT] + plan[kernels.COLUMNS] + plan[kernels.ACCOUNT]
+            values += lane.inputs[end - plan[kernels.ACCOUNT] : end].tolist()
+    for a in range(len(lane.models), len(lane.names)):
+        values += [lane.targets[a].item(), lane.seen[a, 0].item()]
+    return values

@@ -1,0 +1,126 @@
+"""The compiled part of a hot path: from a bar's features to the graphs' inputs, and from their answers to targets."""
+
+from collections.abc import Callable
+from typing import cast
+
+import numpy as np
+from numba import njit
+
+from pipeline.deployment import accounts
+from pipeline.features.chunks import CLOSE, OPEN, OPEN_TIME, QUOTE_VOLUME, VOLUME
+
+# columns of the plan (M, 10), whole numbers of each model
+INPUT, WINDOW, COLUMNS, PLACES, ACCOUNT, ANSWER, OUTPUTS, KIND, LOW, HIGH = range(10)
+DIFFERENCE, PROBABILITY, NUMBER, INTERPOLATED, NO_SCORE = range(5)  # KIND: how a score is made from LOW and HIGH
+# columns of the sizes (M, 3): share of HIGH in an interpolated score; score of a full position; weight in the ensemble
+SHARE, FULL, WEIGHT = range(3)
+
+Prepare = Callable[..., None]
+Finish = Callable[..., None]
+
+
+@njit(cache=True)
+def _fill_input(
+    x: np.ndarray, seen: np.ndarray, model: np.ndarray, places: np.ndarray, inputs: np.ndarray, starts: bool
+) -> None:
+    """Append a bar to the input of a model: the newest row of its window, or of all rows where features start."""
+    width, window = model[COLUMNS] + model[ACCOUNT], model[WINDOW]
+    block = inputs[model[INPUT] : model[INPUT] + window * width]
+    newest = block[(window - 1) * width :]
+    for i in range((window - 1) * width if not starts else 0):
+        block[i] = block[i + width]
+    for k in range(model[COLUMNS]):
+        newest[k] = x[places[model[PLACES] + k]]
+    if model[ACCOUNT]:
+        newest[width - 3], newest[width - 2], newest[width - 1] = seen[0], seen[1], np.log1p(seen[2])
+    if starts:
+        for i in range((window - 1) * width):
+            block[i] = newest[i % width]
+
+
+@njit(cache=True)
+def _make_score(answer: np.ndarray, model: np.ndarray, share: float) -> np.float32:
+    """Return the score of an answer, in float32 as `Output.to_score` computes it; NaN where there is none."""
+    low, high = answer[model[LOW]], answer[model[HIGH]]
+    if model[KIND] == DIFFERENCE:
+        score = high - low
+    elif model[KIND] == PROBABILITY:
+        score = np.float32(2) * low - np.float32(1)
+    elif model[KIND] == INTERPOLATED:
+        score = low + np.float32(share) * (high - low)
+    elif model[KIND] == NUMBER:
+        score = low
+    else:
+        score = np.float32(np.nan)
+    return np.float32(min(max(score, np.float32(-1)), np.float32(1))) if score == score else score
+
+
+def _compile() -> tuple[Prepare, Finish]:
+    sources = accounts.hash_sources()
+
+    @njit(cache=True)
+    def prepare(
+        bar: np.ndarray,
+        x: np.ndarray,
+        flags: tuple[bool, bool, bool, bool],
+        plan: np.ndarray,
+        places: np.ndarray,
+        inputs: np.ndarray,
+        own: np.ndarray,
+        clock: np.ndarray,
+        terms: np.ndarray,
+        seen: np.ndarray,
+    ) -> None:
+        _ = sources
+        is_after_gap, closes_positions, has_features, starts = flags
+        quote = bar[QUOTE_VOLUME] if bar[QUOTE_VOLUME] == bar[QUOTE_VOLUME] else bar[VOLUME] * bar[CLOSE]
+        filling = (bar[OPEN_TIME], bar[OPEN], bar[CLOSE], bar[VOLUME], quote)
+        accounts.take_bar(own, clock, terms, filling, is_after_gap, closes_positions, seen)
+        if has_features:
+            if starts:
+                for m in range(len(plan)):
+                    if terms[m, accounts.STARTS_FLAT]:
+                        seen[m] = 0.0
+            for m in range(len(plan)):
+                _fill_input(x, seen[m], plan[m], places, inputs, starts)
+
+    @njit(cache=True)
+    def finish(
+        answers: np.ndarray,
+        plan: np.ndarray,
+        sizes: np.ndarray,
+        flags: tuple[bool, bool],
+        rows: int,
+        own: np.ndarray,
+        clock: np.ndarray,
+        terms: np.ndarray,
+        scores: np.ndarray,
+        targets: np.ndarray,
+    ) -> None:
+        _ = sources
+        has_features, starts = flags
+        total = 0.0
+        for m in range(len(plan)):
+            if not has_features:
+                scores[m], targets[m] = np.nan, np.nan
+                continue
+            model = plan[m]
+            answer = answers[model[ANSWER] : model[ANSWER] + model[OUTPUTS]]
+            score = _make_score(answer, model, sizes[m, SHARE])
+            target = np.float64(score)
+            if sizes[m, FULL] == sizes[m, FULL]:  # NaN: a position is its own target
+                target = target / sizes[m, FULL] if sizes[m, FULL] > 0 else 0.0
+            if target == target:
+                target = min(max(target, -1.0), 1.0)
+            scores[m], targets[m] = score, target
+            if sizes[m, WEIGHT] == sizes[m, WEIGHT]:
+                total += sizes[m, WEIGHT] * (target if rows >= model[WINDOW] else 0.0)
+        if len(targets) > len(plan):
+            is_known = has_features and total == total
+            targets[len(plan)] = min(max(total, -1.0), 1.0) if is_known else np.nan
+        accounts.decide(own, clock, terms, targets, starts)
+
+    return cast(Prepare, prepare), cast(Finish, finish)
+
+
+prepare, finish = _compile()

@@ -1,0 +1,205 @@
+"""The replay certificate: bars through a hot path, one by one, against what the pipeline computes of them in bulk.
+
+Without a bit of difference must be: features; answers, against the same graph; targets and positions, given the answers.
+Answers may differ from the trained model's up to the limits of parity. What differs is named by bar and column or model.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+
+from pipeline.deployment import accounts, bulk
+from pipeline.deployment.bulk import Stretch
+from pipeline.deployment.hot_path import HotPath, Lane
+from pipeline.market.bar_reader import describe_time
+from pipeline.market.bars import list_columns
+from pipeline.models.base import Model
+
+BATCH_ROWS = 4096  # answered at once in bulk
+
+
+class ReplayError(ValueError):
+    """A hot path does not answer what the pipeline computed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """What a lane of a hot path had at every bar of a stretch from its first on; NaN while features warm up."""
+
+    x: np.ndarray  # (n, F) float32
+    answers: np.ndarray  # (n, numbers of all answers) float32, as `Lane.answers`
+    targets: np.ndarray  # (n, A)
+    seen: np.ndarray  # (n, A, 3)
+    filled: np.ndarray  # (n, A), positions after the fill of the latest filled order
+    restarts: tuple[int, ...]  # places at which the hot path was made anew from its state
+
+
+def play(load: Callable[[], HotPath], stretch: Stretch, *, restarts: Sequence[int] = ()) -> tuple[Record, Lane]:
+    """Return what a hot path had at every bar of a stretch; at `restarts` another one goes on from its state."""
+    hot_path, fields = load(), list_columns(stretch.bars)
+    symbol = str(stretch.bars["symbol"].iloc[0])
+    mappings = stretch.bars[fields].to_dict("records")
+    for bar in mappings[: stretch.first]:
+        hot_path.observe(bar)
+    lane, kept = hot_path.lanes[symbol], list[tuple[np.ndarray, ...]]()
+    nothing = np.full(len(lane.stream.columns), np.nan, np.float32)
+    for place in range(stretch.first, len(mappings)):
+        if place in restarts:
+            state = hot_path.state()
+            hot_path = load()
+            hot_path.restore(state)
+            lane = hot_path.lanes[symbol]
+        hot_path.update(mappings[place])
+        x = nothing if lane.x is None else lane.x
+        own = lane.answers, lane.targets, lane.seen, lane.accounts[:, accounts.FILLED]
+        kept.append((x, *(array.copy() for array in own)))
+    return Record(*map(np.array, zip(*kept, strict=True)), tuple(restarts)), lane
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What a hot path is compared with: the trained models, and ordinary sessions of the same graphs."""
+
+    models: Mapping[str, Model]
+    sessions: Mapping[str, onnxruntime.InferenceSession]
+    mean_abs: float  # limits on |answer - prediction of the trained model|
+    max_abs: float
+    max_relative: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """The result of a comparison that passed, the part of it that every CPU has, and measurements."""
+
+    bars: int
+    rows: int
+    measured: dict[str, Any]  # by model
+
+
+def compare(record: Record, lane: Lane, stretch: Stretch, reference: Reference, *, hot_path: HotPath) -> Found:
+    """Return the comparison of a record with the bulk computations; ReplayError names the first difference."""
+    bundle, rows = hot_path.contract, stretch.rows
+    at = stretch.place[rows] - stretch.first  # of each row in the record
+    _compare_features(record, stretch, at)
+    segment = stretch.samples.segment
+    run = bulk.count_bars_of_run(segment)[rows]
+    fills = bulk.find_stretch_fills(stretch, delay_bars=bundle.trading.delay_bars)
+    fills = fills.take(np.arange(stretch.first, len(stretch.bars)))
+    targets, measured = {}, {}
+    for m, (name, start, stop, _) in enumerate(lane.answers_by_model):
+        answers, seen = record.answers[at, start:stop], None
+        if bundle.models[name].account_columns:
+            seen = _compare_account(name, record, m, at, run == 1, fills, lane, stretch)
+        inputs = bulk.make_inputs(reference.models[name], stretch, seen)
+        measured[name] = _compare_answers(name, answers, inputs, reference, stretch, rows)
+        full = bundle.trading.full_position_std
+        targets[name] = bulk.size_targets(answers, bundle.models[name], full_position_std=full)
+        _raise_at(~_equal(record.targets[at, m], targets[name]), f"the target of {name}", stretch, rows)
+    if bundle.ensemble:
+        combined = bulk.combine_targets(targets, bundle, run)
+        _raise_at(~_equal(record.targets[at, -1], combined), f"the target of {bundle.ensemble.name}", stretch, rows)
+    _compare_positions(record, lane, stretch, fills)
+    return Found(len(stretch.bars) - stretch.first, len(rows), measured)
+
+
+def _compare_features(record: Record, stretch: Stretch, at: np.ndarray) -> None:
+    """Raise ReplayError where a streamed feature, or the rows that have features, are not those in bulk."""
+    has = np.zeros(len(record.x), bool)
+    has[at] = True
+    wrong = bulk.find_first(has != ~np.isnan(record.x).all(axis=1))
+    if wrong is not None:
+        raise ReplayError(f"features: there are some in bulk or streamed alone at bar {_describe(stretch, stretch.first + wrong)}")
+    differs = record.x[at].view(np.int32) != stretch.samples.x[stretch.rows].view(np.int32)
+    if differs.any():
+        row, column = np.argwhere(differs)[0]
+        raise ReplayError(
+            f"feature {stretch.samples.columns[column]} differs in {differs.sum():,} of {differs.size:,} values, first at bar "
+            f"{_describe(stretch, stretch.place[stretch.rows[row]])}"
+        )
+
+
+def _compare_account(
+    name: str,
+    record: Record,
+    m: int,
+    at: np.ndarray,
+    starts: np.ndarray,
+    fills: Any,
+    lane: Lane,
+    stretch: Stretch,
+) -> np.ndarray:
+    """Return what an agent saw of its account, (n, 3); ReplayError where its targets lead to another account."""
+    starts = starts.copy()
+    starts[0] = True
+    seen = record.seen[at, m].copy()
+    seen[:, 2] = np.log1p(seen[:, 2])
+    seen = seen.astype(np.float32)
+    expected = bulk.follow_account(record.targets[at, m], starts, fills.take(at), lane.list_terms()[m])
+    _raise_at((seen != expected).any(axis=1), f"the account of {name}", stretch, stretch.rows)
+    return seen
+
+
+def _compare_answers(
+    name: str, answers: np.ndarray, inputs: np.ndarray, reference: Reference, stretch: Stretch, rows: np.ndarray
+) -> dict[str, Any]:
+    """Return measured differences of a model's answers; ReplayError beyond the limits, or against the same graph."""
+    session = reference.sessions[name]
+    batched = bulk.answer(session, inputs, batch=BATCH_ROWS)
+    differs = (batched != answers).any(axis=1)
+    if differs.any():  # a graph may round one row in another way than many: then row by row
+        single = bulk.answer(session, inputs[differs], batch=1)
+        _raise_at((single != answers[differs]).any(axis=1), f"the answer of {name}", stretch, rows[differs])
+    native = bulk.predict_in_batches(reference.models[name], inputs).astype(np.float64)
+    for difference, against in (
+        (np.abs(answers - native), "the trained model"),
+        (np.abs(answers - batched), "the graph in batches"),
+    ):
+        relative = difference / np.maximum(np.abs(native), reference.mean_abs / reference.max_relative)
+        beyond = (difference > reference.max_abs) | (relative > reference.max_relative)
+        _raise_at(~(~beyond).all(axis=1), f"the answer of {name}, beyond the limits of parity against {against},", stretch, rows)
+        if not difference.mean() <= reference.mean_abs:
+            raise ReplayError(f"{name}: the mean difference from {against} is {difference.mean():.3g}, above {reference.mean_abs:g}")
+    return {
+        "rows_rounded_otherwise_in_batches": int(differs.sum()),
+        "max_abs_from_model": float(np.abs(answers - native).max()),
+    }
+
+
+def _compare_positions(record: Record, lane: Lane, stretch: Stretch, fills: Any) -> None:
+    """Raise ReplayError where the targets lead to another position than in the backtest, for all known fills."""
+    delay = len(lane.clock) - accounts.FLAGS
+    place = np.arange(len(record.filled) - delay)
+    after_gap = np.flatnonzero(fills.crosses_gap[:-1]) + 1  # bars before which some are missing
+    for gap in after_gap.tolist():  # orders that lapse there are filled together
+        place = place[(place < gap - delay) | (place >= gap)]
+    for m, (name, terms) in enumerate(zip(lane.names, lane.list_terms(), strict=True)):
+        expected = bulk.hold(record.targets[:, m], fills, terms)
+        differs = expected[place] != record.filled[place + delay, m]
+        _raise_at(differs, f"the position of {name}", stretch, None, place=place + stretch.first)
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return (a == b) | (np.isnan(a) & np.isnan(b))
+
+
+def _raise_at(
+    differs: np.ndarray, what: str, stretch: Stretch, rows: np.ndarray | None, *, place: np.ndarray | None = None
+) -> None:
+    """Raise ReplayError where anything differs, with the count and the first bar."""
+    if differs.any():
+        places = stretch.place[rows] if rows is not None else place
+        assert places is not None
+        first = int(places[int(np.argmax(differs))])
+        raise ReplayError(
+            f"{what} differs at {int(differs.sum()):,} of {len(differs):,} bars, first at bar {_describe(stretch, first)}"
+        )
+
+
+def _describe(stretch: Stretch, place: int) -> str:
+    bar = stretch.bars.iloc[int(place)]
+    return f"{place} of {bar['symbol']}, open_time {describe_time(int(bar['open_time']))}"
