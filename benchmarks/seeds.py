@@ -22,6 +22,7 @@ import yaml
 
 from pipeline import artifacts, config
 from pipeline.evaluation.performance import find_median_path
+from pipeline.evaluation.voting import list_fitted
 from pipeline.reporting import markdown
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,16 +60,15 @@ def make_params(bars: Path | None, changes: Sequence[str]) -> dict[str, Any]:
 
 
 def select_models(blocks: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Return the blocks with these models alone; ValueError where one is unknown or of another dataset."""
-    known = {
-        name: block
-        for members in blocks["models"].values()
-        for name, block in (members or {}).items()
-        if block["dataset"] == DATASET
-    }
+    """Return the blocks with these models alone, by default all that are fitted.
+
+    Raises:
+        ValueError: a model is unknown, of another dataset, or not fitted.
+    """
+    known = [name for name, block in list_fitted(blocks) if block["dataset"] == DATASET]
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"there is no model {', '.join(unknown)}; {DATASET} has {', '.join(known)}")
-    wanted = names or list(known)
+    wanted = names or known
     models = {
         family: {name: block for name, block in (members or {}).items() if name in wanted}
         for family, members in blocks["models"].items()

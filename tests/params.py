@@ -10,10 +10,11 @@ from pipeline.models.base import Model, Signature
 from pipeline.models.plugins import build, find_plugin
 
 PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
-BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {  # (family, block) of every model, enabled or not
+BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {  # (family, block) of every model that is fitted, enabled or not
     name: (family, block)
     for section in ("models", "disabled_models")
     for family, blocks in PARAMS[section].items()
+    if family != "ensembles"
     for name, block in blocks.items()
 }
 SHORT: dict[str, dict[str, Any]] = {  # of each family: a fit with these changes takes every kind of step

@@ -33,7 +33,9 @@ SMALL = {
     "agents.learning_starts": 500,
     "models.agents.marl.hyperparameters.num_episodes": 16,
 }
-MODELS = {"lightgbm": "trees", "xgboost_barrier": "trees", "lstm": "nets", "marl": "agents"}  # and their families
+# those that are fitted, and their families
+MODELS = {"lightgbm": "trees", "xgboost_barrier": "trees", "lstm": "nets", "marl": "agents"}
+ENSEMBLE = "voting"
 
 
 def command(folder: Path, *words: str, **environment: str) -> str:
@@ -72,7 +74,7 @@ def copy(folder: Path) -> Path:
             block = block[parent]
         block[key] = value
     params["models"] = {
-        family: {name: block for name, block in blocks.items() if name in MODELS}
+        family: {name: block for name, block in blocks.items() if name in (*MODELS, ENSEMBLE)}
         for family, blocks in params["models"].items()
     }
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))

@@ -48,7 +48,12 @@ def add_kind(repo: Path) -> None:
     }
     tree = params["models"]["trees"]["lightgbm"]
     tree["hyperparameters"] |= {"min_data_in_leaf": 50, "learning_rate": 0.2}
-    params["models"] |= {"trees": {"tree": tree | {"dataset": "ticks", "target": "move_2"}}, "nets": {}, "agents": {}}
+    params["models"] |= {
+        "trees": {"tree": tree | {"dataset": "ticks", "target": "move_2"}},
+        "nets": {},
+        "agents": {},
+        "ensembles": {},
+    }
     params["split"]["holdout_pct"] = 0.2
     (repo / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 

@@ -15,6 +15,7 @@ PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 FAMILIES = tuple(PARAMS["models"])
 IN_PANDAS = ROOT / "pipeline/features/in_pandas"
 RUN_MODELS = ("train", "audit", "export")
+VERBS = {"train_ensembles": "combine"}  # of stages whose module has not their name
 PARTS = {  # modules of a kind of dataset, by the stage that runs them
     "fetch": ("fetch",),
     "ingest": ("ingest",),
@@ -92,6 +93,7 @@ def import_stage(stage) -> frozenset[str]:
     """The files that are loaded when a stage runs: its module, and the plugin that it builds or loads."""
     name, _, key = stage.name.partition("@")
     verb, _, family = name.partition("_")
+    verb = VERBS.get(name, verb)
     modules = [f"pipeline.stages.{verb}"]
     of, model = key.split(".") if verb == "holdout" else (family, key)
     dataset = PARAMS["models"][of][model]["dataset"] if verb in ("evaluate", "holdout", "export") else key
@@ -153,6 +155,7 @@ TOUCHES = {  # file: the stages that must not run again when it changes
     "pipeline/reporting/learning_curves.py": {"train", "export", "audit"},
     "pipeline/evaluation/overfitting.py": {"train", "export", "audit"},
     "pipeline/evaluation/path_metrics.py": {"train", "export", "audit"},
+    "pipeline/evaluation/voting.py": {"train_trees", "train_nets", "train_agents", "export", "audit"},
     "pipeline/leakage/fits.py": {"train", "export", "baseline"},
     "pipeline/leakage/findings.py": {"train", "export", "baseline"},
     "pipeline/models/torch_runtime/device.py": {"train_trees", "audit_trees", "export_trees"},
@@ -181,7 +184,7 @@ def test_costs_of_trading_train_neither_trees_nor_nets():
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 def test_every_stage_runs_the_module_of_its_name_and_export_checks_parity(stage):
     name, _, key = stage.name.partition("@")
-    verb = name.partition("_")[0]
+    verb = VERBS.get(name, name.partition("_")[0])
     commands = [f"python -m pipeline.stages.{each} {key}" for each in (verb, *["parity"] * (verb == "export"))]
     assert stage.cmd == (commands if len(commands) > 1 else commands[0])
 

@@ -9,6 +9,7 @@ from pipeline import artifacts
 from pipeline.evaluation import forecast, path_metrics, returns
 from pipeline.evaluation.evaluation_data import EvaluationData
 from pipeline.evaluation.portfolio import size_positions, trade_predictions
+from pipeline.evaluation.trainings import Training, read_history
 from pipeline.models.predictions import FINAL, make_predictions
 from pipeline.reporting import position_chart
 from pipeline.samples import make_keys
@@ -255,25 +256,24 @@ def test_pictures_have_the_same_bytes_each_time(size, tmp_path, monkeypatch):
         evaluate.draw_positions("a", path_metrics.select_path(predictions, data, cut, path=1), data, number=1)
         evaluate.draw_confusion("a", result, data)
         evaluate.draw_calibration("a", path_metrics.select_path(predictions, data, cut, path=0), data)
-        evaluate.draw_training("a", history, {"gain": {"x": 1.0}})
+        evaluate.draw_training("a", Training(oos, oos, history, importances={"gain": {"x": 1.0}}))
         drawn.append({file.name: file.read_bytes() for file in (tmp_path / folder / "a").iterdir()})
     names = ["calibration", "confusion", "equity", "importances", "learning_curves", "positions"]
     assert sorted(drawn[0]) == [f"{name}.png" for name in names]
     assert drawn[0] == drawn[1]
 
 
-def test_a_history_is_read_back_as_the_fits_wrote_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(artifacts, "HISTORY", tmp_path)
+def test_a_history_is_read_back_as_the_fits_wrote_it(tmp_path):
     fits = {
         "10": [{"iteration": 1, "valid_loss": 1 / 3}],
         "final": [{"iteration": 1, "valid_loss": 0.1, "grad_norm": 1e-17}],
     }
     rows = [{"seed": 3, "split": split, **entry} for split, entries in fits.items() for entry in entries]
     pd.DataFrame(rows).to_csv(tmp_path / "a.csv", index=False)
-    assert evaluate.read_history("a") == fits
+    assert read_history(tmp_path / "a.csv") == fits
     rows.append({"seed": 4, "split": "10", "iteration": 1, "valid_loss": 2.0})
     pd.DataFrame(rows).to_csv(tmp_path / "a.csv", index=False)
-    assert list(evaluate.read_history("a")) == ["3-10", "3-final", "4-10"]
+    assert list(read_history(tmp_path / "a.csv")) == ["3-10", "3-final", "4-10"]
 
 
 def test_a_forecast_without_a_score_is_measured_and_not_traded():

@@ -27,7 +27,12 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository after its stages have run on bars without the optional columns."""
     repo = copy(tmp_path_factory.mktemp("optional") / "repo")
     params = yaml.safe_load((repo / "params.yaml").read_text())
-    params["models"] = {"trees": {"lightgbm": params["models"]["trees"]["lightgbm"]}, "nets": {}, "agents": {}}
+    params["models"] = {
+        "trees": {"lightgbm": params["models"]["trees"]["lightgbm"]},
+        "nets": {},
+        "agents": {},
+        "ensembles": {},
+    }
     (repo / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     block = {key: value for key, value in PARAMS["sources"]["simulated"].items() if key != "kind"}
     loaded = simulated.load(**block | {"days": 3, "signal": 0.05, "half_life_bars": 5.0})

@@ -60,8 +60,9 @@ def test_chosen_models_alone_are_fitted_and_an_unknown_one_is_refused():
         "trees": ["lightgbm"],
         "nets": ["lstm"],
         "agents": [],
+        "ensembles": [],
     }
-    assert seeds.select_models(blocks, [])["models"] == blocks["models"]
+    assert seeds.select_models(blocks, [])["models"] == blocks["models"] | {"ensembles": {}}
     with pytest.raises(ValueError, match="there is no model forest; klines has lightgbm"):
         seeds.select_models(blocks, ["forest"])
 

@@ -52,7 +52,7 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params["canary"]["bars"] = 5000
     params["costs"]["file"] |= {"fee_bps": 0.0, "slippage_bps": 0.0}
     tree = params["models"]["trees"]["lightgbm"]
-    params["models"] = {"trees": {"lightgbm": tree}, "nets": {}, "agents": {}}
+    params["models"] = {"trees": {"lightgbm": tree}, "nets": {}, "agents": {}, "ensembles": {}}
     (repo / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     command(repo, sys.executable, "-c", RUN, STAGES, PIPELINE_WORKERS="1")
     return repo

@@ -22,6 +22,7 @@ from pipeline.models.predictions import FINAL
 from pipeline.stages import (
     audit,
     baseline,
+    combine,
     compare,
     evaluate,
     export,
@@ -34,10 +35,10 @@ from pipeline.stages import (
 )
 from pipeline.targets import Target
 from pipeline.validation.folds import Folds
-from tests.small_repository import MODELS, command, surroundings
+from tests.small_repository import ENSEMBLE, MODELS, command, surroundings
 
 UP_TO_DATE = "Data and pipelines are up to date."
-REPORTS = ("split", "signals", "sensitivity", "train", "audit", "evaluate", "compare", "parity")
+REPORTS = ("split", "signals", "sensitivity", "train", "audit", "combine", "evaluate", "compare", "parity")
 RESULTS = ("baselines", "models", "in_sample", "statistics", "history", "returns", "plots")
 FOLDERS = [*(Path("trained/reports") / name for name in REPORTS), *(Path("trained") / name for name in RESULTS)]
 OPENED = "trees.lightgbm"
@@ -167,7 +168,7 @@ def test_an_experiment_on_costs_retrains_agents_alone_and_its_branch_restores_it
     before = (repo / "trained/reports/evaluate/lstm.json").read_text()
     printed = command(repo, "dvc", "exp", "run", "-n", "costly", "-S", "costs.simulated.fee_bps=20")
     assert "Running stage 'evaluate_trees@lightgbm'" in printed
-    assert set(re.findall(r"Running stage 'train_(\w+)@", printed)) == {"agents"}
+    assert set(re.findall(r"Running stage 'train_(\w+)@", printed)) == {"agents", "ensembles"}
     after = (repo / "trained/reports/evaluate/lstm.json").read_text()
     assert after != before
     changed = json.loads(command(repo, "dvc", "metrics", "diff", "--json"))
@@ -186,7 +187,7 @@ def test_an_experiment_on_costs_retrains_agents_alone_and_its_branch_restores_it
     assert "experiment costly" in command(repo, "python", "-m", "pipeline.evaluation.ledger", "harvest")
     assert "Running stage 'compare@klines'" in command(repo, "dvc", "repro")
     after = read_comparison(repo)
-    assert after["trials"] == before["trials"] + len(MODELS)
+    assert after["trials"] == before["trials"] + len([*MODELS, ENSEMBLE])
     assert after["best_dsr"] < before["best_dsr"]
     assert after["best_sharpe"] == before["best_sharpe"]
 
@@ -347,6 +348,8 @@ def run_stages() -> None:
     for model in MODELS:
         for stage in (train, audit, evaluate, export, parity):
             stage.main(model)
+    for stage in (combine, evaluate):
+        stage.main(ENSEMBLE)
     compare.main("klines")
 
 

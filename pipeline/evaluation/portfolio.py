@@ -8,6 +8,7 @@ import pandas as pd
 
 from pipeline import trading
 from pipeline.evaluation.evaluation_data import EvaluationData
+from pipeline.evaluation.position_sizing import size_scores
 from pipeline.trading import Backtest
 from pipeline.trading_rules import list_terms
 
@@ -55,17 +56,12 @@ class PortfolioResult:
 
 
 def size_positions(predictions: pd.DataFrame, data: EvaluationData) -> np.ndarray:
-    """Return (n,) target positions in [-1, 1]: a position as predicted, another score in units of its spread.
-
-    The spread is `score_std`, of the scores of the rows that the fit learned from. Where that is undefined, because
-    these scores never vary, the target is 0.
-    """
-    score = predictions["score"].to_numpy(np.float64)
-    if data.output.kind == "position":
-        return np.asarray(score.clip(-1, 1))
-    full = predictions["score_std"].to_numpy(np.float64) * data.rules.full_position_std
-    scaled = np.divide(score, full, out=np.zeros(len(score)), where=full > 0)
-    return np.asarray(scaled.clip(-1, 1))
+    """Return (n,) target positions in [-1, 1], see `size_scores`."""
+    return size_scores(
+        *(predictions[name].to_numpy() for name in ("score", "score_std")),
+        kind=data.output.kind,
+        full_position_std=data.rules.full_position_std,
+    )
 
 
 def trade_predictions(

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from pipeline import artifacts, config
-from pipeline.evaluation import trials
+from pipeline.evaluation import trainings, trials
 from pipeline.evaluation.evaluation_data import EvaluationData
 from pipeline.evaluation.path_metrics import PathResult
 from pipeline.evaluation.trials import Market, Trial
@@ -17,10 +17,10 @@ Parameters = Mapping[str, Any]
 
 def collect_parameters(params: config.Block, model: str, folds: Folds) -> dict[str, Any]:
     """Return everything but the bars that the result of a model depends on: another value makes another trial."""
-    block = config.find_model(params, model).block
-    dataset, target = block["dataset"], block["target"]
+    entry = config.find_model(params, model)
+    dataset, target = entry.block["dataset"], entry.block["target"]
     return {
-        **artifacts.read_report("train/details", model)["parameters"],
+        **trainings.read_parameters(entry),
         "features": artifacts.read_report("featurize", dataset).get("params"),
         "labels": config.look_up(params, f"datasets.{dataset}.targets.{target}"),
         "split": folds.scheme.list_settings(),

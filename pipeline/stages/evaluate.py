@@ -13,7 +13,6 @@ from pipeline.datasets import kinds
 from pipeline.evaluation import forecast, performance, returns
 from pipeline.evaluation.evaluation_data import EvaluationData, load_evaluation_data
 from pipeline.evaluation.execution import Execution, ExecutionSettings, average_half_spread, measure_execution
-from pipeline.evaluation.fit_diagnosis import diagnose_fit
 from pipeline.evaluation.gates import Gates, judge_gates
 from pipeline.evaluation.path_metrics import (
     ModelResult,
@@ -27,6 +26,7 @@ from pipeline.evaluation.path_metrics import (
 )
 from pipeline.evaluation.predictions import select_labeled
 from pipeline.evaluation.record import collect_parameters, describe_market, record_path
+from pipeline.evaluation.trainings import Training, load_training, summarize_diagnoses
 from pipeline.evaluation.trials import render_lines
 from pipeline.models.predictions import FINAL
 from pipeline.reporting import execution_plots, learning_curves, plots, position_chart
@@ -41,9 +41,10 @@ LAST_SHARE = 0.15  # of the development part, whose positions are drawn: all of 
 def main(model: str) -> None:
     """Measure and backtest a model's predictions beside the baselines'."""
     params = config.load_params()
-    block = config.find_model(params, model).block
+    entry = config.find_model(params, model)
+    block, training = entry.block, load_training(entry)
     folds, rows = Folds.load(digests.verify(artifacts.FOLDS / f"{block['dataset']}.parquet"))
-    predictions = drop_final_fit(artifacts.read_table(artifacts.OOS / f"{model}.parquet"))
+    predictions = drop_final_fit(training.out_of_sample)
     symbols, clock = list(predictions["symbol"].unique()), kinds.import_part(params, block["dataset"], "clock")
     fills = kinds.import_part(params, block["dataset"], "fills")
     data = load_evaluation_data(params, block, rows, symbols=symbols, clock=clock, fills=fills)
@@ -53,19 +54,13 @@ def main(model: str) -> None:
         str(name): measure_predictions(part, data, folds)
         for name, part in simple[data.is_included[simple["row"]]].groupby("baseline", observed=True)
     }
-    in_sample = drop_final_fit(artifacts.read_table(artifacts.IN_SAMPLE / f"{model}.parquet"))
-    training = artifacts.read_report("train/details", model)
-    source, file = artifacts.report_path("train/details", model), artifacts.HISTORY / f"{model}.csv"
-    digests.verify_digest(file, training["history_sha256"], source=source)
-    history = read_history(model)
-    diagnoses = diagnose_fits(history, training)
     headline = make_forecast_headline(result, baselines["linear"])
     details = collect_model_details(result, baselines)
     if data.output.no_score_reason:
         headline |= {"not_traded": data.output.no_score_reason}
         headline |= {name: average_paths(result, name) for name in ("r2", "mae") if name in result.paths[0].forecast}
     else:
-        splits = compare_in_and_out_of_sample(in_sample, predictions, data)
+        splits = compare_in_and_out_of_sample(drop_final_fit(training.in_sample), predictions, data)
         headline |= make_trading_headline(result, splits)
         details |= summarize_in_and_out_of_sample(splits) | judge_model(params, result, splits)
         median = result.median_path
@@ -79,11 +74,11 @@ def main(model: str) -> None:
     write_returns(model, result)
     write_round_trips(model, result)
     write_record(model, result, data, collect_parameters(params, model, folds))
-    artifacts.write_json(artifacts.report_path("evaluate", model), headline | summarize_diagnoses(diagnoses))
-    artifacts.write_report("evaluate/details", model, details | {"fit_diagnoses": diagnoses})
+    artifacts.write_json(artifacts.report_path("evaluate", model), headline | summarize_diagnoses(training.diagnoses))
+    artifacts.write_report("evaluate/details", model, details | {"fit_diagnoses": training.diagnoses})
     draw_confusion(model, result, data)
     draw_calibration(model, select_path(predictions, data, folds, path=0), data)
-    draw_training(model, history, training["importances"])
+    draw_training(model, training)
 
 
 def write_returns(model: str, result: ModelResult) -> None:
@@ -113,46 +108,6 @@ def write_record(model: str, result: ModelResult, data: EvaluationData, paramete
 def drop_final_fit(predictions: pd.DataFrame) -> pd.DataFrame:
     """Return the predictions of the splits; those of the final fit are for the holdout, which stays closed."""
     return predictions[predictions["split"] != FINAL]
-
-
-def read_history(model: str) -> dict[str, list[dict[str, float]]]:
-    """Return the history of each fit by its name, without the fields that an entry lacks."""
-    table = pd.read_csv(artifacts.HISTORY / f"{model}.csv", dtype={"split": str})
-    one_seed = table["seed"].nunique() == 1
-    return {
-        name_fit(*key, one_seed=one_seed): [
-            {str(name): value for name, value in zip(part, row, strict=True) if not np.isnan(value)}
-            for row in part.to_numpy()
-        ]
-        for key, part in table.set_index(["seed", "split"]).groupby(level=["seed", "split"], sort=False)
-    }
-
-
-def name_fit(seed: object, split: object, *, one_seed: bool) -> str:
-    """Return the name of a fit: its split, after its seed where there are several."""
-    return str(split) if one_seed else f"{seed}-{split}"
-
-
-def diagnose_fits(history: dict[str, list[dict[str, float]]], training: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the diagnosis of each fit that early stopping reports on, by its name."""
-    one_seed = len({fit["seed"] for fit in training["fits"]}) == 1
-    stopping = {
-        name_fit(fit["seed"], fit["split"], one_seed=one_seed): fit.get("fit_report", {}).get("early_stopping")
-        for fit in training["fits"]
-    }
-    return {
-        fit: diagnose_fit(
-            history[fit], best_epoch=report["best_epoch"], reached_last_epoch=report["reached_last_epoch"]
-        )
-        for fit, report in stopping.items()
-        if report
-    }
-
-
-def summarize_diagnoses(diagnoses: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Return the share of fits whose diagnosis is "healthy"; nothing for a family without diagnoses."""
-    verdicts = [diagnosis["verdict"] for diagnosis in diagnoses.values()]
-    return {"healthy_fit_share": verdicts.count("healthy") / len(verdicts)} if verdicts else {}
 
 
 def make_forecast_headline(result: ModelResult, linear: ModelResult) -> dict[str, object]:
@@ -328,14 +283,16 @@ def draw_positions(model: str, path: pd.DataFrame, data: EvaluationData, *, numb
     artifacts.write_figure(artifacts.PLOTS / model / "positions.png", figure)
 
 
-def draw_training(
-    model: str, history: dict[str, list[dict[str, float]]], importances: dict[str, dict[str, float]] | None
-) -> None:
-    """Draw the learning curves of all fits, and the importances of the final one."""
-    title = f"{model}: learning curves, {len(history)} fits"
-    curves = learning_curves.plot_learning_curves(list(history.values()), title=title)
-    kind, gain = next(iter(importances.items())) if importances else ("undefined", {})
-    bars_figure = plots.plot_importances(gain, title=f"{model}: importance by {kind}")
+def draw_training(model: str, training: Training) -> None:
+    """Draw the learning curves of all fits and the importances of the final one, or why there are none."""
+    if training.not_fitted:
+        message = plots.plot_message(f"{model}: undefined: {training.not_fitted}")
+        curves, bars_figure = message, message
+    else:
+        title = f"{model}: learning curves, {len(training.history)} fits"
+        curves = learning_curves.plot_learning_curves(list(training.history.values()), title=title)
+        kind, gain = next(iter(training.importances.items())) if training.importances else ("undefined", {})
+        bars_figure = plots.plot_importances(gain, title=f"{model}: importance by {kind}")
     artifacts.write_figure(artifacts.PLOTS / model / "learning_curves.png", curves)
     artifacts.write_figure(artifacts.PLOTS / model / "importances.png", bars_figure)
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from pipeline import artifacts, cli, config, digests
 from pipeline.datasets import kinds
-from pipeline.evaluation import experiments, performance
+from pipeline.evaluation import experiments, performance, voting
 from pipeline.evaluation.evaluation_data import EvaluationData, load_evaluation_data
 from pipeline.evaluation.holdout import collect_metrics
 from pipeline.evaluation.ledger import Ledger
@@ -24,6 +24,7 @@ def main(model: str) -> None:
     params = config.load_params()
     config.call_with(check_names, block=config.look_up(params, "holdout"), name="holdout")
     config.look_up(params, f"models.{model}")
+    voting.check_is_fitted(model, section="holdout.models")
     _, block, name = config.find_model(params, model.partition(".")[2])
     folds, rows = Folds.load(digests.verify(artifacts.FOLDS / f"{block['dataset']}.parquet"))
     predictions = artifacts.read_table(artifacts.OOS / f"{name}.parquet").query(f"split == {FINAL}")

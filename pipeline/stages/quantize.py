@@ -16,6 +16,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from scipy.stats import spearmanr
 
 from pipeline import artifacts, cli, config, digests
+from pipeline.evaluation import voting
 from pipeline.models.dataset import load_dataset
 from pipeline.models.nets.engine.windows import make_windows
 from pipeline.models.onnx_session import open_session
@@ -37,7 +38,9 @@ class QuantizationError(ValueError):
 def main(model: str) -> None:
     """Write the int8 graph of `<family>.<model>`, compare it with the float32 graph, and check the limits."""
     params = config.load_params()
-    block, source = config.look_up(params, f"models.{model}"), digests.verify(artifacts.ONNX / model.rpartition(".")[2])
+    block = config.look_up(params, f"models.{model}")
+    voting.check_is_fitted(model, section="quantize.models")
+    source = digests.verify(artifacts.ONNX / model.rpartition(".")[2])
     contract: dict[str, Any] = artifacts.read_json(source / "contract.json")
     data = load_dataset(block["dataset"], block["target"])
     check_columns(contract["columns"], data.samples.columns, model=model)

@@ -1,0 +1,179 @@
+"""The voting ensemble: its members, their weights, and the weighted sum of their target positions.
+
+An entry of `models.ensembles` in params.yaml is not fitted: it combines what models of other families predict.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from annotated_types import MinLen
+from pydantic import NonNegativeFloat
+
+from pipeline import artifacts, config
+from pipeline.targets import Output
+
+FAMILY = "ensembles"  # of params' `models`
+PLUGIN = "voting"
+ENSEMBLES = artifacts.TRAINED / FAMILY  # the stage `combine` writes a folder for each ensemble
+OUT_OF_SAMPLE, IN_SAMPLE = "oos.parquet", "in_sample.parquet"  # there
+OF_FITTED_MODELS = ("columns", "include_symbols", "exclude_neutrals")  # keys of a block that an ensemble cannot have
+
+Weights = Annotated[dict[str, NonNegativeFloat], MinLen(1)]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A model whose target positions an ensemble sums."""
+
+    name: str
+    weight: float  # the weights of all members have sum 1
+    target: str
+    window: int  # bars of one input; 1 where it sees one bar
+    symbols: tuple[str, ...] | None  # that it predicts; None: all of the dataset
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The members of a voting ensemble, in the order in which their positions are summed."""
+
+    members: tuple[Member, ...]
+    left_out: tuple[str, ...]  # families of `weights` without a member, each with its reason
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each member by its name."""
+        return {member.name: member.weight for member in self.members}
+
+
+def combine_targets(targets: np.ndarray, is_full: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return (n,) float64 target positions in [-1, 1]: the weighted sums of the members' targets, clipped.
+
+    A member counts 0 where its window is not full. The sum starts at 0.0 and adds one member after another, so that a
+    streaming deployment gets the same bits.
+
+    >>> is_full = np.array([[True, True], [True, False]])
+    >>> combine_targets(np.array([[1.0, -0.5], [0.5, 1.0]]), is_full, np.array([0.6, 0.4]))
+    array([0.4, 0.3])
+
+    Args:
+        targets: (n, M) target positions of M members; any value, such as NaN, where a member does not count.
+        is_full: (n, M) bool, whether a member counts.
+        weights: (M,) float64.
+    """
+    total = np.zeros(len(targets))
+    for member, weight in enumerate(weights):
+        total += weight * np.where(is_full[:, member], targets[:, member], 0.0)
+    return np.asarray(total.clip(-1.0, 1.0))
+
+
+def count_rows_so_far(segment: np.ndarray) -> np.ndarray:
+    """Return (N,) int64 the rows of each row's segment up to it, itself included; rows are grouped by `segment` (N,).
+
+    >>> count_rows_so_far(np.array([4, 4, 4, 7, 7]))
+    array([1, 2, 3, 1, 2])
+    """
+    begins = np.flatnonzero(np.diff(segment, prepend=segment[:1] - 1))
+    return np.asarray(np.arange(len(segment)) - np.repeat(begins, np.diff(begins, append=len(segment))) + 1)
+
+
+def resolve_weights(params: config.Block, model: str, outputs: Mapping[str, Output]) -> Ensemble:
+    """Return the members of the entry `models.ensembles.<model>` with their weights, normalized to sum 1.
+
+    A key of `weights` is a family, whose weight its enabled models of the dataset share equally, in the order of
+    params, or `<family>.<model>`. A weight of 0 leaves its models out. `outputs` are those of the dataset's targets.
+
+    Raises:
+        ParamsError: a key or a value is not allowed, a named model has no score, or no member is left; names it.
+    """
+    entry = config.find_model(params, model)
+    name, dataset = f"models.{FAMILY}.{model}", entry.block["dataset"]
+    check_block(entry, outputs)
+    owner = f"{name}.hyperparameters"
+    given: dict[str, float] = config.call_with(read_weights, block=entry.block["hyperparameters"], name=owner)
+    shares: dict[tuple[str, str], float] = {}
+    left_out = []
+    for key, weight in given.items():
+        found = find_members(params, key, outputs, dataset=dataset, owner=f"{owner}.weights")
+        if doubled := [member for family, member in found if (family, member) in shares]:
+            raise config.ParamsError(
+                f"{owner}.weights names {doubled[0]} twice, the second time by {key}; name it once"
+            )
+        if not found:
+            left_out.append(f"{key} has no enabled model of {dataset} with a score")
+        shares |= dict.fromkeys(found, weight / max(len(found), 1))
+    total = sum(shares.values())
+    if not total > 0:
+        raise config.ParamsError(
+            f"{owner}.weights: none of {', '.join(given)} has both a weight above 0 and an enabled model of {dataset} "
+            f"with a score; enable one, or disable the ensemble by -S '~{name}'"
+        )
+    members = [describe_member(params, *key, weight=share / total) for key, share in shares.items() if share > 0]
+    return Ensemble(tuple(members), tuple(left_out))
+
+
+def read_weights(*, weights: Weights) -> dict[str, float]:
+    """Return the weights by family or `<family>.<model>`: the hyperparameters of a voting ensemble."""
+    return dict(weights)
+
+
+def check_block(entry: config.ModelBlock, outputs: Mapping[str, Output]) -> None:
+    """Raise ParamsError where an entry of the family is no voting ensemble that predicts positions."""
+    family, block, name = entry
+    owner = f"models.{family}.{name}"
+    if family != FAMILY:
+        raise config.ParamsError(f"{owner} is no ensemble; entries of models.{FAMILY} are")
+    if block["plugin"] != PLUGIN:
+        raise config.ParamsError(f"{owner}: unknown plugin {block['plugin']!r} of family {FAMILY!r}; there is {PLUGIN}")
+    if foreign := [key for key in OF_FITTED_MODELS if key in block]:
+        raise config.ParamsError(f"{owner} has {foreign[0]}, which is of models that are fitted; remove it")
+    if (kind := outputs[block["target"]].kind) != "position":
+        raise config.ParamsError(f"{owner}: its target {block['target']} asks for {kind}; choose one of kind position")
+
+
+def find_members(
+    params: config.Block, key: str, outputs: Mapping[str, Output], *, dataset: str, owner: str
+) -> list[tuple[str, str]]:
+    """Return the (family, model) that a key of `weights` names; none for a family without a model that is traded.
+
+    Raises:
+        ParamsError: there is no such family or enabled model, or a named model is of another dataset or has no score.
+    """
+    families = {family: models or {} for family, models in params["models"].items() if family != FAMILY}
+    family, _, named = key.partition(".")
+    if family not in families or (named and named not in families[family]):
+        known = ", ".join([*families, *(f"{family}.{name}" for family, models in families.items() for name in models)])
+        raise config.ParamsError(f"{owner} has {key!r}; allowed are the families and enabled models {known}")
+    if not named:
+        own = ((name, block) for name, block in families[family].items() if block["dataset"] == dataset)
+        return [(family, name) for name, block in own if not outputs[block["target"]].no_score_reason]
+    block = families[family][named]
+    if block["dataset"] != dataset:
+        raise config.ParamsError(f"{owner} has {key}, which is of dataset {block['dataset']}, not of {dataset}")
+    if reason := outputs[block["target"]].no_score_reason:
+        raise config.ParamsError(f"{owner} has {key}, which is not traded: {reason}; take it out")
+    return [(family, named)]
+
+
+def describe_member(params: config.Block, family: str, name: str, *, weight: float) -> Member:
+    """Return a member; a model without the hyperparameter `window`, its own or its family's, sees one bar."""
+    block = params["models"][family][name]
+    window = ((params.get(family) or {}) | block["hyperparameters"]).get("window", 1)
+    symbols = block.get("include_symbols")
+    return Member(name, weight, block["target"], window, None if symbols is None else tuple(symbols))
+
+
+def list_fitted(params: config.Block) -> Iterator[tuple[str, config.Block]]:
+    """Yield the name and the block of every enabled model that is fitted: of all families but this one."""
+    for family, models in params["models"].items():
+        if family != FAMILY:
+            yield from (models or {}).items()
+
+
+def check_is_fitted(model: str, *, section: str) -> None:
+    """Raise ParamsError where a section of params names an ensemble as `<family>.<model>`."""
+    if model.partition(".")[0] == FAMILY:
+        raise config.ParamsError(
+            f"{section} has {model}, an ensemble: it has neither a fit nor a graph of its own; name its members"
+        )
