@@ -1,6 +1,6 @@
-"""What the pipeline computes in bulk, as a hot path is compared with it: inputs, answers, targets, positions, accounts."""
+"""The computations of the pipeline in bulk that a hot path is compared with, from inputs to positions."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,9 @@ import onnxruntime
 import pandas as pd
 
 from pipeline.deployment.contract import Contract, ModelPart
+from pipeline.evaluation.position_sizing import size_scores
+from pipeline.evaluation.voting import combine_targets
+from pipeline.features.engine import compute
 from pipeline.fills import Fills, find_fills
 from pipeline.models.base import Model, split_into_batches
 from pipeline.samples import Samples
@@ -29,6 +32,19 @@ class Stretch:
         return np.flatnonzero(self.place >= self.first)
 
 
+def make_samples(bars: pd.DataFrame, place: np.ndarray, x: np.ndarray, columns: Sequence[str]) -> Samples:
+    """Return samples without labels of the features (N, F) of the bars at (N,) places."""
+    time, segment = (bars[name].to_numpy()[place] for name in ("open_time", "segment"))
+    nothing = np.full(len(place), np.nan, np.float32)
+    return Samples(time, time, segment.astype(np.int32), x, tuple(columns), nothing, np.zeros(len(place), bool))
+
+
+def compute_stretch(bars: pd.DataFrame, bundle: Contract) -> Stretch:
+    """Return bars of one symbol with their features, computed from the first of them on."""
+    features = compute(bars, **bundle.features)
+    return Stretch(bars, 0, features.rows, make_samples(bars, features.rows, features.x, features.columns))
+
+
 def find_stretch_fills(stretch: Stretch, *, delay_bars: int) -> Fills:
     """Return the fills (B,) of orders decided at the close of each bar of a stretch."""
     return find_fills(stretch.bars, delay_bars=delay_bars)
@@ -45,31 +61,25 @@ def size_targets(answers: np.ndarray, model: ModelPart, *, full_position_std: fl
     output = model.make_output()
     if output.no_score_reason:
         return np.full(len(answers), np.nan)
-    score = output.to_score(answers).astype(np.float64)
-    if output.kind == "position":
-        return np.asarray(score.clip(-1, 1))
-    full = (model.score_std or 0.0) * full_position_std
-    return np.asarray((score / full).clip(-1, 1)) if full > 0 else np.zeros(len(score))
+    spread = np.full(len(answers), np.nan if model.score_std is None else model.score_std)
+    score = output.to_score(answers)
+    return size_scores(score, spread, kind=output.kind, full_position_std=full_position_std)
 
 
-def combine_targets(targets: Mapping[str, np.ndarray], bundle: Contract, bars_of_run: np.ndarray) -> np.ndarray:
-    """Return the targets (n,) of the ensemble from those of its members, (n,) each.
+def combine(targets: Mapping[str, np.ndarray], bundle: Contract, rows_so_far: np.ndarray) -> np.ndarray:
+    """Return the targets (n,) of the ensemble from those of all models, (n,) each.
 
-    `bars_of_run` (n,) counts the bars with features since the start of the segment: a window is full from its length on.
+    `rows_so_far` (n,) counts the rows with features of the segment: a window is full from its length on.
     """
-    total = np.zeros(len(bars_of_run))
     assert bundle.ensemble is not None
-    for name, target in targets.items():
-        if name in bundle.ensemble.weights:
-            is_full = bars_of_run >= (bundle.models[name].window or 1)
-            total += bundle.ensemble.weights[name] * np.where(is_full, target, 0.0)
-    return np.asarray(total.clip(-1, 1))
-
-
-def count_bars_of_run(segment: np.ndarray) -> np.ndarray:
-    """Return (N,) the number of each row in its segment, from 1 on."""
-    begins = np.flatnonzero(np.diff(segment, prepend=segment[:1] - 1))
-    return np.arange(len(segment)) - np.repeat(begins, np.diff(begins, append=len(segment))) + 1
+    weights = bundle.ensemble.weights
+    members = [name for name in weights if name in targets]
+    windows = np.array([bundle.models[name].window or 1 for name in members])
+    return combine_targets(
+        np.stack([targets[name] for name in members], axis=1),
+        rows_so_far[:, None] >= windows,
+        np.array([weights[name] for name in members]),
+    )
 
 
 def hold(targets: np.ndarray, fills: Fills, terms: Terms) -> np.ndarray:
@@ -81,7 +91,8 @@ def follow_account(targets: np.ndarray, starts: np.ndarray, fills: Fills, terms:
     """Return (n, 3) float32 what an agent that decides `targets` sees of its account; it is flat where a run starts."""
     seen, filled = np.zeros((len(targets), 3), np.float32), np.zeros(len(targets))
     before: list[tuple[float, float, int]] = []
-    account, first = (0.0, 0.0, 0), 0
+    account: tuple[float, float, int] = (0.0, 0.0, 0)
+    first = 0
     arrays = zip(*fills.list_arrays(), strict=True)
     for i, (target, fill) in enumerate(zip(targets, arrays, strict=True)):
         if starts[i]:
@@ -90,8 +101,8 @@ def follow_account(targets: np.ndarray, starts: np.ndarray, fills: Fills, terms:
             weight, unrealized, age = mark_account(filled[at], before[at], fills.mark[i], terms)
             seen[i] = weight, unrealized, np.log1p(age)
         before.append(account)
-        step, *rest = step_account(target, *account, fill, False, terms)
-        account, filled[i] = (rest[0], rest[1], rest[2]), step.position
+        step, held, unrealized, since = step_account(target, *account, fill, False, terms)
+        account, filled[i] = (held, unrealized, since), step.position
     return seen
 
 

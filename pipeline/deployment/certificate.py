@@ -1,4 +1,4 @@
-"""Certify a bundle: replay recorded bars, bars with holes, restarts and a late start, see `replay`."""
+"""Certify a bundle: replay recorded bars, bars with holes, restarts and a cold start, see `replay`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +13,7 @@ from pipeline.deployment import bulk, contract, replay
 from pipeline.deployment.bulk import Stretch
 from pipeline.deployment.hot_path import HotPath
 from pipeline.deployment.replay import Reference, ReplayError
-from pipeline.features.engine import compute
 from pipeline.market.bars import number_segments
-from pipeline.samples import Samples
 
 LONGEST_HOLE = 5  # bars
 
@@ -28,8 +26,8 @@ class ReplaySettings:
     restarts: NonNegativeInt  # among them, at random: a hot path is made anew from the state of the one before
     holes: NonNegativeInt  # bars taken out at random, in the last `hole_bars`
     hole_bars: PositiveInt
-    late_bars: PositiveInt  # of history, with which a hot path starts late
-    late_tolerance: PositiveFloat  # in standard deviations of a feature: from then on it differs by no more
+    cold_start_bars: PositiveInt  # of history, with which a hot path starts in the middle
+    cold_start_tolerance: PositiveFloat  # in standard deviations of a feature: from then on it differs by no more
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +56,7 @@ def certify(
     """
     rng, hot_path = np.random.default_rng(seed), load()
     symbols = hot_path.contract.bars.symbols
-    found: dict[str, Any] = {"recorded": {}, "holes": {}, "late_start": {}}
+    found: dict[str, Any] = {"recorded": {}, "holes": {}, "cold_start": {}}
     measured: dict[str, Any] = {"recorded": {}, "holes": {}}
     for symbol in symbols:
         stretch = take_stretch(market, symbol, bars=max(1, settings.bars // len(symbols)))
@@ -67,16 +65,14 @@ def certify(
         restarts = sorted(rng.choice(np.arange(stretch.first, last), count, replace=False).tolist())
         parts = {"recorded": (stretch, restarts)}
         if settings.holes:
-            cut = make_holes(
-                stretch, hot_path, settings=settings, restarts_at_closings=restarts_at_closings, rng=rng
-            )
+            cut = make_holes(stretch, hot_path, settings=settings, restarts_at_closings=restarts_at_closings, rng=rng)
             parts["holes"] = (cut, [])
         for name, (part, places) in parts.items():
             record, lane = replay.play(load, part, restarts=places)
             compared = replay.compare(record, lane, part, reference, hot_path=hot_path)
             found[name][symbol] = describe_stretch(part, compared.rows, places)
             measured[name][symbol] = compared.measured
-        found["late_start"][symbol] = start_late(stretch, hot_path, settings)
+        found["cold_start"][symbol] = start_cold(stretch, hot_path, settings)
     return found, measured
 
 
@@ -90,14 +86,7 @@ def take_stretch(market: Market, symbol: str, *, bars: int) -> Stretch:
     keys = pd.MultiIndex.from_arrays([market.keys["segment"], market.keys["time"]])
     place = places.get_indexer(keys)
     rows = np.flatnonzero(place >= 0)
-    return Stretch(own, first - begin, place[rows], make_samples(own, place[rows], market.x[rows], market.columns))
-
-
-def make_samples(bars: pd.DataFrame, place: np.ndarray, x: np.ndarray, columns: Sequence[str]) -> Samples:
-    """Return samples without labels of the features (N, F) of the bars at (N,) places."""
-    time, segment = (bars[name].to_numpy()[place] for name in ("open_time", "segment"))
-    nothing = np.full(len(place), np.nan, np.float32)
-    return Samples(time, time, segment.astype(np.int32), x, tuple(columns), nothing, np.zeros(len(place), bool))
+    return Stretch(own, first - begin, place[rows], bulk.make_samples(own, place[rows], market.x[rows], market.columns))
 
 
 def make_holes(
@@ -116,36 +105,35 @@ def make_holes(
     kept = np.setdiff1d(np.arange(len(bars)), gone)
     bars = bars.iloc[kept].reset_index(drop=True)
     bars["segment"] = number_segments(bars, at_closings=restarts_at_closings)
-    return compute_stretch(bars, hot_path)
+    return bulk.compute_stretch(bars, hot_path.contract)
 
 
-def compute_stretch(bars: pd.DataFrame, hot_path: HotPath) -> Stretch:
-    """Return bars of one symbol with their features, computed from the first of them on."""
-    features = compute(bars, **hot_path.contract.features)
-    return Stretch(bars, 0, features.rows, make_samples(bars, features.rows, features.x, features.columns))
-
-
-def start_late(stretch: Stretch, hot_path: HotPath, settings: ReplaySettings) -> dict[str, Any]:
-    """Return how many bars after a late start every feature is within a tolerance of the pipeline's, and stays there.
+def start_cold(stretch: Stretch, hot_path: HotPath, settings: ReplaySettings) -> dict[str, Any]:
+    """Return how many bars after a cold start every feature is within a tolerance of the pipeline's, and stays there.
 
     Raises:
-        ReplayError: some are not after `late_bars`; names the worst.
+        ReplayError: some are not after `cold_start_bars`; names the worst.
     """
-    begin = max(0, stretch.first - settings.late_bars)
-    late = compute_stretch(stretch.bars.iloc[begin:].reset_index(drop=True), hot_path)
-    place, mine, theirs = np.intersect1d(late.place + begin, stretch.place, return_indices=True)
-    x, expected = late.samples.x[mine].astype(np.float64), stretch.samples.x[theirs].astype(np.float64)
+    begin = max(0, stretch.first - settings.cold_start_bars)
+    cold = bulk.compute_stretch(stretch.bars.iloc[begin:].reset_index(drop=True), hot_path.contract)
+    place, mine, theirs = np.intersect1d(cold.place + begin, stretch.place, return_indices=True)
+    x, expected = cold.samples.x[mine].astype(np.float64), stretch.samples.x[theirs].astype(np.float64)
     difference = np.abs(x - expected) / np.maximum(expected.std(axis=0), np.finfo(np.float32).tiny)
-    beyond = np.flatnonzero((difference > settings.late_tolerance).any(axis=1))
+    beyond = np.flatnonzero((difference > settings.cold_start_tolerance).any(axis=1))
     bars = 0 if not len(beyond) else int(place[beyond[-1]] - begin + 1)
-    if bars > settings.late_bars:
+    if bars > settings.cold_start_bars:
         row = beyond[-1]
         worst = int(np.argmax(difference[row]))
         raise ReplayError(
-            f"late start: {bars:,} bars after it, {stretch.samples.columns[worst]} still differs by {difference[row, worst]:.3g} "
-            f"standard deviations, above replay.late_tolerance, {settings.late_tolerance:g}; raise replay.late_bars"
+            f"cold start: after {bars:,} bars {stretch.samples.columns[worst]} still differs by "
+            f"{difference[row, worst]:.3g} standard deviations, above replay.cold_start_tolerance, "
+            f"{settings.cold_start_tolerance:g}; raise replay.cold_start_bars"
         )
-    return {"history_bars": stretch.first - begin, "tolerance_std": settings.late_tolerance, "within_after_bars": bars}
+    return {
+        "history_bars": stretch.first - begin,
+        "tolerance_std": settings.cold_start_tolerance,
+        "within_after_bars": bars,
+    }
 
 
 def describe_stretch(stretch: Stretch, rows: int, restarts: Sequence[int]) -> dict[str, Any]:
@@ -165,7 +153,9 @@ def describe_stretch(stretch: Stretch, rows: int, restarts: Sequence[int]) -> di
     }
 
 
-def describe(folder: Path, found: Mapping[str, Any], limits: Mapping[str, float], models: Sequence[str]) -> dict[str, Any]:
+def describe(
+    folder: Path, found: Mapping[str, Any], *, limits: Mapping[str, float], models: Sequence[str]
+) -> dict[str, Any]:
     """Return the content of `certificate.json`."""
     return {
         "contract_sha256": contract.hash_contract(folder),

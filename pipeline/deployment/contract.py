@@ -3,37 +3,29 @@
 `contract.json` of a bundle has these fields, `contract.schema.json` says so as a JSON schema.
 """
 
+import ast
 import hashlib
 import json
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import pipeline
 from annotated_types import Ge, Gt, MinLen
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline import digests
+from pipeline import artifacts, digests
 from pipeline.targets import Kind, Output
 from pipeline.trading import Terms, make_terms
 
 SCHEMA_VERSION = "1.0"  # the first number changes where an older reader would go wrong
+BUNDLES = artifacts.TRAINED / "bundles"  # one folder for each dataset
 CONTRACT, SCHEMA = "contract.json", "contract.schema.json"
 GOLDEN, GOLDEN_TEXT, CERTIFICATE = "golden.parquet", "golden.csv", "certificate.json"
 PACKAGES = ("numba", "numpy", "onnxruntime")  # whose versions can change an answer
-# what a hot path runs, below the package: folders and files; a test compares them with what it imports
-CODE = (
-    "__init__.py",
-    "config.py",
-    "deployment",
-    "digests.py",
-    "features",
-    "fills.py",
-    "market",
-    "models/onnx_session.py",
-    "targets.py",
-    "trading.py",
-)
+ROOT = Path(__file__).resolve().parents[1]  # of the package
+FIRST = "pipeline.deployment.hot_path"  # whose code, with all that it imports, makes the answers
+BY_NAME = "features"  # a folder whose modules are imported by their names
 
 
 class Part(BaseModel):
@@ -149,8 +141,8 @@ def read_contract(folder: Path) -> Contract:
     known = found.get("schema_version")
     if str(known).partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
         raise ValueError(
-            f"{file}: schema_version is {known!r}; this version of the code reads {SCHEMA_VERSION}: make the bundle again, "
-            "or use the code that made it"
+            f"{file}: schema_version is {known!r}; this code reads {SCHEMA_VERSION}: make the bundle "
+            "again, or use the code that made it"
         )
     try:
         contract = Contract.model_validate(found)
@@ -184,14 +176,28 @@ def make_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Contract.model_json_schema()}
 
 
+@cache
 def hash_code() -> str:
-    """Return the sha256 of the code that a hot path runs, one file after another, by path."""
-    root = Path(pipeline.__file__).parent
-    files = [file for part in CODE for file in ([root / part] if part.endswith(".py") else (root / part).rglob("*.py"))]
+    """Return the sha256 of the modules that a hot path runs, one after another, by path."""
+    found, pending = {file.relative_to(ROOT) for file in (ROOT / BY_NAME).rglob("*.py")}, [FIRST]
+    while pending:
+        file = Path(*pending.pop().split(".")[1:]).with_suffix(".py")
+        if file not in found and (ROOT / file).is_file():
+            found.add(file)
+            pending += _list_imports(ROOT / file)
     total = hashlib.sha256()
-    for file in sorted(files):
-        total.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
+    for file in sorted(found):
+        total.update(file.as_posix().encode() + b"\0" + (ROOT / file).read_bytes())
     return total.hexdigest()
+
+
+def _list_imports(file: Path) -> list[str]:
+    """Return the names that may be modules of the package, of what a module imports."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipeline"):
+            names += [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return [name for name in names if "." in name]
 
 
 def list_versions() -> dict[str, str]:

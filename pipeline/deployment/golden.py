@@ -3,28 +3,30 @@
 The answers of trained models have the same bytes on every CPU; those of their graphs may differ in the last bits.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
 from pipeline import artifacts
-from pipeline.deployment import contract, kernels
+from pipeline.deployment import bulk, contract, kernels
+from pipeline.deployment.bulk import compute_stretch
 from pipeline.deployment.contract import Contract
-from pipeline.deployment.hot_path import HotPath, Lane, Run
+from pipeline.deployment.hot_path import Bind, HotPath, Lane, Run
 from pipeline.market.bars import list_columns
 from pipeline.models.base import Model
 
 
-def bind_models(models: Mapping[str, Model]) -> Callable[[str, np.ndarray, np.ndarray], Run]:
-    """Return what binds trained models in place of their graphs."""
+def bind_models(models: Mapping[str, Model], answers: Mapping[str, Iterator[np.ndarray]]) -> Bind:
+    """Return what binds trained models in place of their graphs; one with `answers` takes the next of them instead."""
 
     def bind(name: str, inputs: np.ndarray, answer: np.ndarray) -> Run:
-        def run() -> None:
-            answer[:] = models[name].predict(inputs)
+        def predict() -> None:
+            answer[:] = next(answers[name]) if name in answers else models[name].predict(inputs)
 
-        return run
+        return predict
 
     return bind
 
@@ -36,13 +38,19 @@ def make_golden(bundle: Contract, models: Mapping[str, Model], bars: pd.DataFram
     scores, targets and positions; README.md lists the columns.
     """
     symbol = bundle.bars.symbols[0]
-    own = bars[bars["symbol"] == symbol].tail(bundle.warm_up_bars + rows)
-    table = own[list_columns(own)].reset_index(drop=True)
-    hot_path = HotPath(bundle, bind_models(models))
+    own = bars[bars["symbol"] == symbol].tail(bundle.warm_up_bars + rows).reset_index(drop=True)
+    stretch = compute_stretch(own, bundle)
+    answers = {  # all at once; an agent's depend on those before
+        name: iter(bulk.predict_in_batches(models[name], bulk.make_inputs(models[name], stretch, None)))
+        for name, model in bundle.models.items()
+        if not model.account_columns
+    }
+    hot_path = HotPath(bundle, bind_models(models, answers))
     lane, records = hot_path.lanes[symbol], []
-    for bar in table.to_dict("records"):
-        records.append(_list_values(lane) if hot_path.update(bar) is not None else [])
-    names, types = _list_names(lane)
+    table = own[list_columns(own)]
+    for bar in cast(list[dict[str, Any]], table.to_dict("records")):
+        records.append(list_values(lane) if hot_path.update(bar) is not None else [])
+    names, types = list_names(lane)
     empty = [np.nan] * len(names)
     values = np.array([record or empty for record in records])
     columns = {name: values[:, k].astype(types[k]) for k, name in enumerate(names)}
@@ -59,10 +67,13 @@ def write_golden(golden: pd.DataFrame, folder: Path) -> None:
 def _format(column: pd.Series) -> list[str]:
     if not pd.api.types.is_float_dtype(column):
         return [str(value) for value in column]
-    return ["" if value != value else repr(value.item()) if column.dtype == "f8" else str(value) for value in column.to_numpy()]
+    write = repr if column.dtype == np.float64 else str  # the shortest digits that read back to the same bits
+    return [
+        "" if np.isnan(value) else write(value) for value in (column.tolist() if write is repr else column.to_numpy())
+    ]
 
 
-def _list_names(lane: Lane) -> tuple[list[str], list[str]]:
+def list_names(lane: Lane) -> tuple[list[str], list[str]]:
     """Return the names and the types of the columns behind the bars."""
     names, types = list(lane.stream.columns), ["f4"] * len(lane.stream.columns)
     for name, model in lane.models.items():
@@ -75,7 +86,7 @@ def _list_names(lane: Lane) -> tuple[list[str], list[str]]:
     return names, types
 
 
-def _list_values(lane: Lane) -> list[float]:
+def list_values(lane: Lane) -> list[float]:
     """Return the values of these columns at the last bar of a lane."""
     assert lane.x is not None
     values: list[float] = [*lane.x.tolist()]

@@ -53,12 +53,12 @@ class Signal(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the signal as a mapping for JSON; what is undefined is None."""
-        models = {name: {**each._asdict(), "answer": list(each.answer)} for name, each in self.models.items()}
-        return _replace_nan({**self._asdict(), "models": models})
+        models = {name: _to_json(each._asdict()) for name, each in self.models.items()}
+        return {key: _to_json(value) for key, value in self._asdict().items()} | {"models": models}
 
 
 def bind_sessions(sessions: Mapping[str, onnxruntime.InferenceSession]) -> Bind:
-    """Return what binds models to sessions of their graphs: a run reads and writes fixed places, and allocates nothing."""
+    """Return what binds models to sessions: a run reads and writes fixed places in memory, and allocates nothing."""
 
     def bind(name: str, inputs: np.ndarray, answer: np.ndarray) -> Run:
         binding = sessions[name].io_binding()
@@ -67,6 +67,15 @@ def bind_sessions(sessions: Mapping[str, onnxruntime.InferenceSession]) -> Bind:
         return partial(sessions[name].run_with_iobinding, binding)
 
     return bind
+
+
+def open_sessions(folder: Path) -> tuple[Contract, dict[str, onnxruntime.InferenceSession]]:
+    """Return the contract of a bundle, and a session of each of its graphs; see `HotPath.load` for the errors."""
+    bundle = contract.read_contract(folder)
+    sessions = {name: open_session(folder / model.graph) for name, model in bundle.models.items()}
+    for name, session in sessions.items():
+        _check_graph(name, bundle.models[name], session)
+    return bundle, sessions
 
 
 class Lane:
@@ -80,8 +89,7 @@ class Lane:
         self.stream = Stream(**bundle.features, **bars)
         if list(self.stream.columns) != bundle.columns:
             raise ValueError(
-                "contract: this version of the code computes other columns than the bundle was made with; make the bundle "
-                "again"
+                "contract: this code computes other columns than the bundle was made with; make the bundle again"
             )
         self.warm_up_bars = bundle.warm_up_bars
         self._closes = bundle.bars.calendar.get("positions") == "close"
@@ -89,6 +97,8 @@ class Lane:
         widths = (self.plan[:, kernels.COLUMNS] + self.plan[:, kernels.ACCOUNT]) * self.plan[:, kernels.WINDOW]
         self.inputs = np.zeros(_align(widths).sum(), np.float32)
         self.answers = np.full(_align(self.plan[:, kernels.OUTPUTS]).sum(), np.nan, np.float32)
+        weights = bundle.ensemble.weights if bundle.ensemble else {}
+        self.members = np.array([list(self.models).index(name) for name in weights if name in self.models], np.int64)
         self.accounts, self.clock, self.terms = _make_accounts(self.models, bundle)
         self.seen, self.scores = np.zeros((len(self.accounts), accounts.SEEN)), np.zeros(len(self.models), np.float32)
         self.targets, self.rows = np.full(len(self.accounts), np.nan), 0
@@ -111,7 +121,7 @@ class Lane:
         return bind(name, inputs, self.answers[answer : answer + row[kernels.OUTPUTS]].reshape(1, -1))
 
     def take(self, bar: Mapping[str, Any], *, now_ms: float | None, decides: bool) -> bool:
-        """Advance by a bar; return whether the graphs have answered, which they do where `decides` and features allow."""
+        """Advance by a bar; return whether the graphs have answered: where `decides`, and features are there."""
         stream = self.stream
         x = self.x = stream.update(bar, now_ms=now_ms)
         clock, has_features = stream.clock, x is not None
@@ -125,8 +135,9 @@ class Lane:
         if answers:
             for run in self._runs:
                 run()
-        flags = answers, starts
-        kernels.finish(self.answers, self.plan, self.sizes, flags, self.rows, *own, self.scores, self.targets)
+        made = self.scores, self.targets
+        sizes = self.plan, self.sizes, self.members
+        kernels.finish(self.answers, *sizes, (answers, starts), self.rows, *own, *made)
         return answers
 
     def describe(self) -> Signal:
@@ -188,18 +199,15 @@ class HotPath:
             ValueError: the contract does not fit the graphs or this version of the code.
         """
         folder = Path(folder)
-        bundle = contract.read_contract(folder)
+        bundle, sessions = open_sessions(folder)
         if (code := contract.hash_code()) != bundle.sha256.code:
             log.warning(
-                "%s was made by other code (%.12s, here %.12s): `python -m pipeline.deployment.verify` says whether its "
-                "answers are the same",
+                "%s was made by other code (%.12s, here %.12s): `python -m pipeline.deployment.verify` says whether "
+                "it answers alike",
                 folder,
                 bundle.sha256.code,
                 code,
             )
-        sessions = {name: open_session(folder / model.graph) for name, model in bundle.models.items()}
-        for name, session in sessions.items():
-            _check_graph(name, bundle.models[name], session)
         return cls(bundle, bind_sessions(sessions), digest=contract.hash_contract(folder))
 
     def update(self, bar: Mapping[str, Any], *, now_ms: float | None = None) -> Signal | None:
@@ -322,9 +330,10 @@ def _check_graph(name: str, model: ModelPart, session: onnxruntime.InferenceSess
         )
 
 
-def _replace_nan(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
+    """Return a value whose NaN, in mappings and lists too, are None."""
     if isinstance(value, float) and value != value:
         return None
     if isinstance(value, dict):
-        return {key: _replace_nan(each) for key, each in value.items()}
-    return [_replace_nan(each) for each in value] if isinstance(value, (list, tuple)) else value
+        return {key: _to_json(each) for key, each in value.items()}
+    return [_to_json(each) for each in value] if isinstance(value, (list, tuple)) else value

@@ -55,6 +55,52 @@ def _make_score(answer: np.ndarray, model: np.ndarray, share: float) -> np.float
     return np.float32(min(max(score, np.float32(-1)), np.float32(1))) if score == score else score
 
 
+@njit(cache=True)
+def _size_score(score: np.float32, full: float) -> float:
+    """Return the target position of a score; `full` is that of a full position, NaN where a score is a position."""
+    target = float(score)
+    if full == full:
+        target = target / full if full > 0 else 0.0
+    return min(max(target, -1.0), 1.0) if target == target else target
+
+
+@njit(cache=True)
+def _combine(targets: np.ndarray, plan: np.ndarray, sizes: np.ndarray, members: np.ndarray, rows: int) -> float:
+    """Return the target of the ensemble: as `voting.combine_targets`, one member after another."""
+    total = 0.0
+    for m in members:
+        total += sizes[m, WEIGHT] * (targets[m] if rows >= plan[m, WINDOW] else 0.0)
+    return min(max(total, -1.0), 1.0) if total == total else total
+
+
+@njit(cache=True)
+def _size_scores(
+    answers: np.ndarray, plan: np.ndarray, sizes: np.ndarray, scores: np.ndarray, targets: np.ndarray
+) -> None:
+    """Fill the scores and the targets of all models from their answers."""
+    for m in range(len(plan)):
+        answer = answers[plan[m, ANSWER] : plan[m, ANSWER] + plan[m, OUTPUTS]]
+        scores[m] = _make_score(answer, plan[m], sizes[m, SHARE])
+        targets[m] = _size_score(scores[m], sizes[m, FULL])
+
+
+@njit(cache=True)
+def _fill_inputs(
+    x: np.ndarray,
+    seen: np.ndarray,
+    plan: np.ndarray,
+    places: np.ndarray,
+    inputs: np.ndarray,
+    terms: np.ndarray,
+    starts: bool,
+) -> None:
+    """Append a bar to the inputs of all models."""
+    for m in range(len(plan)):
+        if starts and terms[m, accounts.STARTS_FLAT]:
+            seen[m] = 0.0
+        _fill_input(x, seen[m], plan[m], places, inputs, starts)
+
+
 def _compile() -> tuple[Prepare, Finish]:
     sources = accounts.hash_sources()
 
@@ -77,18 +123,14 @@ def _compile() -> tuple[Prepare, Finish]:
         filling = (bar[OPEN_TIME], bar[OPEN], bar[CLOSE], bar[VOLUME], quote)
         accounts.take_bar(own, clock, terms, filling, is_after_gap, closes_positions, seen)
         if has_features:
-            if starts:
-                for m in range(len(plan)):
-                    if terms[m, accounts.STARTS_FLAT]:
-                        seen[m] = 0.0
-            for m in range(len(plan)):
-                _fill_input(x, seen[m], plan[m], places, inputs, starts)
+            _fill_inputs(x, seen, plan, places, inputs, terms, starts)
 
     @njit(cache=True)
     def finish(
         answers: np.ndarray,
         plan: np.ndarray,
         sizes: np.ndarray,
+        members: np.ndarray,
         flags: tuple[bool, bool],
         rows: int,
         own: np.ndarray,
@@ -99,25 +141,12 @@ def _compile() -> tuple[Prepare, Finish]:
     ) -> None:
         _ = sources
         has_features, starts = flags
-        total = 0.0
-        for m in range(len(plan)):
-            if not has_features:
-                scores[m], targets[m] = np.nan, np.nan
-                continue
-            model = plan[m]
-            answer = answers[model[ANSWER] : model[ANSWER] + model[OUTPUTS]]
-            score = _make_score(answer, model, sizes[m, SHARE])
-            target = np.float64(score)
-            if sizes[m, FULL] == sizes[m, FULL]:  # NaN: a position is its own target
-                target = target / sizes[m, FULL] if sizes[m, FULL] > 0 else 0.0
-            if target == target:
-                target = min(max(target, -1.0), 1.0)
-            scores[m], targets[m] = score, target
-            if sizes[m, WEIGHT] == sizes[m, WEIGHT]:
-                total += sizes[m, WEIGHT] * (target if rows >= model[WINDOW] else 0.0)
-        if len(targets) > len(plan):
-            is_known = has_features and total == total
-            targets[len(plan)] = min(max(total, -1.0), 1.0) if is_known else np.nan
+        scores[:] = np.nan
+        targets[:] = np.nan
+        if has_features:
+            _size_scores(answers, plan, sizes, scores, targets)
+        if has_features and len(targets) > len(plan):
+            targets[len(plan)] = _combine(targets, plan, sizes, members, rows)
         accounts.decide(own, clock, terms, targets, starts)
 
     return cast(Prepare, prepare), cast(Finish, finish)

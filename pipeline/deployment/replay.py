@@ -1,21 +1,20 @@
 """The replay certificate: bars through a hot path, one by one, against what the pipeline computes of them in bulk.
 
-Without a bit of difference must be: features; answers, against the same graph; targets and positions, given the answers.
-Answers may differ from the trained model's up to the limits of parity. What differs is named by bar and column or model.
+No bit may differ of features, of answers against the same graph, and of targets and positions given the answers.
+Answers may differ from those of the trained model up to the limits of parity. An error names bar and column or model.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime
-import pandas as pd
 
 from pipeline.deployment import accounts, bulk
 from pipeline.deployment.bulk import Stretch
 from pipeline.deployment.hot_path import HotPath, Lane
+from pipeline.evaluation.voting import count_rows_so_far
 from pipeline.market.bar_reader import describe_time
 from pipeline.market.bars import list_columns
 from pipeline.models.base import Model
@@ -36,14 +35,13 @@ class Record:
     targets: np.ndarray  # (n, A)
     seen: np.ndarray  # (n, A, 3)
     filled: np.ndarray  # (n, A), positions after the fill of the latest filled order
-    restarts: tuple[int, ...]  # places at which the hot path was made anew from its state
 
 
 def play(load: Callable[[], HotPath], stretch: Stretch, *, restarts: Sequence[int] = ()) -> tuple[Record, Lane]:
     """Return what a hot path had at every bar of a stretch; at `restarts` another one goes on from its state."""
     hot_path, fields = load(), list_columns(stretch.bars)
     symbol = str(stretch.bars["symbol"].iloc[0])
-    mappings = stretch.bars[fields].to_dict("records")
+    mappings = cast(list[dict[str, Any]], stretch.bars[fields].to_dict("records"))
     for bar in mappings[: stretch.first]:
         hot_path.observe(bar)
     lane, kept = hot_path.lanes[symbol], list[tuple[np.ndarray, ...]]()
@@ -58,7 +56,8 @@ def play(load: Callable[[], HotPath], stretch: Stretch, *, restarts: Sequence[in
         x = nothing if lane.x is None else lane.x
         own = lane.answers, lane.targets, lane.seen, lane.accounts[:, accounts.FILLED]
         kept.append((x, *(array.copy() for array in own)))
-    return Record(*map(np.array, zip(*kept, strict=True)), tuple(restarts)), lane
+    x, answers, targets, seen, filled = map(np.array, zip(*kept, strict=True))
+    return Record(x, answers, targets, seen, filled), lane
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,22 +85,21 @@ def compare(record: Record, lane: Lane, stretch: Stretch, reference: Reference, 
     bundle, rows = hot_path.contract, stretch.rows
     at = stretch.place[rows] - stretch.first  # of each row in the record
     _compare_features(record, stretch, at)
-    segment = stretch.samples.segment
-    run = bulk.count_bars_of_run(segment)[rows]
+    so_far = count_rows_so_far(stretch.samples.segment)[rows]
     fills = bulk.find_stretch_fills(stretch, delay_bars=bundle.trading.delay_bars)
     fills = fills.take(np.arange(stretch.first, len(stretch.bars)))
     targets, measured = {}, {}
     for m, (name, start, stop, _) in enumerate(lane.answers_by_model):
         answers, seen = record.answers[at, start:stop], None
         if bundle.models[name].account_columns:
-            seen = _compare_account(name, record, m, at, run == 1, fills, lane, stretch)
+            seen = _compare_account(name, record, m, at, so_far == 1, fills, lane, stretch)
         inputs = bulk.make_inputs(reference.models[name], stretch, seen)
         measured[name] = _compare_answers(name, answers, inputs, reference, stretch, rows)
         full = bundle.trading.full_position_std
         targets[name] = bulk.size_targets(answers, bundle.models[name], full_position_std=full)
         _raise_at(~_equal(record.targets[at, m], targets[name]), f"the target of {name}", stretch, rows)
     if bundle.ensemble:
-        combined = bulk.combine_targets(targets, bundle, run)
+        combined = bulk.combine(targets, bundle, so_far)
         _raise_at(~_equal(record.targets[at, -1], combined), f"the target of {bundle.ensemble.name}", stretch, rows)
     _compare_positions(record, lane, stretch, fills)
     return Found(len(stretch.bars) - stretch.first, len(rows), measured)
@@ -113,13 +111,14 @@ def _compare_features(record: Record, stretch: Stretch, at: np.ndarray) -> None:
     has[at] = True
     wrong = bulk.find_first(has != ~np.isnan(record.x).all(axis=1))
     if wrong is not None:
-        raise ReplayError(f"features: there are some in bulk or streamed alone at bar {_describe(stretch, stretch.first + wrong)}")
+        bar = _describe(stretch, stretch.first + wrong)
+        raise ReplayError(f"features: there are some streamed or in bulk alone at bar {bar}")
     differs = record.x[at].view(np.int32) != stretch.samples.x[stretch.rows].view(np.int32)
     if differs.any():
         row, column = np.argwhere(differs)[0]
         raise ReplayError(
-            f"feature {stretch.samples.columns[column]} differs in {differs.sum():,} of {differs.size:,} values, first at bar "
-            f"{_describe(stretch, stretch.place[stretch.rows[row]])}"
+            f"feature {stretch.samples.columns[column]}: {differs.sum():,} of {differs.size:,} features differ, first at "
+            f"bar {_describe(stretch, stretch.place[stretch.rows[row]])}"
         )
 
 
@@ -141,7 +140,7 @@ def _compare_account(
     seen = seen.astype(np.float32)
     expected = bulk.follow_account(record.targets[at, m], starts, fills.take(at), lane.list_terms()[m])
     _raise_at((seen != expected).any(axis=1), f"the account of {name}", stretch, stretch.rows)
-    return seen
+    return np.asarray(seen)
 
 
 def _compare_answers(
@@ -155,15 +154,15 @@ def _compare_answers(
         single = bulk.answer(session, inputs[differs], batch=1)
         _raise_at((single != answers[differs]).any(axis=1), f"the answer of {name}", stretch, rows[differs])
     native = bulk.predict_in_batches(reference.models[name], inputs).astype(np.float64)
-    for difference, against in (
-        (np.abs(answers - native), "the trained model"),
-        (np.abs(answers - batched), "the graph in batches"),
-    ):
+    for other, against in ((native, "the trained model"), (batched, "the graph in batches")):
+        difference = np.abs(answers - other)
         relative = difference / np.maximum(np.abs(native), reference.mean_abs / reference.max_relative)
-        beyond = (difference > reference.max_abs) | (relative > reference.max_relative)
-        _raise_at(~(~beyond).all(axis=1), f"the answer of {name}, beyond the limits of parity against {against},", stretch, rows)
+        is_within = (difference <= reference.max_abs) & (relative <= reference.max_relative)
+        _raise_at(
+            ~is_within.all(axis=1), f"the answer of {name}, beyond parity's limits, and {against}'s", stretch, rows
+        )
         if not difference.mean() <= reference.mean_abs:
-            raise ReplayError(f"{name}: the mean difference from {against} is {difference.mean():.3g}, above {reference.mean_abs:g}")
+            raise ReplayError(f"{name}: the mean difference from {against} is {difference.mean():.3g}, above mean_abs")
     return {
         "rows_rounded_otherwise_in_batches": int(differs.sum()),
         "max_abs_from_model": float(np.abs(answers - native).max()),
@@ -184,7 +183,7 @@ def _compare_positions(record: Record, lane: Lane, stretch: Stretch, fills: Any)
 
 
 def _equal(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return (a == b) | (np.isnan(a) & np.isnan(b))
+    return np.asarray((a == b) | (np.isnan(a) & np.isnan(b)))
 
 
 def _raise_at(
@@ -196,7 +195,7 @@ def _raise_at(
         assert places is not None
         first = int(places[int(np.argmax(differs))])
         raise ReplayError(
-            f"{what} differs at {int(differs.sum()):,} of {len(differs):,} bars, first at bar {_describe(stretch, first)}"
+            f"{what} differs at {differs.sum():,} of {len(differs):,} bars, first at bar {_describe(stretch, first)}"
         )
 
 

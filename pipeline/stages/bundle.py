@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,14 +15,15 @@ from pipeline.deployment import certificate, contract, golden
 from pipeline.deployment.certificate import Market, ReplaySettings
 from pipeline.deployment.hot_path import HotPath
 from pipeline.deployment.replay import Reference
+from pipeline.evaluation.voting import FAMILY, list_fitted, resolve_weights
 from pipeline.feature_file import FeatureFile
+from pipeline.features.engine import Stream
 from pipeline.models import plugins
 from pipeline.models.agents.engine.market_env import POSITION_COLUMNS
-from pipeline.models.base import Model
-from pipeline.models.ensembles.weights import resolve_weights
 from pipeline.models.onnx_session import open_session
-from pipeline.row_groups import TableFile, read_clean
+from pipeline.row_groups import TableFile
 from pipeline.samples import KEY
+from pipeline.targets import Output, Target
 from pipeline.trading_rules import read_costs, read_rules
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def main(dataset: str) -> None:
     models = {name: plugins.load(artifacts.MODELS / name) for name in names}
     market = load_market(dataset)
     settings = config.call_with(ReplaySettings, block=config.look_up(params, "replay"), name="replay")
-    with artifacts.replace_atomically(artifacts.BUNDLES / dataset) as folder:
+    with artifacts.replace_atomically(contract.BUNDLES / dataset) as folder:
         folder.mkdir()
         for name in names:
             shutil.copy(artifacts.ONNX / name / "model.onnx", folder / f"{name}.onnx")
@@ -60,7 +60,7 @@ def main(dataset: str) -> None:
             restarts_at_closings=config.look_up(params, f"datasets.{dataset}.calendar.features") == "restart",
             seed=params["seed"],
         )
-        passed = certificate.describe(folder, found, limits, names)
+        passed = certificate.describe(folder, found, limits=limits, models=names)
         artifacts.write_json(folder / contract.CERTIFICATE, passed)
         digests.write_sums(folder)
     artifacts.write_json(artifacts.report_path("bundle", dataset), passed)
@@ -69,14 +69,7 @@ def main(dataset: str) -> None:
 
 def list_models(params: config.Block, dataset: str) -> list[str]:
     """Return the names of the models of a dataset that have a graph; an ensemble has none."""
-    families = plugins.list_families()
-    return [
-        name
-        for family, models in params["models"].items()
-        if family in families
-        for name, block in (models or {}).items()
-        if block["dataset"] == dataset
-    ]
+    return [name for name, block in list_fitted(params) if block["dataset"] == dataset]
 
 
 def load_market(dataset: str) -> Market:
@@ -95,27 +88,36 @@ def describe(params: config.Block, dataset: str, exported: Contracts, bars: pd.D
     """Return the content of a bundle's contract."""
     first = next(iter(exported.values()))
     symbols = [str(symbol) for symbol in bars["symbol"].unique()]
-    columns = artifacts.read_report("featurize", dataset)
-    ensembles = {n: b for n, b in (params["models"].get("ensembles") or {}).items() if b["dataset"] == dataset}
-    ensemble, signal = None, config.look_up(params, "deployment.signal")
-    if ensembles:
-        name = signal if signal in ensembles else next(iter(ensembles))
-        weights = resolve_weights(params, name)
-        ensemble = {"name": name, "weights": {member: weight for member, weight in weights.items() if member in exported}}
+    ensemble = describe_ensemble(params, dataset, exported)
     default = ensemble["name"] if ensemble else next(iter(exported))
+    stream = Stream(**first["features"])
     return {
         "schema_version": contract.SCHEMA_VERSION,
         "dataset": dataset,
-        "signal": signal or default,
+        "signal": config.look_up(params, "deployment.signal") or default,
         "bars": {**first["bars"], "symbols": symbols},
         "features": first["features"],
-        "columns": columns,
+        "columns": list(stream.columns),
+        "warm_up_bars": stream.layout.warm_up_bars,
         "models": {name: describe_model(name, each) for name, each in exported.items()},
         "ensemble": ensemble,
         "trading": asdict(read_rules(params)) | asdict(read_costs(params, dataset)),
         "sha256": describe_sources(exported),
         "versions": contract.list_versions(),
     }
+
+
+def describe_ensemble(params: config.Block, dataset: str, exported: Contracts) -> dict[str, Any] | None:
+    """Return the ensemble of a dataset that is the signal, or else its first one; None where there is none."""
+    names = [name for name, block in (params["models"].get(FAMILY) or {}).items() if block["dataset"] == dataset]
+    if not names:
+        return None
+    signal = config.look_up(params, "deployment.signal")
+    name = signal if signal in names else names[0]
+    outputs = {each["target"]["name"]: Output.from_description(each["output"]) for each in exported.values()}
+    target = config.find_model(params, name).block["target"]
+    outputs.setdefault(target, Target.load(artifacts.LABELS / dataset / f"{target}.parquet").output)
+    return {"name": name, "weights": resolve_weights(params, name, outputs).weights}
 
 
 def describe_model(name: str, exported: Mapping[str, Any]) -> dict[str, Any]:

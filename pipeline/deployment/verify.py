@@ -1,0 +1,119 @@
+"""Verify a bundle without DVC and without data: `python -m pipeline.deployment.verify FOLDER`.
+
+Its files must have the digests of SHA256SUMS, its certificate must be of its contract, and its golden rows must come out
+again: answers of the graphs up to the limits of parity, all else bit for bit.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+
+from pipeline import artifacts
+from pipeline.deployment import contract, golden
+from pipeline.deployment.hot_path import HotPath, Run, open_sessions
+from pipeline.market.bar_reader import describe_time
+
+
+class BundleError(ValueError):
+    """A bundle that does not answer as its golden rows say."""
+
+
+def main() -> None:
+    """Verify the bundle that the command line names; exit 1 with one line where it is not as it was made."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="of the bundle, such as trained/bundles/klines")
+    folder = parser.parse_args().folder
+    try:
+        rows = verify(folder)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{folder}: {error}\n")
+        sys.exit(1)
+    sys.stdout.write(f"{folder}: verified, {rows:,} golden rows\n")
+
+
+def verify(folder: Path) -> int:
+    """Return the number of golden rows that have features, once a hot path has given all of them again.
+
+    Raises:
+        ArtifactError: a file is missing or damaged.
+        ValueError: the contract is not valid, or something is not as in the golden rows; names row and column.
+    """
+    bundle, sessions = open_sessions(folder)
+    certificate = artifacts.read_json(folder / contract.CERTIFICATE)
+    if certificate["contract_sha256"] != contract.hash_contract(folder):
+        raise BundleError(f"{contract.CERTIFICATE} is of another contract; make the bundle again")
+    table = pd.read_parquet(folder / contract.GOLDEN)
+    checks = GoldenAnswers(table, sessions, certificate["limits_from_trained_model"])
+    hot_path = HotPath(bundle, checks.bind)
+    lane = hot_path.lanes[str(table["symbol"].iloc[0])]
+    names, types = golden.list_names(lane)
+    expected = {
+        kind: table[[n for n, t in zip(names, types, strict=True) if t == kind]].to_numpy() for kind in ("f4", "f8")
+    }
+    fields = [name for name in bundle.bars.columns if name in table]
+    has_features = ~np.isnan(expected["f4"][:, 0])
+    for place, bar in enumerate(cast(list[dict[str, Any]], table[fields].to_dict("records"))):
+        checks.place = place
+        if (hot_path.update(bar) is not None) != has_features[place]:
+            raise BundleError(
+                f"{checks.name_row()}: features are missing, or there are some where golden rows have none"
+            )
+        if not has_features[place]:
+            continue
+        values = golden.list_values(lane)
+        for kind, row in expected.items():
+            own = [(n, v) for n, v, t in zip(names, values, types, strict=True) if t == kind]
+            found = np.array([value for _, value in own], kind)
+            if (wrong := np.flatnonzero(found.tobytes() != row[place].tobytes() and found != row[place])).size:
+                name = own[wrong[0]][0]
+                raise BundleError(
+                    f"{checks.name_row()}: {name} is {found[wrong[0]]!r}, golden is {row[place][wrong[0]]!r}"
+                )
+    return int(has_features.sum())
+
+
+class GoldenAnswers:
+    """Runs graphs, compares their answers with the golden ones, and answers with these."""
+
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        sessions: Mapping[str, onnxruntime.InferenceSession],
+        limits: Mapping[str, float],
+    ) -> None:
+        """Take golden rows, and the limits `max_abs`, `max_relative` and `mean_abs` of parity."""
+        self.table, self.sessions, self.limits, self.place = table, sessions, limits, 0
+
+    def bind(self, name: str, inputs: np.ndarray, answer: np.ndarray) -> Run:
+        """Return what answers for a model."""
+        columns = [column for column in self.table if str(column).startswith(f"{name}.answer.")]
+        expected, limits = self.table[columns].to_numpy(np.float32), self.limits
+        floor = limits["mean_abs"] / limits["max_relative"]
+
+        def run() -> None:
+            golden_answer = expected[self.place]
+            (found,) = self.sessions[name].run(["answer"], {"inputs": inputs})
+            difference = np.abs(found[0].astype(np.float64) - golden_answer)
+            relative = difference / np.maximum(np.abs(golden_answer), floor)
+            if not ((difference <= limits["max_abs"]) & (relative <= limits["max_relative"])).all():
+                raise BundleError(
+                    f"{self.name_row()}: the graph of {name} answers {found[0].tolist()}, golden is "
+                    f"{golden_answer.tolist()}: beyond the limits {limits}"
+                )
+            answer[:] = golden_answer
+
+        return run
+
+    def name_row(self) -> str:
+        """Return the present row as a message has it."""
+        return f"golden row {self.place}, open_time {describe_time(int(self.table['open_time'].iloc[self.place]))}"
+
+
+if __name__ == "__main__":
+    main()
