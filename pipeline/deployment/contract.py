@@ -3,9 +3,9 @@
 `contract.json` of a bundle has these fields, `contract.schema.json` says so as a JSON schema.
 """
 
-import ast
 import hashlib
 import json
+import re
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,8 @@ CONTRACT, SCHEMA = "contract.json", "contract.schema.json"
 GOLDEN, GOLDEN_TEXT, CERTIFICATE = "golden.parquet", "golden.csv", "certificate.json"
 PACKAGES = ("numba", "numpy", "onnxruntime")  # whose versions can change an answer
 ROOT = Path(__file__).resolve().parents[1]  # of the package
-FIRST = "pipeline.deployment.hot_path"  # whose code, with all that it imports, makes the answers
+FIRST = "deployment/hot_path.py"  # whose code, with all that it imports, makes the answers
+IMPORT = re.compile(r"(?m)^\s*from (pipeline[\w.]*) import (?:\(([^)]*)\)|(.*))")
 BY_NAME = "features"  # a folder whose modules are imported by their names
 
 
@@ -179,24 +180,22 @@ def make_schema() -> dict[str, Any]:
 @cache
 def hash_code() -> str:
     """Return the sha256 of the modules that a hot path runs, one after another, by path."""
-    found, pending = {file.relative_to(ROOT) for file in (ROOT / BY_NAME).rglob("*.py")}, [FIRST]
+    found, pending = set[Path](), [ROOT / FIRST, *(ROOT / BY_NAME).rglob("*.py")]
     while pending:
-        file = Path(*pending.pop().split(".")[1:]).with_suffix(".py")
-        if file not in found and (ROOT / file).is_file():
+        if (file := pending.pop()) not in found and file.is_file():
             found.add(file)
-            pending += _list_imports(ROOT / file)
+            pending += [ROOT.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in _list_imports(file)]
     total = hashlib.sha256()
     for file in sorted(found):
-        total.update(file.as_posix().encode() + b"\0" + (ROOT / file).read_bytes())
+        total.update(file.relative_to(ROOT).as_posix().encode() + b"\0" + file.read_bytes())
     return total.hexdigest()
 
 
 def _list_imports(file: Path) -> list[str]:
     """Return the names that may be modules of the package, of what a module imports."""
     names: list[str] = []
-    for node in ast.walk(ast.parse(file.read_bytes())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipeline"):
-            names += [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+    for module, several, one in IMPORT.findall(file.read_text(encoding="utf-8")):
+        names += [module, *(f"{module}.{name.strip().split(' ')[0]}" for name in (several or one).split(","))]
     return [name for name in names if "." in name]
 
 

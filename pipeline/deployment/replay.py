@@ -117,7 +117,7 @@ def _compare_features(record: Record, stretch: Stretch, at: np.ndarray) -> None:
     if differs.any():
         row, column = np.argwhere(differs)[0]
         raise ReplayError(
-            f"feature {stretch.samples.columns[column]}: {differs.sum():,} of {differs.size:,} features differ, first at "
+            f"feature {stretch.samples.columns[column]}: {differs.sum():,} of {differs.size:,} values differ, first at "
             f"bar {_describe(stretch, stretch.place[stretch.rows[row]])}"
         )
 

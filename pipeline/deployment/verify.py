@@ -1,7 +1,7 @@
 """Verify a bundle without DVC and without data: `python -m pipeline.deployment.verify FOLDER`.
 
-Its files must have the digests of SHA256SUMS, its certificate must be of its contract, and its golden rows must come out
-again: answers of the graphs up to the limits of parity, all else bit for bit.
+Its files must have the digests of SHA256SUMS, its certificate must be of its contract, and its golden rows must come
+out again: answers of the graphs up to the limits of parity, all else bit for bit.
 """
 
 import argparse
@@ -52,28 +52,23 @@ def verify(folder: Path) -> int:
     checks = GoldenAnswers(table, sessions, certificate["limits_from_trained_model"])
     hot_path = HotPath(bundle, checks.bind)
     lane = hot_path.lanes[str(table["symbol"].iloc[0])]
-    names, types = golden.list_names(lane)
-    expected = {
-        kind: table[[n for n, t in zip(names, types, strict=True) if t == kind]].to_numpy() for kind in ("f4", "f8")
-    }
+    names, _ = golden.list_names(lane)
     fields = [name for name in bundle.bars.columns if name in table]
-    has_features = ~np.isnan(expected["f4"][:, 0])
+    expected = table[names].to_numpy(np.float64)  # of float32 too: exact
+    has_features = ~np.isnan(expected[:, 0])
     for place, bar in enumerate(cast(list[dict[str, Any]], table[fields].to_dict("records"))):
         checks.place = place
         if (hot_path.update(bar) is not None) != has_features[place]:
             raise BundleError(
                 f"{checks.name_row()}: features are missing, or there are some where golden rows have none"
             )
-        if not has_features[place]:
-            continue
-        values = golden.list_values(lane)
-        for kind, row in expected.items():
-            own = [(n, v) for n, v, t in zip(names, values, types, strict=True) if t == kind]
-            found = np.array([value for _, value in own], kind)
-            if (wrong := np.flatnonzero(found.tobytes() != row[place].tobytes() and found != row[place])).size:
-                name = own[wrong[0]][0]
+        if has_features[place]:
+            found = np.array(golden.list_values(lane))
+            is_equal = (found == expected[place]) | (np.isnan(found) & np.isnan(expected[place]))
+            if not is_equal.all():
+                first = int(np.argmin(is_equal))
                 raise BundleError(
-                    f"{checks.name_row()}: {name} is {found[wrong[0]]!r}, golden is {row[place][wrong[0]]!r}"
+                    f"{checks.name_row()}: {names[first]} is {found[first]!r}, golden is {expected[place, first]!r}"
                 )
     return int(has_features.sum())
 
