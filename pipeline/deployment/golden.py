@@ -14,7 +14,8 @@ from pipeline import artifacts
 from pipeline.deployment import bulk, contract, kernels
 from pipeline.deployment.bulk import compute_stretch
 from pipeline.deployment.contract import Contract
-from pipeline.deployment.hot_path import Bind, HotPath, Lane, Run
+from pipeline.deployment.hot_path import HotPath
+from pipeline.deployment.lane import Bind, Lane, Run
 from pipeline.market.bars import list_columns
 from pipeline.models.base import Model
 

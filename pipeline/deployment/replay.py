@@ -13,7 +13,8 @@ import onnxruntime
 
 from pipeline.deployment import accounts, bulk
 from pipeline.deployment.bulk import Stretch
-from pipeline.deployment.hot_path import HotPath, Lane
+from pipeline.deployment.hot_path import HotPath
+from pipeline.deployment.lane import Lane
 from pipeline.evaluation.voting import count_rows_so_far
 from pipeline.market.bar_reader import describe_time
 from pipeline.market.bars import list_columns

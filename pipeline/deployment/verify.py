@@ -16,7 +16,8 @@ import pandas as pd
 
 from pipeline import artifacts
 from pipeline.deployment import contract, golden
-from pipeline.deployment.hot_path import HotPath, Run, open_sessions
+from pipeline.deployment.hot_path import HotPath, open_sessions
+from pipeline.deployment.lane import Run
 from pipeline.market.bar_reader import describe_time
 
 

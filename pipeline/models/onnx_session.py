@@ -11,11 +11,16 @@ from onnx.external_data_helper import uses_external_data
 from pipeline import digests
 
 
-def open_session(graph: Path) -> onnxruntime.InferenceSession:
-    """Return a session of the graph on one thread, as a hot path would run it; see `check_self_contained`."""
+def open_session(graph: Path, *, batch: int | None = None) -> onnxruntime.InferenceSession:
+    """Return a session of the graph on one thread, see `check_self_contained`.
+
+    With `batch` it is for inputs of that many rows alone, and computes no shapes in a run: the bits are the same.
+    """
     check_self_contained(graph)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    if batch is not None:
+        options.add_free_dimension_override_by_name("batch", batch)
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
