@@ -1,4 +1,4 @@
-"""Small bundles of graphs whose answers are known, and bars to feed them."""
+"""Small bundles of graphs whose predictions are known, and bars to feed them."""
 
 import json
 from collections.abc import Mapping
@@ -111,7 +111,7 @@ def make_graph(columns: int, outputs: int, *, window: int | None, seed: int) -> 
 
 
 def describe(**trading: Any) -> dict[str, Any]:
-    """The contract of a bundle with a model of every kind of answer, one with a window, and an agent."""
+    """The contract of a bundle with a model of every kind of prediction, one with a window, and an agent."""
     stream = Stream(**FEATURES)
     names = list(stream.columns)
     models = {kind: describe_model(kind, output, names) for kind, output in OUTPUTS.items()}

@@ -1,4 +1,4 @@
-"""A hot path answers, bar by bar, what the pipeline computes in bulk."""
+"""A hot path predictions, bar by bar, what the pipeline computes in bulk."""
 
 import json
 import subprocess
@@ -58,7 +58,7 @@ def replay_bars(folder, **changes):
     return replay.compare(record, lane, stretch, make_reference(folder), hot_path=hot_path)
 
 
-def test_features_answers_targets_and_positions_are_those_in_bulk_over_gaps_and_restarts(folder):
+def test_features_predictions_targets_and_positions_are_those_in_bulk_over_gaps_and_restarts(folder):
     found = replay_bars(folder)
     warm_up = contract.read_contract(folder).warm_up_bars
     assert found.bars == len(BARS) and found.rows == len(BARS) - 3 * warm_up
@@ -109,13 +109,13 @@ def test_a_model_counts_nothing_in_the_ensemble_until_its_window_is_full(folder)
         assert signal.target == pytest.approx(sum(w * signal.models[name].target for name, w in counted.items()))
 
 
-def test_scores_of_every_kind_of_answer_are_those_of_their_targets(folder):
+def test_scores_of_every_kind_of_prediction_are_those_of_their_targets(folder):
     hot_path = HotPath.load(folder)
     *_, signal = (hot_path.update(bar) for bar in list_bars(make_bars(40)))
     for name, part in hot_path.contract.models.items():
-        output, answer = part.make_output(), np.array([signal.models[name].answer], np.float32)
+        output, prediction = part.make_output(), np.array([signal.models[name].prediction], np.float32)
         if output.no_score_reason is None:
-            assert np.float32(signal.models[name].score) == output.to_score(answer)[0]
+            assert np.float32(signal.models[name].score) == output.to_score(prediction)[0]
 
 
 def describe(signal):
@@ -183,7 +183,7 @@ def test_a_graph_of_another_shape_and_a_damaged_one_are_refused(tmp_path):
     described["models"]["window"]["window"] = 3
     (folder / contract.CONTRACT).write_text(json.dumps(described))
     digests.write_sums(folder)
-    with pytest.raises(ValueError, match=r"window.onnx: its input and answer are .*4.*models.window says"):
+    with pytest.raises(ValueError, match=r"window.onnx: its input and prediction are .*4.*models.window says"):
         HotPath.load(folder)
     (folder / "value.onnx").write_bytes((folder / "value.onnx").read_bytes()[:-1])
     with pytest.raises(digests.ArtifactError, match="value.onnx"):

@@ -50,19 +50,19 @@ def find_stretch_fills(stretch: Stretch, *, delay_bars: int) -> Fills:
     return find_fills(stretch.bars, delay_bars=delay_bars)
 
 
-def answer(session: onnxruntime.InferenceSession, inputs: np.ndarray, *, batch: int) -> np.ndarray:
-    """Return the answers (n, outputs) of a graph, `batch` inputs at a time."""
+def run_graph(session: onnxruntime.InferenceSession, inputs: np.ndarray, *, batch: int) -> np.ndarray:
+    """Return the predictions (n, outputs) of a graph, `batch` inputs at a time."""
     parts = [session.run(["answer"], {"inputs": part})[0] for part in split_into_batches(inputs, size=batch)]
     return np.concatenate(parts)
 
 
-def size_targets(answers: np.ndarray, model: ModelPart, *, full_position_std: float) -> np.ndarray:
-    """Return the target positions (n,) float64 of answers (n, outputs); NaN where they have no score."""
+def size_targets(predictions: np.ndarray, model: ModelPart, *, full_position_std: float) -> np.ndarray:
+    """Return the target positions (n,) float64 of predictions (n, outputs); NaN where they have no score."""
     output = model.make_output()
     if output.no_score_reason:
-        return np.full(len(answers), np.nan)
-    spread = np.full(len(answers), np.nan if model.score_std is None else model.score_std)
-    score = output.to_score(answers)
+        return np.full(len(predictions), np.nan)
+    spread = np.full(len(predictions), np.nan if model.score_std is None else model.score_std)
+    score = output.to_score(predictions)
     return size_scores(score, spread, kind=output.kind, full_position_std=full_position_std)
 
 

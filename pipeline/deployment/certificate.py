@@ -102,8 +102,8 @@ def make_holes(
     begins = rng.choice(np.arange(1, len(bars) - 1), min(settings.holes, len(bars) // 10), replace=False)
     lengths = rng.integers(1, LONGEST_HOLE + 1, len(begins))
     gone = np.concatenate([np.arange(a, a + n) for a, n in zip(begins, lengths, strict=True)] or [np.empty(0, int)])
-    kept = np.setdiff1d(np.arange(len(bars)), gone)
-    bars = bars.iloc[kept].reset_index(drop=True)
+    remaining = np.setdiff1d(np.arange(len(bars)), gone)
+    bars = bars.iloc[remaining].reset_index(drop=True)
     bars["segment"] = number_segments(bars, at_closings=restarts_at_closings)
     return bulk.compute_stretch(bars, hot_path.contract)
 
@@ -147,7 +147,7 @@ def describe_stretch(stretch: Stretch, rows: int, restarts: Sequence[int]) -> di
         "bars_with_features": rows,
         "restarts_at": [int(own["open_time"].iloc[place - stretch.first]) for place in restarts],
         "different_features": 0,
-        "different_answers": 0,
+        "different_predictions": 0,
         "different_targets": 0,
         "different_positions": 0,
     }

@@ -22,9 +22,9 @@ SCHEMA_VERSION = "1.0"  # the first number changes where an older reader would g
 BUNDLES = artifacts.TRAINED / "bundles"  # one folder for each dataset
 CONTRACT, SCHEMA = "contract.json", "contract.schema.json"
 GOLDEN, GOLDEN_TEXT, CERTIFICATE = "golden.parquet", "golden.csv", "certificate.json"
-PACKAGES = ("numba", "numpy", "onnxruntime")  # whose versions can change an answer
+PACKAGES = ("numba", "numpy", "onnxruntime")  # whose versions can change a prediction
 ROOT = Path(__file__).resolve().parents[1]  # of the package
-FIRST = "deployment/hot_path.py"  # whose code, with all that it imports, makes the answers
+FIRST = "deployment/hot_path.py"  # whose code, with all that it imports, makes the predictions
 IMPORT = re.compile(r"(?m)^\s*from (pipeline[\w.]*) import (?:\(([^)]*)\)|(.*))")
 BY_NAME = "features"  # a folder whose modules are imported by their names
 
@@ -46,7 +46,7 @@ class Bars(Part):
 
 
 class OutputPart(Part):
-    """What the numbers of an answer are, see `targets.Output`."""
+    """The numbers of a prediction, see `targets.Output`."""
 
     kind: Kind
     names: list[str]
@@ -70,7 +70,7 @@ class ModelPart(Part):
     score_std: float | None  # of the scores of its train rows; None where they have none
 
     def make_output(self) -> Output:
-        """Return what an answer is."""
+        """Return what a prediction is."""
         return Output.from_description(self.output.model_dump())
 
 
@@ -110,7 +110,7 @@ class Digests(Part):
 
 
 class Contract(Part):
-    """What a hot path relies on."""
+    """All that a hot path relies on."""
 
     schema_version: str
     dataset: str
@@ -200,7 +200,7 @@ def _list_imports(file: Path) -> list[str]:
 
 
 def list_versions() -> dict[str, str]:
-    """Return the versions of the packages that can change an answer."""
+    """Return the versions of the packages that can change a prediction."""
     return {name: version(name) for name in PACKAGES}
 
 

@@ -1,6 +1,6 @@
 """Golden rows of a bundle: bars with their features, and what every model says, by the trained models themselves.
 
-The answers of trained models have the same bytes on every CPU; those of their graphs may differ in the last bits.
+The predictions of trained models have the same bytes on every CPU; those of their graphs may differ in the last bits.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,12 +20,12 @@ from pipeline.market.bars import list_columns
 from pipeline.models.base import Model
 
 
-def bind_models(models: Mapping[str, Model], answers: Mapping[str, Iterator[np.ndarray]]) -> Bind:
-    """Return what binds trained models in place of their graphs; one with `answers` takes the next of them instead."""
+def bind_models(models: Mapping[str, Model], predictions: Mapping[str, Iterator[np.ndarray]]) -> Bind:
+    """Return what binds trained models in place of graphs; one with `predictions` takes the next of them instead."""
 
-    def bind(name: str, inputs: np.ndarray, answer: np.ndarray) -> Run:
+    def bind(name: str, inputs: np.ndarray, prediction: np.ndarray) -> Run:
         def predict() -> None:
-            answer[:] = next(answers[name]) if name in answers else models[name].predict(inputs)
+            prediction[:] = next(predictions[name]) if name in predictions else models[name].predict(inputs)
 
         return predict
 
@@ -35,18 +35,18 @@ def bind_models(models: Mapping[str, Model], answers: Mapping[str, Iterator[np.n
 def make_golden(bundle: Contract, models: Mapping[str, Model], bars: pd.DataFrame, *, rows: int) -> pd.DataFrame:
     """Return the last `rows` bars of the first symbol, and those that warm up before them, with features and signals.
 
-    `bars` are clean, of all symbols. A hot path that starts with the first of these bars has these features, answers,
-    scores, targets and positions; README.md lists the columns.
+    `bars` are clean, of all symbols. A hot path that starts with the first of these bars has these features,
+    predictions, scores, targets and positions; README.md lists the columns.
     """
     symbol = bundle.bars.symbols[0]
     own = bars[bars["symbol"] == symbol].tail(bundle.warm_up_bars + rows).reset_index(drop=True)
     stretch = compute_stretch(own, bundle)
-    answers = {  # all at once; an agent's depend on those before
+    predictions = {  # all at once; an agent's depend on those before
         name: iter(bulk.predict_in_batches(models[name], bulk.make_inputs(models[name], stretch, None)))
         for name, model in bundle.models.items()
         if not model.account_columns
     }
-    hot_path = HotPath(bundle, bind_models(models, answers))
+    hot_path = HotPath(bundle, bind_models(models, predictions))
     lane, records = hot_path.lanes[symbol], []
     table = own[list_columns(own)]
     for bar in cast(list[dict[str, Any]], table.to_dict("records")):
@@ -78,10 +78,10 @@ def list_names(lane: Lane) -> tuple[list[str], list[str]]:
     """Return the names and the types of the columns behind the bars."""
     names, types = list(lane.stream.columns), ["f4"] * len(lane.stream.columns)
     for name, model in lane.models.items():
-        answers = [f"{name}.answer.{each}" for each in model.output.names]
+        predictions = [f"{name}.prediction.{each}" for each in model.output.names]
         accounts = [f"{name}.account.{each}" for each in model.account_columns]
-        names += [*answers, f"{name}.score", f"{name}.target", f"{name}.is_full", f"{name}.position", *accounts]
-        types += ["f4"] * len(answers) + ["f4", "f8", "f8", "f8"] + ["f4"] * len(accounts)
+        names += [*predictions, f"{name}.score", f"{name}.target", f"{name}.is_full", f"{name}.position", *accounts]
+        types += ["f4"] * len(predictions) + ["f4", "f8", "f8", "f8"] + ["f4"] * len(accounts)
     for name in lane.names[len(lane.models) :]:
         names, types = [*names, f"{name}.target", f"{name}.position"], [*types, "f8", "f8"]
     return names, types
@@ -91,8 +91,8 @@ def list_values(lane: Lane) -> list[float]:
     """Return the values of these columns at the last bar of a lane."""
     assert lane.x is not None
     values: list[float] = [*lane.x.tolist()]
-    for m, (name, start, stop, window) in enumerate(lane.answers_by_model):
-        values += lane.answers[start:stop].tolist()
+    for m, (name, start, stop, window) in enumerate(lane.places_by_model):
+        values += lane.predictions[start:stop].tolist()
         values += [lane.scores[m].item(), lane.targets[m].item(), float(lane.rows >= window), lane.seen[m, 0].item()]
         if lane.models[name].account_columns:
             plan = lane.plan[m]

@@ -28,7 +28,7 @@ class HotPath:
     """
 
     def __init__(self, bundle: Contract, bind: Bind, *, digest: str = "") -> None:
-        """Serve a contract by models that `bind` binds to their inputs and answers; `load` reads all from a folder."""
+        """Serve a contract by models that `bind` binds to inputs and predictions; `load` reads all from a folder."""
         self.contract, self._digest = bundle, digest
         self.lanes = {symbol: Lane(bundle, symbol, bind) for symbol in bundle.bars.symbols}
         self.counts = {"bars": 0, "signals": 0, "missing_bars": 0}
@@ -46,7 +46,7 @@ class HotPath:
         if (code := contract.hash_code()) != bundle.sha256.code:
             log.warning(
                 "%s was made by other code (%.12s, here %.12s): `python -m pipeline.deployment.verify` says whether "
-                "it answers alike",
+                "its predictions are the same",
                 folder,
                 bundle.sha256.code,
                 code,
@@ -63,10 +63,10 @@ class HotPath:
             ValueError: the bar is invalid, late, repeated, not closed, or of another symbol; nothing has changed.
         """
         lane = self._find_lane(bar)
-        answered = lane.take(bar, now_ms=now_ms, decides=True)
+        has_predicted = lane.take(bar, now_ms=now_ms, decides=True)
         self.counts["bars"] += 1
         self.counts["missing_bars"] += lane.stream.clock.missing_bars
-        if not answered:
+        if not has_predicted:
             return None
         self.counts["signals"] += 1
         return lane.describe()
@@ -123,13 +123,13 @@ def open_sessions(folder: Path) -> tuple[Contract, dict[str, onnxruntime.Inferen
 
 
 def _check_graph(name: str, model: ModelPart, session: onnxruntime.InferenceSession) -> None:
-    """Raise ValueError where a graph has another input or answer than its contract says."""
+    """Raise ValueError where a graph has another input or prediction than its contract says."""
     width = len(model.columns) + len(model.account_columns)
     expected = [[width] if model.window is None else [model.window, width], [len(model.output.names)]]
     found = [each.shape[1:] for each in (*session.get_inputs(), *session.get_outputs())]
     if found != expected:
         raise ValueError(
-            f"{model.graph}: its input and answer are {found}, models.{name} says {expected}; make the bundle again"
+            f"{model.graph}: its input and prediction are {found}, models.{name} says {expected}; make the bundle again"
         )
 
 

@@ -1,4 +1,4 @@
-"""The compiled part of a hot path: from a bar's features to the graphs' inputs, and from their answers to targets."""
+"""The compiled part of a hot path: from features to the graphs' inputs, and from their predictions to targets."""
 
 from collections.abc import Callable
 from typing import cast
@@ -10,7 +10,7 @@ from pipeline.deployment import accounts
 from pipeline.features.chunks import CLOSE, OPEN, OPEN_TIME, QUOTE_VOLUME, VOLUME
 
 # columns of the plan (M, 10), whole numbers of each model
-INPUT, WINDOW, COLUMNS, PLACES, ACCOUNT, ANSWER, OUTPUTS, KIND, LOW, HIGH = range(10)
+INPUT, WINDOW, COLUMNS, PLACES, ACCOUNT, PREDICTION, OUTPUTS, KIND, LOW, HIGH = range(10)
 DIFFERENCE, PROBABILITY, NUMBER, INTERPOLATED, NO_SCORE = range(5)  # KIND: how a score is made from LOW and HIGH
 # columns of the sizes (M, 3): share of HIGH in an interpolated score; score of a full position; weight in the ensemble
 SHARE, FULL, WEIGHT = range(3)
@@ -39,9 +39,9 @@ def _fill_input(
 
 
 @njit(cache=True)
-def _make_score(answer: np.ndarray, model: np.ndarray, share: float) -> np.float32:
-    """Return the score of an answer, in float32 as `Output.to_score` computes it; NaN where there is none."""
-    low, high = answer[model[LOW]], answer[model[HIGH]]
+def _make_score(prediction: np.ndarray, model: np.ndarray, share: float) -> np.float32:
+    """Return the score of a prediction, in float32 as `Output.to_score` computes it; NaN where there is none."""
+    low, high = prediction[model[LOW]], prediction[model[HIGH]]
     if model[KIND] == DIFFERENCE:
         score = high - low
     elif model[KIND] == PROBABILITY:
@@ -75,12 +75,12 @@ def _combine(targets: np.ndarray, plan: np.ndarray, sizes: np.ndarray, members: 
 
 @njit(cache=True)
 def _size_scores(
-    answers: np.ndarray, plan: np.ndarray, sizes: np.ndarray, scores: np.ndarray, targets: np.ndarray
+    predictions: np.ndarray, plan: np.ndarray, sizes: np.ndarray, scores: np.ndarray, targets: np.ndarray
 ) -> None:
-    """Fill the scores and the targets of all models from their answers."""
+    """Fill the scores and the targets of all models from their predictions."""
     for m in range(len(plan)):
-        answer = answers[plan[m, ANSWER] : plan[m, ANSWER] + plan[m, OUTPUTS]]
-        scores[m] = _make_score(answer, plan[m], sizes[m, SHARE])
+        prediction = predictions[plan[m, PREDICTION] : plan[m, PREDICTION] + plan[m, OUTPUTS]]
+        scores[m] = _make_score(prediction, plan[m], sizes[m, SHARE])
         targets[m] = _size_score(scores[m], sizes[m, FULL])
 
 
@@ -127,7 +127,7 @@ def _compile() -> tuple[Prepare, Finish]:
 
     @njit(cache=True)
     def finish(
-        answers: np.ndarray,
+        predictions: np.ndarray,
         plan: np.ndarray,
         sizes: np.ndarray,
         members: np.ndarray,
@@ -144,7 +144,7 @@ def _compile() -> tuple[Prepare, Finish]:
         scores[:] = np.nan
         targets[:] = np.nan
         if has_features:
-            _size_scores(answers, plan, sizes, scores, targets)
+            _size_scores(predictions, plan, sizes, scores, targets)
         if has_features and len(targets) > len(plan):
             targets[len(plan)] = _combine(targets, plan, sizes, members, rows)
         accounts.decide(own, clock, terms, targets, starts)

@@ -14,21 +14,23 @@ from pipeline.features.engine import Stream
 from pipeline.targets import Output
 from pipeline.trading import Terms
 
-ALIGNED = 16  # float32 numbers: each block of inputs and answers begins on a cache line
+ALIGNED = 16  # float32 numbers: each block of inputs and predictions begins on a cache line
 NAN = float("nan")
 NO_FEATURES = np.zeros(0, np.float32)
 Arrays = dict[str, np.ndarray]
-Run = Callable[[], None]  # computes the answer of a model to its input
-Bind = Callable[[str, np.ndarray, np.ndarray], Run]  # of a model's name, its input (1, …) and its answer (1, outputs)
+Run = Callable[[], None]  # computes the prediction of a model to its input
+Bind = Callable[
+    [str, np.ndarray, np.ndarray], Run
+]  # of a model's name, its input (1, …) and its prediction (1, outputs)
 
 
 def bind_sessions(sessions: Mapping[str, onnxruntime.InferenceSession]) -> Bind:
     """Return what binds models to sessions: a run reads and writes fixed places in memory, and allocates nothing."""
 
-    def bind(name: str, inputs: np.ndarray, answer: np.ndarray) -> Run:
+    def bind(name: str, inputs: np.ndarray, prediction: np.ndarray) -> Run:
         binding = sessions[name].io_binding()
         binding.bind_input("inputs", "cpu", 0, np.float32, list(inputs.shape), inputs.ctypes.data)
-        binding.bind_output("answer", "cpu", 0, np.float32, list(answer.shape), answer.ctypes.data)
+        binding.bind_output("answer", "cpu", 0, np.float32, list(prediction.shape), prediction.ctypes.data)
         return partial(sessions[name].run_with_iobinding, binding)
 
     return bind
@@ -52,7 +54,7 @@ class Lane:
         self.plan, self.places, self.sizes = _plan(self.models, bundle)
         widths = (self.plan[:, kernels.COLUMNS] + self.plan[:, kernels.ACCOUNT]) * self.plan[:, kernels.WINDOW]
         self.inputs = np.zeros(_align(widths).sum(), np.float32)
-        self.answers = np.full(_align(self.plan[:, kernels.OUTPUTS]).sum(), np.nan, np.float32)
+        self.predictions = np.full(_align(self.plan[:, kernels.OUTPUTS]).sum(), np.nan, np.float32)
         weights = bundle.ensemble.weights if bundle.ensemble else {}
         self.members = np.array([list(self.models).index(name) for name in weights if name in self.models], np.int64)
         self.accounts, self.clock, self.terms = _make_accounts(self.models, bundle)
@@ -63,24 +65,24 @@ class Lane:
         self.traded = self.names.index(bundle.signal) if bundle.signal in self.names else None
         self.x: np.ndarray | None = None  # (F,) features of the last bar; None while they warm up
         self._runs = [self._bind(bind, name, row) for name, row in zip(self.models, self.plan.tolist(), strict=True)]
-        self.answers_by_model = [  # name, first and one beyond the last of its numbers, bars of its window
-            (name, row[kernels.ANSWER], row[kernels.ANSWER] + row[kernels.OUTPUTS], row[kernels.WINDOW])
+        self.places_by_model = [  # name, first and one beyond the last of its numbers, bars of its window
+            (name, row[kernels.PREDICTION], row[kernels.PREDICTION] + row[kernels.OUTPUTS], row[kernels.WINDOW])
             for name, row in zip(self.models, self.plan.tolist(), strict=True)
         ]
 
         self._longest_window = int(self.plan[:, kernels.WINDOW].max())
-        self._full = [(name, start, stop, True) for name, start, stop, _ in self.answers_by_model]
+        self._full = [(name, start, stop, True) for name, start, stop, _ in self.places_by_model]
 
     def _bind(self, bind: Bind, name: str, row: list[int]) -> Run:
-        """Return what computes the answer of a model, bound to its places in `inputs` and `answers`."""
+        """Return what computes the prediction of a model, bound to its places in `inputs` and `predictions`."""
         width, window = row[kernels.COLUMNS] + row[kernels.ACCOUNT], self.models[name].window
         shape = (1, width) if window is None else (1, window, width)
-        start, answer = row[kernels.INPUT], row[kernels.ANSWER]
+        start, prediction = row[kernels.INPUT], row[kernels.PREDICTION]
         inputs = self.inputs[start : start + width * (window or 1)].reshape(shape)
-        return bind(name, inputs, self.answers[answer : answer + row[kernels.OUTPUTS]].reshape(1, -1))
+        return bind(name, inputs, self.predictions[prediction : prediction + row[kernels.OUTPUTS]].reshape(1, -1))
 
     def take(self, bar: Mapping[str, Any], *, now_ms: float | None, decides: bool) -> bool:
-        """Advance by a bar; return whether the graphs have answered: where `decides`, and features are there."""
+        """Advance by a bar; return whether the graphs have predicted: where `decides`, and features are there."""
         stream = self.stream
         x = self.x = stream.update(bar, now_ms=now_ms)
         clock, has_features = stream.clock, x is not None
@@ -90,19 +92,19 @@ class Lane:
         flags = clock.missing_bars > 0, self._closes and clock.ends_session, has_features, starts
         x = NO_FEATURES if x is None else x
         kernels.prepare(stream.last_bar, x, flags, self.plan, self.places, self.inputs, *own, self.seen)
-        answers = has_features and decides
-        if answers:
+        predictions = has_features and decides
+        if predictions:
             for run in self._runs:
                 run()
         made = self.scores, self.targets
         sizes = self.plan, self.sizes, self.members
-        kernels.finish(self.answers, *sizes, (answers, starts), self.rows, *own, *made)
-        return answers
+        kernels.finish(self.predictions, *sizes, (predictions, starts), self.rows, *own, *made)
+        return predictions
 
     def describe(self) -> Signal:
         """Return the signal of the last bar."""
         clock, positions, targets = self.stream.clock, self.seen[:, 0].tolist(), self.targets.tolist()
-        numbers = self.answers.tolist(), self.scores.tolist(), targets, positions
+        numbers = self.predictions.tolist(), self.scores.tolist(), targets, positions
         places = self._full if self.rows >= self._longest_window else self._list_places()
         target, position = (NAN, 0.0) if self.traded is None else (targets[self.traded], positions[self.traded])
         trades = abs(target - position) > self.band
@@ -110,8 +112,8 @@ class Lane:
         return Signal(clock.time_ms, self.symbol, self.signal, target, position, trades, missing, numbers, places)
 
     def _list_places(self) -> list[tuple[str, int, int, bool]]:
-        """Return the places of the models' answers, and whether their windows are full at the last bar."""
-        return [(name, start, stop, self.rows >= window) for name, start, stop, window in self.answers_by_model]
+        """Return the places of the models' predictions, and whether their windows are full at the last bar."""
+        return [(name, start, stop, self.rows >= window) for name, start, stop, window in self.places_by_model]
 
     def state(self) -> Arrays:
         """Return a copy of all that later signals depend on."""
@@ -171,7 +173,7 @@ def _plan(models: Mapping[str, ModelPart], bundle: Contract) -> tuple[np.ndarray
 
 
 def _find_score(output: Output) -> tuple[int, int, int, float]:
-    """Return how a score is made of an answer: the kind, two places in it, and the share of the second."""
+    """Return how a score is made of a prediction: the kind, two places in it, and the share of the second."""
     if output.no_score_reason:
         return kernels.NO_SCORE, 0, 0, 0.0
     if output.kind == "classes":

@@ -1,7 +1,8 @@
 """The replay certificate: bars through a hot path, one by one, against what the pipeline computes of them in bulk.
 
-No bit may differ of features, of answers against the same graph, and of targets and positions given the answers.
-Answers may differ from those of the trained model up to the limits of parity. An error names bar and column or model.
+No bit may differ of features, of predictions against the same graph, and of targets and positions given the
+predictions. These may differ from the trained model's up to the limits of parity. An error names bar and column or
+model.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,19 +21,19 @@ from pipeline.market.bar_reader import describe_time
 from pipeline.market.bars import list_columns
 from pipeline.models.base import Model
 
-BATCH_ROWS = 4096  # answered at once in bulk
+BATCH_ROWS = 4096  # predicted at once in bulk
 
 
 class ReplayError(ValueError):
-    """A hot path does not answer what the pipeline computed."""
+    """A hot path departs from what the pipeline computed."""
 
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """What a lane of a hot path had at every bar of a stretch from its first on; NaN while features warm up."""
+    """The state of a lane at every bar of a stretch from its first on; NaN while features warm up."""
 
     x: np.ndarray  # (n, F) float32
-    answers: np.ndarray  # (n, numbers of all answers) float32, as `Lane.answers`
+    predictions: np.ndarray  # (n, numbers of all predictions) float32, as `Lane.predictions`
     targets: np.ndarray  # (n, A)
     seen: np.ndarray  # (n, A, 3)
     filled: np.ndarray  # (n, A), positions after the fill of the latest filled order
@@ -45,7 +46,7 @@ def play(load: Callable[[], HotPath], stretch: Stretch, *, restarts: Sequence[in
     mappings = cast(list[dict[str, Any]], stretch.bars[fields].to_dict("records"))
     for bar in mappings[: stretch.first]:
         hot_path.observe(bar)
-    lane, kept = hot_path.lanes[symbol], list[tuple[np.ndarray, ...]]()
+    lane, found = hot_path.lanes[symbol], list[tuple[np.ndarray, ...]]()
     nothing = np.full(len(lane.stream.columns), np.nan, np.float32)
     for place in range(stretch.first, len(mappings)):
         if place in restarts:
@@ -55,19 +56,19 @@ def play(load: Callable[[], HotPath], stretch: Stretch, *, restarts: Sequence[in
             lane = hot_path.lanes[symbol]
         hot_path.update(mappings[place])
         x = nothing if lane.x is None else lane.x
-        own = lane.answers, lane.targets, lane.seen, lane.accounts[:, accounts.FILLED]
-        kept.append((x, *(array.copy() for array in own)))
-    x, answers, targets, seen, filled = map(np.array, zip(*kept, strict=True))
-    return Record(x, answers, targets, seen, filled), lane
+        own = lane.predictions, lane.targets, lane.seen, lane.accounts[:, accounts.FILLED]
+        found.append((x, *(array.copy() for array in own)))
+    x, predictions, targets, seen, filled = map(np.array, zip(*found, strict=True))
+    return Record(x, predictions, targets, seen, filled), lane
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What a hot path is compared with: the trained models, and ordinary sessions of the same graphs."""
+    """The trained models that a hot path is compared with, and ordinary sessions of the same graphs."""
 
     models: Mapping[str, Model]
     sessions: Mapping[str, onnxruntime.InferenceSession]
-    mean_abs: float  # limits on |answer - prediction of the trained model|
+    mean_abs: float  # limits on |prediction - prediction of the trained model|
     max_abs: float
     max_relative: float
 
@@ -90,14 +91,14 @@ def compare(record: Record, lane: Lane, stretch: Stretch, reference: Reference, 
     fills = bulk.find_stretch_fills(stretch, delay_bars=bundle.trading.delay_bars)
     fills = fills.take(np.arange(stretch.first, len(stretch.bars)))
     targets, measured = {}, {}
-    for m, (name, start, stop, _) in enumerate(lane.answers_by_model):
-        answers, seen = record.answers[at, start:stop], None
+    for m, (name, start, stop, _) in enumerate(lane.places_by_model):
+        predictions, seen = record.predictions[at, start:stop], None
         if bundle.models[name].account_columns:
             seen = _compare_account(name, record, m, at, so_far == 1, fills, lane, stretch)
         inputs = bulk.make_inputs(reference.models[name], stretch, seen)
-        measured[name] = _compare_answers(name, answers, inputs, reference, stretch, rows)
+        measured[name] = _compare_predictions(name, predictions, inputs, reference, stretch, rows)
         full = bundle.trading.full_position_std
-        targets[name] = bulk.size_targets(answers, bundle.models[name], full_position_std=full)
+        targets[name] = bulk.size_targets(predictions, bundle.models[name], full_position_std=full)
         _raise_at(~_equal(record.targets[at, m], targets[name]), f"the target of {name}", stretch, rows)
     if bundle.ensemble:
         combined = bulk.combine(targets, bundle, so_far)
@@ -144,29 +145,29 @@ def _compare_account(
     return np.asarray(seen)
 
 
-def _compare_answers(
-    name: str, answers: np.ndarray, inputs: np.ndarray, reference: Reference, stretch: Stretch, rows: np.ndarray
+def _compare_predictions(
+    name: str, predictions: np.ndarray, inputs: np.ndarray, reference: Reference, stretch: Stretch, rows: np.ndarray
 ) -> dict[str, Any]:
-    """Return measured differences of a model's answers; ReplayError beyond the limits, or against the same graph."""
+    """Return differences of a model's predictions; ReplayError beyond the limits, or against the same graph."""
     session = reference.sessions[name]
-    batched = bulk.answer(session, inputs, batch=BATCH_ROWS)
-    differs = (batched != answers).any(axis=1)
+    batched = bulk.run_graph(session, inputs, batch=BATCH_ROWS)
+    differs = (batched != predictions).any(axis=1)
     if differs.any():  # a graph may round one row in another way than many: then row by row
-        single = bulk.answer(session, inputs[differs], batch=1)
-        _raise_at((single != answers[differs]).any(axis=1), f"the answer of {name}", stretch, rows[differs])
+        single = bulk.run_graph(session, inputs[differs], batch=1)
+        _raise_at((single != predictions[differs]).any(axis=1), f"the prediction of {name}", stretch, rows[differs])
     native = bulk.predict_in_batches(reference.models[name], inputs).astype(np.float64)
     for other, against in ((native, "the trained model"), (batched, "the graph in batches")):
-        difference = np.abs(answers - other)
+        difference = np.abs(predictions - other)
         relative = difference / np.maximum(np.abs(native), reference.mean_abs / reference.max_relative)
         is_within = (difference <= reference.max_abs) & (relative <= reference.max_relative)
         _raise_at(
-            ~is_within.all(axis=1), f"the answer of {name}, beyond parity's limits, and {against}'s", stretch, rows
+            ~is_within.all(axis=1), f"the prediction of {name}, beyond parity's limits, and {against}'s", stretch, rows
         )
         if not difference.mean() <= reference.mean_abs:
             raise ReplayError(f"{name}: the mean difference from {against} is {difference.mean():.3g}, above mean_abs")
     return {
         "rows_rounded_otherwise_in_batches": int(differs.sum()),
-        "max_abs_from_model": float(np.abs(answers - native).max()),
+        "max_abs_from_model": float(np.abs(predictions - native).max()),
     }
 
 

@@ -1,4 +1,4 @@
-"""What a bundle says when a bar has closed."""
+"""The signal of a bundle when a bar has closed."""
 
 from typing import Any, NamedTuple
 
@@ -6,17 +6,17 @@ MADE = ("numbers", "places")  # fields of a signal of which `models` is made
 
 
 class ModelSignal(NamedTuple):
-    """What one model says at a close."""
+    """The part of one model in a signal."""
 
-    answer: tuple[float, ...]
-    score: float  # NaN where its answers have none
+    prediction: tuple[float, ...]
+    score: float  # NaN where its predictions have none
     target: float  # position in [-1, 1]
     position: float  # weight that its own account holds at this close
     is_full: bool  # whether its window has bars of this segment alone, none repeated
 
 
 class Signal(NamedTuple):
-    """What a bundle says when a bar has closed."""
+    """The signal of a bundle when a bar has closed."""
 
     open_time: int  # of the bar, ms
     symbol: str
@@ -25,15 +25,15 @@ class Signal(NamedTuple):
     position: float  # weight held at this close, by the bundle's own account
     trades: bool  # whether the target is further than the no-trade band from the position
     missing_bars: int  # before the bar
-    numbers: tuple[list[float], list[float], list[float], list[float]]  # answers, scores, targets, positions of all
-    places: list[tuple[str, int, int, bool]]  # of each model: its name, where its answer begins and ends, is_full
+    numbers: tuple[list[float], list[float], list[float], list[float]]  # predictions, scores, targets, positions of all
+    places: list[tuple[str, int, int, bool]]  # of each model: its name, where its prediction begins and ends, is_full
 
     @property
     def models(self) -> dict[str, ModelSignal]:
-        """What each model says, by its name; computed at each access."""
-        answers, scores, targets, positions = self.numbers
+        """The part of each model, by its name; computed at each access."""
+        predictions, scores, targets, positions = self.numbers
         return {
-            name: ModelSignal(tuple(answers[start:stop]), scores[m], targets[m], positions[m], is_full)
+            name: ModelSignal(tuple(predictions[start:stop]), scores[m], targets[m], positions[m], is_full)
             for m, (name, start, stop, is_full) in enumerate(self.places)
         }
 

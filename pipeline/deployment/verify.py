@@ -1,7 +1,7 @@
 """Verify a bundle without DVC and without data: `python -m pipeline.deployment.verify FOLDER`.
 
 Its files must have the digests of SHA256SUMS, its certificate must be of its contract, and its golden rows must come
-out again: answers of the graphs up to the limits of parity, all else bit for bit.
+out again: predictions of the graphs up to the limits of parity, all else bit for bit.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pipeline.market.bar_reader import describe_time
 
 
 class BundleError(ValueError):
-    """A bundle that does not answer as its golden rows say."""
+    """A bundle that whose predictions are not its golden ones."""
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def verify(folder: Path) -> int:
     if certificate["contract_sha256"] != contract.hash_contract(folder):
         raise BundleError(f"{contract.CERTIFICATE} is of another contract; make the bundle again")
     table = pd.read_parquet(folder / contract.GOLDEN)
-    checks = GoldenAnswers(table, sessions, certificate["limits_from_trained_model"])
+    checks = GoldenPredictions(table, sessions, certificate["limits_from_trained_model"])
     hot_path = HotPath(bundle, checks.bind)
     lane = hot_path.lanes[str(table["symbol"].iloc[0])]
     names, _ = golden.list_names(lane)
@@ -74,8 +74,8 @@ def verify(folder: Path) -> int:
     return int(has_features.sum())
 
 
-class GoldenAnswers:
-    """Runs graphs, compares their answers with the golden ones, and answers with these."""
+class GoldenPredictions:
+    """Runs graphs, compares their predictions with the golden ones, and goes on with these."""
 
     def __init__(
         self,
@@ -86,23 +86,23 @@ class GoldenAnswers:
         """Take golden rows, and the limits `max_abs`, `max_relative` and `mean_abs` of parity."""
         self.table, self.sessions, self.limits, self.place = table, sessions, limits, 0
 
-    def bind(self, name: str, inputs: np.ndarray, answer: np.ndarray) -> Run:
-        """Return what answers for a model."""
-        columns = [column for column in self.table if str(column).startswith(f"{name}.answer.")]
+    def bind(self, name: str, inputs: np.ndarray, prediction: np.ndarray) -> Run:
+        """Return what predicts for a model."""
+        columns = [column for column in self.table if str(column).startswith(f"{name}.prediction.")]
         expected, limits = self.table[columns].to_numpy(np.float32), self.limits
         floor = limits["mean_abs"] / limits["max_relative"]
 
         def run() -> None:
-            golden_answer = expected[self.place]
+            golden_prediction = expected[self.place]
             (found,) = self.sessions[name].run(["answer"], {"inputs": inputs})
-            difference = np.abs(found[0].astype(np.float64) - golden_answer)
-            relative = difference / np.maximum(np.abs(golden_answer), floor)
+            difference = np.abs(found[0].astype(np.float64) - golden_prediction)
+            relative = difference / np.maximum(np.abs(golden_prediction), floor)
             if not ((difference <= limits["max_abs"]) & (relative <= limits["max_relative"])).all():
                 raise BundleError(
-                    f"{self.name_row()}: the graph of {name} answers {found[0].tolist()}, golden is "
-                    f"{golden_answer.tolist()}: beyond the limits {limits}"
+                    f"{self.name_row()}: the graph of {name} predicts {found[0].tolist()}, golden is "
+                    f"{golden_prediction.tolist()}: beyond the limits {limits}"
                 )
-            answer[:] = golden_answer
+            prediction[:] = golden_prediction
 
         return run
 
