@@ -23,7 +23,7 @@ WINDOW = 4  # of lstm
 
 @pytest.fixture
 def folder(ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the stage reads, in a folder of a test's own, the current one."""
+    """The files that the stage reads, in a folder of a test's own, the current one."""
     for part in ("trained/oos", "trained/in_sample", "trained/reports", "data/folds", "data/features", "data/labels"):
         shutil.copytree(ran / part, tmp_path / part)
     shutil.copy(ran / "params.yaml", tmp_path)

@@ -33,14 +33,19 @@ def load_training(entry: config.ModelBlock) -> Training:
     """Return the training of a model of params; ArtifactError where a file is missing or damaged."""
     if entry.family == voting.FAMILY:
         folder = voting.ENSEMBLES / entry.name
-        tables = (artifacts.read_table(folder / file) for file in (voting.OUT_OF_SAMPLE, voting.IN_SAMPLE))
-        return Training(*tables, not_fitted=NOT_FITTED)
+        out_of_sample, in_sample = folder / voting.OUT_OF_SAMPLE, folder / voting.IN_SAMPLE
+        return Training(artifacts.read_table(out_of_sample), artifacts.read_table(in_sample), not_fitted=NOT_FITTED)
     model = entry.name
-    tables = (artifacts.read_table(folder / f"{model}.parquet") for folder in (artifacts.OOS, artifacts.IN_SAMPLE))
     report, source = artifacts.read_report("train/details", model), artifacts.report_path("train/details", model)
     digests.verify_digest(artifacts.HISTORY / f"{model}.csv", report["history_sha256"], source=source)
     history = read_history(artifacts.HISTORY / f"{model}.csv")
-    return Training(*tables, history, diagnose_fits(history, report["fits"]), report["importances"])
+    return Training(
+        artifacts.read_table(artifacts.OOS / f"{model}.parquet"),
+        artifacts.read_table(artifacts.IN_SAMPLE / f"{model}.parquet"),
+        history=history,
+        diagnoses=diagnose_fits(history, report["fits"]),
+        importances=report["importances"],
+    )
 
 
 def read_parameters(entry: config.ModelBlock) -> dict[str, Any]:

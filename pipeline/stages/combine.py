@@ -136,8 +136,9 @@ def tabulate(common: CommonRows, ensemble: Ensemble, rows: pd.DataFrame, target:
     """
     position = common.combine(list(ensemble.weights.values()))
     tables = []
-    for (seed, split), part in common.keys.groupby(["seed", "split"]):
+    for _, part in common.keys.groupby(["seed", "split"]):
         own = position[part.index]
+        seed, split = (int(part[name].iloc[0]) for name in ("seed", "split"))
         table = make_predictions(split, rows, part["row"].to_numpy(), prediction=own[:, None], target=target)
         table.insert(0, "seed", np.full(len(part), seed, np.int64))
         tables.append(table.assign(**{target.output.names[0]: own, "score": own}))
