@@ -19,9 +19,7 @@ NAN = float("nan")
 NO_FEATURES = np.zeros(0, np.float32)
 Arrays = dict[str, np.ndarray]
 Run = Callable[[], None]  # computes the prediction of a model to its input
-Bind = Callable[
-    [str, np.ndarray, np.ndarray], Run
-]  # of a model's name, its input (1, …) and its prediction (1, outputs)
+Bind = Callable[[str, np.ndarray, np.ndarray], Run]  # of a model's name, its input and its prediction, (1, …) each
 
 
 def bind_sessions(sessions: Mapping[str, onnxruntime.InferenceSession]) -> Bind:
@@ -64,7 +62,7 @@ class Lane:
         self.band, self.signal = bundle.trading.no_trade_band, bundle.signal
         self.traded = self.names.index(bundle.signal) if bundle.signal in self.names else None
         self.x: np.ndarray | None = None  # (F,) features of the last bar; None while they warm up
-        self._runs = [self._bind(bind, name, row) for name, row in zip(self.models, self.plan.tolist(), strict=True)]
+        self.runs = [self._bind(bind, name, row) for name, row in zip(self.models, self.plan.tolist(), strict=True)]
         self.places_by_model = [  # name, first and one beyond the last of its numbers, bars of its window
             (name, row[kernels.PREDICTION], row[kernels.PREDICTION] + row[kernels.OUTPUTS], row[kernels.WINDOW])
             for name, row in zip(self.models, self.plan.tolist(), strict=True)
@@ -85,21 +83,29 @@ class Lane:
         """Advance by a bar; return whether the graphs have predicted: where `decides`, and features are there."""
         stream = self.stream
         x = self.x = stream.update(bar, now_ms=now_ms)
-        clock, has_features = stream.clock, x is not None
+        has_features = x is not None
         starts = has_features and stream.segment_bars == self.warm_up_bars + 1
         self.rows = 1 if starts else self.rows + has_features
-        own = self.accounts, self.clock, self.terms
-        flags = clock.missing_bars > 0, self._closes and clock.ends_session, has_features, starts
-        x = NO_FEATURES if x is None else x
-        kernels.prepare(stream.last_bar, x, flags, self.plan, self.places, self.inputs, *own, self.seen)
-        predictions = has_features and decides
-        if predictions:
-            for run in self._runs:
+        self.prepare(NO_FEATURES if x is None else x, starts=starts, has_features=has_features)
+        predicts = has_features and decides
+        if predicts:
+            for run in self.runs:
                 run()
-        made = self.scores, self.targets
-        sizes = self.plan, self.sizes, self.members
-        kernels.finish(self.predictions, *sizes, (predictions, starts), self.rows, *own, *made)
-        return predictions
+        self.finish(has_predicted=predicts, starts=starts)
+        return predicts
+
+    def prepare(self, x: np.ndarray, *, starts: bool, has_features: bool) -> None:
+        """Fill what the last bar fills, and the inputs of all models; it `starts` the features of a segment, or not."""
+        clock = self.stream.clock
+        flags = clock.missing_bars > 0, self._closes and clock.ends_session, has_features, starts
+        own = self.accounts, self.clock, self.terms
+        kernels.prepare(self.stream.last_bar, x, flags, self.plan, self.places, self.inputs, *own, self.seen)
+
+    def finish(self, *, has_predicted: bool, starts: bool) -> None:
+        """Make scores and targets of the predictions, and let the targets wait for their fill."""
+        sizes, own = (self.plan, self.sizes, self.members), (self.accounts, self.clock, self.terms)
+        flags = has_predicted, starts
+        kernels.finish(self.predictions, *sizes, flags, self.rows, *own, self.scores, self.targets)
 
     def describe(self) -> Signal:
         """Return the signal of the last bar."""

@@ -1,0 +1,40 @@
+"""The plot of a hot path's latency: its distribution, and its percentiles against the load."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from pipeline.deployment.latency import Latency
+from pipeline.reporting.plots import BLUE, GRAY, ORANGE, add_legend_below, style_axes
+
+COLORS = {"constant": BLUE, "poisson": ORANGE}
+
+
+def plot_latency(found: Sequence[Latency], *, limit_p50_us: float, limit_p99_us: float, title: str) -> Figure:
+    """Return the share of bars above each latency, and the percentiles 50 and 99 against bars per second.
+
+    The left panel has the lowest load of each kind of arrivals. Both axes of latency are logarithmic.
+    """
+    figure = Figure(figsize=(10.0, 4.2), dpi=100, layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    distribution, load = figure.subplots(1, 2)
+    for axes in (distribution, load):
+        style_axes(axes, "")
+    for kind in dict.fromkeys(each.arrivals for each in found):
+        own = sorted((each for each in found if each.arrivals == kind), key=lambda each: each.bars_per_second)
+        us = np.sort(own[0].ns) / 1e3
+        above = 1 - np.arange(len(us)) / len(us)
+        label = f"{kind} arrivals, {own[0].bars_per_second:g} bars a second"
+        distribution.step(us, above, color=COLORS[kind], lw=1.6, where="post", label=label)
+        rates = [each.bars_per_second for each in own]
+        for percentile, style in ((50, "-"), (99, "--")):
+            values = [np.percentile(each.ns, percentile) / 1e3 for each in own]
+            label = f"{kind} arrivals, percentile {percentile}"
+            load.plot(rates, values, color=COLORS[kind], lw=1.6, ls=style, marker="o", ms=4, label=label)
+    for limit, style in ((limit_p50_us, "-"), (limit_p99_us, "--")):
+        load.axhline(limit, color=GRAY, lw=1.0, ls=style)
+    distribution.set(xscale="log", yscale="log", xlabel="latency from arrival, µs", ylabel="share of bars above")
+    load.set(xscale="log", yscale="log", xlabel="bars a second", ylabel="latency from arrival, µs")
+    add_legend_below(figure)
+    return figure
