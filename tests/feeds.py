@@ -33,7 +33,7 @@ class StreamPath:
 
     def update(self, bar, *, now_ms=None) -> SimpleNamespace | None:
         symbol = bar.get("symbol")
-        if symbol not in self.streams:
+        if symbol not in list(self.streams):
             raise ValueError(f"bar: symbol is {symbol!r}")
         features = self.streams[symbol].update(bar, now_ms=now_ms)
         if features is None:

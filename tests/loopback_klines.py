@@ -3,7 +3,8 @@
 import json
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,8 +24,8 @@ Part = tuple[Sequence[Message], str]  # of one connection: its messages, and its
 class Exchange:
     """A server whose every connection sends the next part of a script; after the last part it refuses them."""
 
-    def __init__(self, script: Iterator[Part]) -> None:
-        self._script = iter(script)
+    def __init__(self, script: Iterable[Part], *, pause_s: float = 0.0) -> None:
+        self._script, self._pause_s = iter(script), pause_s
         self._lock = threading.Lock()
         self.connections = 0
         self.url = ""
@@ -36,6 +37,7 @@ class Exchange:
         try:
             for message in messages:
                 connection.send(message)
+                time.sleep(self._pause_s)
             if end == DROP:
                 connection.socket.shutdown(socket.SHUT_RDWR)
             elif end == SILENCE:
@@ -45,9 +47,9 @@ class Exchange:
 
 
 @contextmanager
-def open_exchange(script: Iterator[Part]) -> Iterator[Exchange]:
-    """Yield a running server of a script."""
-    exchange = Exchange(script)
+def open_exchange(script: Iterable[Part], *, pause_s: float = 0.0) -> Iterator[Exchange]:
+    """Yield a running server of a script, with a pause between two messages."""
+    exchange = Exchange(script, pause_s=pause_s)
     with serve(exchange.serve_connection, "127.0.0.1", 0, close_timeout=1, ping_interval=None) as server:
         host, port = server.socket.getsockname()[:2]
         exchange.url = f"ws://{host}:{port}/ws/btcusdt@kline_1m"

@@ -16,6 +16,7 @@ from pipeline.market.kline_times import EDGES, MICROSECONDS_FROM_MS, UNITS, Time
 
 BATCH_ROWS = 1 << 13
 TIMES = ("open_time", "close_time")
+FLAGS = tuple(name for name in CLOSED if name.startswith("is"))  # the others may be names of anything in a file
 
 
 def read_rows(path: Path) -> Iterator[Bar]:
@@ -26,7 +27,7 @@ def read_rows(path: Path) -> Iterator[Bar]:
     hot path refuses that row alone.
 
     Raises:
-        ValueError: the file cannot be read, or lacks a column that every bar needs.
+        ValueError: the file cannot be read, lacks a column that every bar needs, or has times as text that are none.
     """
     try:
         with pq.ParquetFile(path) as file:
@@ -47,7 +48,7 @@ def has_symbols(path: Path) -> bool:
 def _read_batches(file: pq.ParquetFile, path: Path) -> Iterator[Bar]:
     names = tuple(file.schema_arrow.names)
     fields = match_names(names, name=str(path))
-    places = {**fields.places, **{name: names.index(name) for name in CLOSED if name in names}}
+    places = {**fields.places, **{name: names.index(name) for name in FLAGS if name in names}}
     if "open_time" not in places:
         assert fields.unnamed is not None  # `match_names` refuses a file without either
         places["open_time"] = fields.unnamed

@@ -31,7 +31,7 @@ def write_state(path: Path, state: Mapping[str, npt.NDArray[Any]], *, last_ms: M
 def read_state(path: Path) -> SavedState:
     """Return what `write_state` wrote, bit for bit; ValueError where the file is damaged or another one."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         symbols, times = arrays.pop(SYMBOLS).tolist(), arrays.pop(LAST_MS).tolist()
         return SavedState(arrays, dict(zip(symbols, times, strict=True)))
