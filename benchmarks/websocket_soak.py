@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 from websockets.client import backoff
 
-from pipeline.deployment.feeds.runner import Bar, HotPath, feed
+from pipeline.deployment.feeds.runner import Bar, feed
 from pipeline.deployment.feeds.state_file import read_state, write_state
 from pipeline.deployment.feeds.stopping import call_every
 from pipeline.deployment.feeds.tally import Tally
 from pipeline.deployment.feeds.websocket import receive_klines
-from tests.feeds import BTC, StreamPath, make_bars
+from pipeline.deployment.hot_path import HotPath
+from tests.feeds import StreamPath, make_bars
 from tests.loopback_klines import CLOSE, DROP, SILENCE, Part, make_script, open_exchange
 
 CHUNK_BARS = 400
@@ -59,14 +60,19 @@ class Restarted:
         """Begin with a new hot path; states go through `file`."""
         self._load, self._file, self.restarts = load, file, 0
         self._inner: HotPath = load()
-        self.contract, self.update, self.observe = self._inner.contract, self._inner.update, self._inner.observe
+        self.update = self._inner.update
 
     def restart(self) -> None:
         """Replace the hot path."""
-        write_state(self._file, self._inner.state(), last_ms={})
+        write_state(self._file, self._inner.state())
         self._inner = self._load()
-        self._inner.restore(read_state(self._file).hot_path)
-        self.update, self.observe, self.restarts = self._inner.update, self._inner.observe, self.restarts + 1
+        self._inner.restore(read_state(self._file))
+        self.update, self.restarts = self._inner.update, self.restarts + 1
+
+    @property
+    def lanes(self) -> Any:
+        """Those of the present hot path."""
+        return self._inner.lanes
 
 
 class Market:
@@ -110,23 +116,18 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, help="as trained/bundles/klines")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    if arguments.bundle:
-        from pipeline.deployment.hot_path import HotPath as BundlePath
-
-        load = partial(BundlePath.load, arguments.bundle)
-    else:
-        load = StreamPath
-    market, tally = Market(load().contract.bars.symbols[0] if arguments.bundle else BTC, seed=arguments.seed), Tally()
+    load = partial(HotPath.load, arguments.bundle) if arguments.bundle else StreamPath
+    market, tally = Market(load().contract.bars.symbols[0], seed=arguments.seed), Tally()
     found, expected, started = Digest(), Digest(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         path = Restarted(load, Path(folder) / "state.npz")
         script = market.write_script(until=started + 60 * arguments.minutes)
         with open_exchange(script, pause_s=PAUSE_S) as exchange:
             bars = call_every(receive(exchange.url, market, tally), RESTART_BARS, call=path.restart)
-            feed(path, bars, write=found.write, tally=tally, last_ms={})
+            feed(path, bars, write=found.write, tally=tally)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     seconds = time.monotonic() - started
-    feed(load(), market.taken, write=expected.write, tally=Tally(), last_ms={})
+    feed(load(), market.taken, write=expected.write, tally=Tally())
     is_same = found.summarize() == expected.summarize()
     report = {"minutes": round(seconds / 60, 2), "bars_of_the_market": market.sent, **tally.summarize()}
     report |= {"restarts": path.restarts, "signals_of_the_feed": found.summarize(), "expected": expected.summarize()}

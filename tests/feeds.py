@@ -27,15 +27,16 @@ class StreamPath:
         self.contract = SimpleNamespace(bars=SimpleNamespace(symbols=list(symbols or (BTC,)), interval_ms=MINUTE_MS))
         self.counts: dict[str, int] = {}
         self.observed: list[int] = []
-        self.streams = {
-            symbol: Stream(**SHORT, interval_ms=MINUTE_MS, symbols=[symbol]) for symbol in self.contract.bars.symbols
+        self.lanes = {
+            symbol: SimpleNamespace(stream=Stream(**SHORT, interval_ms=MINUTE_MS, symbols=[symbol]))
+            for symbol in self.contract.bars.symbols
         }
 
     def update(self, bar, *, now_ms=None) -> SimpleNamespace | None:
         symbol = bar.get("symbol")
-        if symbol not in list(self.streams):
+        if symbol not in list(self.lanes):
             raise ValueError(f"bar: symbol is {symbol!r}")
-        features = self.streams[symbol].update(bar, now_ms=now_ms)
+        features = self.lanes[symbol].stream.update(bar, now_ms=now_ms)
         if features is None:
             return None
         found = {"symbol": symbol, "open_time": int(float(bar["open_time"])), "features": features.tolist()}
@@ -46,12 +47,12 @@ class StreamPath:
         self.observed.append(int(bar["open_time"]))
 
     def state(self) -> dict[str, np.ndarray]:
-        return {f"{s}/{key}": value for s, stream in self.streams.items() for key, value in stream.state().items()}
+        return {f"{s}/{key}": value for s, lane in self.lanes.items() for key, value in lane.stream.state().items()}
 
     def restore(self, state) -> None:
-        for symbol, stream in self.streams.items():
+        for symbol, lane in self.lanes.items():
             names = [name for name in state if name.startswith(f"{symbol}/")]
-            stream.restore({name.removeprefix(f"{symbol}/"): state[name] for name in names})
+            lane.stream.restore({name.removeprefix(f"{symbol}/"): state[name] for name in names})
 
 
 def make_bars(count: int, *, symbol: str = BTC, first: int = 0, seed: int = 0) -> list[dict[str, Any]]:
@@ -74,7 +75,7 @@ def collect(bars: Iterable[Any], *symbols: str, path: Any = None) -> tuple[list[
     """Return the lines that bars give, and the counts."""
     lines: list[str] = []
     tally = Tally()
-    feed(path or StreamPath(*symbols), bars, write=lines.append, tally=tally, last_ms={})
+    feed(path or StreamPath(*symbols), bars, write=lines.append, tally=tally)
     return lines, tally
 
 

@@ -216,17 +216,11 @@ def test_a_state_file_has_the_bits_that_were_written(tmp_path):
     path = StreamPath(BTC, ARB)
     collect(BARS, path=path)
     state = path.state() | {"odd": np.array([np.nan, -0.0, 5e-324]), "none": np.zeros((0, 3), np.float32)}
-    write_state(tmp_path / "state.npz", state, last_ms={BTC: 7})
+    write_state(tmp_path / "state.npz", state)
     saved = read_state(tmp_path / "state.npz")
-    assert saved.last_ms == {BTC: 7}
-    assert {name: (each.dtype, each.shape, each.tobytes()) for name, each in saved.hot_path.items()} == {
+    assert {name: (each.dtype, each.shape, each.tobytes()) for name, each in saved.items()} == {
         name: (each.dtype, each.shape, each.tobytes()) for name, each in state.items()
     }
-
-
-def test_a_state_without_bars_has_no_last_bar(tmp_path):
-    write_state(tmp_path / "state.npz", StreamPath().state(), last_ms={})
-    assert read_state(tmp_path / "state.npz").last_ms == {}
 
 
 @pytest.mark.parametrize(
@@ -234,7 +228,7 @@ def test_a_state_without_bars_has_no_last_bar(tmp_path):
 )
 def test_a_damaged_state_file_is_one_line(tmp_path, damage):
     file = tmp_path / "state.npz"
-    write_state(file, {"memory": np.arange(100.0)}, last_ms={BTC: 7})
+    write_state(file, {"memory": np.arange(100.0)})
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(ValueError, match=r"state\.npz is no readable state of a feed") as caught:
         read_state(file)
@@ -345,7 +339,7 @@ def test_a_closed_output_ends_the_feed_quietly_without_saving(tmp_path, monkeypa
 
 
 def test_a_state_of_another_bundle_is_refused_by_the_name_of_its_file(tmp_path, monkeypatch):
-    write_state(tmp_path / "state.npz", {f"{BTC}/memory": np.zeros(3)}, last_ms={})
+    write_state(tmp_path / "state.npz", {f"{BTC}/memory": np.zeros(3)})
     with pytest.raises(SystemExit, match=r"state\.npz: state: .* are missing"):
         run_command(monkeypatch, "--bars", write_parquet(tmp_path, BARS), "--state", tmp_path / "state.npz")
 

@@ -1,13 +1,14 @@
 """Bars that a live feed has missed, fetched from Binance's REST interface before the next live bar is taken."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import httpx
 
-from pipeline.deployment.feeds.runner import Bar, PastBar, read_time
+from pipeline.deployment.feeds.runner import Bar, PastBar, find_last_ms, read_time
 from pipeline.deployment.feeds.tally import Tally
+from pipeline.deployment.hot_path import HotPath
 from pipeline.market.kline_columns import BINANCE
 
 PATH = "/api/v3/klines"
@@ -18,33 +19,24 @@ BACKFILL = "backfill"
 Fetch = Callable[[str, int, int], list[dict[str, object]]]
 
 
-def fill_gaps(
-    bars: Iterable[Bar],
-    *,
-    fetch: Fetch,
-    last_ms: Mapping[str, int],
-    symbols: Sequence[str],
-    interval_ms: int,
-    max_bars: int,
-    tally: Tally,
-) -> Iterator[Bar]:
-    """Yield the bars of a live feed, before each those that are missing since the last one of its symbol.
+def fill_gaps(bars: Iterable[Bar], *, hot_path: HotPath, fetch: Fetch, max_bars: int, tally: Tally) -> Iterator[Bar]:
+    """Yield the bars of a live feed, before each those that are missing since the last one that a hot path has taken.
 
     At most `max_bars` are fetched before a bar. They are as if they had come in time where they fill the gap; where it
     is longer, or nothing is before it, they are history, and nothing is decided at their closes.
     `fetch(symbol, from_ms, to_ms)` returns the bars that open from one time to another; where it fails, that is counted
     and the gap remains.
-    `last_ms` has the time of the last bar taken, by symbol, and is read before each bar.
     """
+    interval_ms = hot_path.contract.bars.interval_ms
     for bar in bars:
         symbol, time_ms = bar.get("symbol"), read_time(bar)
-        if isinstance(symbol, str) and symbol in symbols and time_ms is not None:
-            earliest = time_ms - max_bars * interval_ms
-            following = last_ms.get(symbol, earliest - interval_ms - 1) + interval_ms
-            kind = dict if following >= earliest else PastBar
-            start = max(following, earliest)
+        if isinstance(symbol, str) and symbol in hot_path.lanes and time_ms is not None:
+            earliest, last_ms = time_ms - max_bars * interval_ms, find_last_ms(hot_path, symbol)
+            fills = last_ms is not None and last_ms + interval_ms >= earliest
+            start = last_ms + interval_ms if last_ms is not None and fills else earliest
             if start < time_ms:
-                yield from map(kind, _fetch(fetch, symbol, start, time_ms - interval_ms, tally=tally))
+                missing = _fetch(fetch, symbol, start, time_ms - interval_ms, tally=tally)
+                yield from missing if fills else map(PastBar, missing)
         yield bar
 
 

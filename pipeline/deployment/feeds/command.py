@@ -11,10 +11,11 @@ from pathlib import Path
 
 from pipeline import cli
 from pipeline.deployment.feeds import backfill, json_lines, parquet
-from pipeline.deployment.feeds.runner import Bar, HotPath, feed
+from pipeline.deployment.feeds.runner import Bar, feed
 from pipeline.deployment.feeds.state_file import read_state, write_state
 from pipeline.deployment.feeds.stopping import Stop, call_every
 from pipeline.deployment.feeds.tally import Tally
+from pipeline.deployment.hot_path import HotPath
 from pipeline.market.binance import INTERVAL_MS
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ or the state cannot be used.
 REST_URL = "https://api.binance.com"
 
 
-def run(load: Callable[[Path], HotPath]) -> None:
+def run(load: Callable[[Path], HotPath] = HotPath.load) -> None:
     """Feed the hot path that `load` returns for a bundle as the command line says; errors of input exit with 1."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     arguments, tally = parse_arguments(), Tally()
@@ -82,16 +83,15 @@ class Session:
     def __init__(self, hot_path: HotPath, arguments: argparse.Namespace, *, tally: Tally) -> None:
         """Resume from the state file where it exists; ValueError where it is damaged or of another bundle."""
         self._hot_path, self._arguments, self._tally = hot_path, arguments, tally
-        self._contract, self._last_ms = hot_path.contract.bars, dict[str, int]()
+        self._contract = hot_path.contract.bars
         if arguments.symbol not in (None, *self._contract.symbols):
             raise ValueError(f"--symbol is {arguments.symbol!r}; the bundle has {', '.join(self._contract.symbols)}")
         if arguments.state is not None and arguments.state.exists():
-            saved = read_state(arguments.state)
+            state = read_state(arguments.state)
             try:
-                hot_path.restore(saved.hot_path)
+                hot_path.restore(state)
             except ValueError as error:
                 raise ValueError(f"{arguments.state}: {error}") from error
-            self._last_ms.update(saved.last_ms)
             log.info(f"resumed from {arguments.state}")
 
     def run(self) -> None:
@@ -106,7 +106,7 @@ class Session:
                 bars = call_every(bars, self._arguments.save_every, call=self._save)
             stop.install()
             with suppress(KeyboardInterrupt):
-                feed(self._hot_path, bars, write=write, tally=self._tally, last_ms=self._last_ms)
+                feed(self._hot_path, bars, write=write, tally=self._tally)
         if self._arguments.state is not None:
             self._save()
         if refused := self._tally.refused:
@@ -114,7 +114,7 @@ class Session:
             log.warning(f"refused {refused.total():,}: {listed}")
 
     def _save(self) -> None:
-        write_state(self._arguments.state, self._hot_path.state(), last_ms=self._last_ms)
+        write_state(self._arguments.state, self._hot_path.state())
 
     def _open(self, stack: ExitStack) -> Iterator[Bar]:
         arguments, symbol = self._arguments, self._arguments.symbol
@@ -158,13 +158,7 @@ class Session:
             return bars
         fetch = stack.enter_context(backfill.open_fetch(arguments.rest_url or REST_URL, interval=names[interval_ms]))
         return backfill.fill_gaps(
-            bars,
-            fetch=fetch,
-            last_ms=self._last_ms,
-            symbols=self._contract.symbols,
-            interval_ms=interval_ms,
-            max_bars=arguments.backfill,
-            tally=self._tally,
+            bars, hot_path=self._hot_path, fetch=fetch, max_bars=arguments.backfill, tally=self._tally
         )
 
 
@@ -188,3 +182,7 @@ def _parse_seconds(text: str) -> float:
     if not 0 < seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a number of seconds above 0")
     return seconds
+
+
+if __name__ == "__main__":
+    run()

@@ -1,16 +1,16 @@
 """Passes bars of any feed to a hot path and writes its signals as lines of JSON."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from pipeline.deployment.contract import Contract
 from pipeline.deployment.feeds.tally import Tally
+from pipeline.deployment.hot_path import HotPath
 from pipeline.market.bar_reader import check_closed
 from pipeline.market.checks import MAX_MS, MIN_MS
+from pipeline.market.stream_clock import UNKNOWN
 
 Bar = Mapping[str, Any]
 
@@ -21,63 +21,32 @@ class PastBar(dict[str, Any]):
     """A bar of the history before the first live one: it is observed, and nothing is decided at its close."""
 
 
-class Signal(Protocol):
-    """What a hot path returns for a bar, as far as feeds use it."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the signal as a mapping that JSON can hold."""
-
-
-class HotPath(Protocol):
-    """The hot path of a bundle, as far as feeds use it."""
-
-    contract: Contract
-    counts: dict[str, int]
-
-    def update(self, bar: Bar, *, now_ms: float | None = None) -> Signal | None:
-        """Return the signal at the close of a bar; ValueError, with nothing changed, on a bar that is refused."""
-
-    def observe(self, bar: Bar) -> None:
-        """Take a past bar without a decision; ValueError as `update`."""
-
-    def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Return a copy of all that later signals depend on."""
-
-    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Resume from a state; ValueError, with nothing changed, where it is of another bundle."""
-
-
-def feed(
-    hot_path: HotPath,
-    bars: Iterable[Bar],
-    *,
-    write: Callable[[str], object],
-    tally: Tally,
-    last_ms: MutableMapping[str, int],
-) -> None:
+def feed(hot_path: HotPath, bars: Iterable[Bar], *, write: Callable[[str], object], tally: Tally) -> None:
     """Update a hot path by every bar, in order, and write each signal as one line of JSON.
 
-    A bar that the hot path refuses changes nothing and is counted by its kind: see `find_kind`. `last_ms` has the
-    `open_time` of the last bar taken, by symbol, and is updated before the next bar is drawn from `bars`.
+    A bar that the hot path refuses changes nothing and is counted by its kind: see `find_kind`. A bar is used before
+    the next one is drawn from `bars`.
     """
-    symbols = hot_path.contract.bars.symbols
     for bar in bars:
+        signal = None
         try:
-            signal = hot_path.observe(bar) if isinstance(bar, PastBar) else hot_path.update(bar)
+            if isinstance(bar, PastBar):
+                hot_path.observe(bar)
+            else:
+                signal = hot_path.update(bar)
         except ValueError as error:
-            tally.refuse(find_kind(bar, last_ms=last_ms, symbols=symbols), str(error))
+            tally.refuse(find_kind(bar, hot_path), str(error))
             continue
-        last_ms[bar["symbol"]] = int(float(bar["open_time"]))
         tally.bars += 1
         if signal is not None:
             write(json.dumps(signal.to_dict(), allow_nan=False) + "\n")
             tally.signals += 1
 
 
-def find_kind(bar: Bar, *, last_ms: Mapping[str, int], symbols: Sequence[str]) -> str:
-    """Return why a bar is refused: the first of these that holds.
+def find_kind(bar: Bar, hot_path: HotPath) -> str:
+    """Return why a hot path refuses a bar: the first of these that holds.
 
-    NOT_CLOSED: its feed marks it as still forming. OTHER_SYMBOL: its symbol is none of `symbols`. REPEATED, LATE: it
+    NOT_CLOSED: its feed marks it as still forming. OTHER_SYMBOL: its symbol is none of the bundle's. REPEATED, LATE: it
     opens with or before the last bar of its symbol. INVALID: anything else, such as a missing field or a price jump.
     """
     if "open_time" in bar:
@@ -86,12 +55,18 @@ def find_kind(bar: Bar, *, last_ms: Mapping[str, int], symbols: Sequence[str]) -
         except ValueError:
             return NOT_CLOSED
     symbol = bar.get("symbol")
-    if not isinstance(symbol, str) or symbol not in symbols:
+    if not isinstance(symbol, str) or symbol not in hot_path.lanes:
         return OTHER_SYMBOL
-    time_ms = read_time(bar)
-    if time_ms is None or symbol not in last_ms or time_ms > last_ms[symbol]:
+    time_ms, last_ms = read_time(bar), find_last_ms(hot_path, symbol)
+    if time_ms is None or last_ms is None or time_ms > last_ms:
         return INVALID
-    return REPEATED if time_ms == last_ms[symbol] else LATE
+    return REPEATED if time_ms == last_ms else LATE
+
+
+def find_last_ms(hot_path: HotPath, symbol: str) -> int | None:
+    """Return the `open_time` of the last bar that a hot path has taken of one of its symbols; None before the first."""
+    time_ms = hot_path.lanes[symbol].stream.clock.time_ms
+    return None if time_ms == UNKNOWN else time_ms
 
 
 def read_time(bar: Bar) -> int | None:

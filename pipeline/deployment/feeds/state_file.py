@@ -1,40 +1,29 @@
-"""The file from which a feed goes on after a restart: the state of its hot path, and the last bar of each symbol."""
+"""The file from which a feed goes on after a restart: the state of its hot path, as an npz."""
 
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.artifacts import replace_atomically
 
-SYMBOLS, LAST_MS = "feed_symbols", "feed_last_ms"  # beside the arrays of the hot path
-UNREADABLE = (zipfile.BadZipFile, EOFError, OSError, ValueError, KeyError)
+UNREADABLE = (zipfile.BadZipFile, EOFError, OSError, ValueError)
 
 
-class SavedState(NamedTuple):
-    """What a state file has."""
-
-    hot_path: dict[str, npt.NDArray[Any]]
-    last_ms: dict[str, int]  # `open_time` of the last bar taken, by symbol
-
-
-def write_state(path: Path, state: Mapping[str, npt.NDArray[Any]], *, last_ms: Mapping[str, int]) -> None:
-    """Write the state of a hot path and the times of its last bars to an npz that takes the place of `path` whole."""
-    own = {SYMBOLS: np.array(list(last_ms), dtype=np.str_), LAST_MS: np.array(list(last_ms.values()), dtype=np.int64)}
+def write_state(path: Path, state: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write the state of a hot path to an npz that takes the place of `path` once all of it is on the disk."""
     with replace_atomically(path) as draft, draft.open("wb") as stream:
-        np.savez(stream, allow_pickle=False, **state, **own)
+        np.savez(stream, allow_pickle=False, **state)
 
 
-def read_state(path: Path) -> SavedState:
+def read_state(path: Path) -> dict[str, npt.NDArray[Any]]:
     """Return what `write_state` wrote, bit for bit; ValueError where the file is damaged or another one."""
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        symbols, times = arrays.pop(SYMBOLS).tolist(), arrays.pop(LAST_MS).tolist()
-        return SavedState(arrays, dict(zip(symbols, times, strict=True)))
+            return {name: file[name] for name in file.files}
     except UNREADABLE as error:
         fault = " ".join(f"{type(error).__name__} {error}".split())
         raise ValueError(
