@@ -19,7 +19,7 @@ OTHER = make_bars(60, symbol=ARB, seed=1)
 
 
 def wait_briefly() -> Iterator[float]:
-    return repeat(0.001)
+    yield from repeat(0.001)
 
 
 def receive(url: str, *, until: int, tally: Tally, stale_s: float = 60.0, delays=wait_briefly) -> Iterator[dict]:

@@ -6,8 +6,7 @@ Streams"), of one stream (`/ws/btcusdt@kline_1m`) or of several (`/stream?stream
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
 
 from websockets.client import backoff, process_exception
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
@@ -29,10 +28,11 @@ MAX_DELAY_S = 60.0
 CLOSE_TIMEOUT_S = 2.0
 LIMITED = (418, 429)  # HTTP status of a client that connects too often: it may try again later
 
-Delays = Callable[[], Iterator[float]]
+Waits = Generator[float, None, None]
+Delays = Callable[[], Waits]  # starts them anew
 
 
-def start_waits() -> Iterator[float]:
+def start_waits() -> Waits:
     """Return seconds to wait before attempts to connect: first up to 5, then growing from 3 to MAX_DELAY_S."""
     return backoff(max_delay=MAX_DELAY_S)
 
@@ -69,21 +69,21 @@ def receive_messages(url: str, *, tally: Tally, stale_s: float, delays: Delays) 
         connections = reconnect(
             url, process_exception=_choose_error, reconnect_delays=lambda: waits, close_timeout=CLOSE_TIMEOUT_S
         )
-        with closing(iter(connections)) as opened:
-            for connection in opened:
-                tally.connection["opened"] += 1
-                try:
-                    while True:
-                        yield connection.recv(timeout=stale_s, decode=False)
-                        waits = delays()
-                except TimeoutError:
-                    tally.connection["stale"] += 1
-                    log.warning(f"{url}: no message for {stale_s:g} s; the connection is opened again")
-                    connection.close()
-                except ConnectionClosed as error:
-                    tally.connection["dropped"] += 1
-                    log.warning(f"{url}: {error}; the connection is opened again")
-                time.sleep(next(waits))
+        for connection in connections:
+            tally.connection["opened"] += 1
+            try:
+                while True:
+                    yield connection.recv(timeout=stale_s, decode=False)
+                    waits = delays()
+            except TimeoutError:
+                tally.connection["stale"] += 1
+                log.warning(f"{url}: no message for {stale_s:g} s; the connection is opened again")
+            except ConnectionClosed as error:
+                tally.connection["dropped"] += 1
+                log.warning(f"{url}: {error}; the connection is opened again")
+            finally:
+                connection.close()
+            time.sleep(next(waits))
     except WebSocketException as error:
         raise ValueError(f"{url}: {error}; give the address of a stream, such as {EXAMPLE}") from error
 
