@@ -84,16 +84,16 @@ def make_garbage(bar: dict[str, Any], rng: np.random.Generator) -> Message:
 
 
 def make_script(
-    bars: Sequence[dict[str, Any]], *, seed: int, silence: float = 0.0
+    bars: Sequence[dict[str, Any]], *, seed: int, loss: float = 0.05, silence: float = 0.0
 ) -> tuple[list[Part], list[dict[str, Any]]]:
     """Return the parts of a script, and the bars that a feed may take of it: each closed, valid and after the last.
 
-    Of all bars but the last some are lost, repeated at once or later, or swapped with the next one. `silence` is the
-    share of connections that end by SILENCE.
+    Of all bars but the last a share `loss` is lost, and as many are swapped with the next one; others are repeated.
+    `silence` is the share of connections that end by SILENCE.
     """
     rng = np.random.default_rng(seed)
-    sent = [bar for bar in bars[:-1] if rng.random() > 0.05]
-    for i in np.flatnonzero(rng.random(len(sent) - 1) < 0.05):
+    sent = [bar for bar in bars[:-1] if rng.random() >= loss]
+    for i in np.flatnonzero(rng.random(len(sent) - 1) < loss):
         sent[i], sent[i + 1] = sent[i + 1], sent[i]
     parts: list[Part] = []
     messages: list[Message] = []

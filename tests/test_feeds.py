@@ -24,14 +24,6 @@ from tests.test_features import MINUTE_MS
 BARS = make_bars(30)
 
 
-@pytest.fixture(autouse=True)
-def _restored_signals():
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
 def read_lines(text: bytes) -> tuple[list, Tally]:
     tally = Tally()
     return list(json_lines.read_json_lines(io.BytesIO(text), tally=tally)), tally
@@ -269,6 +261,18 @@ def test_a_restart_on_a_longer_file_goes_on_bit_for_bit(tmp_path, monkeypatch, u
     begun = run_command(monkeypatch, "--state", state, "--bars", write_parquet(tmp_path, BARS[:until]))
     rest = run_command(monkeypatch, "--state", state, "--bars", write_parquet(tmp_path, BARS))
     assert begun + rest == collect(BARS)[0]
+
+
+def test_a_file_that_ends_by_an_error_saves_the_state_of_the_bars_before_it(tmp_path, monkeypatch):
+    def break_off(path):
+        yield from BARS[:20]
+        raise ValueError("the rest is damaged")
+
+    state, file = tmp_path / "state.npz", write_parquet(tmp_path, BARS)
+    with monkeypatch.context() as patched, pytest.raises(SystemExit, match="the rest is damaged"):
+        patched.setattr(parquet, "read_rows", break_off)
+        run_command(patched, "--state", state, "--bars", file)
+    assert run_command(monkeypatch, "--state", state, "--bars", file) == collect(BARS)[0][-10:]
 
 
 def test_a_killed_feed_repeats_the_signals_since_the_last_save(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 from pipeline import cli
@@ -95,26 +95,30 @@ class Session:
             log.info(f"resumed from {arguments.state}")
 
     def run(self) -> None:
-        """Feed all bars; then, and every --save-every bars, save the state.
+        """Feed all bars; save the state every --save-every bars and at the end, also where the input ends by an error.
 
-        Where the signals cannot be written, the state is not saved: they are written again after a restart.
+        Where a signal cannot be written, the state is not saved: it is written again after a restart.
         """
-        stop = Stop()
-        with ExitStack() as stack:
+        stop, fault = Stop(), None
+        with ExitStack() as stack, stop.handle_signals():
             bars = stop.guard(self._open(stack))
-            if self._arguments.state is not None:
-                bars = call_every(bars, self._arguments.save_every, call=self._save)
-            stop.install()
-            with suppress(KeyboardInterrupt):
+            bars = call_every(bars, self._arguments.save_every, call=self._save)
+            try:
                 feed(self._hot_path, bars, write=write, tally=self._tally)
-        if self._arguments.state is not None:
+            except KeyboardInterrupt:
+                log.info("stopped by a signal")
+            except ValueError as error:  # of the input: the hot path is between two bars
+                fault = error
             self._save()
         if refused := self._tally.refused:
             listed = ", ".join(f"{count:,} {kind}" for kind, count in refused.items())
             log.warning(f"refused {refused.total():,}: {listed}")
+        if fault is not None:
+            raise fault
 
     def _save(self) -> None:
-        write_state(self._arguments.state, self._hot_path.state())
+        if self._arguments.state is not None:
+            write_state(self._arguments.state, self._hot_path.state())
 
     def _open(self, stack: ExitStack) -> Iterator[Bar]:
         arguments, symbol = self._arguments, self._arguments.symbol

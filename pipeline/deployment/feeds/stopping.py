@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from pipeline.deployment.feeds.runner import Bar
@@ -13,13 +14,18 @@ class Stop:
     """Ends a feed at the first of SIGNALS: at once where it waits for a bar, else after the bar that it works on."""
 
     def __init__(self) -> None:
-        """Begin without a signal; `install` takes over the handling of SIGNALS."""
+        """Begin without a signal."""
         self.is_set = self._is_waiting = False
 
-    def install(self) -> None:
-        """Handle SIGNALS from now on; only the main thread may call it."""
-        for number in SIGNALS:
-            signal.signal(number, self.receive)
+    @contextmanager
+    def handle_signals(self) -> Iterator[None]:
+        """Handle SIGNALS within the context; only the main thread may enter it."""
+        previous = {number: signal.signal(number, self.receive) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal."""
