@@ -36,7 +36,7 @@ def run(load: Callable[[Path], HotPath] = HotPath.load) -> None:
     arguments, tally = parse_arguments(), Tally()
     try:
         Session(load(arguments.bundle), arguments, tally=tally).run()
-    except BrokenPipeError:  # whoever reads the signals has ended, as `head` does
+    except BrokenPipeError:  # the reader of the signals has ended, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
         sys.exit(f"{PROGRAM}: {' '.join(cli.describe_error(error).split())}")
@@ -93,6 +93,7 @@ class Session:
             except ValueError as error:
                 raise ValueError(f"{arguments.state}: {error}") from error
             log.info(f"resumed from {arguments.state}")
+        tally.hot_path = hot_path.counts
 
     def run(self) -> None:
         """Feed all bars; save the state every --save-every bars and at the end, also where the input ends by an error.
@@ -100,7 +101,7 @@ class Session:
         Where a signal cannot be written, the state is not saved: it is written again after a restart.
         """
         stop, fault = Stop(), None
-        with ExitStack() as stack, stop.handle_signals():
+        with ExitStack() as stack, stop.register():
             bars = stop.guard(self._open(stack))
             bars = call_every(bars, self._arguments.save_every, call=self._save)
             try:

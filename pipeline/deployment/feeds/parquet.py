@@ -1,6 +1,7 @@
 """Bars as rows of a parquet file, in their order, a batch in memory at a time."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +30,27 @@ def read_rows(path: Path) -> Iterator[Bar]:
     Raises:
         ValueError: the file cannot be read, lacks a column that every bar needs, or has times as text that are none.
     """
-    try:
-        with pq.ParquetFile(path) as file:
-            yield from _read_batches(file, path)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} cannot be read as parquet: {str(error).splitlines()[0]}; write it again") from error
+    with _name_in_errors(path), pq.ParquetFile(path) as file:
+        yield from _read_batches(file, path)
 
 
 def has_symbols(path: Path) -> bool:
     """Return whether a parquet file has a column of symbols; ValueError as `read_rows`."""
-    try:
+    with _name_in_errors(path):
         names = tuple(pq.read_schema(path).names)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} cannot be read as parquet: {str(error).splitlines()[0]}; write it again") from error
     return "symbol" in match_names(names, name=str(path)).places
+
+
+@contextmanager
+def _name_in_errors(path: Path) -> Iterator[None]:
+    """Raise ValueError with the path in place of an error of pyarrow or of the disk."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} does not exist; name a parquet file of bars") from error
+    except (pa.ArrowException, OSError) as error:
+        fault = str(error).splitlines()[0]
+        raise ValueError(f"{path} cannot be read as parquet: {fault}; write it again") from error
 
 
 def _read_batches(file: pq.ParquetFile, path: Path) -> Iterator[Bar]:

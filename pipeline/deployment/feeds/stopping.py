@@ -1,4 +1,4 @@
-"""A feed ends between two bars when its process is asked to end, so that its state can be saved."""
+"""A feed ends between two bars at SIGINT or SIGTERM, so that its state can be saved."""
 
 import signal
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +18,7 @@ class Stop:
         self.is_set = self._is_waiting = False
 
     @contextmanager
-    def handle_signals(self) -> Iterator[None]:
+    def register(self) -> Iterator[None]:
         """Handle SIGNALS within the context; only the main thread may enter it."""
         previous = {number: signal.signal(number, self.receive) for number in SIGNALS}
         try:

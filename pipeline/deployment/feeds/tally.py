@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -18,6 +19,7 @@ class Tally:
         self.refused: Counter[str] = Counter()
         self.ignored: Counter[str] = Counter()
         self.connection: Counter[str] = Counter()  # events of a connection, such as opened, dropped and stale
+        self.hot_path: Mapping[str, int] = {}  # counts of the hot path, since its state began
 
     def refuse(self, kind: str, message: str) -> None:
         """Count one refusal of a kind; log its message where it is the first of its kind, or every thousandth."""
@@ -34,4 +36,5 @@ class Tally:
             "refused": dict(sorted(self.refused.items())),
             "ignored": dict(sorted(self.ignored.items())),
             "connection": dict(sorted(self.connection.items())),
+            "hot_path": dict(self.hot_path),
         }
