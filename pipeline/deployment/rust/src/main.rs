@@ -1,0 +1,116 @@
+//! Replays a bundle: `cargo run --release -- BUNDLE [--repeat N]`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use bundle_replay::contract::Contract;
+use bundle_replay::golden::{self, Row};
+use bundle_replay::hot_path::HotPath;
+use bundle_replay::latency::{Latencies, PERCENTILES};
+use bundle_replay::onnx::Runtime;
+use bundle_replay::replay::{Found, LIMITS, Replay};
+use bundle_replay::{Result, fail};
+
+const USAGE: &str = "usage: bundle-replay BUNDLE [--repeat N]
+  BUNDLE      folder with contract.json, golden.csv, the graphs and SHA256SUMS
+  --repeat N  timed replays of the golden rows (10)
+ORT_LIB is the path of libonnxruntime.so. Exit status: 0 equal, 1 beyond the limits, 2 an error.";
+const REPEATS: usize = 10;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
+    match read_arguments(&arguments).and_then(|(folder, repeats)| run(&folder, repeats)) {
+        Ok(faults) if faults.is_empty() => ExitCode::SUCCESS,
+        Ok(faults) => {
+            eprintln!("{}", faults.join("\n"));
+            ExitCode::from(1)
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Return the folder of the bundle, and the number of timed replays.
+fn read_arguments(arguments: &[String]) -> Result<(PathBuf, usize)> {
+    let (mut folder, mut repeats, mut rest) = (None, REPEATS, arguments.iter());
+    while let Some(argument) = rest.next() {
+        if argument == "--repeat" {
+            let value = rest.next().map(String::as_str).unwrap_or_default();
+            repeats = value.parse().or_else(|_| fail!("--repeat is {value:?}; it must be a whole number\n{USAGE}"))?;
+        } else if argument.starts_with('-') || folder.is_some() {
+            return fail!("{argument:?} is not expected here\n{USAGE}");
+        } else {
+            folder = Some(PathBuf::from(argument));
+        }
+    }
+    folder.map_or_else(|| fail!("BUNDLE is missing\n{USAGE}"), |folder| Ok((folder, repeats)))
+}
+
+/// Replay a bundle, print what was found, and return what is beyond the limits.
+fn run(folder: &std::path::Path, repeats: usize) -> Result<Vec<String>> {
+    let runtime = Runtime::open()?;
+    let contract = Contract::load(folder)?;
+    let rows = golden::read_rows(folder, &contract)?;
+    let mut hot_path = HotPath::open(&runtime, folder, contract.clone())?;
+    let mut replay = Replay::new(&contract, &hot_path)?;
+    for row in &rows {
+        replay.take(&mut hot_path, row)?;
+    }
+    let found = replay.finish();
+    println!("onnxruntime {}, {} rows of {}", runtime.version(), rows.len(), folder.display());
+    print_table(&found);
+    print_latencies(&measure(&mut hot_path, &rows, repeats)?);
+    Ok(found.iter().flat_map(Found::list_faults).collect())
+}
+
+fn print_table(found: &[Found]) {
+    let columns =
+        ["rows", "max |d|", "mean |d|", "max rel.", "other bits", "targets", "accounts", "positions", "decisions"];
+    println!("\n{:<20}{}{:>12}", "model", columns.map(|name| format!("{name:>12}")).concat(), "max |dp|");
+    for each in found {
+        let differences = [each.max_abs, each.mean_abs(), each.max_relative].map(|value| format!("{value:>12.2e}"));
+        let counts = [each.other_bits, each.other_targets, each.other_accounts, each.other_positions, each.flipped];
+        let counts = counts.map(|count| format!("{count:>12}")).concat();
+        println!("{:<20}{:>12}{}{counts}{:>12.2e}", each.name, each.rows, differences.concat(), each.max_position);
+    }
+    println!(
+        "\nd: prediction - golden one, allowed are {:.0e}, mean {:.0e}, relative {:.0e}; other bits: how many differ at all\n\
+         targets, accounts, positions: rows that are not exactly what follows from golden numbers; allowed are 0\n\
+         decisions: rows at which the own target trades otherwise than the golden one; allowed are 0\n\
+         dp: position that follows from own predictions - golden one",
+        LIMITS.max_abs, LIMITS.mean_abs, LIMITS.max_relative
+    );
+}
+
+/// Return the durations of the updates with features, in `repeats` replays of the rows.
+fn measure(hot_path: &mut HotPath, rows: &[Row], repeats: usize) -> Result<Option<Latencies>> {
+    let mut durations = Vec::with_capacity(rows.len() * repeats);
+    for _ in 0..repeats {
+        hot_path.reset()?;
+        for row in rows {
+            let start = Instant::now();
+            hot_path.update(row.symbol, &row.bar, row.features.as_deref())?;
+            let duration = start.elapsed();
+            if row.features.is_some() {
+                durations.push(duration.as_nanos() as u64);
+            }
+        }
+    }
+    Ok(Latencies::new(durations))
+}
+
+fn print_latencies(latencies: &Option<Latencies>) {
+    let Some(latencies) = latencies else { return };
+    print!("\none bar, all models, µs, {} bars:", latencies.count());
+    for percent in PERCENTILES {
+        print!("  p{percent} {:.1}", latencies.percentile(percent));
+    }
+    println!("  max {:.1}", latencies.max());
+}
