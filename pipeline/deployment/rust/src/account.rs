@@ -25,6 +25,15 @@ pub struct Bar {
     pub quote_volume: f64,
 }
 
+/// How a bar stands in its segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Place {
+    /// Whether bars are missing before it.
+    pub is_after_gap: bool,
+    /// Whether it is the first of its segment with features.
+    pub starts_run: bool,
+}
+
 /// The terms of trading, see `make_terms` of `pipeline/trading.py`.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
@@ -113,11 +122,12 @@ impl Account {
         Account { terms, delay, starts_flat, orders, latest: None, known: 0, last: None }
     }
 
-    /// Take a closed bar: it fills the order whose turn it is. `is_after_gap` says whether bars are missing before it.
+    /// Take a closed bar, which fills the order whose turn it is; return the account as it is known at its close.
     ///
-    /// Orders that wait where bars are missing lapse; what is held is held through the gap.
-    pub fn observe(&mut self, bar: &Bar, is_after_gap: bool) {
-        if let (true, Some(last)) = (is_after_gap, self.last) {
+    /// That is as of the latest fill, marked at the close. Orders that wait where bars are missing lapse; what is held
+    /// is held through the gap.
+    pub fn observe(&mut self, bar: &Bar, place: Place) -> View {
+        if let (true, Some(last)) = (place.is_after_gap, self.last) {
             while let Some(order) = self.orders.pop_front() {
                 self.settle(order, None, last.close, last.open_time);
             }
@@ -129,28 +139,21 @@ impl Account {
             self.settle(order, volume, price, bar.open_time);
         }
         self.last = Some(*bar);
+        match self.latest {
+            Some(row) if !self.starts_flat || (self.known > 0 && !place.starts_run) => {
+                let mark = bar.close / row.price - 1.0;
+                follow(self.earn(row.position, row.before.position, mark, 0.0), row, mark)
+            }
+            _ => View::default(),
+        }
     }
 
-    /// Place the order of the last bar; NaN closes what is held.
-    ///
-    /// `is_after_gap` is that of `observe`; `starts_run` says whether the bar is the first of its segment with features.
-    pub fn order(&mut self, target: f64, is_after_gap: bool, starts_run: bool) {
-        if starts_run {
+    /// Place the order of the last bar, whose place is that of `observe`; NaN closes what is held.
+    pub fn order(&mut self, target: f64, place: Place) {
+        if place.starts_run {
             self.known = -(self.orders.len() as i64);
         }
-        self.orders.push_back(Order { target, is_after_gap });
-    }
-
-    /// Return the account as it is known at the close of the last bar: as of the latest fill, marked at that close.
-    ///
-    /// `starts_run` is that of the `order` that follows.
-    pub fn view(&self, starts_run: bool) -> View {
-        let (Some(row), Some(bar)) = (self.latest, self.last) else { return View::default() };
-        if self.starts_flat && (starts_run || self.known <= 0) {
-            return View::default();
-        }
-        let mark = bar.close / row.price - 1.0;
-        follow(self.earn(row.position, row.before.position, mark, 0.0), row, mark)
+        self.orders.push_back(Order { target, is_after_gap: place.is_after_gap });
     }
 
     /// Return the direction in which an order for `target` trades where `held` is the weight: -1, 1, or 0.
@@ -243,10 +246,10 @@ mod tests {
     }
 
     fn step(account: &mut Account, bar: Bar, is_after_gap: bool, target: f64) -> f64 {
-        account.observe(&bar, is_after_gap);
-        let position = account.view(false).position;
-        account.order(target, is_after_gap, false);
-        position
+        let place = Place { is_after_gap, starts_run: false };
+        let seen = account.observe(&bar, place);
+        account.order(target, place);
+        seen.position
     }
 
     #[test]
@@ -254,8 +257,9 @@ mod tests {
         let mut account = make_account(0, f64::INFINITY);
         assert_eq!(step(&mut account, make_bar(0, 1.0, 1.0, 1.0), false, 0.5), 0.0);
         // bought at 2, marked at 3: 0.5 · 1.5 / (1 + 0.25)
-        assert_eq!(step(&mut account, make_bar(1, 2.0, 3.0, 1.0), false, f64::NAN), 0.6);
-        assert_eq!(account.view(false), View { position: 0.6, unrealized: 0.25, since: 1 });
+        let seen = account.observe(&make_bar(1, 2.0, 3.0, 1.0), Place::default());
+        assert_eq!(seen, View { position: 0.6, unrealized: 0.25, since: 1 });
+        account.order(f64::NAN, Place::default());
         assert_eq!(step(&mut account, make_bar(2, 3.0, 3.0, 1.0), false, 0.2), 0.0);
         assert_eq!(step(&mut account, make_bar(3, 3.0, 3.0, 1.0), false, 0.2), 0.0); // within the band
     }
@@ -286,9 +290,9 @@ mod tests {
         account.known = 1;
         step(&mut account, make_bar(0, 1.0, 1.0, 1.0), false, 1.0);
         assert_eq!(step(&mut account, make_bar(1, 1.0, 1.0, 1.0), false, f64::NAN), 1.0);
-        account.observe(&make_bar(2, 1.0, 1.0, 0.0), false); // the order to close waits
-        assert_eq!(account.view(true), View::default());
-        account.order(0.5, false, true);
+        let start = Place { is_after_gap: false, starts_run: true };
+        assert_eq!(account.observe(&make_bar(2, 1.0, 1.0, 0.0), start), View::default()); // the order to close waits
+        account.order(0.5, start);
         assert_eq!(step(&mut account, make_bar(3, 1.0, 1.0, 0.0), false, 0.5), 0.0);
         assert_eq!(step(&mut account, make_bar(4, 1.0, 1.0, 1.0), false, 0.5), 0.5);
     }

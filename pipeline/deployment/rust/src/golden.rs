@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use crate::account::Bar;
 use crate::contract::{ACCOUNT_COLUMNS, Contract, ModelSpec, read_text};
+use crate::features::FIELDS;
 use crate::{Result, fail};
 
 /// One golden row.
@@ -12,8 +13,10 @@ use crate::{Result, fail};
 pub struct Row {
     /// The place of its symbol in the contract.
     pub symbol: usize,
-    /// The closed bar.
+    /// The closed bar, as accounts take it.
     pub bar: Bar,
+    /// Its FIELDS, as features take them; NaN where the bars lack one.
+    pub fields: [f64; FIELDS.len()],
     /// In the order of the contract; nothing while they warm up.
     pub features: Option<Vec<f32>>,
     /// Of each model, in the order of the contract; nothing while features warm up, or for another symbol.
@@ -75,8 +78,8 @@ pub fn parse_rows(text: &str, contract: &Contract) -> Result<Vec<Row>> {
 /// The columns that are read, by their place in the header.
 struct Places {
     symbol: usize,
-    bar: [usize; 4], // open_time, open, close, volume
-    quote_volume: Option<usize>,
+    open_time: usize,
+    fields: [Option<usize>; FIELDS.len()],
     features: Vec<usize>,
     models: Vec<ModelPlaces>,
     ensemble: Option<[usize; 2]>, // target and position
@@ -112,8 +115,8 @@ impl Places {
         let ensemble = [find("ensemble.target"), find("ensemble.position")];
         Ok(Places {
             symbol: find("symbol")?,
-            bar: [find("open_time")?, find("open")?, find("close")?, find("volume")?],
-            quote_volume: find("quote_volume").ok(),
+            open_time: find("open_time")?,
+            fields: FIELDS.map(|name| find(name).ok()),
             features: contract.columns.iter().map(|name| find(name)).collect::<Result<_>>()?,
             models: contract.models.iter().map(find_model).collect::<Result<_>>()?,
             ensemble: match (&contract.ensemble, ensemble) {
@@ -136,13 +139,16 @@ impl Cells<'_> {
         let Some(symbol) = contract.symbols.iter().position(|symbol| symbol == name) else {
             return fail!("symbol is {name:?}; the contract has {}", contract.symbols.join(", "));
         };
-        let [open_time, open, close, volume] = places.bar;
-        let (close, volume) = (self.read::<f64>(close)?, self.read::<f64>(volume)?);
-        let quote_volume = match places.quote_volume {
-            Some(place) => self.read(place)?,
-            None => volume * close,
-        };
-        let bar = Bar { open_time: self.read(open_time)?, open: self.read(open)?, close, volume, quote_volume };
+        let mut fields = [f64::NAN; FIELDS.len()];
+        for (field, place) in fields.iter_mut().zip(places.fields) {
+            *field = place.map_or(Ok(f64::NAN), |place| self.read(place))?;
+        }
+        let [open, _, _, close, volume, quote_volume, ..] = fields;
+        let quote_volume = if quote_volume.is_nan() { volume * close } else { quote_volume };
+        let bar = Bar { open_time: self.read(places.open_time)?, open, close, volume, quote_volume };
+        if [open, close, volume].iter().any(|number| !number.is_finite()) {
+            return fail!("open is {open}, close {close}, volume {volume}; they must be there, and finite");
+        }
         let features = if places.features.iter().all(|place| self.cells[*place].is_empty()) {
             None
         } else {
@@ -155,7 +161,7 @@ impl Cells<'_> {
             }
             _ => None,
         };
-        Ok(Row { symbol, bar, features, models, ensemble })
+        Ok(Row { symbol, bar, fields, features, models, ensemble })
     }
 
     /// Return what a model gave; nothing where it has no prediction.
@@ -177,7 +183,7 @@ impl Cells<'_> {
 
     fn read<T: FromStr>(&self, place: usize) -> Result<T> {
         let cell = self.cells[place];
-        cell.parse().or_else(|_| fail!("{} is {cell:?}; it must be a number", self.header[place]))
+        cell.parse().map_err(|_| format!("{} is {cell:?}; it must be a number", self.header[place]))
     }
 
     fn read_optional<T: FromStr>(&self, place: usize) -> Result<Option<T>> {

@@ -1,7 +1,7 @@
 //! Percentiles of durations.
 
-/// The percentiles that are reported.
-pub const PERCENTILES: [f64; 4] = [50.0, 90.0, 99.0, 99.9];
+/// The percentiles that are reported, per mille.
+pub const PERCENTILES: [usize; 4] = [500, 900, 990, 999];
 
 /// Durations in nanoseconds, in ascending order.
 #[derive(Debug, Clone)]
@@ -21,15 +21,15 @@ impl Latencies {
         self.sorted.len()
     }
 
-    /// Return a percentile in µs, by the nearest rank: the least duration that this percentage does not exceed.
-    pub fn percentile(&self, percent: f64) -> f64 {
-        let rank = (percent / 100.0 * self.count() as f64).ceil() as usize;
+    /// Return a percentile in µs, by the nearest rank: the least duration that this share does not exceed.
+    pub fn percentile(&self, per_mille: usize) -> f64 {
+        let rank = (per_mille * self.count()).div_ceil(1000);
         self.sorted[rank.clamp(1, self.count()) - 1] as f64 / 1e3
     }
 
     /// Return the longest, in µs.
     pub fn max(&self) -> f64 {
-        self.percentile(100.0)
+        self.percentile(1000)
     }
 }
 
@@ -40,8 +40,8 @@ mod tests {
     #[test]
     fn percentiles_are_those_of_the_nearest_rank() {
         let latencies = Latencies::new((1..=1000).rev().map(|i| i * 1000).collect()).unwrap();
-        assert_eq!(PERCENTILES.map(|percent| latencies.percentile(percent)), [500.0, 900.0, 990.0, 999.0]);
-        assert_eq!((latencies.max(), latencies.percentile(0.0), latencies.count()), (1000.0, 1.0, 1000));
+        assert_eq!(PERCENTILES.map(|per_mille| latencies.percentile(per_mille)), [500.0, 900.0, 990.0, 999.0]);
+        assert_eq!((latencies.max(), latencies.percentile(0), latencies.count()), (1000.0, 1.0, 1000));
         assert!(Latencies::new(Vec::new()).is_none());
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod account;
 pub mod contract;
+pub mod features;
 pub mod golden;
 pub mod hot_path;
 pub mod json;

@@ -1,20 +1,22 @@
-//! Replays a bundle: `cargo run --release -- BUNDLE [--repeat N]`.
+//! Replays a bundle: `cargo run --release -- BUNDLE [--repeat N] [--features FILE]`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use bundle_replay::contract::Contract;
+use bundle_replay::features::FeatureLibrary;
 use bundle_replay::golden::{self, Row};
 use bundle_replay::hot_path::HotPath;
 use bundle_replay::latency::{Latencies, PERCENTILES};
 use bundle_replay::onnx::Runtime;
-use bundle_replay::replay::{Found, LIMITS, Replay};
+use bundle_replay::replay::{Found, LIMITS, Mode, Replay};
 use bundle_replay::{Result, fail};
 
-const USAGE: &str = "usage: bundle-replay BUNDLE [--repeat N]
-  BUNDLE      folder with contract.json, golden.csv, the graphs and SHA256SUMS
-  --repeat N  timed replays of the golden rows (10)
+const USAGE: &str = "usage: bundle-replay BUNDLE [--repeat N] [--features FILE]
+  BUNDLE           folder with contract.json, golden.csv, the graphs and SHA256SUMS
+  --repeat N       timed replays of the golden rows (10)
+  --features FILE  libfeatures.so: features come from the bars, and not from golden.csv
 ORT_LIB is the path of libonnxruntime.so. Exit status: 0 equal, 1 beyond the limits, 2 an error.";
 const REPEATS: usize = 10;
 
@@ -24,7 +26,7 @@ fn main() -> ExitCode {
         println!("{USAGE}");
         return ExitCode::SUCCESS;
     }
-    match read_arguments(&arguments).and_then(|(folder, repeats)| run(&folder, repeats)) {
+    match read_arguments(&arguments).and_then(|given| run(&given)) {
         Ok(faults) if faults.is_empty() => ExitCode::SUCCESS,
         Ok(faults) => {
             eprintln!("{}", faults.join("\n"));
@@ -37,36 +39,49 @@ fn main() -> ExitCode {
     }
 }
 
-/// Return the folder of the bundle, and the number of timed replays.
-fn read_arguments(arguments: &[String]) -> Result<(PathBuf, usize)> {
-    let (mut folder, mut repeats, mut rest) = (None, REPEATS, arguments.iter());
+/// What the command was given.
+struct Arguments {
+    folder: PathBuf,
+    repeats: usize,
+    features: Option<PathBuf>,
+}
+
+fn read_arguments(arguments: &[String]) -> Result<Arguments> {
+    let (mut folder, mut repeats, mut features, mut rest) = (None, REPEATS, None, arguments.iter());
     while let Some(argument) = rest.next() {
         if argument == "--repeat" {
             let value = rest.next().map(String::as_str).unwrap_or_default();
             repeats = value.parse().or_else(|_| fail!("--repeat is {value:?}; it must be a whole number\n{USAGE}"))?;
+        } else if argument == "--features" {
+            features = Some(rest.next().map_or_else(|| fail!("--features needs a file\n{USAGE}"), Ok)?.into());
         } else if argument.starts_with('-') || folder.is_some() {
             return fail!("{argument:?} is not expected here\n{USAGE}");
         } else {
             folder = Some(PathBuf::from(argument));
         }
     }
-    folder.map_or_else(|| fail!("BUNDLE is missing\n{USAGE}"), |folder| Ok((folder, repeats)))
+    folder.map_or_else(|| fail!("BUNDLE is missing\n{USAGE}"), |folder| Ok(Arguments { folder, repeats, features }))
 }
 
 /// Replay a bundle, print what was found, and return what is beyond the limits.
-fn run(folder: &std::path::Path, repeats: usize) -> Result<Vec<String>> {
-    let runtime = Runtime::open()?;
+fn run(given: &Arguments) -> Result<Vec<String>> {
+    let (runtime, folder) = (Runtime::open()?, &given.folder);
     let contract = Contract::load(folder)?;
     let rows = golden::read_rows(folder, &contract)?;
     let mut hot_path = HotPath::open(&runtime, folder, contract.clone())?;
-    let mut replay = Replay::new(&contract, &hot_path)?;
+    let mut mode = Mode::FromFeatures;
+    if let Some(file) = &given.features {
+        hot_path.compute_features(FeatureLibrary::open(file)?)?;
+        mode = Mode::FromBars;
+    }
+    let mut replay = Replay::new(&contract, &hot_path, mode)?;
     for row in &rows {
         replay.take(&mut hot_path, row)?;
     }
     let found = replay.finish();
     println!("onnxruntime {}, {} rows of {}", runtime.version(), rows.len(), folder.display());
     print_table(&found);
-    print_latencies(&measure(&mut hot_path, &rows, repeats)?);
+    print_latencies(mode, &measure(&mut hot_path, mode, &rows, given.repeats)?);
     Ok(found.iter().flat_map(Found::list_faults).collect())
 }
 
@@ -90,13 +105,13 @@ fn print_table(found: &[Found]) {
 }
 
 /// Return the durations of the updates with features, in `repeats` replays of the rows.
-fn measure(hot_path: &mut HotPath, rows: &[Row], repeats: usize) -> Result<Option<Latencies>> {
+fn measure(hot_path: &mut HotPath, mode: Mode, rows: &[Row], repeats: usize) -> Result<Option<Latencies>> {
     let mut durations = Vec::with_capacity(rows.len() * repeats);
     for _ in 0..repeats {
         hot_path.reset()?;
         for row in rows {
             let start = Instant::now();
-            hot_path.update(row.symbol, &row.bar, row.features.as_deref())?;
+            hot_path.update(row.symbol, &row.bar, mode.choose_input(row))?;
             let duration = start.elapsed();
             if row.features.is_some() {
                 durations.push(duration.as_nanos() as u64);
@@ -106,11 +121,12 @@ fn measure(hot_path: &mut HotPath, rows: &[Row], repeats: usize) -> Result<Optio
     Ok(Latencies::new(durations))
 }
 
-fn print_latencies(latencies: &Option<Latencies>) {
+fn print_latencies(mode: Mode, latencies: &Option<Latencies>) {
     let Some(latencies) = latencies else { return };
-    print!("\none bar, all models, µs, {} bars:", latencies.count());
-    for percent in PERCENTILES {
-        print!("  p{percent} {:.1}", latencies.percentile(percent));
+    let what = if mode == Mode::FromBars { "features and all models" } else { "all models" };
+    print!("\none bar, {what}, µs, {} bars:", latencies.count());
+    for per_mille in PERCENTILES {
+        print!("  p{} {:.1}", per_mille as f64 / 10.0, latencies.percentile(per_mille));
     }
     println!("  max {:.1}", latencies.max());
 }

@@ -4,10 +4,10 @@
 //! the predictions of the graphs, since golden ones are those of the trained models and onnxruntime sums in another
 //! order; and all that the hot path makes of its own predictions, whose decisions must be the same.
 
-use crate::account::View;
+use crate::account::Place;
 use crate::contract::Contract;
 use crate::golden::{ModelRow, Row};
-use crate::hot_path::{Accounts, HotPath, Place, make_accounts};
+use crate::hot_path::{Accounts, HotPath, Input, make_accounts};
 use crate::model::{Model, Prediction};
 use crate::{Result, fail};
 
@@ -69,8 +69,7 @@ impl Found {
             ("max relative difference", self.max_relative, LIMITS.max_relative),
         ];
         for (what, value, limit) in limited.into_iter().filter(|_| self.numbers > 0) {
-            // NaN is beyond every limit
-            if !(value <= limit) {
+            if value.is_nan() || value > limit {
                 faults.push(format!("{}: {what} is {value:.3e}; allowed is {limit:.0e}", self.name));
             }
         }
@@ -101,11 +100,32 @@ impl Found {
     }
 }
 
+/// What a replay gives the hot path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The golden features.
+    FromFeatures,
+    /// The bars: a library computes the features.
+    FromBars,
+}
+
+impl Mode {
+    /// Return the input of an update with a row.
+    pub fn choose_input(self, row: &Row) -> Input<'_> {
+        match self {
+            Mode::FromFeatures => Input::Features(row.features.as_deref()),
+            Mode::FromBars => Input::Fields(&row.fields),
+        }
+    }
+}
+
 /// The replay of golden rows beside the hot path: accounts that follow the golden targets.
 pub struct Replay<'a> {
     contract: &'a Contract,
     lanes: Vec<Accounts>, // one for each symbol
     scratch: Vec<Prediction>,
+    mode: Mode,
+    features: Found,
     found: Vec<Found>, // one for each model, then the ensemble
 }
 
@@ -114,11 +134,12 @@ impl<'a> Replay<'a> {
     ///
     /// # Errors
     /// The terms of trading are out of range.
-    pub fn new(contract: &'a Contract, hot_path: &HotPath) -> Result<Replay<'a>> {
+    pub fn new(contract: &'a Contract, hot_path: &HotPath, mode: Mode) -> Result<Replay<'a>> {
         let lanes = contract.symbols.iter().map(|_| make_accounts(contract)).collect::<Result<_>>()?;
         let names = contract.models.iter().map(|model| model.name.clone()).chain(["ensemble".to_owned()]);
         let found = names.map(|name| Found { name, ..Found::default() }).collect();
-        Ok(Replay { contract, lanes, scratch: hot_path.predictions.clone(), found })
+        let features = Found { name: "features".to_owned(), ..Found::default() };
+        Ok(Replay { contract, lanes, scratch: hot_path.predictions.clone(), mode, features, found })
     }
 
     /// Update the hot path with a row, and compare.
@@ -126,7 +147,10 @@ impl<'a> Replay<'a> {
     /// # Errors
     /// A graph fails, or a row has a prediction where the hot path has none, or the other way round.
     pub fn take(&mut self, hot_path: &mut HotPath, row: &Row) -> Result<()> {
-        let place = hot_path.update(row.symbol, &row.bar, row.features.as_deref())?;
+        let place = hot_path.update(row.symbol, &row.bar, self.mode.choose_input(row))?;
+        if self.mode == Mode::FromBars {
+            self.compare_features(hot_path.columns(row.symbol), row)?;
+        }
         for (m, golden) in row.models.iter().enumerate() {
             let covers = self.contract.models[m].symbols.contains(&self.contract.symbols[row.symbol]);
             if golden.is_some() != (covers && row.features.is_some()) {
@@ -141,18 +165,33 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    /// Return what was found of each model, and of the ensemble where there is one.
+    /// Return what was found of the features that were computed, of each model, and of the ensemble.
     pub fn finish(mut self) -> Vec<Found> {
         if self.contract.ensemble.is_none() {
             self.found.pop();
         }
-        self.found
+        let features = (self.mode == Mode::FromBars).then_some(self.features);
+        features.into_iter().chain(self.found).collect()
+    }
+
+    /// Compare the features of a bar that a library computed with the golden ones, which must be the same bits.
+    fn compare_features(&mut self, computed: Option<&[f32]>, row: &Row) -> Result<()> {
+        match (computed, &row.features) {
+            (Some(computed), Some(golden)) => {
+                self.features.rows += 1;
+                self.features.add_values(computed, golden);
+                let is_other = computed.iter().zip(golden).any(|(a, b)| a.to_bits() != b.to_bits());
+                self.features.other_targets += usize::from(is_other);
+                Ok(())
+            }
+            (None, None) => Ok(()),
+            _ => fail!("features: open_time {}: they warm up in one of golden and library alone", row.bar.open_time),
+        }
     }
 
     fn compare_model(&mut self, m: usize, hot_path: &mut HotPath, row: &Row, place: Place) -> Result<()> {
         let (account, found) = (&mut self.lanes[row.symbol].models[m], &mut self.found[m]);
-        account.observe(&row.bar, place.is_after_gap);
-        let seen = account.view(place.starts_run);
+        let seen = account.observe(&row.bar, place);
         if let (Some(golden), Some(features)) = (&row.models[m], &row.features) {
             let (own, scratch) = (&hot_path.predictions[m], &mut self.scratch[m]);
             found.rows += 1;
@@ -175,15 +214,14 @@ impl<'a> Replay<'a> {
             found.other_positions += usize::from(seen.position.to_bits() != golden.position.to_bits());
         }
         let target = row.models[m].as_ref().map_or(f64::NAN, |golden| golden.target);
-        account.order(target, place.is_after_gap, place.starts_run);
+        account.order(target, place);
         Ok(())
     }
 
     fn compare_ensemble(&mut self, hot_path: &HotPath, row: &Row, place: Place) {
         let Some(weights) = &self.contract.ensemble else { return };
         let (account, found) = (&mut self.lanes[row.symbol].ensemble, &mut self.found[self.contract.models.len()]);
-        account.observe(&row.bar, place.is_after_gap);
-        let seen: View = account.view(place.starts_run);
+        let seen = account.observe(&row.bar, place);
         if let Some((target, position)) = row.ensemble {
             let own = hot_path.ensemble;
             let mut total = 0.0;
@@ -198,7 +236,7 @@ impl<'a> Replay<'a> {
                 usize::from(account.decide(own.target, own.seen.position) != account.decide(target, position));
             found.max_position = find_max(found.max_position, (own.seen.position - position).abs());
         }
-        account.order(row.ensemble.map_or(f64::NAN, |(target, _)| target), place.is_after_gap, place.starts_run);
+        account.order(row.ensemble.map_or(f64::NAN, |(target, _)| target), place);
     }
 }
 
