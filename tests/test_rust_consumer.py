@@ -74,11 +74,11 @@ def test_a_replay_has_the_predictions_targets_and_positions_of_python_in_every_b
     done = replay(cargo, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     table = read_table(done.stdout)
-    assert list(table) == [*OUTPUTS, "ensemble"]
+    assert list(table) == [*OUTPUTS, "voting"]
     assert {(name, key): row[key] for name, row in table.items() for key in EXACT if row[key] != "0"} == {}
     rows = BARS - 2 * 5  # two segments, each of which warms up
     assert {name: int(row["rows"]) for name, row in table.items() if name != "up"} == dict.fromkeys(
-        [*(name for name in OUTPUTS if name != "up"), "ensemble"], rows * len(SYMBOLS)
+        [*(name for name in OUTPUTS if name != "up"), "voting"], rows * len(SYMBOLS)
     )
     assert int(table["up"]["rows"]) == rows
     assert "p99.9" in done.stdout
@@ -87,7 +87,7 @@ def test_a_replay_has_the_predictions_targets_and_positions_of_python_in_every_b
 def test_a_replay_fails_where_a_golden_number_is_another(cargo, bundle):
     golden = bundle / "golden.csv"
     header, *rows = [line.split(",") for line in golden.read_text().splitlines()]
-    for name in ("net.position", "agent.answer.position", "ensemble.target"):
+    for name in ("net.position", "agent.answer.position", "voting.target"):
         place = header.index(name)
         rows[-1][place] = str(float(rows[-1][place]) + 0.01)
     golden.write_text("\n".join(map(",".join, [header, *rows])) + "\n")
@@ -96,7 +96,7 @@ def test_a_replay_fails_where_a_golden_number_is_another(cargo, bundle):
     assert done.returncode == 1
     assert "net: positions differ at 1 of" in done.stderr
     assert "agent: max |difference| is 1.000e-2; allowed is 1e-5" in done.stderr
-    assert "ensemble: scores or targets differ at 1 of" in done.stderr
+    assert "voting: scores or targets differ at 1 of" in done.stderr
 
 
 def test_a_damaged_bundle_is_not_replayed(cargo, bundle):

@@ -139,8 +139,8 @@ def make_rows(
         is_full = number - WARM_UP_BARS + 1 >= WINDOWS.get(name, 1)
         total = total + weight * np.where(is_full, targets[name], 0.0)
     total = np.where(has_features, total.clip(-1, 1), np.nan)
-    columns["ensemble.target"] = total
-    columns["ensemble.position"] = walk.follow(lambda i, account: total[i], is_agent=False)
+    columns["voting.target"] = total
+    columns["voting.position"] = walk.follow(lambda i, account: total[i], is_agent=False)
     table = pd.concat([bars.drop(columns="segment"), pd.DataFrame(columns)], axis=1)
     table.loc[~has_features, list(columns)] = np.nan
     return table

@@ -198,7 +198,7 @@ def main() -> None:
     given = parser.parse_args()
     try:
         contract = artifacts.read_json(digests.verify(given.bundle) / "contract.json")
-        print(write_library(given.folder, Stream(**contract["features"]).layout))
+        sys.stdout.write(f"{write_library(given.folder, Stream(**contract['features']).layout)}\n")
     except ValueError as error:
         sys.exit(f"feature_library: {error}")
 

@@ -24,8 +24,8 @@ pub struct Contract {
     pub columns: Vec<String>,
     /// The models, in the order of the contract.
     pub models: Vec<ModelSpec>,
-    /// The weight of each model of the ensemble, by its place among `models`, in the order of the sum.
-    pub ensemble: Option<Vec<(usize, f64)>>,
+    /// The weighted sum of targets.
+    pub ensemble: Option<Ensemble>,
     /// The rules and costs of trading.
     pub trading: Trading,
 }
@@ -49,6 +49,15 @@ pub struct ModelSpec {
     pub output: Output,
     /// How its score becomes a target.
     pub sizing: Sizing,
+}
+
+/// The ensemble of a bundle.
+#[derive(Debug, Clone)]
+pub struct Ensemble {
+    /// The name under which its golden columns stand.
+    pub name: String,
+    /// The weight of each model, by its place among the models, in the order of the sum.
+    pub weights: Vec<(usize, f64)>,
 }
 
 /// The section `trading` of a contract.
@@ -116,7 +125,7 @@ impl Contract {
             })
             .collect::<Result<Vec<_>>>()?;
         let ensemble = match value.get("ensemble")?.as_optional() {
-            Some(block) => Some(within("ensemble", Ok(block), |it| read_weights(it, &models))?),
+            Some(block) => Some(within("ensemble", Ok(block), |it| read_ensemble(it, &models))?),
             None => None,
         };
         let interval_ms = within("bars.interval_ms", bars.get("interval_ms"), Value::as_count)? as i64;
@@ -190,12 +199,13 @@ fn read_output(block: &Value) -> Result<Output> {
     Output::new(kind, block.get("names")?.as_texts()?, levels, block.get("has_direction")?.as_bool()?)
 }
 
-fn read_weights(block: &Value, models: &[ModelSpec]) -> Result<Vec<(usize, f64)>> {
+fn read_ensemble(block: &Value, models: &[ModelSpec]) -> Result<Ensemble> {
     let find = |(name, weight): &(String, Value)| match models.iter().position(|model| model.name == *name) {
         Some(place) => Ok((place, within(name, Ok(weight), Value::as_number)?)),
         None => fail!("weights has {name:?}, which is not among the models"),
     };
-    block.get("weights")?.as_map()?.iter().map(find).collect()
+    let weights = block.get("weights")?.as_map()?.iter().map(find).collect::<Result<_>>()?;
+    Ok(Ensemble { name: block.get("name")?.as_text()?.to_owned(), weights })
 }
 
 /// Return the names of the files in `SHA256SUMS` of a folder, all of which have the digests that stand there.

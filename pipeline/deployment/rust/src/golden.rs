@@ -4,7 +4,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use crate::account::Bar;
-use crate::contract::{ACCOUNT_COLUMNS, Contract, ModelSpec, read_text};
+use crate::contract::{ACCOUNT_COLUMNS, Contract, Ensemble, ModelSpec, read_text};
 use crate::features::FIELDS;
 use crate::{Result, fail};
 
@@ -112,17 +112,17 @@ impl Places {
                 account: if model.is_agent { Some(columns(ACCOUNT_COLUMNS)?) } else { None },
             })
         };
-        let ensemble = [find("ensemble.target"), find("ensemble.position")];
+        let find_ensemble = |ensemble: &Ensemble| -> Result<[usize; 2]> {
+            let name = &ensemble.name;
+            Ok([find(&format!("{name}.target"))?, find(&format!("{name}.position"))?])
+        };
         Ok(Places {
             symbol: find("symbol")?,
             open_time: find("open_time")?,
             fields: FIELDS.map(|name| find(name).ok()),
             features: contract.columns.iter().map(|name| find(name)).collect::<Result<_>>()?,
             models: contract.models.iter().map(find_model).collect::<Result<_>>()?,
-            ensemble: match (&contract.ensemble, ensemble) {
-                (Some(_), [target, position]) => Some([target?, position?]),
-                (None, _) => None,
-            },
+            ensemble: contract.ensemble.as_ref().map(find_ensemble).transpose()?,
         })
     }
 }
@@ -175,7 +175,7 @@ impl Cells<'_> {
             values: places.values.iter().map(|place| self.read(*place)).collect::<Result<_>>()?,
             score: self.read_optional(score)?,
             target: self.read_optional(target)?.unwrap_or(f64::NAN),
-            is_full: self.read::<u8>(is_full)? == 1,
+            is_full: self.read::<f64>(is_full)? == 1.0,
             position: self.read(position)?,
             account: account.transpose()?,
         }))

@@ -144,7 +144,7 @@ impl HotPath {
             account.order(prediction.target, place);
         }
         let mut total = 0.0;
-        for (m, weight) in self.contract.ensemble.iter().flatten() {
+        for (m, weight) in self.contract.ensemble.iter().flat_map(|ensemble| &ensemble.weights) {
             let (member, prediction) = (&self.models[*m].spec, &self.predictions[*m]);
             let counts = prediction.is_full && member.symbols.contains(symbol);
             total += weight * if counts { prediction.target } else { 0.0 };

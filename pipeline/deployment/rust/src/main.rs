@@ -51,7 +51,8 @@ fn read_arguments(arguments: &[String]) -> Result<Arguments> {
     while let Some(argument) = rest.next() {
         if argument == "--repeat" {
             let value = rest.next().map(String::as_str).unwrap_or_default();
-            repeats = value.parse().or_else(|_| fail!("--repeat is {value:?}; it must be a whole number\n{USAGE}"))?;
+            repeats =
+                value.parse().map_err(|_| format!("--repeat is {value:?}; it must be a whole number\n{USAGE}"))?;
         } else if argument == "--features" {
             features = Some(rest.next().map_or_else(|| fail!("--features needs a file\n{USAGE}"), Ok)?.into());
         } else if argument.starts_with('-') || folder.is_some() {
@@ -90,7 +91,8 @@ fn print_table(found: &[Found]) {
         ["rows", "max |d|", "mean |d|", "max rel.", "other bits", "targets", "accounts", "positions", "decisions"];
     println!("\n{:<20}{}{:>12}", "model", columns.map(|name| format!("{name:>12}")).concat(), "max |dp|");
     for each in found {
-        let differences = [each.max_abs, each.mean_abs(), each.max_relative].map(|value| format!("{value:>12.2e}"));
+        let differences = [each.max_abs, each.mean_abs(), each.max_relative]
+            .map(|value| if each.numbers > 0 { format!("{value:>12.2e}") } else { format!("{:>12}", "-") });
         let counts = [each.other_bits, each.other_targets, each.other_accounts, each.other_positions, each.flipped];
         let counts = counts.map(|count| format!("{count:>12}")).concat();
         println!("{:<20}{:>12}{}{counts}{:>12.2e}", each.name, each.rows, differences.concat(), each.max_position);

@@ -126,7 +126,7 @@ pub struct Replay<'a> {
     scratch: Vec<Prediction>,
     mode: Mode,
     features: Found,
-    found: Vec<Found>, // one for each model, then the ensemble
+    found: Vec<Found>, // one for each model, and of the ensemble
 }
 
 impl<'a> Replay<'a> {
@@ -136,7 +136,11 @@ impl<'a> Replay<'a> {
     /// The terms of trading are out of range.
     pub fn new(contract: &'a Contract, hot_path: &HotPath, mode: Mode) -> Result<Replay<'a>> {
         let lanes = contract.symbols.iter().map(|_| make_accounts(contract)).collect::<Result<_>>()?;
-        let names = contract.models.iter().map(|model| model.name.clone()).chain(["ensemble".to_owned()]);
+        let names = contract
+            .models
+            .iter()
+            .map(|model| model.name.clone())
+            .chain(contract.ensemble.iter().map(|it| it.name.clone()));
         let found = names.map(|name| Found { name, ..Found::default() }).collect();
         let features = Found { name: "features".to_owned(), ..Found::default() };
         Ok(Replay { contract, lanes, scratch: hot_path.predictions.clone(), mode, features, found })
@@ -166,10 +170,7 @@ impl<'a> Replay<'a> {
     }
 
     /// Return what was found of the features that were computed, of each model, and of the ensemble.
-    pub fn finish(mut self) -> Vec<Found> {
-        if self.contract.ensemble.is_none() {
-            self.found.pop();
-        }
+    pub fn finish(self) -> Vec<Found> {
         let features = (self.mode == Mode::FromBars).then_some(self.features);
         features.into_iter().chain(self.found).collect()
     }
@@ -219,13 +220,13 @@ impl<'a> Replay<'a> {
     }
 
     fn compare_ensemble(&mut self, hot_path: &HotPath, row: &Row, place: Place) {
-        let Some(weights) = &self.contract.ensemble else { return };
+        let Some(ensemble) = &self.contract.ensemble else { return };
         let (account, found) = (&mut self.lanes[row.symbol].ensemble, &mut self.found[self.contract.models.len()]);
         let seen = account.observe(&row.bar, place);
         if let Some((target, position)) = row.ensemble {
             let own = hot_path.ensemble;
             let mut total = 0.0;
-            for (m, weight) in weights {
+            for (m, weight) in &ensemble.weights {
                 let golden = row.models[*m].as_ref().filter(|golden| golden.is_full);
                 total += weight * golden.map_or(0.0, |golden| golden.target);
             }
