@@ -16,8 +16,14 @@ from tests.tiny_bundle import BARS, OUTPUTS, SYMBOLS, write_bundle
 CRATE = Path(__file__).parents[1] / "pipeline" / "deployment" / "rust"
 EXACT = ("other bits", "targets", "accounts", "positions", "decisions")  # columns of the table that count differences
 
+CHECKS = [
+    ("fmt", "--check"),
+    ("clippy", "--quiet", "--offline", "--all-targets", "--", "-D", "warnings"),
+    ("test", "--quiet", "--offline"),
+]
 pytestmark = pytest.mark.skipif(
-    shutil.which("cargo") is None, reason="cargo is not installed: pipeline/deployment/rust is neither built nor replayed"
+    shutil.which("cargo") is None,
+    reason="cargo is not installed: the crate is neither built nor replayed",
 )
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -54,11 +60,7 @@ def read_table(text: str) -> dict[str, dict[str, str]]:
     return {row[0]: dict(zip(names, row, strict=True)) for row in rows}
 
 
-@pytest.mark.parametrize(
-    "command",
-    [("fmt", "--check"), ("clippy", "--quiet", "--offline", "--all-targets", "--", "-D", "warnings"), ("test", "--quiet", "--offline")],
-    ids=lambda command: command[0],
-)
+@pytest.mark.parametrize("command", CHECKS, ids=lambda command: command[0])
 def test_the_crate_is_formatted_and_passes_its_lints_and_tests(cargo, command):
     done = cargo(*command)
     assert done.returncode == 0, done.stdout + done.stderr

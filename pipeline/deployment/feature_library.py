@@ -1,8 +1,8 @@
 """The compiled feature update as a shared library: C, C++ and Rust give it a bar and get its columns, in Python's bits.
 
-`python -m pipeline.deployment.feature_library FOLDER --bundle BUNDLE` writes `libfeatures.so` and `features.h`. numba
-compiles the update that `features.engine.Stream` runs. Its LLVM code is compiled once more, by the same LLVM and for
-the same CPU, into position-independent code. A C file adds the state of a segment's start, and names for C.
+`python -m pipeline.deployment.feature_library FOLDER --bundle BUNDLE` writes `libfeature_update.so` and its header.
+numba compiles the update that `features.engine.Stream` runs. Its LLVM code is compiled once more, by the same LLVM for
+the same CPU, into position-independent code; `feature_update.c` gives it a state and names for C.
 """
 
 import argparse
@@ -10,90 +10,58 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import llvmlite.binding as llvm
 import numba
 import numpy as np
-import numpy.typing as npt
 
 from pipeline import PINNED, artifacts, digests, has_avx2
 from pipeline.features import chunks
 from pipeline.features.catalogue import Layout
 from pipeline.features.engine import Stream, advance
 
-LIBRARY, HEADER = "libfeatures.so", "features.h"
-INTERPRETER = ("Py", "_Py", "numba_")  # what a callback of numba reports errors to; the update raises none
-MEMORY_FUNCTIONS = {"memcpy", "memmove", "memset"}
+LIBRARY, HEADER = "libfeature_update.so", "feature_update.h"
+SOURCES = Path(__file__).parent
+RUNTIME = ("Py", "numba_", "NRT_")  # functions that report errors and count references: no update does either
+EXACT = {"fmod", "memcpy", "memmove", "memset", "sqrt"}  # functions with the same bits in every C library
 TYPES = numba.types
-POINTERS = (TYPES.CPointer(TYPES.int64), *(TYPES.CPointer(TYPES.float64),) * 3, TYPES.CPointer(TYPES.float32))
-HEADER_TEXT = """\
-/* Features of bars, compiled for one features block: the bits of pipeline.features.engine.Stream. x86-64 with AVX2. */
-#ifndef FEATURES_H
-#define FEATURES_H
-#include <stddef.h>
-#include <stdint.h>
-
-size_t features_count_fields(void);       /* of a bar */
-const char *features_get_field(size_t i); /* its name */
-size_t features_count_columns(void);
-const char *features_get_column(size_t i);
-size_t features_count_warm_up_bars(void); /* of a segment, which have no features */
-size_t features_get_state_size(void);     /* bytes of a state, which must be aligned to 8 */
-
-/* Fill a state with that before the first bar of a segment. */
-void features_start(void *state);
-
-/* Take a closed bar, its fields as double; one that bars lack is NaN. Fill `columns`; return the segment's bars so far.
-   The columns are defined once that is above features_count_warm_up_bars(). The bar must be valid: finite prices above
-   0, amounts of 0 or more, one interval after the last one. A state may be copied, stored and used by one thread. */
-int64_t features_update(void *state, const double *bar, float *columns);
-#endif
-"""
+WHOLE, DOUBLES = TYPES.int64, TYPES.CPointer(TYPES.float64)
+SIGNATURE = WHOLE(TYPES.CPointer(WHOLE), DOUBLES, DOUBLES, DOUBLES, TYPES.CPointer(TYPES.float32), WHOLE, WHOLE)
 
 
 def write_library(folder: Path, layout: Layout) -> Path:
     """Write the library of a layout and its header to `folder`; return the library.
 
     Raises:
-        ValueError: the CPU or the compiler of C is not there, or the update calls what no C program has.
+        ValueError: the CPU or a tool is not there, or the update calls functions whose bits depend on the machine.
     """
     if not has_avx2():
         raise ValueError("this CPU is no x86-64 with AVX2 and FMA, for which the library is built; build it on one")
     update = compile_update(layout)
-    code, missing = emit_object(update.inspect_llvm())
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / HEADER).write_text(HEADER_TEXT, encoding="utf-8")
+    (folder / HEADER).write_bytes((SOURCES / HEADER).read_bytes())
+    library = folder.resolve() / LIBRARY
     with tempfile.TemporaryDirectory() as scratch:
-        (Path(scratch) / "update.o").write_bytes(code)
-        (Path(scratch) / "features.c").write_text(make_source(layout, update.native_name, missing), encoding="utf-8")
-        (Path(scratch) / "exports").write_text("{ global: features_*; local: *; };", encoding="utf-8")
-        compiler = os.environ.get("CC", "cc")
-        words = [compiler, "-shared", "-fPIC", "-O2", "-I", str(folder.resolve()), "features.c", "update.o"]
-        # without libm: whatever is not computed in the update itself would depend on the machine's C library
-        words += ["-Wl,--no-undefined", "-Wl,--version-script=exports", "-o", str((folder / LIBRARY).resolve())]
-        try:
-            done = subprocess.run(words, cwd=scratch, capture_output=True, text=True, check=False)
-        except FileNotFoundError:
-            raise ValueError(f"there is no compiler {compiler!r}; install gcc or clang, or set CC to its name") from None
-    if done.returncode:
-        raise ValueError(f"{compiler} fails: {' '.join(done.stderr.split())}")
-    return folder / LIBRARY
+        code = Path(scratch) / "update.o"
+        code.write_bytes(emit_object(update.inspect_llvm()))
+        names = run_tool("nm", "--undefined-only", "--format=posix", "update.o", folder=code.parent)
+        needed = sorted({line.split()[0] for line in names.splitlines()} - EXACT)
+        if unknown := [name for name in needed if not name.startswith(RUNTIME)]:
+            raise ValueError(f"the update calls {', '.join(unknown)}, whose bits depend on the machine's C library")
+        (code.parent / "layout.h").write_text(describe_layout(layout, update.native_name, needed), encoding="utf-8")
+        (code.parent / "exports").write_text("{ global: features_*; local: *; };", encoding="utf-8")
+        words = ["-std=c11", "-O2", "-fPIC", "-shared", "-include", "layout.h", str(SOURCES / "feature_update.c")]
+        words += ["update.o", "-lm", "-Wl,--no-undefined", "-Wl,--version-script=exports", "-o", str(library)]
+        run_tool(os.environ.get("CC", "cc"), *words, folder=code.parent)
+    return library
 
 
-def emit_object(code: str) -> tuple[bytes, list[str]]:
-    """Return the object file of LLVM code, and the functions of Python's interpreter that it names.
-
-    Raises:
-        ValueError: it calls another function that it does not have.
-    """
+def emit_object(code: str) -> bytes:
+    """Return the object file of LLVM code, for the CPU and by the optimizations of numba, but position-independent."""
     module = llvm.parse_assembly(code)
-    missing = [each.name for each in module.functions if each.is_declaration and not each.name.startswith("llvm.")]
-    missing = [name for name in missing if name not in MEMORY_FUNCTIONS]
-    if unknown := [name for name in missing if not name.startswith(INTERPRETER)]:
-        raise ValueError(f"the update calls {', '.join(unknown)}; a library for C can have only its own arithmetic")
     machine = llvm.Target.from_triple(module.triple).create_target_machine(
         cpu=PINNED["NUMBA_CPU_NAME"],
         features=PINNED["NUMBA_CPU_FEATURES"],
@@ -101,69 +69,65 @@ def emit_object(code: str) -> tuple[bytes, list[str]]:
         reloc="pic",
         codemodel="default",
     )
-    return machine.emit_object(module), missing
+    return cast(bytes, machine.emit_object(module))
 
 
-def make_source(layout: Layout, native_name: str, missing: Iterable[str]) -> str:
-    """Return the C file with the functions of the header, by the update `native_name`; `missing` ones abort."""
-    plans = ",".join(str(number) for plan in layout.plans for number in plan.ravel().tolist())
-    cells = ",".join(f"[{cell}]={layout.memory[cell].hex()}" for cell in np.flatnonzero(layout.memory).tolist())
-    chunk_cells = chunks.allocate_chunk(1, layout.lookback_bars).size
-    aborting = "\n".join(f"void {name}(void) {{ abort(); }}" for name in missing)
-    return f"""\
-#include "features.h"
-#include <stdlib.h>
-#include <string.h>
-extern int64_t update(const int64_t *, double *, double *, const double *, float *) __asm__("{native_name}");
-{aborting}
-static const int64_t PLANS[] = {{{plans}}};
-static const double MEMORY[{len(layout.memory)}] = {{{cells}}};
-{_list_names("FIELDS", chunks.FIELDS)}
-{_list_names("COLUMNS", [column.name for column in layout.columns])}
-#define CHUNK_BYTES ({chunk_cells} * sizeof(double))
-size_t features_count_fields(void) {{ return {len(chunks.FIELDS)}; }}
-size_t features_count_columns(void) {{ return {len(layout.columns)}; }}
-size_t features_count_warm_up_bars(void) {{ return {layout.warm_up_bars}; }}
-size_t features_get_state_size(void) {{ return sizeof MEMORY + CHUNK_BYTES; }}
-const char *features_get_field(size_t i) {{ return i < {len(chunks.FIELDS)} ? FIELDS[i] : NULL; }}
-const char *features_get_column(size_t i) {{ return i < {len(layout.columns)} ? COLUMNS[i] : NULL; }}
-void features_start(void *state) {{
-    memcpy(state, MEMORY, sizeof MEMORY);
-    memset((char *)state + sizeof MEMORY, 0, CHUNK_BYTES);
-}}
-int64_t features_update(void *state, const double *bar, float *columns) {{
-    double *memory = state;
-    return update(PLANS, memory, memory + {len(layout.memory)}, bar, columns);
-}}
-"""
+def describe_layout(layout: Layout, symbol: str, stopping: Iterable[str]) -> str:
+    """Return the text of `layout.h`: the update has the name `symbol`, and the functions `stopping` are not to run."""
+    cells = np.flatnonzero(layout.memory).tolist()
+    constants = {
+        "UPDATE_SYMBOL": f'"{symbol}"',
+        "RUNTIME": " ".join(f"STOP({name})" for name in stopping),
+        "PLANS": ",".join(str(number) for plan in layout.plans for number in plan.ravel().tolist()),
+        "MEMORY_CELLS": len(layout.memory),
+        "MEMORY": ",".join(f"[{cell}]={float(layout.memory[cell]).hex()}" for cell in cells),
+        "CHUNK_CELLS": chunks.allocate_chunk(1, layout.lookback_bars).size,
+        "WARM_UP_BARS": layout.warm_up_bars,
+        "FIELDS": quote(chunks.FIELDS),
+        "COLUMNS": quote([column.name for column in layout.columns]),
+    }
+    return "".join(f"#define {name} {value}\n" for name, value in constants.items())
 
 
-def _list_names(array: str, names: Iterable[str]) -> str:
-    return f"static const char *const {array}[] = {{{','.join(map(_quote, names))}}};"
+def quote(names: Sequence[str]) -> str:
+    """Return names as strings of C."""
+    return ",".join(f'"{name}"' for name in names)
 
 
-def _quote(name: str) -> str:
-    return f'"{name}"'
+def run_tool(*words: str, folder: Path) -> str:
+    """Return what a command writes; ValueError where it is not installed or fails."""
+    try:
+        done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise ValueError(f"there is no {words[0]}; install gcc and binutils, or set CC to a compiler of C") from None
+    if done.returncode:
+        faults = [line for line in done.stderr.splitlines() if "error" in line or "undefined" in line]
+        raise ValueError(f"{words[0]} fails: {(faults or done.stderr.splitlines() or ['it gives no message'])[0]}")
+    return done.stdout
 
 
 def compile_update(layout: Layout) -> Any:
-    """Return the update of one bar as a C callback of numba: plans, memory, chunk, bar and columns -> bars so far."""
+    """Return the update of one bar as a C callback of numba: plans, memory, chunk, bar, columns, 0, 1 -> bars so far.
+
+    The two numbers are arguments, so that `advance` is the one that `Stream` calls, and not another one for constants.
+    """
     take_plans = _chain_plans(layout)
     rows, cells = sum(map(len, layout.plans)), len(layout.memory)
     chunk_shape = chunks.allocate_chunk(1, layout.lookback_bars).shape
-    plan_shape, bar_shape, column_shape = (rows, layout.plans[0].shape[1]), (len(chunks.FIELDS), 1), (len(layout.columns), 1)
+    plan_shape, bar_shape = (rows, layout.plans[0].shape[1]), (len(chunks.FIELDS), 1)
+    column_shape = (len(layout.columns), 1)
 
-    @numba.cfunc(TYPES.int64(*POINTERS), error_model="numpy")
-    def update(plans: Any, memory: Any, chunk: Any, bar: Any, columns: Any) -> Any:
+    @numba.cfunc(SIGNATURE, error_model="numpy")
+    def update(plans: Any, memory: Any, chunk: Any, bar: Any, columns: Any, first: int, count: int) -> Any:
         return advance(
             take_plans(numba.carray(plans, plan_shape)),
             numba.carray(memory, (cells,)),
             numba.carray(chunk, chunk_shape),
             numba.carray(bar, bar_shape),
-            0,
-            1,
+            first,
+            count,
             numba.carray(columns, column_shape),
-            0,
+            first,
         )
 
     return update

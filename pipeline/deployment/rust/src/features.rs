@@ -35,7 +35,7 @@ impl FeatureLibrary {
     /// The file is no library of features.
     pub fn open(file: &Path) -> Result<Rc<FeatureLibrary>> {
         let library = Library::open(file)?;
-        // SAFETY: features.h, which is written beside the library, declares these functions with these signatures.
+        // SAFETY: feature_update.h, which is written beside the library, declares these functions with these signatures.
         let (columns, warm_up_bars, state_size, start, update) = unsafe {
             let size = |name: &CStr| library.find(name).map(|it| std::mem::transmute::<*mut c_void, GetSize>(it)());
             let get_name = std::mem::transmute::<*mut c_void, GetName>(library.find(c"features_get_column")?);

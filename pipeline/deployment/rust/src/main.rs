@@ -16,7 +16,7 @@ use bundle_replay::{Result, fail};
 const USAGE: &str = "usage: bundle-replay BUNDLE [--repeat N] [--features FILE]
   BUNDLE           folder with contract.json, golden.csv, the graphs and SHA256SUMS
   --repeat N       timed replays of the golden rows (10)
-  --features FILE  libfeatures.so: features come from the bars, and not from golden.csv
+  --features FILE  libfeature_update.so: features come from the bars, and not from golden.csv
 ORT_LIB is the path of libonnxruntime.so. Exit status: 0 equal, 1 beyond the limits, 2 an error.";
 const REPEATS: usize = 10;
 
