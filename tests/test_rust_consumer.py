@@ -7,11 +7,18 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
+import pandas as pd
 import pytest
 
 from pipeline import digests
-from tests.tiny_bundle import BARS, OUTPUTS, SYMBOLS, write_bundle
+from pipeline.deployment import feature_library
+from pipeline.features.engine import Stream, compute
+from pipeline.market import bars as klines
+from pipeline.market import simulated
+from tests.params import PARAMS
+from tests.tiny_bundle import BARS, OUTPUTS, SYMBOLS, Market, write_bundle
 
 CRATE = Path(__file__).parents[1] / "pipeline" / "deployment" / "rust"
 EXACT = ("other bits", "targets", "accounts", "positions", "decisions")  # columns of the table that count differences
@@ -19,7 +26,7 @@ EXACT = ("other bits", "targets", "accounts", "positions", "decisions")  # colum
 CHECKS = [
     ("fmt", "--check"),
     ("clippy", "--quiet", "--offline", "--all-targets", "--", "-D", "warnings"),
-    ("test", "--quiet", "--offline"),
+    ("test", "--quiet", "--offline", "--lib"),
 ]
 pytestmark = pytest.mark.skipif(
     shutil.which("cargo") is None,
@@ -48,15 +55,15 @@ def bundle(tmp_path) -> Path:
     return tmp_path
 
 
-def replay(cargo: Command, folder: Path) -> subprocess.CompletedProcess[str]:
-    return cargo("run", "--quiet", "--offline", "--locked", "--", str(folder), "--repeat", "2")
+def replay(cargo: Command, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return cargo("run", "--quiet", "--offline", "--locked", "--", str(folder), "--repeat", "2", *words)
 
 
-def read_table(text: str) -> dict[str, dict[str, str]]:
-    """Return the table of a replay: by model, by column."""
+def read_table(text: str, *, rows: int) -> dict[str, dict[str, str]]:
+    """Return the first rows of the table of a replay: by model, by column."""
     lines = text.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("model "))
-    names, *rows = [re.split(r"\s{2,}", line) for line in lines[start : start + 2 + len(OUTPUTS)]]
+    names, *rows = [re.split(r"\s{2,}", line) for line in lines[start : start + 1 + rows]]
     return {row[0]: dict(zip(names, row, strict=True)) for row in rows}
 
 
@@ -75,7 +82,7 @@ def test_a_replay_has_the_predictions_targets_and_positions_of_python_in_every_b
     write_bundle(tmp_path, **trading)
     done = replay(cargo, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    table = read_table(done.stdout)
+    table = read_table(done.stdout, rows=len(OUTPUTS) + 1)
     assert list(table) == [*OUTPUTS, "voting"]
     assert {(name, key): row[key] for name, row in table.items() for key in EXACT if row[key] != "0"} == {}
     rows = BARS - 2 * 5  # two segments, each of which warms up
@@ -83,7 +90,33 @@ def test_a_replay_has_the_predictions_targets_and_positions_of_python_in_every_b
         [*(name for name in OUTPUTS if name != "up"), "voting"], rows * len(SYMBOLS)
     )
     assert int(table["up"]["rows"]) == rows
-    assert "p99.9" in done.stdout
+    assert re.search(r"p99\.9 [\d.]+  max [\d.]+; allocations 0$", done.stdout)
+
+
+def test_a_replay_from_bars_has_the_features_of_the_stream_in_every_bit(cargo, tmp_path):
+    bars = simulate_bars()
+    block = PARAMS["datasets"]["klines"]["features"]
+    features = compute(bars, **block)
+    x, run = np.full((len(bars), len(features.columns)), np.nan, np.float32), np.full(len(bars), -1)
+    x[features.rows] = features.x
+    run[features.rows] = bars.groupby("segment").cumcount().to_numpy()[features.rows]
+    run[features.rows] -= max(features.warm_up_bars.values())
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    write_bundle(bundle, {"BTCUSDT": Market(bars, x, run)}, columns=features.columns, models=["net", "classes"])
+    library = feature_library.write_library(tmp_path / "library", Stream(**block).layout)
+    done = replay(cargo, bundle, "--features", str(library))
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = read_table(done.stdout, rows=1)["features"]
+    assert (int(found["rows"]), found["other bits"]) == (len(features.rows), "0")
+    assert len(features.rows) > 4_000
+
+
+def simulate_bars() -> pd.DataFrame:
+    """Return 5,760 bars with two gaps."""
+    market = {key: value for key, value in PARAMS["sources"]["simulated"].items() if key != "kind"}
+    raw, _ = simulated.load(**market | {"days": 4})
+    return klines.clean(raw.drop(index=[1_000, 1_001, 3_500]).reset_index(drop=True))[0]
 
 
 def test_a_replay_fails_where_a_golden_number_is_another(cargo, bundle):

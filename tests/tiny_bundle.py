@@ -1,9 +1,10 @@
 """A tiny bundle of made-up bars and graphs; its golden rows come from the functions of the backtest, row by row."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -42,39 +43,56 @@ OUTPUTS = {
 WINDOWS = {"net": 4}
 
 
-def write_bundle(folder: Path, **trading: Any) -> None:
-    """Write contract, graphs, golden rows and digests; `trading` replaces terms."""
+class Market(NamedTuple):
+    """Bars of one symbol, and their features."""
+
+    bars: pd.DataFrame
+    x: np.ndarray  # (N, F) float32
+    run: np.ndarray  # (N,) number of the bar among those of its segment with features; below 0 before
+
+
+def write_bundle(
+    folder: Path,
+    markets: dict[str, Market] | None = None,
+    *,
+    columns: Sequence[str] = COLUMNS,
+    models: Sequence[str] = tuple(OUTPUTS),
+    **trading: Any,
+) -> None:
+    """Write contract, graphs, golden rows and digests; `trading` replaces terms. Markets are made up by default."""
     rng = np.random.default_rng(7)
-    terms = TRADING | trading
-    models = {name: describe_model(name) for name in OUTPUTS}
-    for name in OUTPUTS:
+    markets = markets or {symbol: make_market(symbol, rng) for symbol in SYMBOLS}
+    terms, weights = TRADING | trading, {name: WEIGHTS[name] for name in WEIGHTS if name in models}
+    described = {name: describe_model(name, list(columns), list(markets)) for name in models}
+    for name in models:
         write_graph(folder / f"{name}.onnx", name, rng)
     contract = {
         "schema_version": "1.0",
         "dataset": "tiny",
         "signal": "voting",
-        "bars": {"interval_ms": INTERVAL_MS, "symbols": list(SYMBOLS), "calendar": {"exchange": None}},
-        "columns": COLUMNS,
-        "warm_up_bars": WARM_UP_BARS,
-        "models": models,
-        "ensemble": {"name": "voting", "weights": WEIGHTS},
+        "bars": {"interval_ms": INTERVAL_MS, "symbols": list(markets), "calendar": {"exchange": None}},
+        "columns": list(columns),
+        "models": described,
+        "ensemble": {"name": "voting", "weights": weights},
         "trading": terms,
     }
     (folder / "contract.json").write_text(json.dumps(contract, indent=2))
-    tables = [make_rows(folder, symbol, models, terms, rng) for symbol in SYMBOLS]
-    rows = pd.concat(tables).sort_values("open_time", kind="stable")
-    write_text(folder / "golden.csv", rows)
+    tables = [
+        make_rows(folder, market, contract, terms | {"capital": terms["capital"] / len(markets)}, terms)
+        for market in markets.values()
+    ]
+    write_text(folder / "golden.csv", pd.concat(tables).sort_values("open_time", kind="stable"))
     digests.write_sums(folder)
 
 
-def describe_model(name: str) -> dict[str, Any]:
+def describe_model(name: str, columns: list[str], symbols: list[str]) -> dict[str, Any]:
     output, _, score_std = OUTPUTS[name]
     return {
         "graph": f"{name}.onnx",
-        "columns": ["three", "one"],
+        "columns": [columns[2], columns[0]],
         "account_columns": ACCOUNT_COLUMNS if output.kind == "position" else [],
         "window": WINDOWS.get(name),
-        "symbols": ["AAA"] if name == "up" else list(SYMBOLS),
+        "symbols": symbols[:1] if name == "up" else symbols,
         "output": asdict(output),
         "score_std": score_std,
     }
@@ -101,12 +119,12 @@ def write_graph(file: Path, name: str, rng: np.random.Generator) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), file)
 
 
-def make_bars(symbol: str, rng: np.random.Generator) -> pd.DataFrame:
-    """Return bars of one symbol: a gap after a third of them, bars without volume, and little volume now and then."""
+def make_market(symbol: str, rng: np.random.Generator) -> Market:
+    """Return bars with a gap after a third of them, some without volume and some with little, and their features."""
     place = np.arange(BARS) + np.where(np.arange(BARS) >= BARS // 3, 4, 0)
     close = 100 * np.exp(np.cumsum(rng.normal(scale=0.01, size=BARS)))
     volume = np.where(rng.random(BARS) < 0.2, 0.0, rng.lognormal(sigma=3.0, size=BARS) * 1e4)
-    return pd.DataFrame(
+    bars = pd.DataFrame(
         {
             "symbol": symbol,
             "segment": (np.arange(BARS) >= BARS // 3).astype(int),
@@ -117,46 +135,41 @@ def make_bars(symbol: str, rng: np.random.Generator) -> pd.DataFrame:
             "quote_volume": volume * close,
         }
     )
+    run = bars.groupby("segment").cumcount().to_numpy() - WARM_UP_BARS
+    return Market(bars, rng.normal(size=(BARS, len(COLUMNS))).astype(np.float32), run)
 
 
 def make_rows(
-    folder: Path, symbol: str, models: dict[str, Any], terms: dict[str, Any], rng: np.random.Generator
+    folder: Path, market: Market, contract: dict[str, Any], shared: dict[str, Any], alone: dict[str, Any]
 ) -> pd.DataFrame:
-    """Return the golden rows of a symbol."""
-    bars = make_bars(symbol, rng)
-    number = bars.groupby("segment").cumcount().to_numpy()
-    x = rng.normal(size=(len(bars), len(COLUMNS))).astype(np.float32)
-    has_features = number >= WARM_UP_BARS
-    columns = {name: np.where(has_features, x[:, k], np.float32("nan")) for k, name in enumerate(COLUMNS)}
-    walk = Walk(bars, number - WARM_UP_BARS, terms)
-    targets = {}
-    for name, model in models.items():
-        if symbol in model["symbols"]:
+    """Return the golden rows of a symbol; an agent trades on the terms `alone`, others on those of a shared capital."""
+    bars, x, run = market
+    columns = dict(zip(contract["columns"], x.T, strict=True))
+    walk, targets = Walk(bars, run, shared=shared, alone=alone), {}
+    for name, model in contract["models"].items():
+        if bars["symbol"].iloc[0] in model["symbols"]:
             found, targets[name] = walk.predict(folder / model["graph"], name, x[:, [2, 0]])
             columns |= found
     total = np.zeros(len(bars))
-    for name, weight in WEIGHTS.items():
-        is_full = number - WARM_UP_BARS + 1 >= WINDOWS.get(name, 1)
-        total = total + weight * np.where(is_full, targets[name], 0.0)
-    total = np.where(has_features, total.clip(-1, 1), np.nan)
+    for name, weight in contract["ensemble"]["weights"].items():
+        total = total + weight * np.where(run + 1 >= WINDOWS.get(name, 1), targets[name], 0.0)
+    total = np.where(run >= 0, total.clip(-1, 1), np.nan)
     columns["voting.target"] = total
     columns["voting.position"] = walk.follow(lambda i, account: total[i], is_agent=False)
     table = pd.concat([bars.drop(columns="segment"), pd.DataFrame(columns)], axis=1)
-    table.loc[~has_features, list(columns)] = np.nan
+    table.loc[run < 0, list(columns)] = np.nan
     return table
 
 
 class Walk:
     """The rows of one symbol, one after another, each with the account that is known at its close."""
 
-    def __init__(self, bars: pd.DataFrame, run: np.ndarray, terms: dict[str, Any]) -> None:
-        """Fill the orders of all bars; `run` (N,) counts the rows with features in a segment from 0, below before."""
-        self.bars, self.run = bars, run
-        self.fills = find_fills(bars, delay_bars=terms["delay_bars"])
-        named = {key: value for key, value in terms.items() if key not in ("full_position_std", "delay_bars")}
-        self.alone = make_terms(**named)
-        self.shared = make_terms(**named | {"capital": named["capital"] / len(SYMBOLS)})
-        self.full = terms["full_position_std"]
+    def __init__(self, bars: pd.DataFrame, run: np.ndarray, *, shared: dict[str, Any], alone: dict[str, Any]) -> None:
+        """Fill the orders of all bars; `run` (N,) is that of a `Market`."""
+        self.bars, self.run, self.full = bars, run, alone["full_position_std"]
+        self.fills = find_fills(bars, delay_bars=alone["delay_bars"])
+        named = [key for key in alone if key not in ("full_position_std", "delay_bars")]
+        self.alone, self.shared = (make_terms(**{key: terms[key] for key in named}) for terms in (alone, shared))
 
     def follow(self, decide, *, is_agent: bool) -> np.ndarray:
         """Return (N,) the weights seen at each close of an account whose targets are `decide(row, account)`.

@@ -4,6 +4,7 @@
 //! onnxruntime, and scores, targets and positions are equal to Python's in every bit, given equal predictions.
 
 pub mod account;
+pub mod allocations;
 pub mod contract;
 pub mod features;
 pub mod golden;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use bundle_replay::allocations::{self, CountingAllocator};
 use bundle_replay::contract::Contract;
 use bundle_replay::features::FeatureLibrary;
 use bundle_replay::golden::{self, Row};
@@ -12,6 +13,9 @@ use bundle_replay::latency::{Latencies, PERCENTILES};
 use bundle_replay::onnx::Runtime;
 use bundle_replay::replay::{Found, LIMITS, Mode, Replay};
 use bundle_replay::{Result, fail};
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 const USAGE: &str = "usage: bundle-replay BUNDLE [--repeat N] [--features FILE]
   BUNDLE           folder with contract.json, golden.csv, the graphs and SHA256SUMS
@@ -82,7 +86,7 @@ fn run(given: &Arguments) -> Result<Vec<String>> {
     let found = replay.finish();
     println!("onnxruntime {}, {} rows of {}", runtime.version(), rows.len(), folder.display());
     print_table(&found);
-    print_latencies(mode, &measure(&mut hot_path, mode, &rows, given.repeats)?);
+    print_timing(mode, &measure(&mut hot_path, mode, &rows, given.repeats)?);
     Ok(found.iter().flat_map(Found::list_faults).collect())
 }
 
@@ -106,29 +110,36 @@ fn print_table(found: &[Found]) {
     );
 }
 
-/// Return the durations of the updates with features, in `repeats` replays of the rows.
-fn measure(hot_path: &mut HotPath, mode: Mode, rows: &[Row], repeats: usize) -> Result<Option<Latencies>> {
-    let mut durations = Vec::with_capacity(rows.len() * repeats);
+/// The durations and allocations of updates with features.
+struct Timing {
+    latencies: Option<Latencies>,
+    allocations: usize,
+}
+
+/// Return the timing of `repeats` replays of the rows.
+fn measure(hot_path: &mut HotPath, mode: Mode, rows: &[Row], repeats: usize) -> Result<Timing> {
+    let (mut durations, mut allocations) = (Vec::with_capacity(rows.len() * repeats), 0);
     for _ in 0..repeats {
         hot_path.reset()?;
         for row in rows {
-            let start = Instant::now();
+            let (before, start) = (allocations::count(), Instant::now());
             hot_path.update(row.symbol, &row.bar, mode.choose_input(row))?;
             let duration = start.elapsed();
             if row.features.is_some() {
                 durations.push(duration.as_nanos() as u64);
+                allocations += allocations::count() - before;
             }
         }
     }
-    Ok(Latencies::new(durations))
+    Ok(Timing { latencies: Latencies::new(durations), allocations })
 }
 
-fn print_latencies(mode: Mode, latencies: &Option<Latencies>) {
-    let Some(latencies) = latencies else { return };
+fn print_timing(mode: Mode, timing: &Timing) {
+    let Some(latencies) = &timing.latencies else { return };
     let what = if mode == Mode::FromBars { "features and all models" } else { "all models" };
     print!("\none bar, {what}, µs, {} bars:", latencies.count());
     for per_mille in PERCENTILES {
         print!("  p{} {:.1}", per_mille as f64 / 10.0, latencies.percentile(per_mille));
     }
-    println!("  max {:.1}", latencies.max());
+    println!("  max {:.1}; allocations {}", latencies.max(), timing.allocations);
 }

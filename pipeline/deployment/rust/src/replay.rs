@@ -42,6 +42,8 @@ pub struct Found {
     pub max_relative: f64,
     /// Numbers that are not equal in every bit.
     pub other_bits: usize,
+    /// Whether all numbers must be equal in every bit, as features must.
+    pub is_exact: bool,
     /// Rows whose score or target is not exactly that of the golden numbers, or whose window is full elsewhere.
     pub other_targets: usize,
     /// Rows whose account columns are not exactly those of the golden targets.
@@ -72,6 +74,9 @@ impl Found {
             if value.is_nan() || value > limit {
                 faults.push(format!("{}: {what} is {value:.3e}; allowed is {limit:.0e}", self.name));
             }
+        }
+        if self.is_exact && self.other_bits > 0 {
+            faults.push(format!("{}: {} of {} numbers differ; allowed is 0", self.name, self.other_bits, self.numbers));
         }
         let counted = [
             ("scores or targets", self.other_targets),
@@ -142,7 +147,7 @@ impl<'a> Replay<'a> {
             .map(|model| model.name.clone())
             .chain(contract.ensemble.iter().map(|it| it.name.clone()));
         let found = names.map(|name| Found { name, ..Found::default() }).collect();
-        let features = Found { name: "features".to_owned(), ..Found::default() };
+        let features = Found { name: "features".to_owned(), is_exact: true, ..Found::default() };
         Ok(Replay { contract, lanes, scratch: hot_path.predictions.clone(), mode, features, found })
     }
 
@@ -181,8 +186,6 @@ impl<'a> Replay<'a> {
             (Some(computed), Some(golden)) => {
                 self.features.rows += 1;
                 self.features.add_values(computed, golden);
-                let is_other = computed.iter().zip(golden).any(|(a, b)| a.to_bits() != b.to_bits());
-                self.features.other_targets += usize::from(is_other);
                 Ok(())
             }
             (None, None) => Ok(()),
@@ -274,6 +277,7 @@ mod tests {
         assert_eq!((found.numbers, found.other_bits), (3, 1));
         assert!((found.max_abs - 1e-7).abs() < 1e-12 && (found.max_relative - 1e-5).abs() < 1e-10);
         assert!(found.list_faults().is_empty());
+        assert_eq!(Found { is_exact: true, ..found }.list_faults(), ["net: 1 of 3 numbers differ; allowed is 0"]);
     }
 
     #[test]
