@@ -99,7 +99,7 @@ def describe_model(name: str, columns: list[str], symbols: list[str]) -> dict[st
 
 
 def write_graph(file: Path, name: str, rng: np.random.Generator) -> None:
-    """Write a graph of one layer: inputs (batch, …) -> answer (batch, outputs)."""
+    """Write a graph of one layer: `inputs` (batch, …) -> `answer` (batch, outputs)."""
     output, activation, _ = OUTPUTS[name]
     width = 5 if output.kind == "position" else 2
     shape = [None, WINDOWS[name], width] if name in WINDOWS else [None, width]

@@ -27,9 +27,10 @@ LIBRARY, HEADER = "libfeature_update.so", "feature_update.h"
 SOURCES = Path(__file__).parent
 RUNTIME = ("Py", "numba_", "NRT_")  # functions that report errors and count references: no update does either
 EXACT = {"fmod", "memcpy", "memmove", "memset", "sqrt"}  # functions with the same bits in every C library
-TYPES = numba.types
-WHOLE, DOUBLES = TYPES.int64, TYPES.CPointer(TYPES.float64)
-SIGNATURE = WHOLE(TYPES.CPointer(WHOLE), DOUBLES, DOUBLES, DOUBLES, TYPES.CPointer(TYPES.float32), WHOLE, WHOLE)
+compiler: Any = numba  # its stubs lack what is used here
+WHOLE, DOUBLES = compiler.int64, compiler.types.CPointer(compiler.float64)
+POINTERS = (compiler.types.CPointer(WHOLE), DOUBLES, DOUBLES, DOUBLES, compiler.types.CPointer(compiler.float32))
+SIGNATURE = WHOLE(*POINTERS, WHOLE, WHOLE)
 
 
 def write_library(folder: Path, layout: Layout) -> Path:
@@ -65,7 +66,7 @@ def emit_object(code: str) -> bytes:
     machine = llvm.Target.from_triple(module.triple).create_target_machine(
         cpu=PINNED["NUMBA_CPU_NAME"],
         features=PINNED["NUMBA_CPU_FEATURES"],
-        opt=numba.core.config.OPT,
+        opt=compiler.config.OPT,
         reloc="pic",
         codemodel="default",
     )
@@ -117,41 +118,38 @@ def compile_update(layout: Layout) -> Any:
     plan_shape, bar_shape = (rows, layout.plans[0].shape[1]), (len(chunks.FIELDS), 1)
     column_shape = (len(layout.columns), 1)
 
-    @numba.cfunc(SIGNATURE, error_model="numpy")
     def update(plans: Any, memory: Any, chunk: Any, bar: Any, columns: Any, first: int, count: int) -> Any:
         return advance(
-            take_plans(numba.carray(plans, plan_shape)),
-            numba.carray(memory, (cells,)),
-            numba.carray(chunk, chunk_shape),
-            numba.carray(bar, bar_shape),
+            take_plans(compiler.carray(plans, plan_shape)),
+            compiler.carray(memory, (cells,)),
+            compiler.carray(chunk, chunk_shape),
+            compiler.carray(bar, bar_shape),
             first,
             count,
-            numba.carray(columns, column_shape),
+            compiler.carray(columns, column_shape),
             first,
         )
 
-    return update
+    return compiler.cfunc(SIGNATURE, error_model="numpy")(update)
 
 
 def _chain_plans(layout: Layout) -> Callable[..., Any]:
     """Return a compiled function that splits the rows of all plans into the tuple of plans that `advance` takes."""
 
-    @numba.njit
     def take_none(plans: Any) -> Any:
         return ()
 
-    chain, start = take_none, 0
+    chain, start = compiler.njit(take_none), 0
     for plan in layout.plans:
         chain, start = _append_plan(chain, start, start + len(plan)), start + len(plan)
     return cast("Callable[..., Any]", chain)
 
 
 def _append_plan(take_before: Callable[..., Any], start: int, stop: int) -> Callable[..., Any]:
-    @numba.njit
     def take_plans(plans: Any) -> Any:
         return (*take_before(plans), plans[start:stop])
 
-    return cast("Callable[..., Any]", take_plans)
+    return cast("Callable[..., Any]", compiler.njit(take_plans))
 
 
 def main() -> None:
