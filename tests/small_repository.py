@@ -29,6 +29,11 @@ SMALL = {
     "quantize.min_rank_correlation": 0.9,  # a tiny net is coarse
     "quantize.max_flipped_share": 0.5,
     "trading.no_trade_band": 0.02,
+    "deployment.golden_bars": 60,
+    "replay.bars": 400,
+    "replay.restarts": 1,
+    "replay.holes": 1,
+    "replay.hole_bars": 1000,
     "agents.num_evaluations": 2,
     "agents.learning_starts": 500,
     "models.agents.marl.hyperparameters.num_episodes": 16,
