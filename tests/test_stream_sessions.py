@@ -83,7 +83,7 @@ def test_the_code_of_the_readme_has_the_features_that_the_model_was_trained_on(b
     (tmp_path / "contract.json").write_text(text)
     digests.write_sums(tmp_path)
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
-    (code,) = re.findall(r"```python\n(.*?)```", README.split("## Deploying")[1], flags=re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", README.split("## One model alone")[1], flags=re.DOTALL)
     exec(code, {"folder": tmp_path, "bars": bars.to_dict("records")})
     assert np.concatenate(inputs).tobytes() == trained.x.tobytes()
 
