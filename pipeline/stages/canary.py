@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline import artifacts, cli, config
+from pipeline import artifacts, cli, config, digests
 from pipeline.datasets import kinds
 from pipeline.features.engine import Features
 from pipeline.leakage.canaries import runner
 from pipeline.leakage.canaries.canary import Outcome, list_critical_guards
-from pipeline.leakage.canaries.canary_market import make_market, take_first_bars
+from pipeline.leakage.canaries.canary_market import find_first_bars, make_market
 from pipeline.leakage.findings import LeakageError
 from pipeline.leakage.settings import GuardSettings
 from pipeline.reporting import markdown
+from pipeline.row_groups import TableFile
 
 CAUGHT, MISSED, ALSO_CRITICAL, NOT_CRITICAL = "●", "✗", "○", "·"
 
@@ -31,8 +32,11 @@ def main(dataset: str) -> None:
 
 def run_canaries(dataset: str, compute_features: Callable[..., Features], blocks: config.Block) -> None:
     """Plant leaks in the bars of a dataset and write what the guards find; LeakageError where one fails."""
-    clean = artifacts.read_table(artifacts.CLEAN / f"{dataset}.parquet")
-    bars = config.call_with(take_first_bars, clean, block=config.look_up(blocks, "canary"), name="canary")
+    clean = TableFile(digests.verify(artifacts.CLEAN / f"{dataset}.parquet"))
+    symbol = clean.read(["symbol"])["symbol"]
+    rows = config.call_with(find_first_bars, symbol, block=config.look_up(blocks, "canary"), name="canary")
+    del symbol
+    bars = clean.read_rows(rows)
     settings = config.call_with(GuardSettings, block=config.look_up(blocks, "guard"), name="guard")
     block = config.look_up(blocks, f"datasets.{dataset}.features")
 
