@@ -120,12 +120,6 @@ class TableFile:
         table.attrs.update(self.attributes)
         return table
 
-    def read_rows(self, positions: np.ndarray) -> pd.DataFrame:
-        """Return all columns of the rows at ascending positions, which index the table, and read no other row group."""
-        runs = np.split(positions, np.flatnonzero(np.diff(positions) != 1) + 1)
-        parts = [self.read(start=int(run[0]), stop=int(run[-1]) + 1) for run in runs if len(run)]
-        return pd.concat(parts or [self.read(stop=0)])
-
     def _read_column(self, file: pq.ParquetFile, name: str, rows: range) -> pd.Series:
         """Return some rows of a column: numbers one row group after another, so that one group at most is a copy."""
         index, stops = pd.RangeIndex(rows.start, rows.stop), self.group_stops

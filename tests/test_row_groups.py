@@ -78,11 +78,3 @@ def test_a_file_whose_table_fails_is_not_replaced(tmp_path):
         raise RuntimeError
     assert path.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
-
-
-def test_rows_are_read_from_any_row_groups_as_they_stand_in_the_table(tmp_path):
-    file = TableFile(write_parts(tmp_path, []))
-    for positions in ([], [0], [10], [3, 4], [0, 1, 5, 6, 7, 9], range(ROWS)):
-        found = file.read_rows(np.array(positions, dtype=np.int64))
-        pd.testing.assert_frame_equal(found, TABLE.iloc[list(positions)], check_index_type=False)
-        assert found.attrs == TABLE.attrs

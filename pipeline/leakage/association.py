@@ -203,15 +203,22 @@ def _measure_norms(centered: np.ndarray, cumulative: np.ndarray, *, rows: np.nda
     """Return the divisors of products of unit vectors with moves around `rows`; infinite where moves are constant."""
     counts = np.zeros(len(centered), dtype=np.float32)
     counts[rows] = 1.0
-    squares = [
-        [np.square(cumulative[rows + h] - cumulative[rows]).sum() for h in side] for side in (HORIZONS, -HORIZONS)
-    ]
+    squares = [[_sum_squared_moves(cumulative, rows, lag=lag) for lag in side] for side in (HORIZONS, -HORIZONS)]
     each = _sum_lagged_products(counts, np.square(centered), first_lag=0)
     future, past = (_sum_lagged_products(counts, centered, first_lag=lag) for lag in (0, -MAX_LAG_BARS))
     return MoveNorms(
         _take_norms(np.append(each, squares[0]), np.append(future, _sum_over_horizons(future)), count=len(rows)),
         _take_norms(np.array(squares[1]), _sum_over_horizons(past[::-1]), count=len(rows)),
     )
+
+
+def _sum_squared_moves(cumulative: np.ndarray, rows: np.ndarray, *, lag: int) -> float:
+    """Return the sum of the squared differences of `cumulative` between each of the rows and `lag` bars after it."""
+    ahead, here = (cumulative[lag:], cumulative) if lag > 0 else (cumulative, cumulative[-lag:])
+    first = rows if lag > 0 else rows + lag
+    move = ahead[first]
+    move -= here[first]
+    return float(np.square(move, out=move).sum())
 
 
 def _take_norms(square: np.ndarray, total: np.ndarray, *, count: int) -> np.ndarray:

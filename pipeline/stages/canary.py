@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from pipeline import artifacts, cli, config, digests
@@ -36,7 +37,7 @@ def run_canaries(dataset: str, compute_features: Callable[..., Features], blocks
     symbol = clean.read(["symbol"])["symbol"]
     rows = config.call_with(find_first_bars, symbol, block=config.look_up(blocks, "canary"), name="canary")
     del symbol
-    bars = clean.read_rows(rows)
+    bars = read_rows(clean, rows)
     settings = config.call_with(GuardSettings, block=config.look_up(blocks, "guard"), name="guard")
     block = config.look_up(blocks, f"datasets.{dataset}.features")
 
@@ -47,6 +48,12 @@ def run_canaries(dataset: str, compute_features: Callable[..., Features], blocks
     artifacts.write_json(artifacts.report_path("canary", dataset), make_report(outcomes))
     artifacts.write_text(name_page(dataset), render_markdown(dataset, outcomes))
     raise_if_failed(outcomes)
+
+
+def read_rows(file: TableFile, positions: np.ndarray) -> pd.DataFrame:
+    """Return the rows of a table at ascending positions, which index it; row groups without any are not read."""
+    runs = np.split(positions, np.flatnonzero(np.diff(positions) != 1) + 1)
+    return pd.concat([file.read(start=int(run[0]), stop=int(run[-1]) + 1) for run in runs])
 
 
 def write_reason(dataset: str, reason: str) -> None:
