@@ -121,6 +121,7 @@ class BulkFeatures:
 
     def __init__(self, bars: pd.DataFrame | TableFile, params: FeatureParams) -> None:
         """Lay out the columns of a table in memory, or of one in a file."""
+        self._read: Callable[[int, int], pd.DataFrame]
         if isinstance(bars, TableFile):
             keys, columns, self.part_stops = bars.read(KEYS), bars.schema.names, bars.group_stops.tolist()
             wanted = None if params.in_pandas else chunks.FIELDS

@@ -203,7 +203,9 @@ def _measure_norms(centered: np.ndarray, cumulative: np.ndarray, *, rows: np.nda
     """Return the divisors of products of unit vectors with moves around `rows`; infinite where moves are constant."""
     counts = np.zeros(len(centered), dtype=np.float32)
     counts[rows] = 1.0
-    squares = [[_sum_squared_moves(cumulative, rows, lag=lag) for lag in side] for side in (HORIZONS, -HORIZONS)]
+    squares = [
+        [_sum_squared_moves(cumulative, rows, lag=lag) for lag in side.tolist()] for side in (HORIZONS, -HORIZONS)
+    ]
     each = _sum_lagged_products(counts, np.square(centered), first_lag=0)
     future, past = (_sum_lagged_products(counts, centered, first_lag=lag) for lag in (0, -MAX_LAG_BARS))
     return MoveNorms(
