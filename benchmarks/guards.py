@@ -98,7 +98,7 @@ def list_sample_checks(bars: pd.DataFrame, samples: Samples) -> Checks:
     spans = {"bars": bars, "bar_ms": klines.find_interval_ms(bars), "warm_up_bars": 200}
     run = number_runs(segment, np.arange(len(segment)))
     yield "look_ahead", lambda: look_ahead(x, columns, move, segment, **LIMITS)
-    yield "target_leakage", lambda: target_leakage(x, columns, y, "target", threshold=0.95)
+    yield "target_leakage", lambda: next(target_leakage(x, columns, {"target": y}, threshold=0.95))
     yield "segments", lambda: segments(samples.time, samples.label_end, segment, **spans)
     yield "segments (windows)", lambda: check_window_runs(samples.time, segment, run, bar_ms=spans["bar_ms"])
 

@@ -18,6 +18,7 @@ TICK_BARS = 10_000  # the tick is inferred from the latest bars, at most this ma
 TICK_SHARE = 0.9  # of the closes that differ from the one before, which are multiples of the tick
 MAX_DECIMALS = 12  # of a tick
 TICKS = np.array([10.0**-count for count in range(MAX_DECIMALS + 1)])
+WINDOWS = 64  # of successive bars, summed side by side; no value depends on it
 BLOCK_BARS = 1 << 15  # that are computed at once; no value depends on it
 
 
@@ -144,16 +145,33 @@ def _find_ticks(age: np.ndarray, decimals: np.ndarray, moves: np.ndarray) -> np.
     return ticks
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _estimate_deviations(step: np.ndarray, age: np.ndarray, window: int) -> np.ndarray:
-    """Return (N,) standard deviations of each bar's last `window` steps; NaN where its segment has fewer."""
-    deviation = np.full(len(step), np.nan)
-    for i in range(len(step)):
-        if age[i] >= window:
-            last = step[i - window + 1 : i + 1]
-            deviation[i] = (
-                0.0 if last.min() == last.max() else np.sqrt(np.sum((last - last.mean()) ** 2) / (window - 1))
-            )
+    """Return (N,) standard deviations of each bar's last `window` steps; NaN where its segment has fewer.
+
+    The windows of successive bars are summed side by side, each from its first step to its last.
+    """
+    deviation, mean, square = np.full(len(step), np.nan), np.empty(WINDOWS), np.empty(WINDOWS)
+    for start in range(window, len(step), WINDOWS):  # no earlier bar has a whole window
+        mean[:], square[:] = 0.0, 0.0
+        for first in range(start - window + 1, start + 1):
+            part = step[first : first + WINDOWS][: len(step) - start]
+            for j in range(len(part)):
+                mean[j] += part[j]
+        for j in range(WINDOWS):
+            mean[j] /= window
+        for first in range(start - window + 1, start + 1):
+            part = step[first : first + WINDOWS][: len(step) - start]
+            for j in range(len(part)):
+                square[j] += (part[j] - mean[j]) ** 2
+        deviation[start : start + WINDOWS] = np.sqrt(square / (window - 1))[: len(step) - start]
+    repeats = 0  # how many steps before a bar's are the same: rounding leaves no exact 0
+    for i in range(1, len(step)):
+        repeats = repeats + 1 if step[i] == step[i - 1] else 0
+        if age[i] < window:
+            deviation[i] = np.nan
+        elif repeats >= window - 1:
+            deviation[i] = 0.0
     return deviation
 
 

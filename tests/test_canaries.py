@@ -17,9 +17,9 @@ from pipeline.leakage.canaries.canary_market import (
     GAP_BARS,
     HALT_BARS,
     CanaryMarket,
+    find_first_bars,
     make_market,
     redraw_symbol,
-    take_first_bars,
 )
 from pipeline.leakage.canaries.fold_tables import divide_rows
 from pipeline.leakage.canaries.labels import BARRIER, BARRIER_BARS, label_triple_barrier
@@ -95,7 +95,8 @@ def compute(bars: pd.DataFrame) -> engine.Features:
 
 @cache
 def plant_market(name: str) -> CanaryMarket:
-    bars, settings = take_first_bars(load_market(name), bars=BARS), GuardSettings(**PARAMS["guard"])
+    bars, settings = load_market(name), GuardSettings(**PARAMS["guard"])
+    bars = bars.iloc[find_first_bars(bars["symbol"], bars=BARS)]
     return make_market(bars, compute, settings=settings, seed=PARAMS["seed"])
 
 
@@ -244,7 +245,7 @@ def test_the_table_marks_the_findings_of_the_report(failed):
 
 
 def test_too_few_bars_of_every_symbol_are_refused_with_the_number_that_is_needed():
-    short = take_first_bars(load_market("simulated"), bars=3_000)
+    short = load_market("simulated").iloc[:3_000]
     with pytest.raises(
         ValueError, match=r"longest unbroken run has 3000 bars; at least 4521 are needed.*raise canary\.bars"
     ):
@@ -254,10 +255,15 @@ def test_too_few_bars_of_every_symbol_are_refused_with_the_number_that_is_needed
 @pytest.mark.parametrize("bars", [0, 2.5, "many"])
 def test_a_number_of_bars_that_is_not_a_positive_integer_is_refused(bars):
     with pytest.raises(ValueError, match=r"canary\.bars is .*it must be (a whole number|above 0)"):
-        config.call_with(take_first_bars, load_market("simulated"), block={"bars": bars}, name="canary")
+        config.call_with(find_first_bars, load_market("simulated")["symbol"], block={"bars": bars}, name="canary")
 
 
 # market
+
+
+def test_the_first_bars_of_each_symbol_are_found_wherever_they_stand():
+    symbol = pd.Series(["A", "B", "B", "A", "B", "A"], dtype="str")
+    assert [find_first_bars(symbol, bars=bars).tolist() for bars in (1, 2, 9)] == [[0, 1], [0, 1, 2, 3], list(range(6))]
 
 
 def test_the_market_is_clean_and_has_two_symbols_each_with_a_gap_after_a_halt():

@@ -117,17 +117,17 @@ def test_guards_of_columns_and_of_copies_find_the_same_in_a_file(tmp_path):
     time, segment = (bars[name].to_numpy()[rows] for name in ("open_time", "segment"))
     stored = write_features(tmp_path / "x.parquet", bars, rows, x, group_rows=100)
     folds = cpcv(time, time + BAR, groups=4, test_groups=1, embargo_pct=0.0, holdout_pct=0.2)
-    move = np.random.default_rng(2).normal(size=len(rows))
+    move, flow = np.random.default_rng(2).normal(size=(2, len(rows)))
     in_memory, in_file = (
         [
             look_ahead(each, ["mean", "hours", "last"], move, segment, ratio=0.6, floor=0.5),
-            target_leakage(each, ["mean", "hours", "last"], move, "move", threshold=0.9),
+            *target_leakage(each, ["mean", "hours", "last"], {"move": move, "flow": flow}, threshold=0.9),
             duplicates(each, segment, folds),
         ]
         for each in (x, stored)
     )
     assert in_file == in_memory
-    assert in_file[2].measurements["crossing_duplicates"] > 0
+    assert in_file[3].measurements["crossing_duplicates"] > 0
 
 
 def test_the_first_value_that_is_not_finite_is_that_of_the_first_row():

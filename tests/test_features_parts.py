@@ -54,6 +54,19 @@ def test_columns_in_pandas_see_their_whole_segment_wherever_row_groups_end(tmp_p
     assert_parts_are_the_whole(tmp_path, make_table(), SHORT | IN_PANDAS, group_rows=group_rows)
 
 
+@pytest.mark.parametrize("part_bars", [1, 7, 20, 34, 67, 68])
+def test_parts_of_a_table_in_memory_are_those_of_a_file_with_the_same_row_groups(
+    tmp_path, monkeypatch, write_idea, part_bars
+):
+    write_idea(MEAN_GAP)
+    monkeypatch.setattr(engine, "PART_BARS", part_bars)
+    bars, block = make_table(), SHORT | IN_PANDAS
+    of_file = engine.compute_parts(write_clean(tmp_path, bars, group_rows=part_bars), **block)
+    for part, expected in zip(engine.compute_parts(bars, **block), of_file, strict=True):
+        assert (part.x.tobytes(), part.rows.tolist()) == (expected.x.tobytes(), expected.rows.tolist())
+        assert (part.columns, part.lost_by_segment) == (expected.columns, expected.lost_by_segment)
+
+
 def test_parts_longer_than_a_chunk_have_the_bytes_of_the_whole(tmp_path):
     bars = draw_bars(3 * engine.CHUNK_BARS + 7).assign(segment=0)
     assert_parts_are_the_whole(tmp_path, bars, SHORT, group_rows=engine.CHUNK_BARS + 100)

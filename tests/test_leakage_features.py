@@ -383,6 +383,12 @@ def test_ranks_are_those_of_scipy():
     assert np.array_equal(association.rank_values(values), stats.rankdata(values))
 
 
+def test_ranks_of_float32_are_those_of_scipy_whatever_the_sign_and_size():
+    sizes = np.array([0.0, 1e-45, 1e-40, 1e-38, 1.0, np.nextafter(np.float32(1), np.float32(2)), 3e38], np.float32)
+    values = np.random.default_rng(1).permutation(np.concatenate([sizes, -sizes, sizes[::2]]))
+    assert np.array_equal(association.rank_values(values), stats.rankdata(values))
+
+
 def test_a_market_that_never_moves_is_correlated_with_nothing():
     x = np.random.default_rng(1).normal(size=(1_000, 1)).astype(np.float32)
     future, past = association.correlate_with_moves(
@@ -415,7 +421,8 @@ FUNCTIONS = {
 
 
 def check_target(x: np.ndarray, y: np.ndarray) -> Finding:
-    return target_leakage(x.astype(np.float32)[:, None], ["x"], y, "return_5", threshold=0.95)
+    (found,) = target_leakage(x.astype(np.float32)[:, None], ["x"], {"return_5": y}, threshold=0.95)
+    return found
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -454,17 +461,49 @@ def test_target_leakage_measures_as_scipy_does():
     rng = np.random.default_rng(1)
     y = rng.normal(size=1_000)
     x = (np.round(y, 1) ** 3 + rng.normal(size=1_000)).astype(np.float32)
-    found = association.measure_target_association(x[:, None], y)
+    found = association.measure_target_association(x[:, None], {"y": y})["y"]
     assert found["pearson"][0] == pytest.approx(stats.pearsonr(x.astype(float), y)[0])
     assert found["spearman"][0] == pytest.approx(stats.spearmanr(x, y)[0])
 
 
+def test_targets_are_measured_together_as_each_alone():
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(size=(900, 3)).astype(np.float32), rng.normal(size=900).astype(np.float32)
+    targets = {"value": y, "class": rng.integers(0, 3, 900).astype(np.int32), "square": x[:, 1] ** 2}
+    together = association.measure_target_association(x, targets)
+    for name, target in targets.items():
+        alone = association.measure_target_association(x, {name: target})[name]
+        assert {key: value.tolist() for key, value in together[name].items()} == {
+            key: value.tolist() for key, value in alone.items()
+        }
+
+
+def correlate_by_bins(ranks: np.ndarray, given: np.ndarray) -> float:
+    """Return the correlation ratio of ranks, given those of another variable in bins, from the groups themselves."""
+    bins = len(ranks) // 20  # of 20 rows each: fewer than 100 bins
+    groups = pd.Series(ranks).groupby(np.floor((given - 0.5) * bins / len(ranks)))
+    within = groups.var(ddof=0) * groups.size()
+    explained = 1 - within.sum() / (len(ranks) - len(groups)) / np.var(ranks, ddof=1)
+    return float(np.sqrt(max(explained, 0)))
+
+
+def test_correlation_ratios_are_those_of_the_groups_themselves():
+    rng = np.random.default_rng(3)
+    y = np.round(rng.normal(size=1_000), 1)
+    x = (np.sin(y) + rng.normal(size=1_000)).astype(np.float32)
+    found = association.measure_target_association(x[:, None], {"y": y})["y"]
+    of_x, of_y = stats.rankdata(x), stats.rankdata(y)
+    assert found["column_determines_target"][0] == pytest.approx(correlate_by_bins(of_y, of_x))
+    assert found["target_determines_column"][0] == pytest.approx(correlate_by_bins(of_x, of_y))
+
+
 def test_few_rows_and_many_bins_are_not_taken_for_a_function():
     rng = np.random.default_rng(1)
-    found = association.measure_target_association(rng.normal(size=(300, 50)).astype(np.float32), rng.normal(size=300))
+    x, y = rng.normal(size=(300, 50)).astype(np.float32), rng.normal(size=300)
+    found = association.measure_target_association(x, {"y": y})["y"]
     assert max(found["column_determines_target"].max(), found["target_determines_column"].max()) < 0.4
 
 
 def test_a_constant_column_is_associated_with_nothing():
-    found = association.measure_target_association(np.ones((100, 1), dtype=np.float32), np.arange(100.0))
+    found = association.measure_target_association(np.ones((100, 1), np.float32), {"y": np.arange(100.0)})["y"]
     assert {name: float(value[0]) for name, value in found.items()} == dict.fromkeys(found, 0.0)

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline import labels
 from pipeline.leakage.findings import Finding
-from pipeline.leakage.labels import label_end, label_timing
+from pipeline.leakage.labels import PRICE_LOG_SD, AlteredBars, label_end, label_timing
 
 BAR = 60_000
 KINDS = {
@@ -192,3 +192,20 @@ def test_a_label_known_too_early_or_never_is_found(rows: np.ndarray, horizon: in
     found = check_placement(simulate_market(30, 30), rows, horizon=horizon)
     assert found.severity == "critical"
     assert pd.Series([found.message]).str.contains(message).all(), found.message
+
+
+def test_bars_are_altered_once_and_the_others_and_the_originals_stay():
+    bars = simulate_market(6, 4)
+    before, altered, rng = bars.copy(), AlteredBars(bars, rng=np.random.default_rng(1)), np.random.default_rng(1)
+    factor, permutation = np.exp(rng.normal(0.0, PRICE_LOG_SD, 10)), rng.permutation(10)
+    expected = bars.copy()
+    for start in (7, 3, 5):
+        altered.alter(np.arange(10) >= start)
+        is_altered = np.arange(10) >= min(start, 3 if start == 5 else start)
+        for name in ("open", "high", "low", "close"):
+            expected[name] = np.where(is_altered, before[name] * factor, before[name])
+        for name in ("volume", "taker_buy_base", "trades"):
+            other = before[name].to_numpy()[permutation] * factor
+            expected[name] = np.where(is_altered, other, before[name]).astype(before[name].dtype)
+        pd.testing.assert_frame_equal(altered.make_table(), expected, check_exact=True)
+    pd.testing.assert_frame_equal(bars, before)

@@ -52,7 +52,7 @@ def check_features(bars: pd.DataFrame, features: engine.Features, tables: dict[s
         if not number:
             limits = {"ratio": GUARD["look_ahead_ratio"], "floor": GUARD["look_ahead_floor"]}
             yield look_ahead(x, columns, move, segment, **limits)
-        yield target_leakage(x, columns, y, target, threshold=GUARD["correlation_threshold"])
+        yield from target_leakage(x, columns, {target: y}, threshold=GUARD["correlation_threshold"])
 
 
 def check_labels(bars: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> Iterator[Finding]:

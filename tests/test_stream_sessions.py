@@ -78,7 +78,7 @@ def test_the_code_of_the_readme_has_the_features_that_the_model_was_trained_on(b
             inputs.append(values["inputs"])
             return [np.zeros((1, 1), np.float32)]
 
-    described = contract.describe_bars(clean, calendar=CONTINUES | {"off_grid": "refuse"})
+    described = contract.describe_bars(clean, fields=clean.columns, calendar=CONTINUES | {"off_grid": "refuse"})
     text = json.dumps({"features": SHORT, "columns": list(trained.columns), "bars": described})
     (tmp_path / "contract.json").write_text(text)
     digests.write_sums(tmp_path)

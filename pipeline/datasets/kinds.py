@@ -9,17 +9,18 @@
 - `label`: COLUMNS, what it reads as far as the clean table has it; `make_labels(clean, block, name=, delay_bars=)`
   returns Labels, where orders fill `delay_bars` after the next row; `describe_target(block, name=, path=)` returns the
   Target.
-- `guard`: `compute` and `make_labels`, which recompute both; None where rows come from an export. `compute_in_parts`
-  yields the Features of consecutive bars, together those of `compute`; `list_columns(block)` returns what both read of
-  the clean table, None for all of it.
+- `guard`: `compute` and `make_labels`, which recompute both; None where rows come from an export. `compute_parts` is as
+  that of `featurize`, of a table in memory; `list_columns(block)` returns what both read of the clean table, None for
+  all of it.
 - `fills`: `find_fills(clean, delay_bars=)` returns the Fills of the orders decided at each row; COLUMNS, what it reads
   as far as the table has it.
 - `clock`: TIME, the clean table's column with the clock, which is unique within a segment and never starts again; its
   UNIT; `find_step(clean)`, None where the clock is no grid; `number_times(clean, time)`, (n,) the number of the row
   at each time among all that a calendar expects, or None; `count_rows_per_year(clean)`; `to_ms(clean, time)`, the
   instants (ms, UTC) of plots; COLUMNS, `symbol`, `segment` and what these read as far as the table has it.
-- `contract`, which a kind may lack: `describe_bars(clean, calendar=, symbols=)` returns what a deployment has to
-  feed, as JSON; `calendar` is that section of the dataset.
+- `contract`, which a kind may lack: `describe_bars(clean, fields=, calendar=, symbols=)` returns what a deployment has
+  to feed, as JSON; `fields` are all columns of the clean table, of which `clean` has COLUMNS alone; `calendar` is that
+  section of the dataset.
 """
 
 from importlib import import_module

@@ -1,12 +1,12 @@
 """Features of bars, in bulk or bar by bar: one compiled update for a long chunk of bars or for a single one.
 
-`compute` takes a table of bars, `compute_parts` a file of them, by its row groups, `Stream` one bar after the other.
+`compute` takes a table of bars, `compute_parts` a table or a file one part after another, `Stream` bar after bar.
 All pass them to `advance`, so that streamed and bulk values agree in every bit, across segments and restarts too.
 Compiled callers use `advance` themselves.
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -29,7 +29,8 @@ from pipeline.market.stream_clock import RESTARTS, STARTS, UNKNOWN, StreamClock
 from pipeline.row_groups import TableFile
 
 CHUNK_BARS = 512  # so that a chunk stays in the processor's cache; no value depends on it
-PART_BARS = 1 << 16  # of a table in memory whose features are computed in parts
+PART_BARS = 1 << 16  # of a part of a table in memory
+KEYS = ["segment", "open_time"]
 
 Advance = Callable[[tuple[Integers, ...], Floats, Floats, Floats, int, int, Floats32, int], int]
 update_groups = registry.chain_updates()
@@ -99,52 +100,41 @@ def compute(bars: pd.DataFrame, params: FeatureParams) -> Features:
     a missing column, an invalid price or amount, and bars out of order. Columns that need an optional field which the
     table lacks, or `absent_fields` names, are left out.
     """
-    bulk = BulkFeatures(params, keys=bars, columns=bars.columns, read=lambda start, stop: bars.iloc[start:stop])
-    return bulk.compute(0, len(bars))
+    return BulkFeatures(bars, params).compute(0, len(bars))
 
 
 @expand_params
-def compute_parts(clean: TableFile, params: FeatureParams) -> Iterator[Features]:
-    """Yield the features of consecutive rows of a file with `segment`: together those that `compute` has of all rows.
+def compute_parts(bars: pd.DataFrame | TableFile, params: FeatureParams) -> Iterator[Features]:
+    """Yield the features of consecutive bars of a table, or of a file with `segment`: together those of `compute`.
 
-    In memory are the bars of one row group of the file, and where columns in pandas need it those of one segment.
+    A part has PART_BARS bars of a table, or those of one row group of a file, which alone are in memory; where columns
+    in pandas need it, those of one segment are as well.
     """
-    keys, columns = clean.read(["segment", "open_time"]), clean.schema.names
-    wanted = columns if params.in_pandas else chunks.FIELDS
-
-    def read(start: int, stop: int) -> pd.DataFrame:
-        return clean.read(wanted, start=start, stop=stop)
-
-    bulk, start = BulkFeatures(params, keys=keys, columns=columns, read=read), 0
-    for stop in clean.group_stops.tolist():
+    bulk, start = BulkFeatures(bars, params), 0
+    for stop in bulk.part_stops:
         yield bulk.compute(start, stop)
         start = stop
-
-
-@expand_params
-def compute_in_parts(bars: pd.DataFrame, params: FeatureParams) -> Iterator[Features]:
-    """Yield the features of PART_BARS bars of a table after the other: together those that `compute` has of all."""
-    bulk = BulkFeatures(params, keys=bars, columns=bars.columns, read=lambda start, stop: bars.iloc[start:stop])
-    for start in range(0, len(bars), PART_BARS):
-        yield bulk.compute(start, min(start + PART_BARS, len(bars)))
 
 
 class BulkFeatures:
     """The features of a table of bars, by consecutive ranges of its rows: each goes on where the one before ended."""
 
-    def __init__(
-        self, params: FeatureParams, *, keys: pd.DataFrame, columns: Collection[str], read: Callable[..., pd.DataFrame]
-    ) -> None:
-        """Lay out the columns of a table with `columns`.
-
-        `keys` has the segments and times of all bars; `read(start, stop)` returns the bars of these rows.
-        """
+    def __init__(self, bars: pd.DataFrame | TableFile, params: FeatureParams) -> None:
+        """Lay out the columns of a table in memory, or of one in a file."""
+        self._read: Callable[[int, int], pd.DataFrame]
+        if isinstance(bars, TableFile):
+            keys, columns, self.part_stops = bars.read(KEYS), bars.schema.names, bars.group_stops.tolist()
+            wanted = None if params.in_pandas else chunks.FIELDS
+            self._read = lambda start, stop: bars.read(wanted, start=start, stop=stop)
+        else:
+            keys, columns = bars, list(bars.columns)
+            self.part_stops = [*range(PART_BARS, len(bars), PART_BARS), len(bars)]
+            self._read = lambda start, stop: bars.iloc[start:stop]
         self.files, self.absent = params.in_pandas, list_absent_fields(columns, params.absent_fields)
         self.layout, self.left_out = _make_layout(params, self.absent)
         warm_up_bars = max(self.layout.warm_up_bars, *(file.warm_up_bars for file in self.files), 0)
         self.segment, self.starts, self.stops = find_segments(keys)
         self.warm = np.minimum(self.starts + warm_up_bars, self.stops)  # the first row of each segment with values
-        self._read = read
         self._memory = self.layout.memory.copy()
         self._chunk = chunks.allocate_chunk(CHUNK_BARS, self.layout.lookback_bars)
         self._unused = np.empty((len(self.layout.columns), CHUNK_BARS), dtype=np.float32)

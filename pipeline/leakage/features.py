@@ -1,7 +1,7 @@
 """Guards of features: no column depends on bars after its own."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -201,21 +201,32 @@ def look_ahead(
     return make_finding("look_ahead", problems, ok_message=ok_message, measurements=measurements)
 
 
-def target_leakage(x: Matrix, columns: Sequence[str], y: np.ndarray, target: str, *, threshold: float) -> Finding:
-    """Return a critical finding where a column is nearly a function of the target.
+def target_leakage(
+    x: Matrix, columns: Sequence[str], targets: Mapping[str, np.ndarray], *, threshold: float
+) -> Iterator[Finding]:
+    """Yield for each of the `targets`, (N,), a finding that is critical where a column is nearly a function of it.
 
-    That is where a measure of `association.measure_target_association` is above `threshold`.
+    That is where a measure of `association.measure_target_association` is above `threshold`. All targets are compared
+    with a column before the next one is read.
     """
     check_finite(x, columns)
-    check_finite(y[:, None], [target])
-    measured = association.measure_target_association(x, y)
+    for target, y in targets.items():
+        check_finite(y[:, None], [target])
+    for target, measured in association.measure_target_association(x, targets).items():
+        yield _judge_association(measured, columns, target, rows=x.shape[0], threshold=threshold)
+
+
+def _judge_association(
+    measured: Mapping[str, np.ndarray], columns: Sequence[str], target: str, *, rows: int, threshold: float
+) -> Finding:
+    """Return the finding of the columns' association with a target; `measured` has (F,) by measure."""
     measures, values = list(measured), np.array(list(measured.values()))  # (measures, F)
     strongest, largest = values.argmax(axis=0).tolist(), values.max(axis=0)
     problems = [
         f"{columns[j]} contains the target {target} ({measures[strongest[j]]} {largest[j]:.3f}): drop it"
         for j in np.flatnonzero(largest > threshold).tolist()
     ]
-    measurements = {"target": target, "rows": len(y)}
+    measurements = {"target": target, "rows": rows}
     measurements |= {name: round_by_column(columns, measured[name]) for name in measures}
     nearest = columns[int(largest.argmax())]
     ok_message = (

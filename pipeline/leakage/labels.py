@@ -1,7 +1,6 @@
 """Guards of labels: a label reads no bar after its `label_end`, and is known only after its own bar."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,24 +32,26 @@ def label_end(bars: pd.DataFrame, relabel: Relabel, target: str, *, cuts: int, s
         raise ValueError(
             f"label_end: of {target} none of {len(original[0])} labels ends before the last bar: give more bars"
         )
-    drawn = _draw_cut_times(bars, original[2], cuts=cuts, rng=rng)
-    perturbation, changes = draw_perturbation(bars, rng=rng), list[dict[str, Any]]()
-    for cut_ms in drawn:
-        changes += [
+    drawn, count = _draw_cut_times(bars, original[2], cuts=cuts, rng=rng), len(bars)
+    altered, changes = AlteredBars(bars, rng=rng), dict[int, list[dict[str, Any]]]()
+    del bars  # the copy is enough: where the caller has let go of them, their memory is free
+    for cut_ms in sorted(drawn, reverse=True):  # so that each bar is altered once
+        altered.alter(time > cut_ms)
+        found = _find_changes(original, relabel(altered.make_table()), cut_ms=cut_ms, bars=count)
+        changes[cut_ms] = [
             {"altered_after_ms": cut_ms, "change": change, "rows": len(rows), "first_row": int(rows[0])}
-            for change, rows in _find_changes(
-                original, relabel(perturbation.apply(bars, time > cut_ms)), cut_ms=cut_ms, bars=len(bars)
-            )
+            for change, rows in found
         ]
+    listed = [each for cut_ms in drawn for each in changes[cut_ms]]
     measurements = {
         "target": target,
         "rows": len(original[0]),
         "cuts": len(drawn),
         "altered_after_ms": dict(sorted(drawn.items())),
-        "changes": changes,
+        "changes": listed,
     }
     ok_message = f"{target}: no label changes at {len(drawn)} cut times when the bars after its label_end are altered"
-    problems = list(_describe_changes(target, changes, time=time))
+    problems = list(_describe_changes(target, listed, time=time))
     return make_finding("label_end", problems, ok_message=ok_message, measurements=measurements)
 
 
@@ -76,34 +77,36 @@ def _describe_changes(target: str, changes: list[dict[str, Any]], *, time: np.nd
         )
 
 
-@dataclass(frozen=True)
-class Perturbation:
-    """Other prices and amounts of bars: prices scaled by one factor a bar, amounts by it and permuted.
+class AlteredBars:
+    """A copy of bars, some of which get other prices and amounts: prices scaled by one random factor a bar, amounts by
+    it and permuted.
 
     High and low still bound open and close, and parts stay below their totals.
     """
 
-    factor: np.ndarray  # (N,)
-    amounts: dict[str, np.ndarray]  # (N,) each, already scaled
+    def __init__(self, bars: pd.DataFrame, *, rng: np.random.Generator) -> None:
+        """Copy the bars, none of which is altered yet, and draw what they may become."""
+        self._factor = np.exp(rng.normal(0.0, PRICE_LOG_SD, len(bars)))  # (N,)
+        permutation, names = rng.permutation(len(bars)), [name for name in (*PRICES, *AMOUNTS) if name in bars]
+        self._amounts = {name: bars[name].to_numpy()[permutation] * self._factor for name in names if name in AMOUNTS}
+        self._numbers = {name: bars[name].to_numpy(copy=True) for name in names}
+        self._others = {name: bars[name].array for name in bars if name not in names}
+        self._order, self._index, self._attributes = list(bars), bars.index, bars.attrs
+        self._is_altered = np.zeros(len(bars), dtype=bool)
 
-    def apply(self, bars: pd.DataFrame, is_later: np.ndarray) -> pd.DataFrame:
-        """Return the bars, with other prices and amounts where `is_later`, (N,)."""
-        columns = {name: bars[name].array for name in bars}
-        for name in (*PRICES, *self.amounts):
-            if name in columns:
-                values = bars[name].to_numpy(copy=True)
-                later = self.amounts[name] if name in self.amounts else values * self.factor
-                np.copyto(values, later, where=is_later, casting="unsafe")
-                columns[name] = values
-        altered = pd.DataFrame(columns, index=bars.index, copy=False)
-        altered.attrs = bars.attrs
-        return altered
+    def alter(self, is_wanted: np.ndarray) -> None:
+        """Alter the bars where `is_wanted`, (N,), as far as they are not altered yet."""
+        rows = np.flatnonzero(is_wanted & ~self._is_altered)
+        self._is_altered[rows] = True
+        for name, values in self._numbers.items():
+            values[rows] = self._amounts[name][rows] if name in self._amounts else values[rows] * self._factor[rows]
 
-
-def draw_perturbation(bars: pd.DataFrame, *, rng: np.random.Generator) -> Perturbation:
-    """Return other prices and amounts of the bars, at random."""
-    factor, permutation = np.exp(rng.normal(0.0, PRICE_LOG_SD, len(bars))), rng.permutation(len(bars))
-    return Perturbation(factor, {name: bars[name].to_numpy()[permutation] * factor for name in AMOUNTS if name in bars})
+    def make_table(self) -> pd.DataFrame:
+        """Return the bars as they are now; what is altered later, is altered in this table too."""
+        columns = self._numbers | self._others
+        table = pd.DataFrame({name: columns[name] for name in self._order}, index=self._index, copy=False)
+        table.attrs = self._attributes
+        return table
 
 
 def _find_changes(

@@ -20,12 +20,20 @@ LARGE_BYTES = 1 << 22  # from here on several threads parse faster than one
 SIGNATURES = {b"PK\x03\x04": "a zip", b"\x1f\x8b": "gzip", b"PAR1": "parquet", b"\xd0\xcf\x11\xe0": "a spreadsheet"}
 
 
-class TextTable(NamedTuple):
-    """Columns of text, named "0", "1" …; the names of the header, None without one; the separator's name."""
+class Head(NamedTuple):
+    """How a CSV begins: the width of its rows, the names of a header, its separator, and where the rows begin."""
 
-    table: pa.Table
+    width: int
     header: tuple[str, ...] | None
     separator: str
+    body: int  # the first byte of the rows
+
+
+class TextTable(NamedTuple):
+    """Columns of text, named "0", "1" …, and the head of their file."""
+
+    table: pa.Table
+    head: Head
 
 
 def parse_text(content: bytes, *, name: str) -> TextTable:
@@ -37,22 +45,31 @@ def parse_text(content: bytes, *, name: str) -> TextTable:
     Raises:
         ValueError: the content is empty, no text, has no known separator or no rows, or a row has another width.
     """
-    content = _decode(content, name=name)
+    content = decode(content, name=name)
+    head = read_head(content, name=name)
+    table = _parse_rows(content, head, name=name)
+    if not table.num_rows:
+        raise ValueError(f"{name} has a header and no rows; a file of klines has one row for each bar")
+    return TextTable(table, head)
+
+
+def read_head(content: bytes, *, name: str) -> Head:
+    """Return how a CSV in UTF-8 begins, which may have a byte order mark; `name` is the file, for errors.
+
+    Raises:
+        ValueError: the content is blank, or its first row has no known separator or is that of another kind of file.
+    """
     start, end = _find_first_row(content, name=name)
     row = content[start:end].decode("utf-8", errors="replace")
     _refuse_other_content(row, name=name)
     separator = _find_separator(row, name=name)
     fields = _split(row, separator)
-    has_header = not _is_data(fields)
-    body = end if has_header else start
-    table = _parse_rows(content, body, width=len(fields), separator=separator, name=name)
-    if not table.num_rows:
-        raise ValueError(f"{name} has a header and no rows; a file of klines has one row for each bar")
-    header = tuple(field.strip() for field in fields) if has_header else None
-    return TextTable(table, header, SEPARATORS[separator])
+    if _is_data(fields):
+        return Head(len(fields), None, separator, start)
+    return Head(len(fields), tuple(field.strip() for field in fields), separator, end)
 
 
-def _decode(content: bytes, *, name: str) -> bytes:
+def decode(content: bytes, *, name: str) -> bytes:
     """Return the content as UTF-8 without a byte order mark."""
     for signature, kind in SIGNATURES.items():
         if content.startswith(signature):
@@ -112,19 +129,19 @@ def _is_data(fields: list[str]) -> bool:
     return 2 * sum(is_time_text(field) for field in filled) >= max(len(filled), 1)
 
 
-def _parse_rows(content: bytes, body: int, *, width: int, separator: str, name: str) -> pa.Table:
-    names = [str(i) for i in range(width)]
-    if not NOT_BLANK.search(content, body):
+def _parse_rows(content: bytes, head: Head, *, name: str) -> pa.Table:
+    names = [str(i) for i in range(head.width)]
+    if not NOT_BLANK.search(content, head.body):
         return pa.table({column: pa.array([], pa.string()) for column in names})
     try:
         table = pyarrow.csv.read_csv(
-            pa.BufferReader(pa.py_buffer(content).slice(body)),
+            pa.BufferReader(pa.py_buffer(content).slice(head.body)),
             read_options=pyarrow.csv.ReadOptions(column_names=names, use_threads=len(content) > LARGE_BYTES),
-            parse_options=pyarrow.csv.ParseOptions(delimiter=separator),
+            parse_options=pyarrow.csv.ParseOptions(delimiter=head.separator),
             convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
         )
     except pa.ArrowInvalid as error:
-        fault = _find_fault(content[body:], width=width, separator=separator)
+        fault = _find_fault(content[head.body :], width=head.width, separator=head.separator)
         raise ValueError(f"{name}{fault or f' cannot be read as CSV: {str(error).splitlines()[0]}'}") from error
     if b'"' in content:
         _refuse_open_quotes(table, name=name)

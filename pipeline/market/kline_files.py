@@ -14,8 +14,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.market.kline_columns import BINANCE, HEADERLESS, convert_columns, match_names
-from pipeline.market.kline_csv import LFS_POINTER, parse_text
+from pipeline.market.kline_columns import BINANCE, HEADERLESS, TIMES, Fields, convert_columns, match_names
+from pipeline.market.kline_csv import LFS_POINTER, SEPARATORS, Head, parse_text
+from pipeline.market.plain_csv import parse_plain_rows, read_plain_head
 
 CSV = (".csv", ".tsv", ".txt")
 GZIP = tuple(f"{suffix}.gz" for suffix in CSV)
@@ -74,7 +75,7 @@ def read_file(file: Path, *, reading: Reading = USUAL) -> KlineFile:
     if suffix in GZIP:
         return parse_csv(_read_gzip(file), name=str(file), reading=reading)
     if suffix in CSV:
-        return parse_csv(_read_plain(file), name=str(file), reading=reading)
+        return _read_by_blocks(file, reading) or parse_csv(_read_plain(file), name=str(file), reading=reading)
     raise ValueError(f"{file} has an unknown suffix; allowed are {', '.join(SUFFIXES)}")
 
 
@@ -89,21 +90,44 @@ def parse_csv(content: bytes, *, name: str, reading: Reading = USUAL) -> KlineFi
     """
     text = parse_text(content, name=name)
     del content  # so that the text and what is parsed of it are not in memory together
-    names, notes = text.header, []
-    if names is None:
-        width = text.table.num_columns
-        if width not in HEADERLESS:
-            raise ValueError(
-                f"{name} has {width} columns, separated by {text.separator}, and no header; without one a file has "
-                f"the first 6, 11 or 12 of {', '.join(BINANCE)}; add a header"
-            )
-        names = HEADERLESS[width]
-        notes = [f"the {width} columns have no header and are read as {', '.join(names)}"]
-    fields = match_names(names, name=name, columns=reading.columns)
-    columns, has_header = text.table.columns, text.header is not None
+    names, columns, head = _name_columns(text.head, name=name), text.table.columns, text.head
     del text
-    table, more = convert_columns(columns, fields, names=names, name=name, zone=reading.zone)
-    if not has_header:
+    return _convert(columns, head, match_names(names, name=name, columns=reading.columns), name=name, zone=reading.zone)
+
+
+def _read_by_blocks(file: Path, reading: Reading) -> KlineFile | None:
+    """Return what `parse_csv` does of a large file of plain numbers, in less memory; None of any other file."""
+    try:
+        if (head := read_plain_head(file)) is None:
+            return None
+        fields = match_names(_name_columns(head, name=str(file)), name=str(file), columns=reading.columns)
+    except (OSError, ValueError):  # which of several faults is named depends on all of the file
+        return None
+    numbers = [place for column, place in fields.places.items() if column not in (*TIMES, "symbol")]
+    columns = parse_plain_rows(file, head, numbers=numbers)
+    return None if columns is None else _convert(columns, head, fields, name=str(file), zone=reading.zone)
+
+
+def _name_columns(head: Head, *, name: str) -> tuple[str, ...]:
+    """Return the names of a file's columns: without a header those of Binance's archive, by their number."""
+    if head.header is not None:
+        return head.header
+    if head.width not in HEADERLESS:
+        raise ValueError(
+            f"{name} has {head.width} columns, separated by {SEPARATORS[head.separator]}, and no header; without one a "
+            f"file has the first 6, 11 or 12 of {', '.join(BINANCE)}; add a header"
+        )
+    return HEADERLESS[head.width]
+
+
+def _convert(
+    columns: list[pa.ChunkedArray], head: Head, fields: Fields, *, name: str, zone: ZoneInfo | None
+) -> KlineFile:
+    """Return the klines of the columns of a CSV; the list is empty afterwards."""
+    names = _name_columns(head, name=name)
+    notes = [] if head.header else [f"the {head.width} columns have no header and are read as {', '.join(names)}"]
+    table, more = convert_columns(columns, fields, names=names, name=name, zone=zone)
+    if head.header is None:
         _check_order(table, name=name)
     return KlineFile(table, (*notes, *more))
 

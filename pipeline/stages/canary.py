@@ -4,17 +4,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from pipeline import artifacts, cli, config
+from pipeline import artifacts, cli, config, digests
 from pipeline.datasets import kinds
 from pipeline.features.engine import Features
 from pipeline.leakage.canaries import runner
 from pipeline.leakage.canaries.canary import Outcome, list_critical_guards
-from pipeline.leakage.canaries.canary_market import make_market, take_first_bars
+from pipeline.leakage.canaries.canary_market import find_first_bars, make_market
 from pipeline.leakage.findings import LeakageError
 from pipeline.leakage.settings import GuardSettings
 from pipeline.reporting import markdown
+from pipeline.row_groups import TableFile
 
 CAUGHT, MISSED, ALSO_CRITICAL, NOT_CRITICAL = "●", "✗", "○", "·"
 
@@ -31,8 +33,11 @@ def main(dataset: str) -> None:
 
 def run_canaries(dataset: str, compute_features: Callable[..., Features], blocks: config.Block) -> None:
     """Plant leaks in the bars of a dataset and write what the guards find; LeakageError where one fails."""
-    clean = artifacts.read_table(artifacts.CLEAN / f"{dataset}.parquet")
-    bars = config.call_with(take_first_bars, clean, block=config.look_up(blocks, "canary"), name="canary")
+    clean = TableFile(digests.verify(artifacts.CLEAN / f"{dataset}.parquet"))
+    symbol = clean.read(["symbol"])["symbol"]
+    rows = config.call_with(find_first_bars, symbol, block=config.look_up(blocks, "canary"), name="canary")
+    del symbol
+    bars = read_rows(clean, rows)
     settings = config.call_with(GuardSettings, block=config.look_up(blocks, "guard"), name="guard")
     block = config.look_up(blocks, f"datasets.{dataset}.features")
 
@@ -43,6 +48,12 @@ def run_canaries(dataset: str, compute_features: Callable[..., Features], blocks
     artifacts.write_json(artifacts.report_path("canary", dataset), make_report(outcomes))
     artifacts.write_text(name_page(dataset), render_markdown(dataset, outcomes))
     raise_if_failed(outcomes)
+
+
+def read_rows(file: TableFile, positions: np.ndarray) -> pd.DataFrame:
+    """Return the rows of a table at ascending positions, which index it; row groups without any are not read."""
+    runs = np.split(positions, np.flatnonzero(np.diff(positions) != 1) + 1)
+    return pd.concat([file.read(start=int(run[0]), stop=int(run[-1]) + 1) for run in runs])
 
 
 def write_reason(dataset: str, reason: str) -> None:

@@ -14,6 +14,7 @@ from pipeline.models import base, plugins
 from pipeline.models.dataset import check_sources, hash_dataset
 from pipeline.models.onnx_session import check_self_contained, hash_graphs
 from pipeline.models.predictions import read_score_std
+from pipeline.row_groups import TableFile
 
 # keys of the section `trading` that turn scores into trades
 TRADING = ("full_position_std", "no_trade_band", "delay_bars", "long_only")
@@ -70,9 +71,10 @@ def describe_bars(params: config.Block, block: config.Block) -> object:
     part = kinds.find_optional_part(params, block["dataset"], "contract")
     if part is None:
         return None
-    clean = artifacts.read_table(artifacts.CLEAN / f"{block['dataset']}.parquet")
+    clean = TableFile(digests.verify(artifacts.CLEAN / f"{block['dataset']}.parquet"))
     calendar = config.look_up(params, f"datasets.{block['dataset']}.calendar")
-    return part.describe_bars(clean, calendar=calendar, symbols=block.get("include_symbols"))
+    known = {"fields": clean.schema.names, "calendar": calendar, "symbols": block.get("include_symbols")}
+    return part.describe_bars(clean.read(part.COLUMNS), **known)
 
 
 def read_signature(graph: Path) -> dict[str, object]:

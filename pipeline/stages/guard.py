@@ -79,7 +79,7 @@ def check_features(
     else:
         bars = read_bars(kind.list_columns(block))
         rows, x = load_stored_features(features, bars)
-        recompute = make_recompute(kind.compute_in_parts, block)
+        recompute = make_recompute(kind.compute_parts, block)
         yield truncation(bars, recompute, (rows, x), x.columns, cuts=settings.cuts, seed=seed)
 
 
@@ -90,13 +90,13 @@ def check_columns(
 
     No label of the last `holdout_pct` of the times is correlated with anything: the holdout is sealed.
     """
-    rows = select_development(list_labeled(features, files), holdout_pct=holdout_pct)
+    rows = select_development(list_labeled(features, files), holdout_pct=holdout_pct)[KEY]
     x, segment = open_features(features, rows=rows)
     limits = {"ratio": settings.look_ahead_ratio, "floor": settings.look_ahead_floor}
     yield look_ahead(x, x.columns, find_moves(rows, read_bars([*BAR_KEY, "close"])), segment, **limits)
-    for file in files:
-        y = read_labels(file, rows=rows)["y"]
-        yield target_leakage(x, x.columns, y, file.stem, threshold=settings.correlation_threshold)
+    del segment
+    targets = {file.stem: read_labels(file, rows=rows)["y"] for file in files}
+    yield from target_leakage(x, x.columns, targets, threshold=settings.correlation_threshold)
 
 
 def check_labels(
@@ -150,11 +150,11 @@ def explain_missing(guard: str) -> Finding:
     return Finding(guard, "ok", "not checked: rows come from an export and cannot be recomputed", {})
 
 
-def make_recompute(compute_in_parts: Callable[..., Iterator[Features]], block: config.Block) -> Recompute:
+def make_recompute(compute_parts: Callable[..., Iterator[Features]], block: config.Block) -> Recompute:
     """Return the function from bars to the positions of the rows with features, and their columns, in parts."""
 
     def recompute(bars: pd.DataFrame) -> Iterator[Part]:
-        for part in config.call_with(compute_in_parts, bars, block=block, name="features"):
+        for part in config.call_with(compute_parts, bars, block=block, name="features"):
             yield part.rows, part.x
 
     return recompute

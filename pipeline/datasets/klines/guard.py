@@ -2,10 +2,10 @@
 
 from pipeline import config
 from pipeline.features.chunks import FIELDS
-from pipeline.features.engine import compute, compute_in_parts
+from pipeline.features.engine import compute, compute_parts
 from pipeline.labels import make_labels
 
-__all__ = ["compute", "compute_in_parts", "list_columns", "make_labels"]
+__all__ = ["compute", "compute_parts", "list_columns", "make_labels"]
 
 
 def list_columns(block: config.Block) -> list[str] | None:

@@ -34,9 +34,9 @@ class CanaryMarket:
     seed: int
 
 
-def take_first_bars(table: pd.DataFrame, *, bars: PositiveInt) -> pd.DataFrame:
-    """Return the first `bars` bars of each symbol of a clean table."""
-    return table.groupby("symbol", sort=False).head(bars)
+def find_first_bars(symbol: pd.Series, *, bars: PositiveInt) -> np.ndarray:
+    """Return (n,) the positions of the first `bars` bars of each symbol; `symbol` has that of every bar."""
+    return np.flatnonzero(symbol.groupby(symbol, sort=False).cumcount() < bars)
 
 
 def make_market(bars: pd.DataFrame, compute: Compute, *, settings: GuardSettings, seed: int) -> CanaryMarket:

@@ -66,12 +66,12 @@ def run_guards(makers: Mapping[str, ColumnMaker], market: CanaryMarket) -> dict[
     limits = {"ratio": settings.look_ahead_ratio, "floor": settings.look_ahead_floor}
     after_cut = truncation(market.bars, recompute, (rows, stored[rows]), names, cuts=settings.cuts, seed=market.seed)
     with_moves = look_ahead(x, names, take_next_moves(market.bars, market.rows), samples.segment, **limits)
-    target, threshold = f"return_{HORIZON_BARS}", settings.correlation_threshold
+    targets, threshold = {f"return_{HORIZON_BARS}": samples.y}, settings.correlation_threshold
     return {
         name: [
             select_truncation(after_cut, name),
             select_look_ahead(with_moves, name, **limits),
-            target_leakage(x[:, [j]], [name], samples.y, target, threshold=threshold),
+            *target_leakage(x[:, [j]], [name], targets, threshold=threshold),
         ]
         for j, name in enumerate(names)
     }
