@@ -42,6 +42,6 @@ def make_market(samples: Samples, rows: np.ndarray, *, episode_bars: int = 200, 
 def build_agent(name: str, samples: Samples, *, seed: int = 1, **changes: Any) -> Agent:
     """Return the unfitted model of a block with these costs; `changes` are of its hyperparameters or its family's."""
     signature = Signature(columns=samples.columns, output=OUTPUTS["position"])
-    model = build_model(name, signature, seed=seed, changes=COSTS | FREE | changes)
+    model = build_model(name, signature, seed=seed, changes=COSTS | FREE | {"num_envs": 64} | changes)
     assert isinstance(model, Agent)
     return model

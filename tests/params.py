@@ -20,7 +20,7 @@ BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {  # (family, block) of every mo
 SHORT: dict[str, dict[str, Any]] = {  # of each family: a fit with these changes takes every kind of step
     "trees": {"num_boost_round": 20},
     "nets": {"epochs": 4},
-    "agents": {"num_evaluations": 2, "learning_starts": 500, "num_episodes": 20},
+    "agents": {"num_evaluations": 2, "learning_starts": 500, "num_episodes": 20, "num_envs": 64},
 }
 
 

@@ -13,7 +13,7 @@ from dvc.repo import Repo
 def list_commands(repo: Repo) -> list[str]:
     """Return the commands of all stages, each after those of the stages that it depends on."""
     order = networkx.lexicographical_topological_sort(repo.index.graph.reverse(), key=lambda stage: stage.addressing)
-    return [command for stage in order for command in ([stage.cmd] if isinstance(stage.cmd, str) else stage.cmd)]
+    return [stage.cmd for stage in order]
 
 
 if __name__ == "__main__":

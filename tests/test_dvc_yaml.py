@@ -10,6 +10,8 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
+from pipeline.stages import export, export_with_parity, parity
+
 ROOT = Path(__file__).parents[1]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 FAMILIES = tuple(PARAMS["models"])
@@ -109,7 +111,7 @@ def import_stage(stage) -> frozenset[str]:
         models = ROOT / "pipeline/models"
         modules += [f"pipeline.models.{family}.engine.net"] * (models / family / "engine/net.py").exists()
     if verb == "export":
-        modules.append("pipeline.stages.parity")
+        modules.append("pipeline.stages.export_with_parity")
         modules += [f"pipeline.models.parity_checks.{family}"] * (models / f"parity_checks/{family}.py").exists()
     return import_in_new_process(*modules)
 
@@ -185,8 +187,15 @@ def test_costs_of_trading_train_neither_trees_nor_nets():
 def test_every_stage_runs_the_module_of_its_name_and_export_checks_parity(stage):
     name, _, key = stage.name.partition("@")
     verb = VERBS.get(name, name.partition("_")[0])
-    commands = [f"python -m pipeline.stages.{each} {key}" for each in (verb, *["parity"] * (verb == "export"))]
-    assert stage.cmd == (commands if len(commands) > 1 else commands[0])
+    assert stage.cmd == f"python -m pipeline.stages.{'export_with_parity' if verb == 'export' else verb} {key}"
+
+
+def test_export_with_parity_runs_both(monkeypatch):
+    calls = []
+    for stage in (export, parity):
+        monkeypatch.setattr(stage, "main", lambda model, name=stage.__name__: calls.append((name, model)))
+    export_with_parity.main("lstm")
+    assert calls == [("pipeline.stages.export", "lstm"), ("pipeline.stages.parity", "lstm")]
 
 
 def test_subpackages_are_empty_so_that_importing_one_runs_no_code():

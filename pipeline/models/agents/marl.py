@@ -147,14 +147,14 @@ class TeamPolicy(Policy):
 
     others_mask: Tensor  # (roles, roles · message_size, 1); 0 for a role's own message
 
-    def preactivate(self, observation: Tensor) -> Tensor:
+    def preactivate_standardized(self, seen: Tensor) -> Tensor:
         """Map (B, F) to (B, roles)."""
-        encoded = self.encode(observation)
+        encoded = self.encode(seen)
         return self.decide(encoded, self.send_messages(encoded))
 
-    def encode(self, observation: Tensor) -> Tensor:
-        """Map (B, F) to (roles, B, hidden_size)."""
-        return torch.relu(self.standardize(observation) @ self.encoder + self.encoder_bias)
+    def encode(self, seen: Tensor) -> Tensor:
+        """Map standardized observations (B, F) to (roles, B, hidden_size)."""
+        return torch.relu(seen @ self.encoder + self.encoder_bias)
 
     def send_messages(self, encoded: Tensor) -> Tensor:
         """Map (roles, B, hidden_size) to the messages (B, roles · message_size)."""
@@ -201,7 +201,7 @@ class TeamMember(nn.Module):
 
     def forward(self, observation: Tensor, messages: Tensor) -> tuple[Tensor, Tensor]:
         """Map (B, F) and (B, roles · message_size) to (B, 1) and (B, message_size); its own message is ignored."""
-        encoded = self.team.encode(observation)
+        encoded = self.team.encode(self.team.standardize(observation))
         size, start = self.team.message_size, self.role * self.team.message_size
         action = torch.tanh(self.team.decide(encoded, messages)[:, self.role : self.role + 1])
         return action, self.team.send_messages(encoded)[:, start : start + size]
@@ -263,9 +263,8 @@ class TeamCritic(Critic):
 
     self_mask: Tensor
 
-    def forward(self, observation: Tensor, actions: Tensor, positions: Tensor, others: Tensor) -> Tensor:
+    def evaluate_standardized(self, seen: Tensor, actions: Tensor, positions: Tensor, others: Tensor) -> Tensor:
         """Map (B, F) and (B, roles) each of actions, positions and others to (B, roles, atoms) logits."""
-        seen = self.standardize(observation)
         action = torch.einsum("bri,rih->brh", torch.stack([actions, positions], dim=2), self.own_action)
         action = action * (1 + self.modulation(seen)[:, None])
         own = torch.relu(self.hidden(torch.relu(self.encoder(seen)[:, None] + action + self.own_bias)))

@@ -6,6 +6,7 @@ realized losses. Several actors learn as one does: each follows the gradient of 
 others given (Lowe et al. 2017). Only through messages does a gradient flow back to the actor that sends them.
 """
 
+import math
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, Literal
@@ -36,6 +37,8 @@ class Learner:
         """Move both networks to `device`; the target networks start as their copies."""
         self.policy, self.critic, self.config, self.device = policy.to(device), critic.to(device), config, device
         self.support = config.support.to(device)
+        self._own = torch.eye(policy.num_actors, device=device)[:, None]  # (actors, 1, actors)
+        self._others = 1 - self._own
         self.target_policy, self.target_critic = deepcopy(self.policy), deepcopy(self.critic)
         self.weights: dict[str, list[Tensor]] = {  # listing them takes time
             name: list(getattr(self, name).parameters()) for name in NETWORKS
@@ -63,16 +66,15 @@ class Learner:
         (B, F). Without a `tail` the expected shortfall is that of the critic's own atoms.
         """
         fields = {name: self._to_tensor(each) for name, each in batch.fields.items()}
-        target = self._project_targets(fields)
-        actions = fields["actions"]
-        logits = self._evaluate_critic(self.critic, fields["observation"], actions).log_softmax(dim=2)
+        seen, after = (self.policy.standardize(fields[name]) for name in ("observation", "next_observation"))
+        target = self._project_targets(fields, after)
+        logits = self._evaluate_critic(self.critic, seen, fields["actions"]).log_softmax(dim=2)
         entropy = -(target * target.clamp(min=LEAST_PROBABILITY).log()).sum(dim=2)  # of the target, per actor
         errors = (-(target * logits).sum(dim=2) - entropy).mean(dim=1)  # (B,) Kullback-Leibler divergence
         loss = (self._to_tensor(batch.weights) * errors).mean()
-        self._take_step(self.critic_optimizer, "critic", loss)
-        metrics = {"critic_loss": loss.item()}
+        metrics = {"critic_loss": self._take_step(self.critic_optimizer, "critic", loss)}
         if with_actors:
-            metrics |= self._update_actors(fields["observation"], tail)
+            metrics |= self._update_actors(seen, tail)
         for name in ("policy", "critic"):
             polyak_update(self.weights[f"target_{name}"], self.weights[name], tau=self.config.tau)
         return errors.detach().cpu().numpy(), metrics
@@ -81,20 +83,22 @@ class Learner:
         return torch.from_numpy(np.asarray(values, dtype=np.float32)).to(self.device)
 
     @torch.no_grad()
-    def _project_targets(self, fields: Mapping[str, Tensor]) -> Tensor:
-        """Return (B, actors, atoms), the target networks' n-step return distributions on the support."""
-        after = fields["next_observation"]
-        actions = torch.tanh(self.target_policy.preactivate(after))
+    def _project_targets(self, fields: Mapping[str, Tensor], after: Tensor) -> Tensor:
+        """Return (B, actors, atoms), the target networks' n-step return distributions on the support.
+
+        `after` are the standardized next observations (B, F).
+        """
+        actions = torch.tanh(self.target_policy.preactivate_standardized(after))
         follows = self._evaluate_critic(self.target_critic, after, actions).softmax(dim=2)
         shifted = fields["reward"][..., None] + fields["discount"][:, None, None] * self.support
         flat = categorical.project_onto_support(follows.flatten(0, 1), shifted.flatten(0, 1), self.support)
         return flat.view_as(follows)
 
-    def _update_actors(self, observation: Tensor, tail: GpdTail | None) -> dict[str, float]:
-        """Update the policy once; return its metrics."""
-        raw = self.policy.preactivate(observation)
+    def _update_actors(self, seen: Tensor, tail: GpdTail | None) -> dict[str, float]:
+        """Update the policy once by standardized observations (B, F); return its metrics."""
+        raw = self.policy.preactivate_standardized(seen)
         excess = ((raw.abs() - SATURATION_START).relu() ** 2).mean(dim=0).sum()
-        forecast = self._evaluate_critic(self.critic, observation, torch.tanh(raw)).softmax(dim=2)  # (B, actors, atoms)
+        forecast = self._evaluate_critic(self.critic, seen, torch.tanh(raw)).softmax(dim=2)  # (B, actors, atoms)
         value = categorical.average_returns(forecast.flatten(0, 1), self.support)
         metrics, objective = {"value": value.mean().item()}, value.mean()
         if self.config.risk_aversion:
@@ -110,31 +114,40 @@ class Learner:
 
         The tail applies to the last actor alone, whose reward is the market's: it is fitted to such rewards.
         """
-        level, flat = self.config.var_level, forecast.flatten(0, 1)
-        shortfall = categorical.estimate_shortfall(flat, self.support, level=level).view(forecast.shape[:2])
-        if tail is None:
-            return shortfall
-        last = categorical.estimate_evt_shortfall(forecast[:, -1], self.support, tail, level=level)
-        return torch.cat([shortfall[:, :-1], last[:, None]], dim=1)
+        level = self.config.var_level
+        by_atoms = forecast if tail is None else forecast[:, :-1]
+        shortfalls = []
+        if by_atoms.shape[1]:
+            flat = categorical.estimate_shortfall(by_atoms.flatten(0, 1), self.support, level=level)
+            shortfalls.append(flat.view(by_atoms.shape[:2]))
+        if tail is not None:
+            last = categorical.estimate_evt_shortfall(forecast[:, -1], self.support, tail, level=level)
+            shortfalls.append(last[:, None])
+        return torch.cat(shortfalls, dim=1)
 
-    def _evaluate_critic(self, critic: Critic, observation: Tensor, actions: Tensor) -> Tensor:
-        """Return (B, actors, atoms) logits; an actor's logits have a gradient to that actor's own action alone."""
-        given = actions.detach()
-        own = torch.eye(self.policy.num_actors, device=self.device)[:, None]  # (actors, 1, actors)
-        views = (actions * own + given * (1 - own)).flatten(0, 1)  # (actors · B, actors)
+    def _evaluate_critic(self, critic: Critic, seen: Tensor, actions: Tensor) -> Tensor:
+        """Return (B, actors, atoms) logits; an actor's logits have a gradient to that actor's own action alone.
+
+        `seen` are standardized observations (B, F).
+        """
+        given, views = actions.detach(), actions
+        if self.policy.num_actors > 1:
+            views = (actions * self._own + given * self._others).flatten(0, 1)  # (actors · B, actors)
         positions = self.policy.combine_actions(views).view(self.policy.num_actors, -1).T  # (B, actors)
-        logits: Tensor = critic(observation, actions, positions, given)
-        return logits
+        return critic.evaluate_standardized(seen, actions, positions, given)
 
-    def _take_step(self, optimizer: torch.optim.Optimizer, network: Literal["policy", "critic"], loss: Tensor) -> None:
-        """Take one gradient step of one network; raise ValueError where the loss is not finite."""
-        if not torch.isfinite(loss):
+    def _take_step(self, optimizer: torch.optim.Optimizer, network: Literal["policy", "critic"], loss: Tensor) -> float:
+        """Take one gradient step of one network and return its loss; raise ValueError where that is not finite."""
+        value = loss.item()
+        if not math.isfinite(value):
             rate = "actor_lr" if network == "policy" else "critic_lr"
-            raise ValueError(f"the loss of the {type(getattr(self, network)).__name__} is {loss.item()}; lower {rate}")
-        optimizer.zero_grad(set_to_none=True)
+            raise ValueError(f"the loss of the {type(getattr(self, network)).__name__} is {value}; lower {rate}")
+        for weight in self.weights[network]:  # the optimizer's own method takes ten times as long
+            weight.grad = None
         torch.autograd.backward(loss, inputs=self.weights[network])
         nn.utils.clip_grad_norm_(self.weights[network], self.config.max_grad_norm)
         optimizer.step()
+        return value
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that later results depend on, for `torch.load(weights_only=True)`."""

@@ -37,6 +37,10 @@ class Policy(nn.Module):
 
     def preactivate(self, observation: Tensor) -> Tensor:
         """Map (B, F) to (B, actors), the actions before their tanh."""
+        return self.preactivate_standardized(self.standardize(observation))
+
+    def preactivate_standardized(self, seen: Tensor) -> Tensor:
+        """Map standardized observations (B, F) to (B, actors), the actions before their tanh."""
         raise NotImplementedError
 
     def combine_actions(self, actions: Tensor) -> Tensor:
@@ -63,6 +67,10 @@ class Critic(nn.Module):
         `positions` are the position formed by the actions, once for each actor. `others` are the actions again, as
         seen by the other actors: the values are the same, only gradients differ.
         """
+        return self.evaluate_standardized(self.standardize(observation), actions, positions, others)
+
+    def evaluate_standardized(self, seen: Tensor, actions: Tensor, positions: Tensor, others: Tensor) -> Tensor:
+        """Map standardized observations (B, F), and the rest as `forward` does, to (B, actors, atoms) logits."""
         raise NotImplementedError
 
 
@@ -82,9 +90,9 @@ class SingleActorPolicy(Policy):
             last.weight.mul_(OUTPUT_SCALE)
             last.bias.zero_()
 
-    def preactivate(self, observation: Tensor) -> Tensor:
+    def preactivate_standardized(self, seen: Tensor) -> Tensor:
         """Map (B, F) to (B, 1)."""
-        action: Tensor = self.body(self.standardize(observation))
+        action: Tensor = self.body(seen)
         return action
 
     def list_layers(self, ablated: int | None = None) -> tuple[PolicyLayer, ...]:
@@ -103,9 +111,9 @@ class SingleActorCritic(Critic):
         self.body = make_mlp(columns + 1, hidden_sizes, outputs=n_atoms)
         narrow_initial_distribution(self.body)
 
-    def forward(self, observation: Tensor, actions: Tensor, positions: Tensor, others: Tensor) -> Tensor:
+    def evaluate_standardized(self, seen: Tensor, actions: Tensor, positions: Tensor, others: Tensor) -> Tensor:
         """Map (B, F) and (B, 1) to (B, 1, atoms)."""
-        logits: Tensor = self.body(torch.cat([self.standardize(observation), positions], dim=1))
+        logits: Tensor = self.body(torch.cat([seen, positions], dim=1))
         return logits[:, None]
 
 
