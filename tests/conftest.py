@@ -10,6 +10,23 @@ from tests import stage_server
 from tests.small_repository import commit, copy, run_all_stages
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the long tests: a long one that starts last leaves the other CPUs idle.
+
+    They are those that use the repository in which the pipeline has run, and among them those that change it.
+    """
+    items.sort(key=lambda item: ("ran" not in item.fixturenames, "quick_python" not in item.fixturenames))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """The tests' own process computes on one thread: more than there are CPUs would wait for each other."""
+    from tests.threads import use_threads  # with torch, which the process that distributes the tests does not need
+
+    with use_threads(1):
+        yield
+
+
 @pytest.fixture(scope="session")
 def ran(tmp_path_factory) -> Path:
     """A small market whose pipeline has run once and is committed; test processes share it."""

@@ -1,7 +1,8 @@
 """A command `python` for small repositories, whose stages start in moments: forks of a process that has the libraries.
 
-A stage imports for seconds and then computes for less. `python -m pipeline.stages.<stage> <key>` runs as ever, with the
-code of its own repository; other commands of `python` run the real one. A fork outlives the kill of its command.
+A stage imports for seconds and then computes for less. `python -m pipeline.stages.<stage> <key>` and `python -c <code>`
+run as ever, with the code of their own repository; other commands of `python` run the real one. A fork outlives the
+kill of its command.
 """
 
 import contextlib
@@ -22,9 +23,9 @@ LIBRARIES = "joblib lightgbm matplotlib.pyplot numba onnx onnxruntime pandas pya
 CLIENT = """#!{python} -IS
 import json, os, socket, sys
 words = sys.argv[1:]
-if len(words) < 2 or words[0] != "-m" or not words[1].startswith("pipeline.stages."):
+if len(words) < 2 or not (words[0] == "-c" or words[0] == "-m" and words[1].startswith("pipeline.stages.")):
     os.execv({python!r}, [{python!r}, *words])
-request = json.dumps({{"folder": os.getcwd(), "words": words[1:], "environment": dict(os.environ)}}).encode()
+request = json.dumps({{"folder": os.getcwd(), "words": words, "environment": dict(os.environ)}}).encode()
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
     socket.send_fds(server, [len(request).to_bytes(4, "big")], [1, 2])
@@ -77,8 +78,7 @@ def become(request: dict, files: list[int]) -> None:
         os.close(source)
     os.chdir(request["folder"])
     sys.path.insert(0, request["folder"])
-    module, *words = request["words"]
-    sys.argv = [module, *words]
+    sys.argv = request["words"][1:]
 
 
 def serve(address: str) -> dict:
@@ -113,11 +113,14 @@ def end(status: int) -> NoReturn:
     os._exit(status)
 
 
-def run(module: str) -> None:
-    """Run a module as `python -m` does, and end."""
+def run(option: str, program: str) -> None:
+    """Run a module or code as `python -m` or `python -c` does, and end."""
     sys.excepthook = lambda *error: (sys.__excepthook__(*error), end(1))
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if option == "-c":
+            exec(compile(program, "<string>", "exec"), {"__name__": "__main__"})
+        else:
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
     except SystemExit as stopped:
         if isinstance(stopped.code, str):
             sys.stderr.write(f"{stopped.code}\n")
@@ -127,4 +130,4 @@ def run(module: str) -> None:
 
 if __name__ == "__main__":
     load_libraries()
-    run(serve(sys.argv[1])["words"][0])
+    run(*serve(sys.argv[1])["words"][:2])

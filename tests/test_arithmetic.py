@@ -21,10 +21,18 @@ from pipeline.models.base import Signature
 from pipeline.stages import baseline
 from tests.data import OUTPUTS, TEST, TRAIN, VALID, plant_samples
 from tests.params import BLOCKS, PARAMS, build_model, kind_of, list_hyperparameters
+from tests.threads import use_threads
 
 DIGESTS = json.loads(Path(__file__).with_suffix(".json").read_text())
 SMALL = {"epochs": 2, "num_episodes": 16, "learning_starts": 300, "num_evaluations": 2, "num_boost_round": 2}
 pytestmark = pytest.mark.skipif(not pipeline.has_avx2(), reason="without AVX2 and FMA bytes may differ")
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    """Two threads are on offer, which no digest may depend on."""
+    with use_threads(2):
+        yield
 
 
 def digest(*arrays: np.ndarray) -> str:

@@ -59,14 +59,14 @@ def add_kind(repo: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def repo(tmp_path_factory: pytest.TempPathFactory, quick_python: None) -> Path:
     """A copy of the repository with the kind, after its stages have run in one process."""
     repo = copy(tmp_path_factory.mktemp("kinds") / "repo")
     add_kind(repo)
     np.savez(repo / "export.npz", **events_kind.draw_export(days=3, rows=1200, seed=1))
     command(repo, sys.executable, ".ci/update_deps")
     commit(repo, "A kind of dataset")
-    command(repo, sys.executable, "-c", RUN, STAGES, PIPELINE_WORKERS="1")
+    command(repo, "python", "-c", RUN, STAGES, PIPELINE_WORKERS="1")
     return repo
 
 

@@ -1,5 +1,6 @@
 """dvc.yaml lists the code that each stage runs: a missing file is a stale result, a superfluous one a needless fit."""
 
+import re
 import subprocess
 import sys
 from functools import cache
@@ -150,6 +151,28 @@ def test_dvc_sees_only_modules_in_the_folders_of_code():
         }
     assert seen
     assert {file.suffix for file in seen} == {".py"}
+
+
+RUN_BY = {  # file: the stages that run it, and run again after a mere comment in it
+    "pipeline/reporting/plots.py": r"evaluate_|holdout@|compare@|signals@|liquidity@",
+    "pipeline/evaluation/overfitting.py": r"evaluate_|holdout@|compare@",
+    "pipeline/evaluation/comparison.py": r"compare@",
+    "pipeline/evaluation/performance.py": r"evaluate_|holdout@|compare@",
+    "pipeline/leakage/fits.py": r"canary@|audit_|compare@",
+    "pipeline/models/torch_runtime/device.py": r"(train|audit|export)_(nets|agents)@",
+    "pipeline/models/nets/recurrent.py": r"(train|audit|export)_nets@lstm",
+    "pipeline/models/agents/marl.py": r"(train|audit|export)_agents@marl",
+    "pipeline/trading.py": r"evaluate_|holdout@|(train|audit|export)_agents@",
+    "pipeline/tail_risk.py": r"(train|audit|export)_agents@",
+}
+
+
+@pytest.mark.parametrize("file", RUN_BY)
+def test_a_comment_makes_stale_what_runs_the_file_and_nothing_else(file):
+    """A stage that lists the file is what DVC runs again: tests/test_stages.py."""
+    stale = sorted(stage.name for stage in STAGES if file in list_code(stage))
+    assert stale
+    assert [name for name in stale if not re.match(RUN_BY[file], name)] == []
 
 
 TOUCHES = {  # file: the stages that must not run again when it changes

@@ -102,7 +102,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 
 
 @pytest.fixture(scope="module")
-def ran_on_walk(extended) -> Path:
+def ran_on_walk(extended, quick_python) -> Path:
     """The copy, after the stages of the new family have run on the new source and target."""
     repo, _ = extended
     params = repo / "params.yaml"

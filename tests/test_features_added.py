@@ -55,7 +55,7 @@ def add_feature(folder: Path, file: Path, section: str) -> None:
 
 
 def run_stage(folder: Path, stage: str) -> str:
-    return command(folder, sys.executable, "-m", f"pipeline.stages.{stage}", "klines")
+    return command(folder, "python", "-m", f"pipeline.stages.{stage}", "klines")
 
 
 def list_compiled(folder: Path) -> set[str]:
@@ -63,7 +63,7 @@ def list_compiled(folder: Path) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clone(tmp_path_factory: pytest.TempPathFactory, quick_python: None) -> Path:
     """A copy of the repository with both features, whose features and labels are made; it compiles them once."""
     folder = copy(tmp_path_factory.mktemp("features") / "repo")
     add_feature(folder, COMPILED, "Adding a feature")
@@ -119,7 +119,7 @@ def test_their_values_are_those_of_a_second_method(clone):
 
 
 def test_the_stream_has_the_bytes_of_the_table_and_refuses_the_idea_in_pandas(clone):
-    refused, streamed = command(clone, sys.executable, "-c", STREAM).splitlines()
+    refused, streamed = command(clone, "python", "-c", STREAM).splitlines()
     assert "features.in_pandas has median_gap: columns in pandas cannot be streamed; leave them out" in refused
     assert streamed == "151 True"
 
@@ -130,7 +130,7 @@ def test_the_guard_passes_both_and_stops_the_pipeline_where_the_idea_looks_ahead
     code = (clone / IDEA).read_text()
     (clone / IDEA).write_text(code.replace(".median()", ".median().shift(-1).ffill()"))
     run_stage(clone, "featurize")
-    words = [sys.executable, "-m", "pipeline.stages.guard", "klines"]
+    words = ["python", "-m", "pipeline.stages.guard", "klines"]
     done = subprocess.run(words, cwd=clone, env=surroundings({}), capture_output=True, text=True, check=False)
     (clone / IDEA).write_text(code)
     assert done.returncode == 1

@@ -180,21 +180,17 @@ def test_spans_without_a_common_anchor_count_together_where_their_days_overlap()
 
 
 STAGE = """
-import sys, yaml
+import json
 from pathlib import Path
-from pipeline.evaluation import trials
-sys.path.insert(0, {tests!r})
-from test_ledger import make_market, make_trial
-tried, market = yaml.safe_load(Path("params.yaml").read_text())["tried"], make_market()
-lines = [make_trial(market, tried=tried).make_line()]
+tried = Path("params.yaml").read_text().removeprefix("tried: ").strip()
 Path("trained/trials").mkdir(parents=True, exist_ok=True)
-Path("trained/trials/a.jsonl").write_text(trials.render_lines(lines))
+Path("trained/trials/a.jsonl").write_text(json.loads(Path("records.json").read_text())[tried])
 """
 PIPELINE = """
 stages:
   evaluate:
     cmd: {python} stage.py
-    deps: [stage.py]
+    deps: [stage.py, records.json]
     params: [tried]
     outs:
       - trained/trials/a.jsonl
@@ -205,7 +201,10 @@ stages:
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with one stage that records a trial of its parameter, after experiments of every kind."""
     root = tmp_path_factory.mktemp("ledger")
-    (root / "stage.py").write_text(STAGE.format(tests=str(Path(__file__).parent)))
+    lines = {tried: make_trial(make_market(), tried=tried).make_line() for tried in range(6)}
+    records = {tried: trials.render_lines([line]) for tried, line in lines.items()}
+    (root / "records.json").write_text(json.dumps(records))
+    (root / "stage.py").write_text(STAGE)
     (root / "dvc.yaml").write_text(PIPELINE.format(python=sys.executable))
     (root / "params.yaml").write_text("tried: 0\n")
     run(root, "git", "init", "-q", "-b", "main")

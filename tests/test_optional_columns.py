@@ -1,7 +1,6 @@
 """Bars with prices and volume alone go through the stages; the columns that need more are left out by name."""
 
 import json
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -23,7 +22,7 @@ STAGES = "ingest featurize liquidity label guard canary split signals baseline t
 
 
 @pytest.fixture(scope="module")
-def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def repo(tmp_path_factory: pytest.TempPathFactory, quick_python: None) -> Path:
     """A copy of the repository after its stages have run on bars without the optional columns."""
     repo = copy(tmp_path_factory.mktemp("optional") / "repo")
     params = yaml.safe_load((repo / "params.yaml").read_text())
@@ -39,7 +38,7 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = loaded[0] if isinstance(loaded, tuple) else loaded
     (repo / "data/raw").mkdir(parents=True, exist_ok=True)
     artifacts.write_table(repo / "data/raw/klines.parquet", table.drop(columns=list(bars.OPTIONAL)))
-    command(repo, sys.executable, "-c", RUN, STAGES, PIPELINE_WORKERS="1")
+    command(repo, "python", "-c", RUN, STAGES, PIPELINE_WORKERS="1")
     return repo
 
 
@@ -89,5 +88,5 @@ def test_a_model_that_asks_for_a_column_that_was_left_out_is_refused_by_name(rep
         yaml.safe_dump(params | {"models": {"trees": {"lightgbm": block | {"columns": ["return_1", "vpin"]}}}})
     )
     with pytest.raises(AssertionError, match="vpin.*left out: the bars have no taker_buy_base"):
-        command(repo, sys.executable, "-c", RUN, "train", PIPELINE_WORKERS="1")
+        command(repo, "python", "-c", RUN, "train", PIPELINE_WORKERS="1")
     (repo / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +32,7 @@ def cut_hours(bars: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def repo(tmp_path_factory: pytest.TempPathFactory, quick_python: None) -> Path:
     """A copy of the repository whose market closes, and positions with it, after its stages have run in one process."""
     repo = copy(tmp_path_factory.mktemp("sessions") / "repo")
     settings = MarketSettings(signal=0.05, predictor="flow", half_life_bars=5.0, spread_bps=0.0, idle_share=0.0, seed=1)
@@ -54,7 +53,7 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = params["models"]["trees"]["lightgbm"]
     params["models"] = {"trees": {"lightgbm": tree}, "nets": {}, "agents": {}, "ensembles": {}}
     (repo / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    command(repo, sys.executable, "-c", RUN, STAGES, PIPELINE_WORKERS="1")
+    command(repo, "python", "-c", RUN, STAGES, PIPELINE_WORKERS="1")
     return repo
 
 
