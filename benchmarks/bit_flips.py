@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from importlib import import_module
@@ -28,8 +29,9 @@ SEED = 0
 FOLDERS = (artifacts.MODELS, artifacts.ONNX, artifacts.INT8)  # of files with a SHA256SUMS for each model
 CODE = "pipeline.stages."
 REFUSED, PASSED, NOT_READ = "one line", "NOT FOUND", "not read"
-ABORTED, OTHER_MESSAGE, CRASHED = "ABORTED", "OTHER MESSAGE", "TRACEBACK"
-TOO_LONG = "not over in time"
+ABORTED, OTHER_MESSAGE = "ABORTED", "OTHER MESSAGE"
+EXIT_PASSED, EXIT_REFUSED, EXIT_CRASHED = 10, 11, 12  # exit statuses of a reader
+OUTCOMES = {EXIT_PASSED: PASSED, EXIT_CRASHED: "TRACEBACK", -signal.SIGALRM: "not over in time"}
 
 
 def find_unit(file: Path) -> Path:
@@ -141,49 +143,42 @@ def run_command(words: list[str], file: Path, *, seconds: int) -> tuple[str, str
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         errors.seek(0)
         message = errors.read().strip()
-    if status == -signal.SIGALRM:
-        return TOO_LONG, ""
-    if status not in (0, 1):
-        return ABORTED, message
-    if status == 0:
-        return PASSED, ""
-    if "Traceback" in message:
-        return CRASHED, message
-    is_clear = len(message.splitlines()) == 1 and str(find_unit(file)) in message
-    return REFUSED if is_clear else OTHER_MESSAGE, message
+    if status == EXIT_REFUSED:
+        is_clear = len(message.splitlines()) == 1 and str(find_unit(file)) in message
+        return REFUSED if is_clear else OTHER_MESSAGE, message
+    return OUTCOMES.get(status, ABORTED), message
 
 
 def become_command(words: list[str], errors: int) -> None:
     """Run a command of dvc.yaml, `python -m pipeline.stages.<verb> <key>`, in this process; end it with its status."""
-    status = 1
+    status = EXIT_CRASHED
     try:
         with Path(os.devnull).open("w") as sink:
             os.dup2(sink.fileno(), 1)
             os.dup2(sink.fileno(), 2)  # progress and warnings: what counts is the message at the end
         sys.argv = words[2:]
         cli.run(import_module(words[2]).main)
-        status = 0
+        status = EXIT_PASSED
     except SystemExit as stopped:
         os.write(errors, str(stopped.code).encode())
-    except BaseException as error:
-        os.write(errors, f"Traceback: {error!r}".encode())
-        raise
+        status = EXIT_REFUSED
     finally:
+        if status == EXIT_CRASHED:
+            os.write(errors, traceback.format_exc().encode())
         os._exit(status)
 
 
 def list_reads() -> Iterator[tuple[list[str], Path]]:
-    """Yield each command of each stage with each data file that the stage depends on, or that its other command wrote."""
+    """Yield each command of each stage with each data file that the stage depends on, or its first command wrote."""
     with Repo.init(no_scm=True) as repo:
         stages = sorted(repo.index.stages, key=lambda stage: stage.addressing)
         for stage in stages:
-            deps = {dep.def_path for dep in stage.deps if dep.def_path.startswith(("data/", "trained/"))}
-            commands = [stage.cmd] if isinstance(stage.cmd, str) else stage.cmd
-            for number, command in enumerate(commands):
-                written = {out.def_path for out in stage.outs if number and out.def_path.startswith(str(artifacts.ONNX))}
-                for path in sorted(deps | written):
+            read = {dep.def_path for dep in stage.deps if dep.def_path.startswith(("data/", "trained/"))}
+            for command in [stage.cmd] if isinstance(stage.cmd, str) else stage.cmd:
+                for path in sorted(read):
                     found = sorted(file for file in Path(path).rglob("*") if file.is_file())
                     yield from ((command.split(), file) for file in found or [Path(path)])
+                read |= {out.def_path for out in stage.outs if artifacts.ONNX in Path(out.def_path).parents}
 
 
 def run_readers(seconds: int) -> None:
