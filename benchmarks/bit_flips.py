@@ -2,8 +2,9 @@
 
 The pipeline must have run. Work is done on a copy of its files; `seconds`, by default 120, bound each run of a reader.
 The first table counts the flips that the digests find, at 64 places of each file: its first and last 16 bytes and 32
-between them; then cuts to nothing, to half and by one byte. The second has the result of each stage for one flipped bit
-of each file that dvc.yaml says it reads, and for the file missing.
+between them; then cuts to nothing, to half and by one byte. The second has the outcome of each command of each stage,
+for a flipped bit in each data file that dvc.yaml says it reads, and for the file missing. `one line` is exit status 1
+with one line that names the file, or the folder of its model. The last table counts these outcomes by command.
 """
 
 import os
@@ -12,19 +13,25 @@ import shutil
 import signal
 import sys
 import tempfile
+import traceback
+from collections import Counter
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
 from dvc.repo import Repo
 
-from pipeline import artifacts, digests
+from pipeline import artifacts, cli, config, digests
+from pipeline.models import plugins
 
 EDGE, BETWEEN = 16, 32
-REFUSED, CRASHED, PASSED = 10, 11, 12  # exit statuses of a reader
-OUTCOMES = {REFUSED: "one error", CRASHED: "TRACEBACK", PASSED: "NOT FOUND", -signal.SIGALRM: "not reached in time"}
-STAGES = "ingest liquidity featurize label guard canary split signals baseline train audit evaluate sensitivity compare"
+SEED = 0
 FOLDERS = (artifacts.MODELS, artifacts.ONNX, artifacts.INT8)  # of files with a SHA256SUMS for each model
+CODE = "pipeline.stages."
+REFUSED, PASSED, NOT_READ = "one line", "NOT FOUND", "not read"
+ABORTED, OTHER_MESSAGE = "ABORTED", "OTHER MESSAGE"
+EXIT_PASSED, EXIT_REFUSED, EXIT_CRASHED = 10, 11, 12  # exit statuses of a reader
+OUTCOMES = {EXIT_PASSED: PASSED, EXIT_CRASHED: "TRACEBACK", -signal.SIGALRM: "not over in time"}
 
 
 def find_unit(file: Path) -> Path:
@@ -46,7 +53,7 @@ def list_places(size: int, rng: random.Random) -> list[int]:
 
 def change(file: Path, content: bytes) -> None:
     """Replace a file, which may be a hard link, by one with another content."""
-    file.unlink()
+    file.unlink(missing_ok=True)
     file.write_bytes(content)
 
 
@@ -59,10 +66,19 @@ def flip(file: Path, place: int, bit: int) -> None:
         stream.write(bytes([value]))
 
 
+def verify(file: Path) -> None:
+    """Verify a file as its readers do: the history of fits by the digest in the report of the same run."""
+    if file.parent != artifacts.HISTORY:
+        digests.verify(find_unit(file))
+        return
+    recorded = artifacts.read_report("train/details", file.stem)["history_sha256"]
+    digests.verify_digest(file, recorded, source=artifacts.report_path("train/details", file.stem))
+
+
 def is_found(file: Path) -> bool:
     """Return whether the damage of a file is found where it is verified."""
     try:
-        digests.verify(find_unit(file))
+        verify(file)
     except digests.ArtifactError:
         return True
     return False
@@ -89,47 +105,13 @@ def list_artifacts() -> list[Path]:
     """Return the files that digests cover, one of each kind for each family of readers."""
     files = [*Path("data").rglob("*.parquet"), *Path("trained").rglob("*.parquet"), *Path("trained").rglob("*.jsonl")]
     files += [file for root in FOLDERS for file in root.rglob("*") if file.is_file()]
+    files += artifacts.HISTORY.glob("*.csv")
     reports = ("featurize", "guard", "sensitivity", "train/details", "evaluate/details")
     files += [file for stage in reports for file in (artifacts.REPORTS / stage).glob("*.json")]
-    unread = (artifacts.ROUND_TRIPS, artifacts.LEDGER)
     first: dict[str, Path] = {}
-    for file in sorted(file for file in files if not {file, file.parent} & {*unread}):
+    for file in sorted(file for file in files if artifacts.ROUND_TRIPS not in file.parents):  # which no stage reads
         first.setdefault(name_kind(file), file)
     return list(first.values())
-
-
-def run_stage(verb: str, key: str, seconds: int) -> str:
-    """Return the outcome of a stage in a process of its own."""
-    if not (child := os.fork()):
-        signal.alarm(seconds)
-        with Path(os.devnull).open("w") as sink:
-            os.dup2(sink.fileno(), 1)
-            os.dup2(sink.fileno(), 2)
-        status = CRASHED
-        try:
-            import_module(f"pipeline.stages.{verb}").main(key)
-            status = PASSED
-        except digests.ArtifactError:
-            status = REFUSED
-        finally:
-            os._exit(status)
-    return OUTCOMES.get(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), "ABORTED")
-
-
-def list_reads(root: Path) -> Iterator[tuple[str, str, Path]]:
-    """Yield verb, key and one data file of each dependency of the stages, of one model of each family."""
-    seen: set[str] = set()
-    with Repo.init(str(root), no_scm=True) as repo:
-        for stage in repo.index.stages:
-            name, _, key = stage.addressing.partition("@")
-            verb = name.partition("_")[0]
-            if name in seen or verb not in (*STAGES.split(), "export"):
-                continue
-            seen.add(name)
-            for dep in sorted(dep.def_path for dep in stage.deps if dep.def_path.startswith(("data/", "trained/"))):
-                files = sorted(file for file in Path(dep).rglob("*") if file.is_file()) or [Path(dep)]
-                for each in (verb, *["parity"] * (verb == "export")):
-                    yield each, key, files[0]
 
 
 def damage_files(rng: random.Random) -> None:
@@ -143,31 +125,113 @@ def damage_files(rng: random.Random) -> None:
     print("| all |", " | ".join(map(str, totals)), "|\n")
 
 
+def import_libraries() -> None:
+    """Import what stages and plugins import, once for all runs of readers, which are forks of this process."""
+    for file in sorted((Path(cli.__file__).parent / "stages").glob("[!_]*.py")):
+        import_module(f"{CODE}{file.stem}")
+    for family in plugins.list_families():
+        for plugin in plugins.list_plugins(family):
+            plugins.find_plugin(family, plugin)
+
+
+def run_command(words: list[str], file: Path, *, seconds: int) -> tuple[str, str]:
+    """Return the outcome of a stage's command in a process of its own, where `file` is damaged, and its message."""
+    with tempfile.TemporaryFile("w+") as errors:
+        if not (child := os.fork()):
+            signal.alarm(seconds)
+            become_command(words, errors.fileno())
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        errors.seek(0)
+        message = errors.read().strip()
+    if status == EXIT_REFUSED:
+        is_clear = len(message.splitlines()) == 1 and str(find_unit(file)) in message
+        return REFUSED if is_clear else OTHER_MESSAGE, message
+    return OUTCOMES.get(status, ABORTED), message
+
+
+def become_command(words: list[str], errors: int) -> None:
+    """Run a command of dvc.yaml, `python -m pipeline.stages.<verb> <key>`, in this process; end it with its status."""
+    status = EXIT_CRASHED
+    try:
+        with Path(os.devnull).open("w") as sink:
+            os.dup2(sink.fileno(), 1)
+            os.dup2(sink.fileno(), 2)  # progress and warnings: what counts is the message at the end
+        sys.argv = words[2:]
+        cli.run(import_module(words[2]).main)
+        status = EXIT_PASSED
+    except SystemExit as stopped:
+        os.write(errors, str(stopped.code).encode())
+        status = EXIT_REFUSED
+    finally:
+        if status == EXIT_CRASHED:
+            os.write(errors, traceback.format_exc().encode())
+        os._exit(status)
+
+
+def list_reads() -> Iterator[tuple[list[str], Path]]:
+    """Yield each command of each stage with each data file that the stage depends on, or its first command wrote."""
+    with Repo.init(no_scm=True) as repo:
+        stages = sorted(repo.index.stages, key=lambda stage: stage.addressing)
+        for stage in stages:
+            read = {dep.def_path for dep in stage.deps if dep.def_path.startswith(("data/", "trained/"))}
+            for command in [stage.cmd] if isinstance(stage.cmd, str) else stage.cmd:
+                for path in sorted(read):
+                    found = sorted(file for file in Path(path).rglob("*") if file.is_file())
+                    yield from ((command.split(), file) for file in found or [Path(path)])
+                read |= {out.def_path for out in stage.outs if artifacts.ONNX in Path(out.def_path).parents}
+
+
 def run_readers(seconds: int) -> None:
-    """Print the outcome of each stage for each file that it reads, damaged in its middle, and missing."""
-    print("| stage | file | flipped | missing |\n|---|---|---|---|")
-    for verb, key, file in list_reads(Path.cwd()):
+    """Print the outcome of each command for each file that its stage reads, damaged in its middle, and missing."""
+    print("| command | file | flipped | missing |\n|---|---|---|---|")
+    counts: dict[str, Counter[tuple[str, str]]] = {}
+    faults = []
+    for words, file in [*list_reads()]:
         content = file.read_bytes()
         change(file, content)
         flip(file, len(content) // 2, 0)
-        flipped = run_stage(verb, key, seconds)
+        flipped, message = run_command(words, file, seconds=seconds)
         file.unlink(missing_ok=True)
-        missing = run_stage(verb, key, seconds)
-        file.unlink(missing_ok=True)
-        file.write_bytes(content)
-        print(f"| {verb} {key} | `{file}` | {flipped} | {missing} |", flush=True)
+        missing, other = run_command(words, file, seconds=seconds)
+        change(file, content)
+        if flipped == missing == PASSED:
+            flipped = missing = NOT_READ
+        command = f"{words[2].removeprefix(CODE)} {words[3]}"
+        print(f"| `{command}` | `{file}` | {flipped} | {missing} |", flush=True)
+        counts.setdefault(words[2].removeprefix(CODE), Counter())[flipped, missing] += 1
+        faults += [
+            f"{command}, {file} {damage}: {outcome}: {text}"
+            for damage, outcome, text in (("flipped", flipped, message), ("missing", missing, other))
+            if outcome not in (REFUSED, NOT_READ)
+        ]
+    print_counts(counts)
+    print("\n".join(faults))
+
+
+def print_counts(counts: dict[str, Counter[tuple[str, str]]]) -> None:
+    """Print how many files each command reads, and how many of them, flipped or missing, are refused in one line."""
+    print("\n| command | files | flipped: one line | missing: one line | not read |\n|---|---|---|---|---|")
+    for verb, found in counts.items():
+        flipped = sum(count for (outcome, _), count in found.items() if outcome == REFUSED)
+        missing = sum(count for (_, outcome), count in found.items() if outcome == REFUSED)
+        not_read = found[NOT_READ, NOT_READ]
+        print(f"| `{verb}` | {found.total() - not_read} | {flipped} | {missing} | {not_read} |")
+    print()
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     seconds, root = int((sys.argv[1:] or ["120"])[0]), Path.cwd()
+    config.load_params()
+    os.environ["PIPELINE_WORKERS"] = "1"  # no process of joblib outlives a reader that is stopped
     with tempfile.TemporaryDirectory(dir=root.parent) as folder:
         for name in ("data", "trained"):
             shutil.copytree(root / name, Path(folder) / name, copy_function=os.link)
-        for name in ("dvc.yaml", "params.yaml"):
+        for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
             shutil.copy(root / name, folder)
         os.chdir(folder)
-        damage_files(random.Random(0))
+        damage_files(random.Random(SEED))
+        import_libraries()
         run_readers(seconds)
         os.chdir(root)
 

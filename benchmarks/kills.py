@@ -27,16 +27,16 @@ import yaml
 from tests.small_repository import command, commit, copy, surroundings
 
 KILLS = {  # of each stage, in a row
-    "train_nets@lstm": 5,
-    "train_agents@marl": 5,
-    "train_trees@lightgbm": 4,
-    "evaluate_trees@lightgbm": 6,
     "export_nets@lstm": 6,
+    "evaluate_trees@lightgbm": 6,
+    "train_trees@lightgbm": 5,
+    "train_nets@lstm": 4,
     "evaluate_agents@marl": 6,
     "export_trees@lightgbm": 6,
-    "featurize@klines": 4,
-    "label@klines": 4,
-    "compare@klines": 4,
+    "train_agents@marl": 2,
+    "featurize@klines": 5,
+    "label@klines": 5,
+    "compare@klines": 5,
 }
 IGNORED = (".git/", ".dvc/", "trained/measured/")  # `measured` has seconds and megabytes
 STARTED = "Running stage"

@@ -152,6 +152,32 @@ def test_a_file_that_cannot_grow_is_one_message_with_exit_status_1_and_nothing_i
     assert (tmp_path / "table.parquet").read_text() == "the old table"
 
 
+SHARED = """
+import resource
+import numpy as np
+from joblib import delayed
+from pipeline import cli
+from pipeline.models.parallel_fits import run_in_parallel
+def main():
+    jobs = [delayed(len)(np.arange(1e6)) for _ in range(2)]
+    list(run_in_parallel(jobs, workers=2, total=2, desc="train lstm"))
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+cli.run(main)
+"""
+
+
+def test_data_that_no_disk_can_hold_for_the_workers_is_one_line_that_names_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("JOBLIB_TEMP_FOLDER", str(tmp_path))
+    done = run_python(SHARED, tmp_path)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert done.stderr.splitlines()[-1] == (
+        "-c: the data of train lstm could not be shared with the workers (OSError: [Errno 27] File too large): "
+        f"free space in {tmp_path}, or set JOBLIB_TEMP_FOLDER to a folder with space; "
+        "where memory ran out, set PIPELINE_WORKERS=1; "
+        "then start again: nets and agents go on from their checkpoints"
+    )
+
+
 def test_a_line_of_live_metrics_that_a_full_disk_refuses_names_its_file():
     metrics = LiveMetrics(Path("/dev/full"), labels={"split": 0}, fields=("loss",))
     with pytest.raises(OSError, match="/dev/full") as refused:

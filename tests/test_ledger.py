@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline import artifacts
+from pipeline.digests import ArtifactError
 from pipeline.evaluation import experiments, ledger, trials
 from pipeline.evaluation.ledger import Ledger
 from pipeline.evaluation.population import Population
@@ -162,6 +163,28 @@ def test_a_damaged_line_is_named(text: str):
         trials.parse_lines(text, source="ledger.jsonl")
 
 
+def test_every_flipped_bit_of_the_ledger_names_its_line_and_a_line_without_a_digest_is_for_harvest_alone(tmp_path):
+    file = tmp_path / "ledger.jsonl"
+    lines = list_lines(*(make_trial(make_market(2), tried=tried) for tried in (1, 2)))
+    for line in lines:
+        line["daily"] = line["daily"][:2]
+    plain = trials.render_lines(lines)
+    file.write_text(ledger.add_digests(plain))
+    assert ledger.read_lines(file) == lines
+    content = file.read_bytes()
+    for byte in range(len(content)):
+        damaged = bytearray(content)
+        damaged[byte] ^= 1 << byte % 8
+        file.write_bytes(damaged)
+        with pytest.raises(ArtifactError, match=r"ledger\.jsonl, line [12] is damaged: .* run `git checkout "):
+            ledger.read_lines(file)
+    file.write_text(plain)
+    with pytest.raises(ArtifactError, match="line 1 is damaged: no digest"):
+        ledger.read_lines(file)
+    assert ledger.read_lines(file, needs_digests=False) == lines
+    assert ledger.read_lines(tmp_path / "absent.jsonl") == []
+
+
 @pytest.mark.parametrize("days", [1, 32, 33, 90, 91, 1000])
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
 def test_a_symbol_has_few_anchors_and_a_part_of_its_days_has_all_of_them_that_lie_in_it(days: int, share: float):
@@ -251,6 +274,7 @@ def test_harvesting_finds_every_set_of_parameters_once_wherever_it_was_run(repos
     assert "from the run cache" in said
     lines = [json.loads(line) for line in (repository / artifacts.LEDGER).read_text().splitlines()]
     assert len(lines) == 6
+    assert all(len(line["sha256"]) == 64 for line in lines)
     assert [line["digest"] for line in lines] == sorted(line["digest"] for line in lines)
     before = (repository / artifacts.LEDGER).read_bytes()
     assert use_ledger(repository, "harvest").startswith("0 new")

@@ -253,6 +253,18 @@ def test_a_truncated_or_foreign_checkpoint_is_refused(tmp_path):
         Checkpoint(file, fingerprint="this", interval_seconds=0.0, meter=FitMeter()).read()
 
 
+def test_a_checkpoint_with_a_flipped_bit_anywhere_is_refused_before_torch_reads_it(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "fit.pt", fingerprint="this", interval_seconds=0.0, meter=FitMeter())
+    checkpoint.write({"weights": torch.arange(4.0)})
+    content = checkpoint.file.read_bytes()
+    for byte in range(len(content)):
+        damaged = bytearray(content)
+        damaged[byte] ^= 1 << byte % 8
+        checkpoint.file.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"its digest is not that of its content\); delete"):
+            checkpoint.read()
+
+
 def test_other_params_or_data_make_another_fingerprint():
     table = make_samples()
     own = fingerprint_fit(make_net(), samples=table, train=TRAIN, valid=VALID)

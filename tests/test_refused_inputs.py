@@ -1,5 +1,6 @@
 """Inputs that could run code, reach other files, or are missing: each is refused by one message."""
 
+import hashlib
 import io
 import os
 import pickle
@@ -145,6 +146,8 @@ def test_a_pickle_in_the_weights_of_a_model_is_refused(tmp_path, monkeypatch):
 def test_a_pickle_in_a_checkpoint_is_refused(save, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save({"fingerprint": "a", "state": Evil(), "measured": {}}, tmp_path / "fit.pt")
+    content = (tmp_path / "fit.pt").read_bytes()
+    (tmp_path / "fit.pt").write_bytes(content + hashlib.sha256(content).digest())  # as someone would who wants it read
     checkpoint = Checkpoint(tmp_path / "fit.pt", fingerprint="a", interval_seconds=1.0, meter=FitMeter())
     with pytest.raises(CheckpointError, match=r"damaged or incomplete checkpoint \(UnpicklingError\); delete"):
         checkpoint.read()

@@ -1,10 +1,14 @@
 """The ledger of all trials: `python -m pipeline.evaluation.ledger harvest`.
 
 `harvest` adds the records of the workspace, of all commits and experiments, and of DVC's run cache to the committed
-file `trained/ledger.jsonl`, which no stage writes. `check` names those that it lacks, with exit status 1.
+file `trained/ledger.jsonl`, which no stage writes. `check` names those that it lacks, with exit status 1. Each line of
+the ledger ends in its own digest, so that the lines of two branches can be merged.
 """
 
 import argparse
+import hashlib
+import io
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,8 +18,12 @@ from pathlib import Path
 from dvc.exceptions import DvcException
 
 from pipeline import artifacts, cli
+from pipeline.digests import ArtifactError
 from pipeline.evaluation import experiments
 from pipeline.evaluation.trials import Line, Trial, parse_lines, render_lines
+
+DIGEST = re.compile(r',"sha256":"([0-9a-f]{64})"(?=\}\n\Z)')  # the last key of each line of the ledger
+HARVEST = "python -m pipeline.evaluation.ledger harvest"
 
 
 @dataclass(frozen=True)
@@ -30,11 +38,6 @@ class Ledger:
         """Return the ledger of lines."""
         entries = [Trial.from_line(line) for line in lines]
         return cls(*([entry for entry in entries if entry.kind == kind] for kind in ("trial", "look")))
-
-    @classmethod
-    def load(cls, files: Iterable[Path]) -> "Ledger":
-        """Return the ledger of files; one that does not exist has no lines."""
-        return cls.from_lines(line for file in files for line in read_lines(file))
 
     def list_others(self, own: Sequence[Trial]) -> list[Trial]:
         """Return the trials whose market overlaps one of `own`, of each other set of parameters the first."""
@@ -64,9 +67,31 @@ def select_overlapping(entries: Sequence[Trial], own: Sequence[Trial]) -> list[T
     return list(first.values())
 
 
-def read_lines(file: Path) -> list[Line]:
-    """Return the lines of a ledger or a record; none where the file does not exist."""
-    return parse_lines(file.read_text(encoding="utf-8"), source=str(file)) if file.exists() else []
+def read_lines(file: Path, *, needs_digests: bool = True) -> list[Line]:
+    """Return the lines of the ledger, without their digests; none where the file does not exist.
+
+    Raises:
+        ArtifactError: a line has another digest than its own, or none where it `needs_digests`; names the line.
+    """
+    content = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+    lines = list(io.StringIO(content))
+    for number, line in enumerate(lines, start=1):
+        found = DIGEST.search(line)
+        if needs_digests if found is None else found[1] != _hash_text(DIGEST.sub("", line)):
+            raise ArtifactError(
+                f"{file}, line {number} is damaged: {'its digest is not that of its content' if found else 'no digest'}"
+                f"; run `git checkout {file}`, or, where you changed it, delete its digest and run `{HARVEST}`"
+            )
+    return parse_lines("".join(DIGEST.sub("", line) for line in lines), source=str(file))
+
+
+def add_digests(text: str) -> str:
+    """Return the lines of a ledger, each with its digest as the last key."""
+    return "".join(f'{line[:-2]},"sha256":"{_hash_text(line)}"}}\n' for line in io.StringIO(text))
+
+
+def _hash_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def identify_line(line: Line) -> tuple[str, str, str]:
@@ -84,11 +109,11 @@ def merge_lines(*sources: Iterable[Line]) -> list[Line]:
 
 def harvest(root: Path) -> tuple[list[Line], list[Line]]:
     """Add all records that can be found to the ledger; return its lines, and those that are new."""
-    known = read_lines(root / artifacts.LEDGER)
+    known = read_lines(root / artifacts.LEDGER, needs_digests=False)  # lines of an earlier version have none
     found = experiments.find_records(root)
     lines = merge_lines(known, found)
     new = Ledger.from_lines(known).find_unknown(found)
-    artifacts.write_text(root / artifacts.LEDGER, render_lines(lines))
+    artifacts.write_text(root / artifacts.LEDGER, add_digests(render_lines(lines)))
     return lines, new
 
 
@@ -110,8 +135,10 @@ def main() -> None:
             counts = Counter(line["kind"] for line in lines)
             total = f"{counts['trial']} trials and {counts['look']} looks at a holdout"
             sys.stdout.write("\n".join([*map(describe_line, new), f"{len(new)} new; the ledger has {total}", ""]))
-        elif new := Ledger.load([root / artifacts.LEDGER]).find_unknown(experiments.find_records(root)):
-            advice = "run `python -m pipeline.evaluation.ledger harvest`, then `dvc repro`"
+            return
+        ledger = Ledger.from_lines(read_lines(root / artifacts.LEDGER))
+        if new := ledger.find_unknown(experiments.find_records(root)):
+            advice = f"run `{HARVEST}`, then `dvc repro`"
             sys.exit("\n".join([f"the ledger lacks {len(new)} trials or looks; {advice}", *map(describe_line, new)]))
     except (ValueError, OSError, DvcException) as error:
         sys.exit(f"ledger {command}: {cli.describe_error(error)}")

@@ -2,15 +2,15 @@
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
+from joblib import delayed
 from pydantic import NonNegativeFloat
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
 from pipeline import artifacts, cli, config
 from pipeline.models.dataset import LabeledDataset, load_dataset
+from pipeline.models.parallel_fits import run_in_parallel
 from pipeline.models.predictions import make_predictions, measure_score_std
 from pipeline.samples import Samples
 from pipeline.scale import is_constant
@@ -37,8 +37,8 @@ def predict_folds(data: LabeledDataset, *, l2: NonNegativeFloat) -> pd.DataFrame
         delayed(predict_fold)(split, data, previous, train=folds.train(split), predicted=folds.predicted(split), l2=l2)
         for split in range(folds.n_splits)
     ]
-    pool = Parallel(n_jobs=config.count_workers(), return_as="generator")
-    return pd.concat(tqdm(pool(jobs), total=len(jobs), desc=f"baseline {data.target.name}", unit="fit"))
+    workers, desc = config.count_workers(), f"baseline {data.target.name}"
+    return pd.concat(run_in_parallel(jobs, workers=workers, total=len(jobs), desc=desc))
 
 
 def predict_fold(

@@ -18,6 +18,7 @@ from pipeline.evaluation.ledger import Ledger, read_lines
 from pipeline.evaluation.overfitting import CscvResult
 from pipeline.evaluation.population import Population
 from pipeline.evaluation.returns import Returns
+from pipeline.evaluation.trials import parse_lines
 from pipeline.leakage.fits import data_snooping
 from pipeline.reporting import comparison_page, plots
 from pipeline.row_groups import read_clean
@@ -80,7 +81,7 @@ def load_population(names: Iterable[str], models: Iterable[str]) -> Population:
     """Return the trials of `models`, then the others on their markets: of `names` in params, and of the ledger."""
     files = {name: artifacts.TRIALS / f"{name}.jsonl" for name in names}  # those of other datasets may be missing
     verified = [digests.verify(file) for name, file in files.items() if name in models or file.exists()]
-    records = [line for file in verified for line in read_lines(file)]
+    records = [line for file in verified for line in parse_lines(file.read_text("utf-8"), source=str(file))]
     ledger = Ledger.from_lines([*records, *read_lines(artifacts.LEDGER)])
     found = {trial.model: trial for trial in Ledger.from_lines(records).trials}
     own = {name: found[name] for name in models}

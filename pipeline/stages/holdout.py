@@ -10,7 +10,7 @@ from pipeline.datasets import kinds
 from pipeline.evaluation import experiments, performance, voting
 from pipeline.evaluation.evaluation_data import EvaluationData, load_evaluation_data
 from pipeline.evaluation.holdout import collect_metrics
-from pipeline.evaluation.ledger import Ledger
+from pipeline.evaluation.ledger import Ledger, read_lines
 from pipeline.evaluation.path_metrics import PathResult, measure_path
 from pipeline.evaluation.record import collect_parameters, describe_market, record_path
 from pipeline.evaluation.trials import render_lines
@@ -35,7 +35,7 @@ def main(model: str) -> None:
     result = measure_path(predictions, data)
     market = describe_market(data, first=int(result.time[0]))
     look = record_path("look", collect_parameters(params, name, folds), data, result, market)
-    ledger = Ledger.load([artifacts.LEDGER])
+    ledger = Ledger.from_lines(read_lines(artifacts.LEDGER))
     check_is_harvested(ledger, listed=[name, *(each.partition(".")[2] for each in params["holdout"]["models"])])
     others = ledger.list_looks([look])
     metrics = collect_metrics(result, look, others, listed=len(params["holdout"]["models"]))

@@ -6,9 +6,8 @@ from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Interval, MinLen
-from joblib import Parallel, delayed
+from joblib import delayed
 from pydantic import NonNegativeFloat, PositiveInt
-from tqdm import tqdm
 
 from pipeline import artifacts, cli, config, digests
 from pipeline.leakage.embargo_sensitivity import (
@@ -26,6 +25,7 @@ from pipeline.leakage.embargo_sensitivity import (
 from pipeline.leakage.findings import Finding
 from pipeline.models import base, plugins
 from pipeline.models.dataset import load_dataset
+from pipeline.models.parallel_fits import run_in_parallel
 from pipeline.samples import Samples
 from pipeline.targets import Target
 from pipeline.validation.folds import Folds
@@ -135,8 +135,7 @@ def predict_tasks(
         for task in tasks
         for train in task.trains
     ]
-    pool = Parallel(n_jobs=config.count_workers(), return_as="generator")
-    scores = iter(tqdm(pool(jobs), total=len(jobs), desc="sensitivity", unit="fit"))
+    scores = run_in_parallel(jobs, workers=config.count_workers(), total=len(jobs), desc="sensitivity")
     return EmbargoScores(
         rows=np.concatenate([task.test for task in tasks]),
         score=np.concatenate([np.column_stack([next(scores) for _ in task.trains]) for task in tasks]),

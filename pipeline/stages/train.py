@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
-from tqdm import tqdm
+from joblib import delayed
 
 from pipeline import artifacts, cli, config, digests
 from pipeline.models import plugins
@@ -18,6 +17,7 @@ from pipeline.models.cross_fit import FitTask, FoldFit, fit_fold, name_split, pl
 from pipeline.models.dataset import hash_dataset
 from pipeline.models.fit_files import FitFiles, remove_checkpoints
 from pipeline.models.measurements import MEASUREMENTS
+from pipeline.models.parallel_fits import run_in_parallel
 from pipeline.models.predictions import FINAL
 
 LABELS = ("seed", "split")  # of a fit, the first columns of its lines
@@ -49,8 +49,7 @@ def main(model: str) -> None:
         )
         workers = 1 if unfitted.needs_sequential_fits else config.count_workers()
         log.info("train %s: fits run on %s, %d at a time", model, unfitted.fit_device, workers)
-        pool = Parallel(n_jobs=workers, return_as="generator")
-        fits = list(tqdm(pool(jobs), total=len(plan.tasks), desc=f"train {model}", unit="fit"))
+        fits = list(run_in_parallel(jobs, workers=workers, total=len(plan.tasks), desc=f"train {model}"))
         deployed_seed = choose_deployed_seed(fits, metric=unfitted.stopping.metric)
         keep_deployed(folder, seed=deployed_seed)
         artifacts.write_json(folder / DATA, sources)

@@ -14,16 +14,18 @@ import numpy as np
 import torch
 
 from pipeline import artifacts
+from pipeline.digests import ArtifactError
 from pipeline.models.base import Model
 from pipeline.models.fit_files import FitFiles
 from pipeline.models.measurements import FitMeter
 from pipeline.samples import Samples
 
 READ_ERRORS = (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)
+DIGEST_BYTES = 32  # of the sha256 of the rest, at the end: torch reads damaged numbers without an error
 CheckpointState = dict[str, Any]  # of plain values and tensors
 
 
-class CheckpointError(ValueError):
+class CheckpointError(ArtifactError):
     """A checkpoint that is damaged, or that belongs to another fit."""
 
 
@@ -48,21 +50,30 @@ class Checkpoint:
         buffer = io.BytesIO()  # of a full disk torch would raise a RuntimeError without a cause
         content = {"fingerprint": self.fingerprint, "state": state, "measured": self.meter.state_dict()}
         torch.save(content, buffer)
-        with artifacts.replace_atomically(self.file) as draft:
-            draft.write_bytes(buffer.getbuffer())
+        saved = buffer.getbuffer()
+        with artifacts.replace_atomically(self.file) as draft, draft.open("wb") as stream:
+            stream.write(saved)
+            stream.write(hashlib.sha256(saved).digest())
         self.last_write = time.monotonic()
 
     def read(self) -> CheckpointState | None:
         """Return the state that was written last, or None where there is no file.
 
         Raises:
-            CheckpointError: the file is truncated, or belongs to another fit.
+            CheckpointError: the file is truncated or has a flipped bit, or belongs to another fit.
         """
         remedy = f"delete {self.file} to train this fit from the start"
         try:
-            found = torch.load(self.file, map_location="cpu", weights_only=True)
+            content = self.file.read_bytes()
         except FileNotFoundError:
             return None
+        saved = memoryview(content)[:-DIGEST_BYTES]
+        if hashlib.sha256(saved).digest() != content[-DIGEST_BYTES:]:
+            raise CheckpointError(
+                f"{self.file}: damaged or incomplete checkpoint (its digest is not that of its content); {remedy}"
+            )
+        try:
+            found = torch.load(io.BytesIO(saved), map_location="cpu", weights_only=True)
         except READ_ERRORS as error:
             raise CheckpointError(
                 f"{self.file}: damaged or incomplete checkpoint ({type(error).__name__}); {remedy}"
