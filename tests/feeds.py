@@ -84,7 +84,7 @@ def run_command(monkeypatch: pytest.MonkeyPatch, *words: str | Path, path: Any =
     written = io.StringIO()
     monkeypatch.setattr(sys, "argv", ["hot_path", "--bundle", "none", *map(str, words)])
     monkeypatch.setattr(sys, "stdout", written)
-    command.run(lambda _: path or StreamPath())
+    command.main(lambda _: path or StreamPath())
     return written.getvalue().splitlines(keepends=True)
 
 

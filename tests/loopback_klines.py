@@ -47,10 +47,12 @@ class Exchange:
 
 
 @contextmanager
-def open_exchange(script: Iterable[Part], *, pause_s: float = 0.0) -> Iterator[Exchange]:
-    """Yield a running server of a script, with a pause between two messages."""
+def open_exchange(script: Iterable[Part], *, pause_s: float = 0.0, process_request: Any = None) -> Iterator[Exchange]:
+    """Yield a running server of a script, with a pause between two messages; `process_request` may refuse clients."""
     exchange = Exchange(script, pause_s=pause_s)
-    with serve(exchange.serve_connection, "127.0.0.1", 0, close_timeout=1, ping_interval=None) as server:
+    with serve(
+        exchange.serve_connection, "127.0.0.1", 0, close_timeout=1, ping_interval=None, process_request=process_request
+    ) as server:
         host, port = server.socket.getsockname()[:2]
         exchange.url = f"ws://{host}:{port}/ws/btcusdt@kline_1m"
         thread = threading.Thread(target=server.serve_forever)

@@ -338,7 +338,7 @@ def test_a_closed_output_ends_the_feed_quietly_without_saving(tmp_path, monkeypa
         monkeypatch.setattr(sys, "argv", ["hot_path", "--bundle", "none", "--bars", str(write_parquet(tmp_path, BARS))])
         sys.argv += ["--state", str(tmp_path / "state.npz")]
         monkeypatch.setattr(sys, "stdout", closed)
-        command.run(lambda _: StreamPath())
+        command.main(lambda _: StreamPath())
     assert not (tmp_path / "state.npz").exists()
     assert capsys.readouterr().err == ""
 
@@ -355,7 +355,7 @@ def test_a_bundle_that_cannot_be_loaded_is_one_line(monkeypatch):
 
     monkeypatch.setattr(sys, "argv", ["hot_path", "--bundle", "none", "--stdin"])
     with pytest.raises(SystemExit, match=r"^python -m pipeline\.deployment\.hot_path: none is no bundle$"):
-        command.run(load)
+        command.main(load)
 
 
 @pytest.mark.parametrize(

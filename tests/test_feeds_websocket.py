@@ -1,12 +1,17 @@
 """Signals of Binance's kline stream are those of the bars that arrived, whatever else the network does."""
 
 import json
+import signal
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import islice, repeat
 
 import httpx
 import pytest
+from websockets.http11 import Request, Response
+from websockets.sync.server import ServerConnection
 
 from pipeline.deployment.feeds import backfill, websocket
 from pipeline.deployment.feeds.runner import feed
@@ -89,6 +94,22 @@ def test_waits_grow_until_a_message_arrives():
         bars = list(receive(exchange.url, until=BARS[1]["open_time"], tally=tally, delays=delays))
     assert [bar["open_time"] for bar in bars] == [bar["open_time"] for bar in BARS[:2]]
     assert [numbers for numbers in started if numbers] == [[0, 1, 2], [0]]
+
+
+def test_a_server_that_is_busy_is_tried_again_and_one_that_lacks_the_stream_is_not():
+    statuses = [503, 429, None, 404]
+
+    def respond(connection: ServerConnection, request: Request) -> Response | None:
+        status = statuses.pop(0)
+        return None if status is None else connection.respond(status, "")
+
+    tally = Tally()
+    with open_exchange([([make_message(BARS[0])], CLOSE)], process_request=respond) as exchange:
+        bars = receive(exchange.url, until=BARS[1]["open_time"], tally=tally)
+        assert next(bars)["open_time"] == BARS[0]["open_time"]
+        with pytest.raises(ValueError, match=r"^ws://.*: server rejected .* HTTP 404; give the address of a stream"):
+            next(bars)
+    assert tally.connection == {"opened": 1, "dropped": 1}
 
 
 @pytest.mark.parametrize(
@@ -178,6 +199,50 @@ def test_a_gap_that_cannot_be_fetched_remains(respond):
     lines, tally, _ = collect_filled(gapped, max_bars=2, respond=respond)
     assert lines == collect(gapped)[0]
     assert tally.refused["backfill"] == 2  # also before the first bar
+
+
+class KlineHandler(BaseHTTPRequestHandler):
+    """Binance's REST interface on loopback."""
+
+    def do_GET(self) -> None:
+        response = serve_klines(httpx.Request("GET", f"http://loopback{self.path}"))
+        self.send_response(response.status_code)
+        self.send_header("Content-Length", str(len(response.content)))
+        self.end_headers()
+        self.wfile.write(response.content)
+
+    def log_message(self, *_: object) -> None:
+        """Write no log."""
+
+
+def test_the_command_fills_gaps_of_a_stream_and_ends_by_a_signal(monkeypatch, tmp_path, capsys):
+    path = StreamPath()
+    update = path.update
+
+    def take(bar):
+        if bar["open_time"] == BARS[-1]["open_time"]:
+            signal.raise_signal(signal.SIGTERM)
+        return update(bar)
+
+    path.update = take
+    script = [([make_message(bar) for bar in BARS[:20]], DROP), ([make_message(bar) for bar in BARS[30:]], SILENCE)]
+    with (
+        open_exchange(script) as exchange,
+        HTTPServer(("127.0.0.1", 0), KlineHandler) as server,
+        monkeypatch.context() as patched,
+    ):
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        patched.setattr(websocket, "backoff", lambda **_: repeat(0.001))
+        words = "--websocket", exchange.url, "--backfill", "15", "--rest-url", f"http://127.0.0.1:{server.server_port}"
+        lines = run_command(patched, *words, "--state", tmp_path / "state.npz", "--summary", path=path)
+        server.shutdown()
+        thread.join()
+    assert lines == collect(BARS)[0]
+    assert path.observed == []  # the first bar of all has no history
+    summary = json.loads(capsys.readouterr().err.splitlines()[-1])
+    assert summary["connection"] == {"dropped": 1, "fetched_bars": 10, "opened": 2}
+    assert (tmp_path / "state.npz").exists()
 
 
 def test_long_ranges_are_fetched_in_several_requests(monkeypatch):

@@ -30,7 +30,7 @@ or the state cannot be used.
 REST_URL = "https://api.binance.com"
 
 
-def run(load: Callable[[Path], HotPath] = HotPath.load) -> None:
+def main(load: Callable[[Path], HotPath] = HotPath.load) -> None:
     """Feed the hot path that `load` returns for a bundle as the command line says; errors of input exit with 1."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     arguments, tally = parse_arguments(), Tally()
@@ -187,7 +187,3 @@ def _parse_seconds(text: str) -> float:
     if not 0 < seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a number of seconds above 0")
     return seconds
-
-
-if __name__ == "__main__":
-    run()
