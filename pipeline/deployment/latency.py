@@ -131,7 +131,7 @@ def measure_parts(lane: Lane, bars: Sequence[Bar]) -> dict[str, float]:
 
 
 def measure_alone(lane: Lane, bars: Sequence[Bar]) -> dict[str, float]:
-    """Return the median µs of the features and of each model, each in a loop of its own: the least that all can take."""
+    """Return the median µs of the features and of each model, each in a loop of its own."""
     clock, medians = time.perf_counter_ns, {}
     steps: dict[str, Callable[[Bar], object]] = {"features": lane.stream.update}
     for name, run in zip(lane.models, lane.runs, strict=True):

@@ -1,4 +1,4 @@
-"""export_with_parity <model>: export the final model and compare its graph with it, in one process: imports take seconds."""
+"""export_with_parity <model>: export the final model and compare its graph with it, in one process."""
 
 from pipeline import cli
 from pipeline.stages import export, parity
