@@ -1,12 +1,15 @@
-"""Flip bits in every artifact of the workspace, and run its readers: `python benchmarks/bit_flips.py [seconds]`.
+"""Flip bits in every artifact of the workspace, and run its readers: `python benchmarks/bit_flips.py`.
 
-The pipeline must have run. Work is done on a copy of its files; `seconds`, by default 120, bound each run of a reader.
+The pipeline must have run. Work is done on a copy of its files; `--seconds` bound each run of a reader, and `--stages`
+are the only ones that run.
 The first table counts the flips that the digests find, at 64 places of each file: its first and last 16 bytes and 32
 between them; then cuts to nothing, to half and by one byte. The second has the outcome of each command of each stage,
 for a flipped bit in each data file that dvc.yaml says it reads, and for the file missing. `one line` is exit status 1
 with one line that names the file, or the folder of its model. The last table counts these outcomes by command.
 """
 
+import argparse
+import functools
 import os
 import random
 import shutil
@@ -22,6 +25,7 @@ from pathlib import Path
 from dvc.repo import Repo
 
 from pipeline import artifacts, cli, config, digests
+from pipeline.evaluation import ledger
 from pipeline.models import plugins
 
 EDGE, BETWEEN = 16, 32
@@ -68,11 +72,13 @@ def flip(file: Path, place: int, bit: int) -> None:
 
 def verify(file: Path) -> None:
     """Verify a file as its readers do: the history of fits by the digest in the report of the same run."""
-    if file.parent != artifacts.HISTORY:
+    if file == artifacts.LEDGER:
+        ledger.read_lines(file)
+    elif file.parent == artifacts.HISTORY:
+        recorded = artifacts.read_report("train/details", file.stem)["history_sha256"]
+        digests.verify_digest(file, recorded, source=artifacts.report_path("train/details", file.stem))
+    else:
         digests.verify(find_unit(file))
-        return
-    recorded = artifacts.read_report("train/details", file.stem)["history_sha256"]
-    digests.verify_digest(file, recorded, source=artifacts.report_path("train/details", file.stem))
 
 
 def is_found(file: Path) -> bool:
@@ -168,25 +174,38 @@ def become_command(words: list[str], errors: int) -> None:
         os._exit(status)
 
 
-def list_reads() -> Iterator[tuple[list[str], Path]]:
-    """Yield each command of each stage with each data file that the stage depends on, or its first command wrote."""
+def list_reads(names: list[str]) -> Iterator[tuple[list[str], Path]]:
+    """Yield each command of the stages of these names, or of all, with each data file that it may read.
+
+    These are the files that the stage depends on, or that its first command wrote. Reports of `audit` are left out:
+    stages depend on them for the order alone.
+    """
     with Repo.init(no_scm=True) as repo:
         stages = sorted(repo.index.stages, key=lambda stage: stage.addressing)
         for stage in stages:
+            if names and stage.addressing.partition("@")[0] not in names:
+                continue
             read = {dep.def_path for dep in stage.deps if dep.def_path.startswith(("data/", "trained/"))}
             for command in [stage.cmd] if isinstance(stage.cmd, str) else stage.cmd:
                 for path in sorted(read):
-                    found = sorted(file for file in Path(path).rglob("*") if file.is_file())
-                    yield from ((command.split(), file) for file in found or [Path(path)])
+                    found = list_files(Path(path), key=command.split()[-1])
+                    yield from ((command.split(), file) for file in found if file.parent != artifacts.REPORTS / "audit")
                 read |= {out.def_path for out in stage.outs if artifacts.ONNX in Path(out.def_path).parents}
 
 
-def run_readers(seconds: int) -> None:
+def list_files(path: Path, *, key: str) -> list[Path]:
+    """Return a file, or the files of a folder; of a folder that all models share, those of the one that `key` names."""
+    model = key.rpartition(".")[2]
+    found = sorted(file for file in path.rglob("*") if file.is_file())
+    return [file for file in found if "." not in key or model in str(file) or path.parent.name == "data"] or [path]
+
+
+def run_readers(names: list[str], *, seconds: int) -> None:
     """Print the outcome of each command for each file that its stage reads, damaged in its middle, and missing."""
     print("| command | file | flipped | missing |\n|---|---|---|---|")
     counts: dict[str, Counter[tuple[str, str]]] = {}
     faults = []
-    for words, file in [*list_reads()]:
+    for words, file in [*list_reads(names)]:
         content = file.read_bytes()
         change(file, content)
         flip(file, len(content) // 2, 0)
@@ -221,8 +240,11 @@ def print_counts(counts: dict[str, Counter[tuple[str, str]]]) -> None:
 
 def main() -> None:
     """Print the tables."""
-    seconds, root = int((sys.argv[1:] or ["120"])[0]), Path.cwd()
-    config.load_params()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=int, default=120)
+    parser.add_argument("--stages", nargs="*", default=[], help="names of dvc.yaml, such as train_nets; all by default")
+    arguments, root = parser.parse_args(), Path.cwd()
+    config.load_params = functools.cache(config.load_params)  # which each message of a damaged file calls
     os.environ["PIPELINE_WORKERS"] = "1"  # no process of joblib outlives a reader that is stopped
     with tempfile.TemporaryDirectory(dir=root.parent) as folder:
         for name in ("data", "trained"):
@@ -230,9 +252,11 @@ def main() -> None:
         for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
             shutil.copy(root / name, folder)
         os.chdir(folder)
-        damage_files(random.Random(SEED))
+        config.load_params()
+        if not arguments.stages:
+            damage_files(random.Random(SEED))
         import_libraries()
-        run_readers(seconds)
+        run_readers(arguments.stages, seconds=arguments.seconds)
         os.chdir(root)
 
 

@@ -29,8 +29,8 @@ from tests.small_repository import command, commit, copy, surroundings
 KILLS = {  # of each stage, in a row
     "export_nets@lstm": 6,
     "evaluate_trees@lightgbm": 6,
-    "train_trees@lightgbm": 5,
-    "train_nets@lstm": 4,
+    "train_trees@lightgbm": 6,
+    "train_nets@lstm": 3,
     "evaluate_agents@marl": 6,
     "export_trees@lightgbm": 6,
     "train_agents@marl": 2,

@@ -25,7 +25,6 @@ SMALL = {
     "embargo_sensitivity.embargo_factors": [0, 1],
     "embargo_sensitivity.hyperparameters.num_boost_round": 2,
     "split.groups": 4,
-    "canary.bars": 4_800,  # the fewest in which all leaks are planted are 4,521
     "compare.blocks": 8,
     "quantize.min_rank_correlation": 0.9,  # a tiny net is coarse
     "quantize.max_flipped_share": 0.5,

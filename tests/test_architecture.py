@@ -52,9 +52,10 @@ def test_imports_go_downward_or_stay_within_a_package(module):
     assert upward == []
 
 
-def test_no_stage_imports_a_stage():
+def test_no_stage_imports_a_stage_but_deploy_which_runs_two():
     stages = [module for module in MODULES if module.parts[1] == "stages"]
-    assert [str(m) for m in stages if any(f.parts[1] == "stages" for f in find_imports(m))] == []
+    importing = [str(m) for m in stages if any(f.parts[1] == "stages" for f in find_imports(m))]
+    assert importing == ["pipeline/stages/deploy.py"]
 
 
 def test_trees_import_nothing_of_torch_or_of_other_families():

@@ -153,7 +153,7 @@ def test_dvc_sees_only_modules_in_the_folders_of_code():
     assert {file.suffix for file in seen} == {".py"}
 
 
-RUN_BY = {  # file: the stages that run it, and run again after a mere comment in it
+RUN_BY = {  # file: the stages that run it, and run again after a comment in it
     "pipeline/reporting/plots.py": r"evaluate_|holdout@|compare@|signals@|liquidity@",
     "pipeline/evaluation/overfitting.py": r"evaluate_|holdout@|compare@",
     "pipeline/evaluation/comparison.py": r"compare@",

@@ -122,7 +122,7 @@ def simulate_bars() -> pd.DataFrame:
 def test_a_replay_fails_where_a_golden_number_is_another(cargo, bundle):
     golden = bundle / "golden.csv"
     header, *rows = [line.split(",") for line in golden.read_text().splitlines()]
-    for name in ("net.position", "agent.answer.position", "voting.target"):
+    for name in ("net.position", "agent.prediction.position", "voting.target"):
         place = header.index(name)
         rows[-1][place] = str(float(rows[-1][place]) + 0.01)
     golden.write_text("\n".join(map(",".join, [header, *rows])) + "\n")

@@ -215,7 +215,7 @@ class Walk:
             return target[i]
 
         position = self.follow(decide, is_agent=is_agent)
-        columns = {f"{name}.answer.{key}": predicted[:, k] for k, key in enumerate(output.names)}
+        columns = {f"{name}.prediction.{key}": predicted[:, k] for k, key in enumerate(output.names)}
         columns |= {f"{name}.score": score, f"{name}.target": target}
         columns |= {f"{name}.position": position}
         columns[f"{name}.is_full"] = np.where(self.run + 1 >= (window or 1), "1", "0").astype(object)

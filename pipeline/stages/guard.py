@@ -41,12 +41,13 @@ def main(dataset: str) -> None:
     read_bars = partial(read_clean, TableFile(clean), clock.TIME)
     settings = config.call_with(GuardSettings, block=config.look_up(params, "guard"), name="guard")
     described, seed = config.look_up(params, f"datasets.{dataset}"), params["seed"]
-    findings = list(check_features(kind, read_bars, features, described["features"], settings, seed=seed))
-    holdout_pct = config.look_up(params, "split.holdout_pct")
-    findings += check_columns(read_bars, features, files, settings, holdout_pct=holdout_pct)
-    columns = {*label.COLUMNS, *cut_times.COLUMNS}
+    columns, holdout_pct = {*label.COLUMNS, *cut_times.COLUMNS}, config.look_up(params, "split.holdout_pct")
     recomputed = {"columns": columns, "delay_bars": read_order_delay(params), "seed": seed}
-    findings += check_labels(kind, read_bars, files, described["targets"], settings, **recomputed)
+    # first, since these need the most memory, and what others free is not all returned to the system
+    of_labels = list(check_labels(kind, read_bars, files, described["targets"], settings, **recomputed))
+    findings = list(check_features(kind, read_bars, features, described["features"], settings, seed=seed))
+    findings += check_columns(read_bars, features, files, settings, holdout_pct=holdout_pct)
+    findings += of_labels
     table = TableFile(clean).read(clock.COLUMNS)
     grid = {"step": clock.find_step(table), "number_times": partial(clock.number_times, table)}
     warm_up_bars = artifacts.read_report("featurize", dataset)["warm_up_bars"]

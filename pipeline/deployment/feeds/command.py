@@ -106,11 +106,13 @@ class Session:
             bars = call_every(bars, self._arguments.save_every, call=self._save)
             try:
                 feed(self._hot_path, bars, write=write, tally=self._tally)
-            except KeyboardInterrupt:
-                log.info("stopped by a signal")
+            except KeyboardInterrupt:  # between two bars
+                stop.is_set = True
             except ValueError as error:  # of the input: the hot path is between two bars
                 fault = error
             self._save()
+        if stop.is_set:
+            log.info("stopped by a signal")
         if refused := self._tally.refused:
             listed = ", ".join(f"{count:,} {kind}" for kind, count in refused.items())
             log.warning(f"refused {refused.total():,}: {listed}")

@@ -105,7 +105,7 @@ impl Places {
             };
             let [score, target, is_full, position] =
                 ["score", "target", "is_full", "position"].map(|key| find(&format!("{name}.{key}")));
-            let values = model.output.names.iter().map(|key| find(&format!("{name}.answer.{key}")));
+            let values = model.output.names.iter().map(|key| find(&format!("{name}.prediction.{key}")));
             Ok(ModelPlaces {
                 values: values.collect::<Result<_>>()?,
                 own: [score?, target?, is_full?, position?],

@@ -320,32 +320,9 @@ mod tests {
 
     #[test]
     fn what_is_no_json_is_refused() {
-        let texts = [
-            "",
-            "{",
-            "[1,]",
-            "[1 2]",
-            "{\"a\":1,}",
-            "{a:1}",
-            "{\"a\":1,\"a\":2}",
-            "01",
-            "+1",
-            ".5",
-            "1.",
-            "1e",
-            "NaN",
-            "Infinity",
-            "nul",
-            "\"a",
-            "\"\\x\"",
-            "\"\\ud800\"",
-            "\"\\u12g4\"",
-            "\"\n\"",
-            "1 2",
-            "--1",
-            "1e400",
-        ];
-        for text in texts {
+        let first = r#"{ ~ [1,] ~ [1 2] ~ {"a":1,} ~ {a:1} ~ {"a":1,"a":2} ~ 01 ~ +1 ~ .5 ~ 1."#.split(" ~ ");
+        let others = r#"1e ~ NaN ~ Infinity ~ nul ~ "a ~ "\x" ~ "\ud800" ~ "\u12g4" ~ 1 2 ~ --1 ~ 1e400"#.split(" ~ ");
+        for text in first.chain(others).chain(["", "\"\n\""]) {
             assert!(Value::parse(text).is_err(), "{text}");
         }
         assert!(Value::parse(&"[".repeat(100_000)).is_err());
