@@ -12,10 +12,14 @@ import pytest
 from pipeline import digests
 from pipeline.deployment import bulk, contract, replay
 from pipeline.deployment.hot_path import HotPath
+from pipeline.evaluation.voting import count_rows_so_far
 from pipeline.models.onnx_session import open_session
+from pipeline.trading import make_terms
 from tests import bundles
 from tests.bundles import WINDOW, list_bars, make_bars
 
+NO_TERMS = ("full_position_std", "delay_bars")
+TERMS = make_terms(**{name: value for name, value in bundles.TRADING.items() if name not in NO_TERMS})
 BARS = make_bars(420, missing=(200, 201, 330))
 
 
@@ -37,6 +41,16 @@ class GraphModel:
         first = np.array([np.flatnonzero(samples.segment == samples.segment[row])[0] for row in rows])
         places = np.maximum(rows[:, None] + np.arange(1 - self.part.window, 1), first[:, None])
         return samples.x[places]
+
+    def predict_rows(self, samples, rows):
+        if not self.part.account_columns:
+            return self.predict(self.inputs(samples, rows))
+        targets = np.zeros(len(rows))  # each depends on those before
+        starts, fills = count_rows_so_far(samples.segment)[rows] == 1, samples.fills.take(rows)
+        for i, row in enumerate(rows):
+            seen = bulk.follow_account(targets[: i + 1], starts, fills.take(np.arange(i + 1)), TERMS)[i]
+            targets[i] = self.predict(np.append(samples.x[row], seen)[None].astype(np.float32))[0, 0]
+        return targets[:, None].astype(np.float32)
 
     def predict(self, inputs):
         return self.session.run(["answer"], {"inputs": inputs})[0]
@@ -62,6 +76,9 @@ def test_features_predictions_targets_and_positions_are_those_in_bulk_over_gaps_
     found = replay_bars(folder)
     warm_up = contract.read_contract(folder).warm_up_bars
     assert found.bars == len(BARS) and found.rows == len(BARS) - 3 * warm_up
+    assert {name: each["positions_different_from_model"] for name, each in found.measured.items()} == dict.fromkeys(
+        [*bundles.describe()["models"], "voting"], 0
+    )
 
 
 def add(row: int, column: int = 0):

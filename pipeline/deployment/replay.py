@@ -6,7 +6,7 @@ model.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -14,14 +14,17 @@ import onnxruntime
 
 from pipeline.deployment import accounts, bulk
 from pipeline.deployment.bulk import Stretch
+from pipeline.deployment.contract import Contract
 from pipeline.deployment.hot_path import HotPath
 from pipeline.deployment.lane import Lane
 from pipeline.evaluation.voting import count_rows_so_far
+from pipeline.fills import Fills
 from pipeline.market.bar_reader import describe_time
 from pipeline.market.bars import list_columns
 from pipeline.models.base import Model
 
 BATCH_ROWS = 4096  # predicted at once in bulk
+ROUNDING = 1e-3  # of the capital: positions that differ by no more are those of rounded targets
 
 
 class ReplayError(ValueError):
@@ -88,8 +91,8 @@ def compare(record: Record, lane: Lane, stretch: Stretch, reference: Reference, 
     at = stretch.place[rows] - stretch.first  # of each row in the record
     _compare_features(record, stretch, at)
     so_far = count_rows_so_far(stretch.samples.segment)[rows]
-    fills = bulk.find_stretch_fills(stretch, delay_bars=bundle.trading.delay_bars)
-    fills = fills.take(np.arange(stretch.first, len(stretch.bars)))
+    all_fills = bulk.find_stretch_fills(stretch, delay_bars=bundle.trading.delay_bars)
+    fills = all_fills.take(np.arange(stretch.first, len(stretch.bars)))
     targets, measured = {}, {}
     for m, (name, start, stop, _) in enumerate(lane.places_by_model):
         predictions, seen = record.predictions[at, start:stop], None
@@ -104,7 +107,35 @@ def compare(record: Record, lane: Lane, stretch: Stretch, reference: Reference, 
         combined = bulk.combine(targets, bundle, so_far)
         _raise_at(~_equal(record.targets[at, -1], combined), f"the target of {bundle.ensemble.name}", stretch, rows)
     _compare_positions(record, lane, stretch, fills)
+    native = _predict_targets(stretch, reference, bundle, all_fills, so_far)
+    for m, (name, terms) in enumerate(zip(lane.names, lane.list_terms(), strict=True)):
+        own = np.full(len(record.x), np.nan)
+        own[at] = native[name]
+        apart = bulk.hold(own, fills, terms) - bulk.hold(record.targets[:, m], fills, terms)
+        differs = np.abs(apart) > ROUNDING
+        measured.setdefault(name, {}).update(_count_differences(differs, stretch))
     return Found(len(stretch.bars) - stretch.first, len(rows), measured)
+
+
+def _predict_targets(
+    stretch: Stretch, reference: Reference, bundle: Contract, fills: Fills, so_far: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return the targets (n,) of every trained model and of the ensemble, without a graph or a hot path."""
+    targets, full = {}, bundle.trading.full_position_std
+    for name, fitted in reference.models.items():
+        samples = stretch.samples.select_columns(fitted.signature.columns)
+        predictions = fitted.predict_rows(replace(samples, fills=fills.take(stretch.place)), stretch.rows)
+        targets[name] = bulk.size_targets(predictions, bundle.models[name], full_position_std=full)
+    if bundle.ensemble:
+        targets[bundle.ensemble.name] = bulk.combine(targets, bundle, so_far)
+    return targets
+
+
+def _count_differences(differs: np.ndarray, stretch: Stretch) -> dict[str, Any]:
+    """Return how many positions of the trained models' own predictions differ, and the open time of the first bar."""
+    first = bulk.find_first(differs)
+    time = None if first is None else int(stretch.bars["open_time"].iloc[stretch.first + first])
+    return {"positions_different_from_model": int(differs.sum()), "first_at": time}
 
 
 def _compare_features(record: Record, stretch: Stretch, at: np.ndarray) -> None:
