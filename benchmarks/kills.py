@@ -87,16 +87,17 @@ def kill_stage(repo: Path, stage: str, *, kills: int, rng: random.Random) -> Out
     undisturbed = run(repo, stage)
     expected = hash_files(repo)
     forget(repo, stage)
-    shares, repairs = [rng.random() for _ in range(kills)], list[str]()
+    shares, repairs, seconds = [rng.random() for _ in range(kills)], list[str](), undisturbed.seconds
     for share in shares:
-        killed = run(repo, stage, kill_after=share * undisturbed.seconds)
+        killed = run(repo, stage, kill_after=share * seconds)
         while not killed.was_killed:
             if killed.refused:
                 repairs += repair(repo, killed.refused)
             else:  # the results were complete, by the previous kill or because the machine was faster this time
                 assert hash_files(repo) == expected, f"{stage} is complete, and other than undisturbed"
+                seconds = min(seconds, killed.seconds or seconds)
                 forget(repo, stage)
-            killed = run(repo, stage, kill_after=share * undisturbed.seconds)
+            killed = run(repo, stage, kill_after=share * seconds)
     last = run(repo, stage)
     while last.refused:
         repairs += repair(repo, last.refused)
@@ -111,7 +112,7 @@ class Run:
     """One run of `dvc repro`."""
 
     was_killed: bool  # not where the stage did not start, or had ended
-    seconds: float  # of the stage
+    seconds: float  # of the stage; 0 where it did not start
     total: float  # seconds, with the start of DVC
     refused: str  # why DVC did not start, or empty
 
@@ -141,7 +142,8 @@ def run(repo: Path, stage: str, *, kill_after: float | None = None) -> Run:
         message = errors.read()
     end = time.monotonic()
     assert status == 0 or kill_after is not None or not has_started, f"{stage} failed: {message}"
-    return Run(status == -signal.SIGKILL, end - running, end - start, "" if has_started or status == 0 else message)
+    refused = "" if has_started or status == 0 else message
+    return Run(status == -signal.SIGKILL, end - running if has_started else 0.0, end - start, refused)
 
 
 def repair(repo: Path, message: str) -> list[str]:
