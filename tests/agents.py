@@ -25,6 +25,7 @@ SHORT = {
     "num_evaluations": 2,
     "learning_starts": 500,
     "buffer_size": 5_000,
+    "batch_size": 128,
 }  # learns next to nothing
 
 

@@ -7,7 +7,7 @@ import torch
 from pipeline.models.agents.engine.agent import Agent
 from pipeline.models.agents.engine.training import TrainingLoop
 from pipeline.models.stopping import LATEST, LOWEST_VALID_LOSS
-from pipeline.models.torch_runtime.device import fork_rng
+from pipeline.models.torch_runtime.device import fork_rng, use_one_thread
 from tests.agents import SHORT, TRAIN, VALID, build_agent, simulate_market
 from tests.params import BLOCKS
 
@@ -27,12 +27,13 @@ def start(name: str, **changes: object) -> tuple[Agent, TrainingLoop]:
 def record(loop: TrainingLoop, *networks: str) -> list[Weights]:
     """The weights of networks before the first step and after each."""
     found: list[Weights] = [[] for _ in networks]
-    while True:
-        for weights, network in zip(found, networks, strict=True):
-            weights.append([each.detach().clone() for each in loop.learner.weights[network]])
-        if loop.step == loop.config.steps:
-            return found
-        loop.advance()
+    with use_one_thread(torch.device("cpu")):  # as in a fit: two threads round otherwise
+        while True:
+            for weights, network in zip(found, networks, strict=True):
+                weights.append([each.detach().clone() for each in loop.learner.weights[network]])
+            if loop.step == loop.config.steps:
+                return found
+            loop.advance()
 
 
 def count_changed(found: Weights) -> list[int]:

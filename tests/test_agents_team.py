@@ -106,7 +106,7 @@ def test_each_role_gets_its_own_reward():
 
 
 def test_a_role_receives_the_messages_of_the_others_and_not_its_own(team: TeamPolicy):
-    encoded = team.encode(draw_observations())
+    encoded = team.encode(team.standardize(draw_observations()))
     messages = team.send_messages(encoded)
     for role in range(len(ROLES)):
         own = torch.zeros_like(messages)
@@ -150,7 +150,7 @@ def test_the_graphs_of_the_five_actors_form_the_graph_of_the_team(tmp_path: Path
 def act_ablated(team: TeamPolicy, inputs: np.ndarray, *, ablated: int) -> np.ndarray:
     """(n, roles) actions of a team of which one sends zeros."""
     with torch.no_grad():
-        encoded = team.encode(torch.from_numpy(inputs))
+        encoded = team.encode(team.standardize(torch.from_numpy(inputs)))
         messages = team.send_messages(encoded)
         messages[:, ablated * team.message_size : (ablated + 1) * team.message_size] = 0.0
         return torch.tanh(team.decide(encoded, messages)).numpy()

@@ -176,10 +176,10 @@ def test_a_value_at_risk_is_backtested_on_rows_that_the_fit_has_not_seen(learned
     samples, model = learned.samples, learned.model
     report = model.evaluate(samples, TEST)
     var = report["var_backtest"]
-    assert var["observations"] == len(TEST) // 29  # 0.9 ** 29 is the first below 0.05
+    assert var["observations"] == len(TEST) // 59  # 0.95 ** 59 is the first below 0.05
     assert report["var_violation_rate"] == var["violation_rate"] == var["violations"] / var["observations"]
     assert report["var_rejected"] == (var["joint_p"] < 0.05)
-    untested = model.evaluate(samples, TEST[:28])  # not one whole window
+    untested = model.evaluate(samples, TEST[:58])  # not one whole window
     assert untested["var_backtest"]["observations"] == 0
     assert report.keys() - untested.keys() == {"var_violation_rate", "var_rejected"}
     tail = model.fit_report["tail"]
