@@ -126,7 +126,8 @@ def simulate(
         fee_bps=fee_bps,
     )
     equity, days = np.empty(len(bars.close)), len(bars.first) - 1
-    end = walk_account(bars, np.arange(days), 0, days, initial_balance, initial_balance, terms, equity)
+    balance = terms.initial_balance
+    end = walk_account(bars, np.arange(days), 0, days, balance, balance, terms, equity)
     instant = int(time_ms[end.bar])
     return PropFirmResult(
         passed=end.status == PASSED,
@@ -211,7 +212,7 @@ def make_bars(
     """
     time_ms = np.asarray(time_ms)
     arrays = {"high": high, "low": low, "close": close, "position": position}
-    columns = {name: np.ascontiguousarray(values, dtype=np.float64) for name, values in arrays.items()}
+    columns = {name: np.array(values, dtype=np.float64) for name, values in arrays.items()}
     _require_bars(time_ms, columns)
     before = np.append(columns["close"][:1], columns["close"][:-1])
     return Bars(before, **columns, first=find_days(time_ms, timezone=timezone))

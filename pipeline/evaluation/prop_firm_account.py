@@ -69,7 +69,7 @@ def size_units(position: float, equity: float, price: float, terms: Terms) -> fl
 
 @njit(cache=True)
 def trade_units(held: Holding, wanted: float, price: float, fee: float) -> Holding:
-    """Return the account after a trade to `wanted` units; the fee and the profit of what is closed enter the balance."""
+    """Return the account after a trade to `wanted` units; its balance has the fee and the profit of what is closed."""
     change = wanted - held.units
     balance = held.balance - abs(change) * price * fee
     if held.units * wanted <= 0.0:  # closed, reversed or opened from flat
@@ -89,10 +89,10 @@ def value_at(held: Holding, price: float) -> float:
 def find_worst_price(units: float, i: int, bars: Bars) -> float:
     """Return the worst price of bar i for the units held over it, the close before included."""
     if units > 0.0:
-        return min(bars.low[i], bars.before[i])
+        return float(min(bars.low[i], bars.before[i]))
     if units < 0.0:
-        return max(bars.high[i], bars.before[i])
-    return bars.before[i]
+        return float(max(bars.high[i], bars.before[i]))
+    return float(bars.before[i])
 
 
 @njit(cache=True)

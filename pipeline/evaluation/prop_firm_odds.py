@@ -10,14 +10,14 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from annotated_types import Gt, Interval, MinLen
+from annotated_types import Interval, MinLen
 from scipy import stats
 
 from pipeline.config import Seed
 from pipeline.evaluation.bootstrap import draw_blocks
 from pipeline.evaluation.execution import Ascending
 from pipeline.evaluation.prop_firm import BREACHES, PropFirmRules, read_terms
-from pipeline.evaluation.prop_firm_account import PASSED, UNDECIDED, Bars, Terms, walk_account
+from pipeline.evaluation.prop_firm_account import PASSED, ROUNDING, UNDECIDED, Bars, Terms, walk_account
 
 NO_EQUITY = np.empty(0)
 MIN_DAYS = 3  # the first and the last are partial ones and are not drawn
@@ -90,8 +90,9 @@ def run_challenge(
         rules: fee, payouts and initial balance.
         evaluation_days: of the sequence, in which all phases must be passed.
     """
-    step, balance = 0, rules.initial_balance
+    step = 0
     for passed, terms in enumerate(phases):
+        balance = terms.initial_balance
         end = walk_account(bars, sequence, step, evaluation_days, balance, balance, terms, NO_EQUITY)
         if end.status != PASSED:
             return Challenge(passed, BREACHES.get(end.status), np.nan, None, -rules.challenge_fee)
@@ -108,7 +109,7 @@ def run_funded(bars: Bars, sequence: np.ndarray, *, terms: Terms, rules: PropFir
     Every `payout_days`, and after the last day, all positions are closed. A profit is then withdrawn, so that the
     balance is the initial one; a loss stays in the balance.
     """
-    balance = highest = rules.initial_balance
+    initial = balance = highest = terms.initial_balance
     payout = 0.0
     for step in range(0, len(sequence), rules.payout_days):
         stop = min(step + rules.payout_days, len(sequence))
@@ -116,10 +117,10 @@ def run_funded(bars: Bars, sequence: np.ndarray, *, terms: Terms, rules: PropFir
         if end.status != UNDECIDED:
             return payout, BREACHES[end.status]
         balance, highest = end.balance, end.highest
-        if balance > rules.initial_balance:
+        if (profit := balance - initial) > ROUNDING * initial:
             refund = rules.challenge_fee if payout == 0.0 else 0.0
-            payout += rules.profit_split * (balance - rules.initial_balance) + refund
-            balance = highest = rules.initial_balance
+            payout += rules.profit_split * profit + refund
+            balance = highest = initial
     return payout, None
 
 
@@ -217,9 +218,9 @@ def choose_risk(odds: pd.DataFrame, *, phases: int) -> BestRisk:
     It is the best of this sample: its payout is biased upward by the choice.
     """
     mean = odds.groupby("risk", sort=True)[["payout", f"pass_{phases}", "ruin"]].mean()
-    best = mean["payout"].idxmax()
-    payout, passed, ruin = (float(value) for value in mean.loc[best])
+    best = int(mean["payout"].to_numpy().argmax())
+    risk, (payout, passed, ruin) = float(mean.index.to_numpy()[best]), map(float, mean.to_numpy()[best])
     if payout <= 0:
-        reason = f"no risk has an expected payout above the fee; the highest is {payout:.2f} at {best:g}"
+        reason = f"no risk has an expected payout above the fee; the highest is {payout:.2f} at {risk:g}"
         return BestRisk(np.nan, payout, np.nan, np.nan, reason)
-    return BestRisk(float(best), payout, passed, ruin, None)
+    return BestRisk(risk, payout, passed, ruin, None)
