@@ -39,7 +39,7 @@ class Terms(NamedTuple):
 
 
 class Holding(NamedTuple):
-    """What an account holds."""
+    """The units and the balance of an account."""
 
     units: float
     entry: float  # average price of the open units

@@ -26,7 +26,7 @@ TAILS = (0.05, 0.95)  # of the days to pass
 
 @dataclass(frozen=True, kw_only=True)
 class ChallengeSettings:
-    """How challenges are resampled."""
+    """The settings of resampled challenges."""
 
     # loss of a full position in a move of one daily standard deviation, a share of the equity
     risks: Annotated[list[Annotated[float, Interval(gt=0, lt=1)]], MinLen(1), Ascending]
