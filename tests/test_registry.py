@@ -78,7 +78,8 @@ def origin(tmp_path_factory) -> Path:
     root.mkdir()
     command(root, "git", "init", "--quiet", "--initial-branch", "main")
     with Repo.init(str(root)) as repository, repository.config.edit("repo") as config:
-        config["core"] |= {"analytics": False, "check_update": False}
+        config["core"] |= {"analytics": False, "check_update": False, "remote": "store"}
+        config["remote"]["store"] = {"url": str(root.parent / "store")}  # beside each copy and clone, too
     (root / "dvc.yaml").write_text(STAGES)
     (root / "params.yaml").write_text("seed: 1\n")
     (root / ".gitignore").write_text(IGNORED)
@@ -145,11 +146,7 @@ def line_commit(root: Path, version: str) -> str:
 
 
 def test_gto_and_dvc_read_the_registry_from_another_clone(promoted, tmp_path):
-    store, clone = tmp_path / "store", tmp_path / "clone"
-    with Repo(str(promoted)) as repository, repository.config.edit("repo") as config:
-        config["core"]["remote"] = "store"
-        config["remote"]["store"] = {"url": str(store)}
-    commit(promoted, "A remote")
+    clone = tmp_path / "clone"
     with Repo(str(promoted)) as repository:
         repository.push(all_tags=True)
     rollback(promoted)

@@ -177,10 +177,10 @@ def check_is_current(head: Revision, path: str) -> None:
     """Raise RegistryError where a stage that gate or bundle depend on would run again."""
     stages = sorted({head.find_output(each).stage for each in (path, revision.gate_path(path))})
     with Repo(str(head.root)) as repository:
-        stale = repository.status(targets=stages, with_deps=True)
-    if stale:
+        stale = repository.status(targets=[f"{head.root / 'dvc.yaml'}:{stage}" for stage in stages], with_deps=True)
+    if names := sorted(str(name).rpartition(":")[2] for name in stale):
         raise RegistryError(
-            f"the gate did not pass on this very revision: {_shorten(sorted(stale))} differ from dvc.lock; run "
+            f"the gate did not pass on this very revision: {_shorten(names)} differ from dvc.lock; run "
             "`dvc checkout`, or `dvc repro` and commit"
         )
 
