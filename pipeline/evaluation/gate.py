@@ -220,8 +220,8 @@ def _average_accuracy(result: Report) -> Measurement:
 
 
 def _list_paths(result: Report, name: str) -> np.ndarray:
-    """Return a metric of each path, (paths,); NaN where undefined."""
-    return np.array([path[name] for path in result["paths"]], np.float64)
+    """Return a metric of each path, (paths,); NaN where undefined, or where predictions are not traded."""
+    return np.array([path.get(name) for path in result["paths"]], np.float64)
 
 
 def _define(value: float | None, reason: str | None, *, scale: float = 1.0) -> Measurement:
