@@ -35,7 +35,7 @@ class Tag(NamedTuple):
 
 @dataclass(frozen=True)
 class Event:
-    """What a tag of this registry records."""
+    """A registration, promotion or rollback, as its tag records it."""
 
     tag: str
     tag_id: str
