@@ -52,10 +52,10 @@ def test_imports_go_downward_or_stay_within_a_package(module):
     assert upward == []
 
 
-def test_no_stage_imports_a_stage_but_deploy_which_runs_two():
+def test_no_stage_imports_a_stage_but_export_with_parity_which_runs_two():
     stages = [module for module in MODULES if module.parts[1] == "stages"]
     importing = [str(m) for m in stages if any(f.parts[1] == "stages" for f in find_imports(m))]
-    assert importing == ["pipeline/stages/deploy.py"]
+    assert importing == ["pipeline/stages/export_with_parity.py"]
 
 
 def test_trees_import_nothing_of_torch_or_of_other_families():

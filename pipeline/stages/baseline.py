@@ -38,7 +38,8 @@ def predict_folds(data: LabeledDataset, *, l2: NonNegativeFloat) -> pd.DataFrame
         for split in range(folds.n_splits)
     ]
     workers, desc = config.count_workers(), f"baseline {data.target.name}"
-    return pd.concat(run_in_parallel(jobs, workers=workers, total=len(jobs), desc=desc))
+    table: pd.DataFrame = pd.concat(run_in_parallel(jobs, workers=workers, total=len(jobs), desc=desc))
+    return table
 
 
 def predict_fold(
