@@ -1,0 +1,92 @@
+"""gate <dataset>: judge the bundle of a dataset by the rules of `gate`; `promote` refuses one that does not pass."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipeline import artifacts, cli, config, digests, remedies
+from pipeline.deployment import contract
+from pipeline.digests import ArtifactError
+from pipeline.evaluation.gate import Evidence, GateRules, RuleResult, is_passed, judge
+from pipeline.evaluation.ledger import Ledger, read_lines
+from pipeline.evaluation.trials import parse_lines
+from pipeline.reporting import markdown
+from pipeline.reporting.markdown import DASH
+
+HEAD = ("rule", "value", "verdict", "reason")
+
+
+def main(dataset: str) -> None:
+    """Write which rules the signal of a dataset's bundle passes; a rule that fails stops nothing here."""
+    params = config.load_params()
+    rules = config.call_with(GateRules, block=config.look_up(params, "gate"), name="gate")
+    evidence = load_evidence(dataset)
+    results = judge(evidence, rules)
+    report = {
+        "passed": is_passed(results),
+        "signal": evidence.signal,
+        "contract_sha256": evidence.contract_sha256,
+        "rules": {name: asdict(result) for name, result in results.items()},
+    }
+    artifacts.write_json(artifacts.report_path("gate", dataset), report)
+    page = render_page(dataset, evidence.signal, results)
+    artifacts.write_text(artifacts.report_path("gate", dataset).with_suffix(".md"), page)
+
+
+def load_evidence(dataset: str) -> Evidence:
+    """Return the reports that the rules read; ArtifactError where one is missing or damaged."""
+    bundle = contract.BUNDLES / dataset
+    described = contract.read_contract(bundle)
+    audits = {f"audit of {name}": read_plain("audit", name) for name in described.models}
+    return Evidence(
+        signal=described.signal,
+        compare=read_plain("compare", dataset),
+        compare_details=read_plain("compare/details", dataset),
+        evaluate=artifacts.read_report("evaluate/details", described.signal),
+        findings={"guard": artifacts.read_report("guard", dataset), **audits},
+        canary=read_plain("canary", dataset),
+        parity={name: find_parity(name) for name in described.models},
+        bundle=read_plain("bundle", dataset),
+        contract_sha256=contract.hash_contract(bundle),
+        signals=read_plain("signals", dataset),
+        holdout_looks=count_looks(described.signal),
+    )
+
+
+def read_plain(stage: str, key: str) -> Any:
+    """Return the content of a report without a digest; ArtifactError where there is none."""
+    path = artifacts.report_path(stage, key)
+    if not path.exists():
+        raise ArtifactError(f"{path} does not exist; {remedies.describe_writing(path)}")
+    return artifacts.read_json(path)
+
+
+def find_parity(model: str) -> Mapping[str, Any] | None:
+    """Return the report on the parity of a model's graph; None where there is none."""
+    path = artifacts.report_path("parity", model)
+    found: Mapping[str, Any] | None = artifacts.read_json(path) if path.exists() else None
+    return found
+
+
+def count_looks(signal: str) -> int:
+    """Return the number of looks of the ledger at the holdout of a market that the signal's trial saw."""
+    file: Path = digests.verify(artifacts.TRIALS / f"{signal}.jsonl")
+    own = Ledger.from_lines(parse_lines(file.read_text("utf-8"), source=str(file))).trials
+    looks = Ledger.from_lines(read_lines(artifacts.LEDGER)).looks
+    return sum(any(look.market.overlaps(trial.market) for trial in own) for look in looks)
+
+
+def render_page(dataset: str, signal: str, results: Mapping[str, RuleResult]) -> str:
+    """Return the page of a gate: its verdict first, then each rule."""
+    verdict = "passes" if is_passed(results) else "does not pass"
+    rows = [
+        (result.condition, markdown.format_number(result.value), result.verdict, result.reason or DASH)
+        for result in results.values()
+    ]
+    title = f"# Gate of {dataset}\n\nThe bundle that trades `{signal}` {verdict}."
+    return f"{title}\n\n{markdown.render_table(HEAD, rows)}\n"
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,353 @@
+"""Promotions in a repository of a test's own: a tiny bundle of DVC, tags by GTO, an identity of its own."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+from dvc.repo.artifacts import Artifacts
+
+from pipeline import digests
+from pipeline.deployment import history, registry, revision
+from pipeline.deployment.registry import RegistryError, promote, restore, rollback, verify
+from tests.small_repository import command, commit
+
+STAGES = """\
+artifacts:
+  model:
+    path: trained/bundles/tiny
+    type: model
+stages:
+  bundle:
+    cmd: mkdir -p trained/bundles && cp -r sources/bundle trained/bundles/tiny
+    deps:
+    - sources/bundle
+    outs:
+    - trained/bundles/tiny
+  gate:
+    cmd: mkdir -p trained/reports/gate && cp sources/gate.json trained/reports/gate/tiny.json
+    deps:
+    - sources/gate.json
+    - trained/bundles/tiny
+    outs:
+    - trained/reports/gate/tiny.json:
+        cache: false
+"""
+CONTRACT = {"schema_version": "1.0", "columns": ["return_1"], "models": {"tree": {"window": None, "score_std": 0.1}}}
+IGNORED = "/trained/promoted/\n/trained/registry.json\n.*.draft\n"
+PROMOTED = Path("trained/promoted/model/prod")
+
+pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # of pygtrie, which DVC uses
+
+
+def write_sources(root: Path, *, graph: str, contract: dict = CONTRACT, passed: bool = True) -> None:
+    folder = root / "sources/bundle"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tree.onnx").write_text(graph)
+    (folder / "contract.json").write_text(json.dumps(contract))
+    certificate = {"contract_sha256": digests.hash_file(folder / "contract.json")}
+    (folder / "certificate.json").write_text(json.dumps(certificate))
+    digests.write_sums(folder)
+    rules = {"dsr": {"verdict": "passed" if passed else "failed"}, "pass_probability": {"verdict": "off"}}
+    (root / "sources/gate.json").write_text(json.dumps({"passed": passed, "rules": rules}))
+
+
+def run_stages(root: Path) -> None:
+    before = Path.cwd()
+    os.chdir(root)
+    try:
+        with Repo(str(root)) as repository:
+            repository.reproduce()
+    finally:
+        os.chdir(before)
+
+
+def train(root: Path, subject: str, **sources) -> None:
+    """Write other sources, run the stages and commit the result."""
+    write_sources(root, **sources)
+    run_stages(root)
+    commit(root, subject)
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("registry") / "repo"
+    root.mkdir()
+    command(root, "git", "init", "--quiet", "--initial-branch", "main")
+    with Repo.init(str(root)) as repository, repository.config.edit("repo") as config:
+        config["core"] |= {"analytics": False, "check_update": False, "remote": "store"}
+        config["remote"]["store"] = {"url": str(root.parent / "store")}  # beside each copy and clone, too
+    (root / "dvc.yaml").write_text(STAGES)
+    (root / "params.yaml").write_text("seed: 1\n")
+    (root / ".gitignore").write_text(IGNORED)
+    (root / "trained").mkdir()
+    (root / "trained/ledger.jsonl").write_text("")
+    for key in ("name", "email"):
+        command(root, "git", "config", f"user.{key}", "promoter@example.org")
+    train(root, "The first fit", graph="first")
+    return root
+
+
+@pytest.fixture
+def repo(origin, tmp_path) -> Path:
+    return shutil.copytree(origin, tmp_path / "repo", symlinks=True)
+
+
+@pytest.fixture(scope="module")
+def two_versions(origin, tmp_path_factory) -> Path:
+    """A repository with v1.0.0 and v1.0.1 in production."""
+    root = shutil.copytree(origin, tmp_path_factory.mktemp("two") / "repo", symlinks=True)
+    promote(root)
+    train(root, "The second fit", graph="second")
+    promote(root)
+    return root
+
+
+@pytest.fixture
+def promoted(two_versions, tmp_path) -> Path:
+    return shutil.copytree(two_versions, tmp_path / "repo", symlinks=True)
+
+
+def read_folder(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_a_rollback_restores_the_earlier_bundle_byte_for_byte_and_adds_to_the_history(promoted):
+    assert verify(promoted) == []
+    assert (promoted / PROMOTED / "tree.onnx").read_text() == "second"
+    before = history.read_history(promoted, "model").events
+    assert "v1.0.0 is in prod again" in rollback(promoted)
+    command(promoted, "git", "checkout", "--quiet", "HEAD~1")
+    assert read_folder(promoted / PROMOTED) == read_folder(promoted / "sources/bundle")
+    assert verify(promoted) == []
+    after = history.read_history(promoted, "model").events
+    assert after[:-1] == before
+    tags = command(promoted, "git", "tag").split()
+    assert tags == ["model#prod#1", "model#prod#2", "model#prod#3", "model@v1.0.0", "model@v1.0.1"]
+    with pytest.raises(RegistryError, match="no earlier version in prod: v1.0.0 has none before it"):
+        rollback(promoted)
+    rollback(promoted, to="v1.0.1")
+    assert history.read_history(promoted, "model").stages == {"prod": "v1.0.1"}
+    assert [line.split()[1:4] for line in registry.list_events(promoted)] == [
+        ["v1.0.0", "register", line_commit(promoted, "v1.0.0")],
+        ["v1.0.0", "promote", "prod"],
+        ["v1.0.1", "register", line_commit(promoted, "v1.0.1")],
+        ["v1.0.1", "promote", "prod"],
+        ["v1.0.0", "rollback", "prod"],
+        ["v1.0.1", "rollback", "prod"],
+    ]
+
+
+def line_commit(root: Path, version: str) -> str:
+    return command(root, "git", "rev-parse", f"model@{version}^{{commit}}")[:7]
+
+
+def test_gto_and_dvc_read_the_registry_from_another_clone(promoted, tmp_path):
+    clone = tmp_path / "clone"
+    with Repo(str(promoted)) as repository:
+        repository.push(all_tags=True)
+    rollback(promoted)
+    Artifacts.get(str(promoted), "model", stage="prod", out=str(tmp_path / "got"))
+    assert read_folder(tmp_path / "got") == read_folder(promoted / PROMOTED)
+    command(tmp_path, "git", "clone", "--quiet", str(promoted), str(clone))
+    with pytest.raises(RegistryError, match=r"lacks trained/bundles/tiny .*dvc fetch --all-tags trained/bundles/tiny"):
+        restore(clone)
+    with Repo(str(clone)) as repository:
+        repository.fetch(all_tags=True)
+    assert any("registry restore" in fault for fault in verify(clone))
+    restore(clone)
+    assert verify(clone) == []
+    for path in ("trained/promoted/model/prod/tree.onnx", "trained/registry.json"):
+        assert (clone / path).read_bytes() == (promoted / path).read_bytes()
+
+
+def make_dirty(root: Path) -> None:
+    (root / "params.yaml").write_text("seed: 2\n")
+
+
+def fail_gate(root: Path) -> None:
+    train(root, "A worse fit", graph="worse", passed=False)
+
+
+def leave_gate_behind(root: Path) -> None:
+    write_sources(root, graph="another")
+    commit(root, "Sources whose stages have not run")
+
+
+def forge_report(root: Path) -> None:
+    (root / "trained/reports/gate/tiny.json").write_text('{"passed": true, "rules": {}}')
+    commit(root, "A forged report")
+
+
+def empty_cache(root: Path) -> None:
+    shutil.rmtree(root / ".dvc/cache/files")
+
+
+def damage_cache(root: Path) -> None:
+    digest = hashlib.md5((root / "sources/bundle/tree.onnx").read_bytes()).hexdigest()
+    file = root / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
+    file.chmod(0o644)
+    file.write_text("damaged")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (make_dirty, "the work tree is dirty: params.yaml; commit or stash first"),
+        (fail_gate, r"the gate did not pass at \w{7}: dsr;"),
+        (leave_gate_behind, "the gate did not pass on this very revision: bundle"),
+        (forge_report, "is not the report that dvc.lock records; run `dvc repro gate`"),
+        (empty_cache, "DVC's cache lacks trained/bundles/tiny at"),
+        (damage_cache, "tree.onnx is damaged in DVC's cache"),
+    ],
+)
+def test_a_promotion_is_refused_and_leaves_no_tag(repo, change, message):
+    change(repo)
+    with pytest.raises(RegistryError, match=message) as error:
+        promote(repo)
+    assert "\n" not in str(error.value)
+    assert command(repo, "git", "tag") == ""
+    assert not (repo / PROMOTED).exists()
+
+
+def test_two_promotions_at_once_are_refused_and_so_is_the_same_one_again(promoted):
+    with registry.hold_lock(promoted), pytest.raises(RegistryError, match="another promotion or rollback is running"):
+        promote(promoted)
+    with pytest.raises(RegistryError, match=r"model v1\.0\.1 is in prod already"):
+        promote(promoted)
+    promote(promoted, stage="staging")
+    assert history.read_history(promoted, "model").stages == {"prod": "v1.0.1", "staging": "v1.0.1"}
+    with pytest.raises(RegistryError, match="there is no model other; dvc.yaml has model"):
+        rollback(promoted, "other")
+
+
+def test_a_rollback_without_its_bundle_in_the_cache_is_refused_and_changes_nothing(promoted):
+    empty_cache(promoted)
+    tags, files = command(promoted, "git", "tag"), read_folder(promoted / PROMOTED)
+    with pytest.raises(RegistryError, match="DVC's cache lacks trained/bundles/tiny at"):
+        rollback(promoted)
+    assert (command(promoted, "git", "tag"), read_folder(promoted / PROMOTED)) == (tags, files)
+
+
+def edit_bundle(root: Path) -> None:
+    (root / PROMOTED / "tree.onnx").write_text("edited")
+
+
+def add_file(root: Path) -> None:
+    (root / PROMOTED / "more.onnx").write_text("")
+
+
+def add_folder(root: Path) -> None:
+    (root / PROMOTED.parent / "staging").mkdir()
+
+
+def edit_registry(root: Path) -> None:
+    file = root / "trained/registry.json"
+    file.write_text(file.read_text().replace("v1.0.1", "v1.0.0"))
+
+
+def delete_last_tag(root: Path) -> None:
+    command(root, "git", "tag", "--delete", "model#prod#2")
+
+
+def delete_tag_between(root: Path) -> None:
+    command(root, "git", "tag", "--delete", "model#prod#1")
+
+
+def move_tag(root: Path) -> None:
+    message = command(root, "git", "for-each-ref", "--format=%(contents)", "refs/tags/model@v1.0.1")
+    command(root, "git", "tag", "--force", "--annotate", "--message", message, "model@v1.0.1", "HEAD~1")
+
+
+def tag_by_hand(root: Path) -> None:
+    command(root, "git", "tag", "--annotate", "--message", "by hand", "model#prod#3", "HEAD~1")
+
+
+def tag_without_annotation(root: Path) -> None:
+    command(root, "git", "tag", "model@v3.0.0")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (edit_bundle, "trained/promoted/model/prod: tree.onnx are not those of v1.0.1"),
+        (add_file, "trained/promoted/model/prod: more.onnx are not those of v1.0.1"),
+        (add_folder, "trained/promoted/model/staging is of no stage"),
+        (edit_registry, "trained/registry.json is not that of the tags"),
+        (delete_last_tag, "has events whose tags are gone or were made again: model#prod#2"),
+        (delete_tag_between, "tags are missing, or were made again, before model#prod#2, model@v1.0.1"),
+        (move_tag, "tags are missing, or were made again, before model#prod#2"),
+        (tag_by_hand, "model#prod#3: its message is not of this registry"),
+        (tag_without_annotation, "model@v3.0.0 is not annotated"),
+        (damage_cache, "tree.onnx is damaged in DVC's cache"),
+    ],
+)
+def test_verification_finds_tampering(promoted, change, message):
+    assert verify(promoted) == []
+    change(promoted)
+    assert any(message in fault for fault in verify(promoted)), verify(promoted)
+
+
+@pytest.mark.parametrize("change", [delete_last_tag, delete_tag_between, move_tag, tag_by_hand])
+def test_nothing_is_promoted_on_top_of_a_history_that_was_tampered_with(promoted, change):
+    change(promoted)
+    with pytest.raises(RegistryError, match="git fetch --tags --force"):
+        rollback(promoted)
+
+
+@pytest.mark.parametrize(
+    ("contract", "params", "expected"),
+    [
+        (CONTRACT, "seed: 1\n", "v1.0.1"),
+        (CONTRACT | {"models": {"tree": {"window": None, "score_std": 0.2}}}, "# a comment\nseed: 1\n", "v1.0.1"),
+        (CONTRACT, "seed: 2\n", "v1.1.0"),
+        (CONTRACT | {"columns": ["return_2"]}, "seed: 2\n", "v2.0.0"),
+        (CONTRACT | {"models": {"tree": {"window": 9, "score_std": 0.1}}}, "seed: 1\n", "v2.0.0"),
+    ],
+)
+def test_a_new_fit_is_a_patch_other_params_a_minor_and_another_contract_a_major_version(
+    monkeypatch, contract, params, expected
+):
+    texts = {"a": "seed: 1\n", "b": params}
+    monkeypatch.setattr(revision.Revision, "read", lambda self, path: texts[self.commit].encode())
+    old = {"contract.json": json.dumps(CONTRACT).encode()}
+    monkeypatch.setattr(revision, "read_cached", lambda found, path: old)
+    event = history.Event("model@v1.0.0", "1", "a", 0, "x", "register", "v1.0.0", None, None, {}, "trained/bundles/t")
+    past = history.History("model", (event,))
+    head = revision.Revision(Path(), "b")
+    assert registry.choose_version(past, head, json.dumps(contract).encode()) == expected
+
+
+def make_events(*steps: tuple[str, str]) -> history.History:
+    events = [
+        history.Event(f"m#prod#{n}", str(n), "c", n, "x", action, version, "prod", None, None, None)
+        for n, (action, version) in enumerate(steps)
+    ]
+    return history.History("m", tuple(events))
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ([("promote", "a"), ("promote", "b"), ("rollback", "a")], ["a"]),
+        ([("promote", "a"), ("promote", "b"), ("rollback", "a"), ("promote", "c")], ["a", "c"]),
+        ([("promote", "a"), ("promote", "b"), ("promote", "c"), ("rollback", "a")], ["a"]),
+        ([("promote", "a"), ("promote", "b"), ("promote", "a"), ("rollback", "b")], ["a", "b"]),
+        ([("promote", "a"), ("promote", "b"), ("rollback", "a"), ("rollback", "b")], ["a", "b"]),
+    ],
+)
+def test_a_rollback_undoes_promotions_and_never_an_earlier_rollback(steps, expected):
+    assert make_events(*steps).list_stage("prod") == expected
+
+
+def test_the_command_prints_one_line_and_exits_with_status_one_where_it_is_refused(repo, monkeypatch, capsys):
+    monkeypatch.chdir(repo)
+    monkeypatch.setattr("sys.argv", ["registry", "list"])
+    registry.main()
+    assert capsys.readouterr().out == "nothing is registered\n"
+    monkeypatch.setattr("sys.argv", ["registry", "rollback"])
+    with pytest.raises(SystemExit, match=r"^registry rollback: model has no earlier version in prod: nothing was"):
+        registry.main()
