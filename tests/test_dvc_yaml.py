@@ -29,6 +29,7 @@ PARTS = {  # modules of a kind of dataset, by the stage that runs them
     "split": ("clock",),
     "evaluate": ("clock", "fills"),
     "compare": ("clock",),
+    "report": ("clock",),
     "holdout": ("clock", "fills"),
     "export": ("contract",),
 }
