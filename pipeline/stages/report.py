@@ -37,9 +37,7 @@ def main(dataset: str) -> None:
     clock = kinds.import_part(params, dataset, "clock")
     clean = read_clean(dataset, clock.COLUMNS)
     to_ms, per_year = partial(clock.to_ms, clean), clock.count_rows_per_year(clean)
-    rate = config.call_with(
-        performance.declare_rate, block=config.look_up(params, "performance"), name="performance"
-    )
+    rate = config.call_with(performance.declare_rate, block=config.look_up(params, "performance"), name="performance")
     compare = artifacts.read_json(artifacts.report_path("compare/details", dataset))
     blocks = {
         name: (family, block)

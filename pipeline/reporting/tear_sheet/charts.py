@@ -7,7 +7,7 @@ from pipeline.evaluation import performance
 from pipeline.reporting.tear_sheet import series
 from pipeline.reporting.tear_sheet.evidence import ModelEvidence
 from pipeline.reporting.tear_sheet.formats import format_day, format_number, format_percent
-from pipeline.reporting.tear_sheet.scales import Scale, fit_scale
+from pipeline.reporting.tear_sheet.scales import Scale, Unit, fit_scale
 from pipeline.reporting.tear_sheet.svg import (
     BOTTOM,
     LEFT,
@@ -34,12 +34,10 @@ WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 BINS = 60
 
 
-def span_x(low: float, high: float, *, is_time: bool = False, is_log: bool = False) -> Scale:
+def span_x(low: float, high: float, *, unit: Unit = "number", is_log: bool = False) -> Scale:
     """Return the horizontal scale of a whole picture."""
     start, stop = float(LEFT), float(WIDTH - RIGHT)
-    if is_time:
-        return fit_scale(low, high, start=start, stop=stop, unit="time")
-    return fit_scale(low, high, start=start, stop=stop, is_log=is_log)
+    return fit_scale(low, high, start=start, stop=stop, unit=unit, is_log=is_log)
 
 
 def span_categories(count: int) -> Scale:
@@ -52,7 +50,7 @@ def plot_equity(model: ModelEvidence) -> Markup:
     time = model.time_ms
     equity = np.apply_along_axis(performance.compound_equity, 0, model.paths)  # (T, P)
     under = np.apply_along_axis(series.measure_underwater, 0, model.paths)
-    x = span_x(float(time[0]), float(time[-1]), is_time=True)
+    x = span_x(float(time[0]), float(time[-1]), unit="time")
     top = Panel(x, fit_scale(equity, start=EQUITY_STOP, stop=TOP + 14, is_log=True, include=1.0))
     low = Panel(x, fit_scale(under, start=UNDERWATER[1], stop=UNDERWATER[0], unit="percent", include=0.0))
     others = [path for path in range(model.paths.shape[1]) if path != model.median_path]
@@ -68,8 +66,8 @@ def plot_equity(model: ModelEvidence) -> Markup:
         *(draw_line(low, time, under[:, path], style="path", points=400) for path in others),
     ]
     alt = (
-        f"{model.name}: net equity of {model.paths.shape[1]} paths from {format_day(time[0])} to {format_day(time[-1])}, "
-        f"ending at {format_number(float(equity[-1].min()))} to {format_number(float(equity[-1].max()))} times the "
+        f"{model.name}: net equity of {model.paths.shape[1]} paths from {format_day(time[0])} "
+        f"to {format_day(time[-1])}, ending at {format_number(float(equity[-1].min()))} to {format_number(float(equity[-1].max()))} times the "
         f"capital; deepest drawdown of the median path {format_percent(-float(under[:, median].min()))}."
     )
     return compose(parts, height=EQUITY_HEIGHT, alt=alt)
@@ -79,7 +77,7 @@ def plot_daily_returns(model: ModelEvidence) -> Markup:
     """Return the net return of every UTC day on the median path."""
     days, returns = performance.aggregate_days(model.time_ms, model.net)
     panel = Panel(
-        span_x(float(days[0] * DAY_MS), float((days[-1] + 1) * DAY_MS), is_time=True),
+        span_x(float(days[0] * DAY_MS), float((days[-1] + 1) * DAY_MS), unit="time"),
         fit_scale(returns, start=HEIGHT - BOTTOM, stop=TOP, unit="percent", include=0.0),
     )
     width = max(0.5, 0.8 * (panel.x.stop - panel.x.start) / max(1, days[-1] - days[0] + 1))
@@ -116,9 +114,7 @@ def _plot_profile(
 ) -> Markup:
     mean, error = profile.mean * 1e4, profile.error * 2e4
     low, high = mean - error, mean + error
-    panel = Panel(
-        span_categories(len(names)), fit_scale(mean, low, high, start=HEIGHT - BOTTOM, stop=TOP, include=0.0)
-    )
+    panel = Panel(span_categories(len(names)), fit_scale(mean, low, high, start=HEIGHT - BOTTOM, stop=TOP, include=0.0))
     places = np.arange(len(names))
     parts = [
         draw_axes(panel, x_label=x_label, y_label="mean net return, bps", has_x_ticks=False),
@@ -144,7 +140,7 @@ def plot_rolling_sharpe(model: ModelEvidence, *, window: int) -> Markup | str:
     ]
     time = days[window - 1 :] * DAY_MS
     panel = Panel(
-        span_x(float(time[0]), float(time[-1]), is_time=True),
+        span_x(float(time[0]), float(time[-1]), unit="time"),
         fit_scale(*rolled, start=HEIGHT - BOTTOM, stop=TOP, include=0.0),
     )
     median = rolled[model.median_path]
@@ -176,8 +172,8 @@ def plot_distribution(model: ModelEvidence, *, share: float) -> Markup | str:
     parts = [
         draw_axes(panel, x_label="net return of a bar, bps", y_label="bars, log axis"),
         draw_bars(panel, middles[is_filled], counts[is_filled], width=width, base=panel.y.low),
-        draw_moment(panel, tails.low_quantile * 1e4, label=f"{share:.0%} quantile"),
-        draw_moment(panel, tails.high_quantile * 1e4, label=f"{1 - share:.0%}", row=1),
+        draw_moment(panel, tails.low_quantile * 1e4, label=f"{share:.0%} quantile", is_left=True),
+        draw_moment(panel, tails.high_quantile * 1e4, label=f"{1 - share:.0%}", is_left=False),
     ]
     alt = (
         f"{model.name}: number of bars by net return on the median path. The worst {share:.0%} lose "

@@ -7,7 +7,6 @@ import numpy as np
 from markupsafe import Markup
 
 from pipeline.reporting.tear_sheet.charts import HEIGHT, span_x
-from pipeline.reporting.tear_sheet.evidence import DatasetEvidence
 from pipeline.reporting.tear_sheet.formats import format_day, format_interval, format_number
 from pipeline.reporting.tear_sheet.model_charts import to_floats
 from pipeline.reporting.tear_sheet.scales import fit_scale
@@ -68,7 +67,7 @@ def plot_folds(split: Report) -> Markup | str:
     groups, tests = split["groups"], split["splits"].get("tested_groups")
     if not tests:
         return "no picture of the folds: there are too many splits to show each"
-    x = span_x(groups[0]["first_ms"], groups[-1]["last_ms"], is_time=True)
+    x = span_x(groups[0]["first_ms"], groups[-1]["last_ms"], unit="time")
     bottom = TOP + SPLIT_HEIGHT * len(tests)
     parts = []
     for row, tested in enumerate(tests):
@@ -122,7 +121,10 @@ def plot_signals(target: str, features: Mapping[str, Report], names: Sequence[st
         at = float(x.place(tick))
         parts.append(f'<path class="grid" d="M{format_pixel(at)} {format_pixel(bottom)}V{TOP}"/>')
         parts.append(write_text(at, bottom + 13, label, anchor="middle"))
-    parts += [write_text((150.0 + WIDTH) / 2, bottom + 28, "IC with the target", anchor="middle"), draw_moment(panel, 0.0)]
+    parts += [
+        write_text((150.0 + WIDTH) / 2, bottom + 28, "IC with the target", anchor="middle"),
+        draw_moment(panel, 0.0),
+    ]
     for i, name in enumerate(names):
         y = TOP + 15.0 * (i + 0.5)
         parts.append(write_text(144.0, y + 4, name, anchor="end"))

@@ -21,7 +21,7 @@ from pipeline.reporting.tear_sheet.formats import (
 from pipeline.reporting.tear_sheet.verdict import fill_undefined, list_audit_findings
 
 MAX_HOLES, MAX_MESSAGES, TOP_SIGNALS = 20, 20, 15
-CATCHES = {True: "yes", False: "no"}
+LEAST_TIME_MS = 10**11  # an instant of 1973: no number of bars, and no length of a hole, is as large
 
 Report = Mapping[str, Any]
 Block = Figure | Note | Table
@@ -61,9 +61,8 @@ def tabulate_leaderboard(evidence: DatasetEvidence) -> Table:
                 format_number(model.headline["ic"]),
                 format_number(model.headline["ic_minus_linear"]),
                 format_number(terms["break_even_bps"]),
-                format_number(terms["charged_bps"]),
                 format_number(terms["round_trips"]),
-                CATCHES[bool(terms["executability"]["is_executable"])],
+                "yes" if terms["executability"]["is_executable"] else "no",
             ]
         )
     head = [
@@ -77,33 +76,36 @@ def tabulate_leaderboard(evidence: DatasetEvidence) -> Table:
         "IC",
         "IC − linear IC",
         "break-even, bps",
-        "charged, bps",
         "round trips",
         "executable",
     ]
+    charged = format_range([model.details["execution"]["charged_bps"] for model in evidence.models])
     length = format_number(evidence.compare["block_bars"])
     note = (
         "Sharpe ratios are annualized, net of costs, of the median path; intervals at 95 % by block bootstrap (mean "
         f"block length {length} bars). DSR: probability that the true Sharpe ratio exceeds the maximum expected of "
-        f"{evidence.compare['trials']} trials without skill. IC: correlation of prediction and label, mean of the paths."
+        f"{evidence.compare['trials']} trials without skill. IC: correlation of prediction and label, mean "
+        f"of the paths. Costs charged on each side: {charged} bps."
     )
     return Table("Models, by the Sharpe ratio of bars", head, rows, note=note)
 
 
 def tabulate_gates(evidence: DatasetEvidence) -> Table:
-    """Return value, limit and verdict of every gate of every model."""
+    """Return which gates every model passes, with value and limit."""
     words = {True: "passed", False: "failed", None: "undefined"}
-    rows = [
-        [model.name, name, format_number(gate["value"]), format_number(gate["limit"]), words[gate["passes"]]]
-        for model in evidence.models
-        for name, gate in model.details["gates"].items()
-    ]
-    return Table("Gates", ["model", "gate", "value", "limit", "verdict"], rows)
+    names = list(dict.fromkeys(name for model in evidence.models for name in model.details["gates"]))
+    rows = []
+    for model in evidence.models:
+        gates = [model.details["gates"][name] for name in names]
+        verdicts = [f"{words[gate['passes']]}: {format_number(gate['value'])}" for gate in gates]
+        rows.append([model.name, *verdicts])
+    limits = {name: evidence.models[0].details["gates"][name]["limit"] for name in names}
+    return Table("Gates", ["model", *(f"{name}, limit {format_number(limits[name])}" for name in names)], rows)
 
 
 def tabulate_pairs(pairs: list[Report]) -> Table:
     """Return the differences between models, the smallest p-values first."""
-    ordered = sorted(pairs, key=lambda pair: (pair["p_adjusted"] is None, pair["p_adjusted"] or 0.0, pair["a"], pair["b"]))
+    ordered = sorted(pairs, key=lambda pair: (pair["p_adjusted"] is None, pair["p_adjusted"], pair["a"], pair["b"]))
     rows = [
         [
             f"{pair['a']} and {pair['b']}",
@@ -141,18 +143,17 @@ def make_data(evidence: DatasetEvidence) -> Section:
 
 
 def tabulate_holes(gaps: Report) -> Table:
-    """Return the longest list of holes that a page can show, and how many there are."""
+    """Return the first MAX_HOLES holes, and how many there are."""
     listed = gaps["list"][:MAX_HOLES]
     head = list(listed[0]) if listed else ["hole"]
-    rows = [[str(value) if isinstance(value, str) else show_time(key, value) for key, value in hole.items()] for hole in listed]
+    rows = [[value if isinstance(value, str) else show_value(value) for value in hole.values()] for hole in listed]
     note = f"{gaps['count']} holes; {len(listed)} are shown." if gaps["count"] else "No bar is missing."
     return Table("Holes", [name.replace("_", " ").removesuffix(" ms") for name in head], rows, note=note)
 
 
-def show_time(key: str, value: object) -> str:
-    """Return a value of a hole; those whose key ends in _ms or names a time are instants, unless they are lengths."""
-    is_instant = isinstance(value, int) and value > 10**11
-    return format_time(float(value)) if is_instant and isinstance(value, int) else format_number(value)
+def show_value(value: object) -> str:
+    """Return a value of a hole; whole numbers as large as milliseconds since 1970 are instants."""
+    return format_time(value) if isinstance(value, int) and value > LEAST_TIME_MS else format_number(value)
 
 
 def tabulate_labels(label: Report) -> Table:
@@ -161,7 +162,8 @@ def tabulate_labels(label: Report) -> Table:
         [
             target,
             f"{each['rows']:,}",
-            ", ".join(f"{cause.replace('_', ' ')} {count:,}" for cause, count in each["lost"].items() if count) or "none",
+            ", ".join(f"{cause.replace('_', ' ')} {count:,}" for cause, count in each["lost"].items() if count)
+            or "none",
             format_hours(each.get("mean_length_ms")),
             ", ".join(f"{name} {format_number(value)}" for name, value in each["y"].items()),
         ]
@@ -250,7 +252,7 @@ def make_overfitting(evidence: DatasetEvidence) -> Section:
             format_number(row["expected_max_sharpe"]),
             format_number(row["sharpe_per_bar"]),
             format_number(row["dsr"]),
-            format_range([value for value in list_effective_dsr(fill_undefined(row))]),
+            format_range([*list_effective_dsr(fill_undefined(row))]),
             format_number(row["luck_dsr"]),
             format_number(row["min_track_record_bars"]),
             format_number(row["observations"]),

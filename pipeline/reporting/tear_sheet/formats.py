@@ -12,10 +12,8 @@ def format_number(value: object, *, digits: int = 3) -> str:
     if not isinstance(value, int | float) or value != value:
         return DASH
     size = abs(value)
-    if isinstance(value, int) or (1000 <= size < 1e7):
-        text = f"{value:,.0f}"
-    else:
-        text = f"{value:.{digits}g}"
+    is_whole = isinstance(value, int) or 1000 <= size < 1e7
+    text = f"{value:,.0f}" if is_whole else f"{value:.{digits}g}"
     return text.replace("-", "−")
 
 
@@ -35,7 +33,8 @@ def format_interval(value: object, low: object, high: object) -> str:
 def format_range(values: list[float | None]) -> str:
     """Return the lowest and the highest of the values that are defined, or a dash."""
     known = [value for value in values if value is not None and value == value]
-    return f"{format_number(min(known))} to {format_number(max(known))}" if known else DASH
+    ends = list(dict.fromkeys(format_number(end(known)) for end in (min, max))) if known else [DASH]
+    return " to ".join(ends)
 
 
 def format_time(time_ms: float | None) -> str:

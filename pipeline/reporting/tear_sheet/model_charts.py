@@ -10,7 +10,7 @@ from markupsafe import Markup
 from pipeline.reporting.tear_sheet.charts import HEIGHT, span_x
 from pipeline.reporting.tear_sheet.evidence import ModelEvidence
 from pipeline.reporting.tear_sheet.formats import format_number, format_percent
-from pipeline.reporting.tear_sheet.scales import Scale, fit_scale
+from pipeline.reporting.tear_sheet.scales import Scale, Unit, fit_scale
 from pipeline.reporting.tear_sheet.svg import (
     BOTTOM,
     LEFT,
@@ -57,7 +57,8 @@ def plot_execution_curve(model: ModelEvidence, curve: str) -> Markup | str:
     is_cost = curve == "by_cost"
     break_even = execution["break_even_bps"]
     marks = [value for value in (break_even, execution["charged_bps"]) if is_cost and value is not None and value >= 0]
-    x = span_x(min([*values, *marks]), max([*values, *marks]), is_log=is_log)
+    unit: Unit = "count" if curve == "by_delay" else "number"
+    x = span_x(min([*values, *marks]), max([*values, *marks]), unit=unit, is_log=is_log)
     panel = Panel(x, fit_scale(net, start=HEIGHT - BOTTOM, stop=TOP, unit="percent", include=0.0))
     parts = [
         draw_axes(panel, x_label=CURVE_LABELS[curve], y_label="net return"),
@@ -144,7 +145,7 @@ def plot_learning_curves(model: ModelEvidence) -> Markup | str:
     if not columns:
         return "no learning curves: no fit has a loss"
     losses = history[columns].to_numpy(np.float64)
-    x = span_x(float(history["iteration"].min()), float(history["iteration"].max()))
+    x = span_x(float(history["iteration"].min()), float(history["iteration"].max()), unit="count")
     panel = Panel(x, fit_scale(losses, start=HEIGHT - BOTTOM, stop=TOP + 14))
     fits = list(history.groupby(["seed", "split"], sort=True))
     styles = {"train_loss": "c1", "valid_loss": "c0"}
@@ -203,7 +204,8 @@ def plot_confusion(model: ModelEvidence) -> Markup | str:
         for column in range(size):
             x, y = left + column * cell_width, top + row * cell_height
             parts.append(
-                f'<rect class="cell" x="{format_pixel(x)}" y="{format_pixel(y)}" width="{format_pixel(cell_width - 2)}" '
+                f'<rect class="cell" x="{format_pixel(x)}" y="{format_pixel(y)}" '
+                f'width="{format_pixel(cell_width - 2)}" '
                 f'height="{format_pixel(cell_height - 2)}" fill-opacity="{share[row, column]:.2f}"/>'
             )
             text = f"{share[row, column]:.0%} · {table[row, column]:,.0f}"
@@ -212,4 +214,6 @@ def plot_confusion(model: ModelEvidence) -> Markup | str:
         f"{names[row]}: " + ", ".join(f"{share[row, column]:.0%} as {names[column]}" for column in range(size))
         for row in range(size)
     )
-    return compose(parts, height=top + size * cell_height + 4, alt=f"{model.name}: actual classes as predicted. {words}.")
+    return compose(
+        parts, height=top + size * cell_height + 4, alt=f"{model.name}: actual classes as predicted. {words}."
+    )

@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num, num2date
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-Unit = Literal["number", "percent", "time"]
+Unit = Literal["number", "count", "percent", "time"]
 Ticks = list[tuple[float, str]]
-MAX_TICKS = 5
+MAX_TICKS, TICK_PIXELS = 5, 30  # at most this many, each at least so far from the next
 MARGIN = 0.04  # of the range, beyond the lowest and the highest value
 WIDE = 20.0  # ratio of highest to lowest value from which a log axis has ticks at powers of 10
 
@@ -34,10 +34,11 @@ class Scale:
 
     def list_ticks(self) -> Ticks:
         """Return the values of at most about MAX_TICKS ticks within the range, and their labels."""
+        ticks = int(np.clip(abs(self.stop - self.start) / TICK_PIXELS, 2, MAX_TICKS))
         if self.unit == "time":
             return _list_dates(self.low, self.high)
         is_wide = self.is_log and self.high / self.low > WIDE
-        locator = LogLocator(numticks=MAX_TICKS) if is_wide else MaxNLocator(MAX_TICKS)
+        locator = LogLocator(numticks=ticks) if is_wide else MaxNLocator(ticks, integer=self.unit == "count")
         values = np.asarray(locator.tick_values(self.low, self.high))
         inside = values[(values >= self.low) & (values <= self.high)]
         return [(float(value), _format_value(float(value), self.unit)) for value in inside]
@@ -81,5 +82,7 @@ def _list_dates(first_ms: float, last_ms: float) -> Ticks:
 
 def _format_value(value: float, unit: Unit) -> str:
     shown = value * 100 if unit == "percent" else value
-    text = "0" if abs(shown) < 1e-12 else f"{shown:,.6g}" if abs(shown) < 1e6 else f"{shown:.3g}"
+    if abs(shown) >= 1e6:
+        return _format_value(shown / 1e6, "number") + ("M %" if unit == "percent" else "M")
+    text = "0" if abs(shown) < 1e-12 else f"{shown:,.6g}"
     return f"{text.replace('-', '−')} %" if unit == "percent" else text.replace("-", "−")

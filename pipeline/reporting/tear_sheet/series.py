@@ -87,9 +87,9 @@ def profile_weekdays(days: np.ndarray, returns: np.ndarray) -> Profile:
 
 
 def roll_sharpe(returns: np.ndarray, *, window: int, days_per_year: float) -> np.ndarray:
-    """Return (D - window + 1,) annualized Sharpe ratios of `window` daily returns in a row; NaN where they are constant.
+    """Return (D - window + 1,) annualized Sharpe ratios of `window` daily returns in a row.
 
-    Empty where there are fewer days than that.
+    NaN where the returns are constant; empty where there are fewer days than a window.
     """
     if len(returns) < window:
         return np.empty(0)

@@ -28,9 +28,12 @@ a { color: var(--c0); }
 nav { margin: 12px 0; display: flex; flex-wrap: wrap; gap: 4px 14px; }
 nav a { padding: 4px 0; }
 .summary { font-size: 1.15rem; max-width: 70ch; }
-.blocks { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 390px), 1fr)); gap: 16px; }
+.blocks { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 390px), 1fr)); gap: 16px; align-items: start; }
 .blocks > .wide { grid-column: 1 / -1; min-width: 0; }
-figure { margin: 0; padding: 10px; background: var(--panel); border: 1px solid var(--edge); border-radius: 6px; min-width: 0; }
+figure {
+  margin: 0; padding: 10px; min-width: 0;
+  background: var(--panel); border: 1px solid var(--edge); border-radius: 6px;
+}
 figcaption, caption { font-weight: 600; text-align: left; font-size: .92rem; margin-bottom: 4px; }
 .note { color: var(--soft); font-size: .88rem; margin: 4px 0 0; }
 .scroll { overflow-x: auto; border: 1px solid var(--edge); border-radius: 6px; }
@@ -39,7 +42,7 @@ caption { padding: 8px 10px 4px; }
 th, td { padding: 4px 10px; text-align: left; vertical-align: top; border-top: 1px solid var(--edge); }
 th { font-weight: 600; }
 thead th { color: var(--soft); white-space: nowrap; }
-td.short { white-space: nowrap; }
+td.short, th[scope=row] { white-space: nowrap; }
 td.long { min-width: 24ch; }
 .verdict { list-style: none; margin: 12px 0; padding: 0; display: grid; gap: 8px; }
 .verdict li { padding: 8px 12px; background: var(--panel); border-left: 5px solid var(--open); border-radius: 4px; }
@@ -81,6 +84,6 @@ svg text { fill: var(--ink); }
   .scroll { overflow: visible; }
   table { font-size: 8px; }
   th, td { padding: 2px 4px; }
-  thead th, td.short { white-space: normal; }
+  thead th, td.short, th[scope=row] { white-space: normal; }
 }
 """

@@ -10,7 +10,7 @@ from pipeline.reporting.tear_sheet.sampling import downsample
 from pipeline.reporting.tear_sheet.scales import Scale
 
 WIDTH = 400
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 8, 34  # margins of a panel, for its labels
+LEFT, RIGHT, TOP, BOTTOM = 54, 12, 8, 34  # margins of a panel, for its labels
 LINE_POINTS = 800  # of a line, which is twice as many as its pixels
 
 
@@ -81,11 +81,14 @@ def draw_level(panel: Panel, value: float, *, label: str = "") -> str:
     return line + (write_text(panel.x.stop, float(height) - 4, label, anchor="end") if label else "")
 
 
-def draw_moment(panel: Panel, value: float, *, label: str = "", row: int = 0) -> str:
-    """Return a vertical line at a value of x, with its label beside the top; `row` moves the label down."""
+def draw_moment(panel: Panel, value: float, *, label: str = "", row: int = 0, is_left: bool | None = None) -> str:
+    """Return a vertical line at a value of x, with its label beside the top; `row` moves the label down.
+
+    The label stands to the left where `is_left`, by default in the right half of the panel.
+    """
     at = float(panel.x.place(value))
     line = f'<path class="rule" d="M{format_pixel(at)} {format_pixel(panel.y.start)}V{format_pixel(panel.y.stop)}"/>'
-    is_left = at > (panel.x.start + panel.x.stop) / 2
+    is_left = at > (panel.x.start + panel.x.stop) / 2 if is_left is None else is_left
     side, anchor = (-4, "end") if is_left else (4, "start")
     return line + (write_text(at + side, panel.y.stop + 10 + 12 * row, label, anchor=anchor) if label else "")
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from pipeline.reporting.comparison_page import SIGNIFICANT, YES, judge_model
+from pipeline.reporting.comparison_page import NO, SIGNIFICANT, YES, judge_model
 from pipeline.reporting.tear_sheet.blocks import State, Statement, Verdict
 from pipeline.reporting.tear_sheet.evidence import DatasetEvidence, ModelEvidence
 from pipeline.reporting.tear_sheet.formats import format_number, format_range, list_names
@@ -98,7 +98,8 @@ def judge_luck(evidence: DatasetEvidence) -> Statement:
     if not rows:
         return Statement("not known", claim, "no model is traded")
     yes = list_skilled(rows)
-    no = [f"{name} ({judge_model(fill_undefined(row))})" for name, row in rows.items() if name not in yes]
+    others = {name: judge_model(fill_undefined(row)) for name, row in rows.items() if name not in yes}
+    no = [name if verdict == NO else f"{name} ({verdict})" for name, verdict in others.items()]
     found = f"deflated Sharpe ratio above {SIGNIFICANT} at {evidence.compare['trials']} trials: {list_names(yes)}"
     state: State = "not supported" if not yes else "supported"
     return Statement(state, claim, found + (f"; not: {list_names(no)}" if no else ""))
