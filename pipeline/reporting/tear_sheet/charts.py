@@ -67,8 +67,8 @@ def plot_equity(model: ModelEvidence) -> Markup:
     ]
     alt = (
         f"{model.name}: net equity of {model.paths.shape[1]} paths from {format_day(time[0])} "
-        f"to {format_day(time[-1])}, ending at {format_number(float(equity[-1].min()))} to {format_number(float(equity[-1].max()))} times the "
-        f"capital; deepest drawdown of the median path {format_percent(-float(under[:, median].min()))}."
+        f"to {format_day(time[-1])}, ending at {format_number(float(equity[-1].min()))} to "
+        f"{format_number(float(equity[-1].max()))} times the capital; deepest drawdown of the median path {format_percent(-float(under[:, median].min()))}."
     )
     return compose(parts, height=EQUITY_HEIGHT, alt=alt)
 

@@ -28,7 +28,10 @@ a { color: var(--c0); }
 nav { margin: 12px 0; display: flex; flex-wrap: wrap; gap: 4px 14px; }
 nav a { padding: 4px 0; }
 .summary { font-size: 1.15rem; max-width: 70ch; }
-.blocks { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 390px), 1fr)); gap: 16px; align-items: start; }
+.blocks {
+  display: grid; gap: 16px; align-items: start;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 390px), 1fr));
+}
 .blocks > .wide { grid-column: 1 / -1; min-width: 0; }
 figure {
   margin: 0; padding: 10px; min-width: 0;

@@ -28,7 +28,11 @@ def format_pixel(value: float) -> str:
 
 
 def draw_line(panel: Panel, x: np.ndarray, y: np.ndarray, *, style: str, points: int = LINE_POINTS) -> str:
-    """Return a line through (n,) points, downsampled by minimum and maximum; NaN is left out."""
+    """Return a line through (n,) points, downsampled by minimum and maximum.
+
+    NaN is left out, and on a log axis what is not above 0, as after a total loss.
+    """
+    y = np.where(y > 0, y, np.nan) if panel.y.is_log else y
     path = _trace(panel, *downsample(x, y, max_points=points))
     return f'<path class="line {style}" d="{path}"/>' if path else ""
 
