@@ -352,10 +352,10 @@ def test_hours_and_weekdays_are_averaged_with_their_errors():
 
 def test_rolling_sharpe_ratios_are_those_of_each_window():
     returns = np.array([0.1, 0.3, 0.2, 0.2])
-    rolled = series.roll_sharpe(returns, window=2, days_per_year=4.0)
+    rolling = series.roll_sharpe(returns, window=2, days_per_year=4.0)
     expected = [2 * pair.mean() / pair.std(ddof=1) for pair in (returns[:2], returns[1:3])]
-    assert rolled[:2] == pytest.approx(expected)
-    assert np.isnan(rolled[2])
+    assert rolling[:2] == pytest.approx(expected)
+    assert np.isnan(rolling[2])
     assert series.roll_sharpe(returns, window=5, days_per_year=4.0).size == 0
 
 

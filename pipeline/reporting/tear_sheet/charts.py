@@ -68,7 +68,8 @@ def plot_equity(model: ModelEvidence) -> Markup:
     alt = (
         f"{model.name}: net equity of {model.paths.shape[1]} paths from {format_day(time[0])} "
         f"to {format_day(time[-1])}, ending at {format_number(float(equity[-1].min()))} to "
-        f"{format_number(float(equity[-1].max()))} times the capital; deepest drawdown of the median path {format_percent(-float(under[:, median].min()))}."
+        f"{format_number(float(equity[-1].max()))} times the capital; "
+        f"deepest drawdown of the median path {format_percent(-float(under[:, median].min()))}."
     )
     return compose(parts, height=EQUITY_HEIGHT, alt=alt)
 
@@ -134,19 +135,19 @@ def plot_rolling_sharpe(model: ModelEvidence, *, window: int) -> Markup | str:
     if len(days) <= window:
         return f"no rolling Sharpe ratio: {len(days)} days, and a window of {window}"
     per_year = performance.count_days_per_year(model.time_ms, bars_per_year=model.bars_per_year)
-    rolled = [
+    rolling = [
         series.roll_sharpe(returns[:, path], window=window, days_per_year=per_year)
         for path in range(model.paths.shape[1])
     ]
     time = days[window - 1 :] * DAY_MS
     panel = Panel(
         span_x(float(time[0]), float(time[-1]), unit="time"),
-        fit_scale(*rolled, start=HEIGHT - BOTTOM, stop=TOP, include=0.0),
+        fit_scale(*rolling, start=HEIGHT - BOTTOM, stop=TOP, include=0.0),
     )
-    median = rolled[model.median_path]
+    median = rolling[model.median_path]
     parts = [
         draw_axes(panel, x_label="last day of the window, UTC", y_label=f"Sharpe ratio of {window} days"),
-        *(draw_line(panel, time, path, style="path") for path in rolled),
+        *(draw_line(panel, time, path, style="path") for path in rolling),
         draw_level(panel, 0.0),
         draw_line(panel, time, median, style="median"),
     ]
