@@ -156,14 +156,14 @@ def test_dvc_sees_only_modules_in_the_folders_of_code():
 
 RUN_BY = {  # file: the stages that run it, and run again after a comment in it
     "pipeline/reporting/plots.py": r"evaluate_|holdout@|compare@|signals@|liquidity@",
-    "pipeline/evaluation/overfitting.py": r"evaluate_|holdout@|compare@",
-    "pipeline/evaluation/comparison.py": r"compare@",
-    "pipeline/evaluation/performance.py": r"evaluate_|holdout@|compare@",
+    "pipeline/evaluation/overfitting.py": r"evaluate_|holdout@|compare@|report@",
+    "pipeline/evaluation/comparison.py": r"compare@|report@",
+    "pipeline/evaluation/performance.py": r"evaluate_|holdout@|compare@|report@",
     "pipeline/leakage/fits.py": r"canary@|audit_|compare@",
     "pipeline/models/torch_runtime/device.py": r"(train|audit|export)_(nets|agents)@",
     "pipeline/models/nets/recurrent.py": r"(train|audit|export)_nets@lstm",
     "pipeline/models/agents/marl.py": r"(train|audit|export)_agents@marl",
-    "pipeline/trading.py": r"evaluate_|holdout@|(train|audit|export)_agents@",
+    "pipeline/trading.py": r"evaluate_|holdout@|report@|(train|audit|export)_agents@",
     "pipeline/tail_risk.py": r"(train|audit|export)_agents@",
 }
 
