@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline import artifacts
 from pipeline.reporting.tear_sheet import charts, model_charts, series
 from pipeline.reporting.tear_sheet.evidence import Calibration, DatasetEvidence, ModelEvidence
 from pipeline.reporting.tear_sheet.page import render_report
 from pipeline.reporting.tear_sheet.sampling import downsample
 from pipeline.reporting.tear_sheet.scales import fit_scale
 from pipeline.reporting.tear_sheet.verdict import make_verdict
+from pipeline.stages import report
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 START_MS = 1_704_067_200_000  # 2024-01-01, a Monday
@@ -392,3 +394,31 @@ def test_the_cost_curve_names_the_break_even_and_leaves_out_what_is_undefined():
     assert "charged 2" in drawn
     assert drawn.count("<circle") == 2
     assert model_charts.plot_execution_curve(make_model(), "by_capital") == "no curve: not measured"
+
+
+@pytest.fixture
+def small_files(tmp_path, monkeypatch):
+    """Three rows of folds, of which the last has no label, and predictions of two splits."""
+    monkeypatch.chdir(tmp_path)
+    folds = pd.DataFrame({"segment": 0, "time": [1, 2, 3], "is_labeled": [True, True, False]})
+    artifacts.write_table(artifacts.FOLDS / "bars.parquet", folds)
+    labels = pd.DataFrame({"segment": 0, "time": [1, 2], "y": [0.5, 1.5]})
+    artifacts.write_table(artifacts.LABELS / "bars" / "return_5.parquet", labels)
+    table = {"seed": 1, "split": [1, 1, 0, 0], "row": [0, 1, 1, 2], "return": [0.1, 9.0, 0.2, 0.3], "score_std": 1.0}
+    artifacts.write_table(artifacts.OOS / "tree.parquet", pd.DataFrame(table))
+    artifacts.write_table(artifacts.OOS / "agent.parquet", pd.DataFrame({**table, "score_std": np.nan}))
+
+
+def test_calibration_takes_the_first_split_that_predicts_a_labeled_row(small_files):
+    output = {"kind": "number", "names": ["return"], "levels": []}
+    found = report.calibrate("tree", {"dataset": "bars", "target": "return_5"}, output)
+    predicted, actual, _ = found.curves["return"]
+    assert predicted == pytest.approx([0.1, 0.2])
+    assert actual.tolist() == [0.5, 1.5]
+
+
+def test_a_position_is_not_calibrated(small_files):
+    output = {"kind": "number", "names": ["return"], "levels": []}
+    found = report.calibrate("agent", {"dataset": "bars", "target": "return_5"}, output)
+    assert found.curves == {}
+    assert found.reason == "the score is a position, which forecasts no value"

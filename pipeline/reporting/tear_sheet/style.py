@@ -30,7 +30,7 @@ nav a { padding: 4px 0; }
 .summary { font-size: 1.15rem; max-width: 70ch; }
 .blocks {
   display: grid; gap: 16px; align-items: start;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 390px), 1fr));
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr));
 }
 .blocks > .wide { grid-column: 1 / -1; min-width: 0; }
 figure {
