@@ -82,7 +82,7 @@ def tabulate_leaderboard(evidence: DatasetEvidence) -> Table:
     charged = format_range([model.details["execution"]["charged_bps"] for model in evidence.models])
     length = format_number(evidence.compare["block_bars"])
     note = (
-        "Sharpe ratios are annualized, net of costs, of the median path; intervals at 95 % by block bootstrap (mean "
+        "Sharpe ratios are annualized, net of costs, of the median path; intervals by block bootstrap (mean "
         f"block length {length} bars). DSR: probability that the true Sharpe ratio exceeds the maximum expected of "
         f"{evidence.compare['trials']} trials without skill. IC: correlation of prediction and label, mean "
         f"of the paths. Costs charged on each side: {charged} bps."
