@@ -29,6 +29,7 @@ PARTS = {  # modules of a kind of dataset, by the stage that runs them
     "split": ("clock",),
     "evaluate": ("clock", "fills"),
     "compare": ("clock",),
+    "report": ("clock",),
     "holdout": ("clock", "fills"),
     "export": ("contract",),
 }
@@ -155,14 +156,14 @@ def test_dvc_sees_only_modules_in_the_folders_of_code():
 
 RUN_BY = {  # file: the stages that run it, and run again after a comment in it
     "pipeline/reporting/plots.py": r"evaluate_|holdout@|compare@|signals@|liquidity@",
-    "pipeline/evaluation/overfitting.py": r"evaluate_|holdout@|compare@|gate@",
-    "pipeline/evaluation/comparison.py": r"compare@",
-    "pipeline/evaluation/performance.py": r"evaluate_|holdout@|compare@|gate@",
+    "pipeline/evaluation/overfitting.py": r"evaluate_|holdout@|compare@|gate@|report@",
+    "pipeline/evaluation/comparison.py": r"compare@|report@",
+    "pipeline/evaluation/performance.py": r"evaluate_|holdout@|compare@|gate@|report@",
     "pipeline/leakage/fits.py": r"canary@|audit_|compare@",
     "pipeline/models/torch_runtime/device.py": r"(train|audit|export)_(nets|agents)@|bundle@",
     "pipeline/models/nets/recurrent.py": r"(train|audit|export)_nets@lstm|bundle@",
     "pipeline/models/agents/marl.py": r"(train|audit|export)_agents@marl|bundle@",
-    "pipeline/trading.py": r"evaluate_|holdout@|(train|audit|export)_agents@|bundle@|gate@",
+    "pipeline/trading.py": r"evaluate_|holdout@|(train|audit|export)_agents@|bundle@|gate@|report@",
     "pipeline/tail_risk.py": r"(train|audit|export)_agents@|bundle@",
 }
 

@@ -21,7 +21,7 @@ SIGNATURES = {b"PK\x03\x04": "a zip", b"\x1f\x8b": "gzip", b"PAR1": "parquet", b
 
 
 class Head(NamedTuple):
-    """How a CSV begins: the width of its rows, the names of a header, its separator, and where the rows begin."""
+    """The beginning of a CSV: the width of its rows, the names of a header, its separator, and where the rows begin."""
 
     width: int
     header: tuple[str, ...] | None

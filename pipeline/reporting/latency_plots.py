@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from pipeline.deployment.latency import Latency
 from pipeline.reporting.plots import BLUE, GRAY, ORANGE, add_legend_below, style_axes
 
+Latencies = tuple[str, float, np.ndarray]  # of a schedule: kind of arrivals, bars a second, ns of each bar
 COLORS = {"constant": BLUE, "poisson": ORANGE}
 
 
-def plot_latency(found: Sequence[Latency], *, limit_p50_us: float, limit_p99_us: float, title: str) -> Figure:
+def plot_latency(found: Sequence[Latencies], *, limit_p50_us: float, limit_p99_us: float, title: str) -> Figure:
     """Return the share of bars above each latency, and the percentiles 50 and 99 against bars per second.
 
     The left panel has the lowest load of each kind of arrivals. Both axes of latency are logarithmic.
@@ -21,15 +21,15 @@ def plot_latency(found: Sequence[Latency], *, limit_p50_us: float, limit_p99_us:
     distribution, load = figure.subplots(1, 2)
     for axes in (distribution, load):
         style_axes(axes, "")
-    for kind in dict.fromkeys(each.arrivals for each in found):
-        own = sorted((each for each in found if each.arrivals == kind), key=lambda each: each.bars_per_second)
-        us = np.sort(own[0].ns) / 1e3
+    for kind in dict.fromkeys(kind for kind, _, _ in found):
+        own = sorted(((rate, ns) for arrivals, rate, ns in found if arrivals == kind), key=lambda each: each[0])
+        lowest, us = own[0][0], np.sort(own[0][1]) / 1e3
         above = 1 - np.arange(len(us)) / len(us)
-        label = f"{kind} arrivals, {own[0].bars_per_second:g} bars a second"
+        label = f"{kind} arrivals, {lowest:g} bars a second"
         distribution.step(us, above, color=COLORS[kind], lw=1.6, where="post", label=label)
-        rates = [each.bars_per_second for each in own]
+        rates = [rate for rate, _ in own]
         for percentile, style in ((50, "-"), (99, "--")):
-            values = [np.percentile(each.ns, percentile) / 1e3 for each in own]
+            values = [np.percentile(ns, percentile) / 1e3 for _, ns in own]
             label = f"{kind} arrivals, percentile {percentile}"
             load.plot(rates, values, color=COLORS[kind], lw=1.6, ls=style, marker="o", ms=4, label=label)
     for limit, style in ((limit_p50_us, "-"), (limit_p99_us, "--")):

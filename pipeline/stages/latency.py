@@ -42,7 +42,7 @@ def main(dataset: str) -> None:
         verdicts = latency.judge(found["figures"], limits)
         report["selections"][name] = {**found, "verdicts": verdicts}
         plot = latency_plots.plot_latency(
-            schedules,
+            [(each.arrivals, each.bars_per_second, each.ns) for each in schedules],
             limit_p50_us=limits.p50_us,
             limit_p99_us=limits.p99_us,
             title=f"{dataset}, {name}: latency of the hot path",

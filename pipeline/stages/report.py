@@ -1,0 +1,146 @@
+"""report <dataset>: put the results of a dataset into one HTML page that needs no network, the verdict first."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from pipeline import artifacts, cli, config
+from pipeline.datasets import kinds
+from pipeline.evaluation import forecast, performance
+from pipeline.evaluation.path_metrics import bin_calibration
+from pipeline.evaluation.returns import Returns
+from pipeline.reporting.tear_sheet.evidence import Calibration, DatasetEvidence, ModelEvidence
+from pipeline.reporting.tear_sheet.page import render_report
+from pipeline.row_groups import read_clean
+
+CALIBRATION_BINS = 10
+NOT_FITTED = "an ensemble sums positions, which forecast no value"
+HISTORY = ["seed", "split", "iteration", "train_loss", "valid_loss"]
+
+Report = dict[str, Any]
+
+
+class Clock(NamedTuple):
+    """The instants, in ms, of times of a dataset's clock, and its rows in a year."""
+
+    to_ms: Callable[[np.ndarray], np.ndarray]
+    bars_per_year: float
+
+
+def main(dataset: str) -> None:
+    """Write trained/reports/<dataset>.html from the reports, returns, round trips and predictions of a dataset."""
+    params = config.load_params()
+    clock = kinds.import_part(params, dataset, "clock")
+    clean = read_clean(dataset, clock.COLUMNS)
+    to_ms, per_year = partial(clock.to_ms, clean), clock.count_rows_per_year(clean)
+    rate = config.call_with(performance.declare_rate, block=config.look_up(params, "performance"), name="performance")
+    compare = artifacts.read_json(artifacts.report_path("compare/details", dataset))
+    blocks = {
+        name: (family, block)
+        for family, models in params["models"].items()
+        for name, block in (models or {}).items()
+        if block["dataset"] == dataset
+    }
+    models = [
+        load_model(name, *blocks[name], clock=Clock(to_ms, per_year), risk_free_rate=rate)
+        for name in compare["leaderboard"]
+    ]
+    evidence = DatasetEvidence(
+        dataset=dataset,
+        source=config.look_up(params, f"datasets.{dataset}.source"),
+        ingest=read_plain("ingest", dataset),
+        label=read_plain("label", dataset),
+        split=read_plain("split", dataset),
+        guard=artifacts.read_report("guard", dataset),
+        canary=read_plain("canary", dataset),
+        liquidity=read_plain("liquidity", dataset),
+        signals=read_plain("signals/details", dataset),
+        sensitivity=artifacts.read_report("sensitivity", dataset),
+        headline=read_plain("compare", dataset),
+        compare=compare,
+        models=models,
+        not_traded=[name for name in blocks if name not in compare["leaderboard"]],
+    )
+    page = config.call_with(render_report, evidence, block=config.look_up(params, "report"), name="report")
+    artifacts.write_text(artifacts.REPORTS / f"{dataset}.html", page)
+
+
+def read_plain(stage: str, key: str) -> Report:
+    """Return the content of a report that has no digest."""
+    content: Report = artifacts.read_json(artifacts.report_path(stage, key))
+    return content
+
+
+def load_model(name: str, family: str, block: config.Block, *, clock: Clock, risk_free_rate: float) -> ModelEvidence:
+    """Return the results of a model; one that is not fitted has no audit, training, history or predictions."""
+    returns = Returns.load(artifacts.RETURNS / f"{name}.parquet")
+    excess = returns.take_excess(risk_free_rate=risk_free_rate, bars_per_year=clock.bars_per_year)
+    trips = artifacts.read_table(artifacts.ROUND_TRIPS / f"{name}.parquet")
+    is_fitted = (artifacts.OOS / f"{name}.parquet").is_file()
+    output = read_output(block["dataset"], block["target"])
+    return ModelEvidence(
+        name=name,
+        family=family,
+        target=block["target"],
+        time_ms=clock.to_ms(returns.time),
+        paths=returns.paths,
+        median_path=excess.median_path,
+        bars_per_year=clock.bars_per_year,
+        round_trips=trips[trips["path"] == excess.median_path].reset_index(drop=True),
+        headline=read_plain("evaluate", name),
+        details=artifacts.read_report("evaluate/details", name),
+        audit=read_plain("audit", name) if is_fitted else None,
+        training=artifacts.read_report("train/details", name) if is_fitted else None,
+        history=read_history(name) if is_fitted else pd.DataFrame(columns=HISTORY),
+        calibration=calibrate(name, block, output) if is_fitted else Calibration({}, "", NOT_FITTED),
+        class_names=output["names"] if output["kind"] == "classes" else ("down", "up"),
+    )
+
+
+def read_output(dataset: str, target: str) -> Report:
+    """Return the output that models of a target have: its kind, names and levels."""
+    schema = pq.read_schema(artifacts.LABELS / dataset / f"{target}.parquet")
+    output: Report = artifacts.read_attributes(schema)["target"]["output"]
+    return output
+
+
+def read_history(name: str) -> pd.DataFrame:
+    """Return the losses of every fit by iteration."""
+    return pd.read_csv(artifacts.HISTORY / f"{name}.csv", usecols=HISTORY)[HISTORY]
+
+
+def calibrate(name: str, block: config.Block, output: Report) -> Calibration:
+    """Return the calibration of the predictions on path 0 of the first seed; a position has none."""
+    names = list(output["names"])
+    table = artifacts.read_table(artifacts.OOS / f"{name}.parquet", ["seed", "split", "row", "score_std", *names])
+    if table["score_std"].isna().all():
+        return Calibration({}, "", "the score is a position, which forecasts no value")
+    first = table[table["seed"] == table["seed"].iloc[0]].sort_values("split", kind="stable").drop_duplicates("row")
+    joined = first.assign(y=read_labels(block, first["row"].to_numpy())).dropna(subset="y").sort_values("row")
+    y, predicted = joined["y"].to_numpy(np.float64), joined[names].to_numpy(np.float64)
+    if output["kind"] == "quantiles":
+        share, error = forecast.measure_coverage(y, predicted)
+        return Calibration({"coverage": (np.asarray(output["levels"]), share, error)}, "share below the quantile")
+    is_classes = output["kind"] == "classes"
+    actual = y[:, None] == np.arange(len(names)) if is_classes else y[:, None]  # (n, outputs)
+    curves = {
+        each: bin_calibration(predicted[:, i], actual[:, i], bins=CALIBRATION_BINS) for i, each in enumerate(names)
+    }
+    return Calibration(curves, "probability" if is_classes else names[0])
+
+
+def read_labels(block: config.Block, rows: np.ndarray) -> np.ndarray:
+    """Return (n,) the y of rows of the folds; NaN where a row has no label."""
+    keys = ["segment", "time"]
+    folds = artifacts.read_table(artifacts.FOLDS / f"{block['dataset']}.parquet", [*keys, "is_labeled"])
+    labels = artifacts.read_table(artifacts.LABELS / block["dataset"] / f"{block['target']}.parquet", [*keys, "y"])
+    y = folds.merge(labels, on=keys, how="left", validate="one_to_one")["y"].where(folds["is_labeled"])
+    return np.asarray(y.to_numpy(np.float64)[rows])
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,424 @@
+"""The report of a dataset: one page that parses, needs no network, says what the reports say, byte for byte."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline import artifacts
+from pipeline.reporting.tear_sheet import charts, model_charts, series
+from pipeline.reporting.tear_sheet.evidence import Calibration, DatasetEvidence, ModelEvidence
+from pipeline.reporting.tear_sheet.page import render_report
+from pipeline.reporting.tear_sheet.sampling import downsample
+from pipeline.reporting.tear_sheet.scales import fit_scale
+from pipeline.reporting.tear_sheet.verdict import make_verdict
+from pipeline.stages import report
+
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+START_MS = 1_704_067_200_000  # 2024-01-01, a Monday
+SETTINGS = {"rolling_days": 2, "tail_share": 0.05}
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class PageParser(HTMLParser):
+    """Collects tags, attributes and texts, and checks that every tag is closed by its own end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.texts: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def parse(page: str) -> PageParser:
+    parser = PageParser()
+    parser.feed(page)
+    parser.close()
+    assert parser.open == []
+    return parser
+
+
+def make_details(net: np.ndarray) -> dict:
+    metrics = dict.fromkeys(("sharpe_daily", "sharpe", "net_return", "max_drawdown", "ic"), 1.5)
+    path = {
+        "bars": len(net),
+        "confusion": [[3, 1], [2, 4]],
+        **metrics,
+        "sortino": None,
+        "undefined": {"sortino": "why"},
+    }
+    curve = {"values": [0.0, 2.0, 4.0], "net_return": [0.2, 0.1, None], "reason": None}
+    return {
+        "model": {"paths": [path, path]},
+        "gates": {
+            "stationarity": {"value": None, "limit": 0.5, "passes": None},
+            "seeds": {"value": 1, "limit": 3, "passes": False},
+        },
+        "execution": {
+            "charged_bps": 2.0,
+            "break_even_bps": 3.0,
+            "round_trips": 2,
+            "by_cost": curve,
+            "by_delay": curve,
+            "by_capital": {"values": [], "net_return": [], "reason": "not measured"},
+            "executability": {"is_executable": True, "reasons": []},
+            "warnings": [],
+        },
+        "fit_diagnoses": {"0": {"verdict": "healthy"}},
+    }
+
+
+def make_model(name: str = "<tree>", *, net: np.ndarray | None = None) -> ModelEvidence:
+    """A model of two paths of 96 hours; its name needs escaping."""
+    time_ms = START_MS + np.arange(96) * HOUR_MS
+    if net is None:
+        net = 0.01 * np.sin(np.arange(96.0) ** 2)
+    trips = pd.DataFrame(
+        {
+            "side": [1, -1],
+            "entry_time": [START_MS, START_MS + HOUR_MS],
+            "exit_time": [START_MS + HOUR_MS, START_MS + 4 * HOUR_MS],
+            "net": [0.001, -0.002],
+            "adverse_excursion": [0.0, -0.003],
+        }
+    )
+    fit = {
+        "seed": 1,
+        "split": "0",
+        "rows": {"train": 50, "valid": 9},
+        "iterations": 3,
+        "best": {"iteration": 2, "valid_loss": 0.5},
+    }
+    history = {"seed": 1, "split": "0", "iteration": [1, 2, 3], "train_loss": [3.0, 2.0, 1.0], "valid_loss": 2.0}
+    bins = np.array([0.1, 0.2, 0.3])
+    finding = {"guard": "normalization", "severity": "ok", "message": "none"}
+    return ModelEvidence(
+        name=name,
+        family="trees",
+        target="return_5",
+        time_ms=time_ms,
+        paths=np.column_stack([net, np.zeros_like(net)]),
+        median_path=0,
+        bars_per_year=8766.0,
+        round_trips=trips,
+        headline={"ic": 0.1, "ic_minus_linear": -0.01, "reason": None},
+        details=make_details(net),
+        audit={"findings": [], "fits": [{"findings": [finding]}]},
+        training={"fits": [fit], "importances": {"gain": {"a": 3.0, "b": 1.0}}},
+        history=pd.DataFrame(history),
+        calibration=Calibration({"up": (bins, bins, bins / 10)}, "probability"),
+        class_names=("down", "up"),
+    )
+
+
+def make_row(dsr: float | None) -> dict:
+    names = "psr luck_dsr trial_variance expected_max_sharpe sharpe_per_bar min_track_record_bars observations"
+    row = dict.fromkeys(names.split(), 0.5)
+    ends = {"low": 0.5, "high": 2.5}
+    sharpes = {
+        f"{kind}{end}": value for kind in ("sharpe", "sharpe_daily") for end, value in [("", 1.5), *ends.items()]
+    }
+    sharpes |= {f"{kind}_{end}": value for kind in ("sharpe", "sharpe_daily") for end, value in ends.items()}
+    return {**row, **sharpes, "dsr": dsr, "dsr_clusters": dsr, "trials": 4, "path_sharpes": [1.0, 2.0]}
+
+
+def make_signal() -> dict:
+    gate = {"signal_ic": {"value": 0.1, "limit": 0.05, "passes": True}}
+    names = ("ic", "ic_error", "ic_p_adjusted", "rank_ic", "ic_sign_share", "turnover")
+    return {**dict.fromkeys(names, 0.1), "gates": gate}
+
+
+def make_evidence(*models: ModelEvidence, dsr: float | None = 0.99, source: str = "simulated") -> DatasetEvidence:
+    models = models or (make_model(),)
+    ok = {"guard": "truncation", "severity": "ok", "message": "44 columns & <all> hold"}
+    groups = [{"first_ms": START_MS + i * DAY_MS, "last_ms": START_MS + (i + 1) * DAY_MS} for i in range(3)]
+    split = {
+        **dict.fromkeys(("rows", "development", "holdout", "purged_and_embargoed_before_holdout"), 9),
+        "method": "cpcv",
+        "n_splits": 3,
+        "n_paths": 2,
+        "embargo_bars": 5,
+        "embargo_reason": "why",
+        "groups": groups,
+        "splits": {"tested_groups": [[0, 1], [0, 2], [1, 2]]},
+        "findings": [ok],
+    }
+    return DatasetEvidence(
+        dataset="made_up",
+        source=source,
+        ingest={
+            "symbols": {"BTC": {"rows": 96, "first_ms": START_MS, "last_ms": START_MS, "missing_bars": 2}},
+            "gaps": {"count": 1, "list": [{"symbol": "BTC", "start_ms": START_MS, "bars": 2}]},
+        },
+        label={"return_5": {"rows": 90, "lost": {"horizon": 6}, "mean_length_ms": 3.6e6, "y": {"mean": 0.0}}},
+        split=split,
+        guard={"findings": [ok]},
+        canary={"canaries": 2, "caught": 2, "false_alarms": 0, "outcomes": {"shifted": {"caught": True}}},
+        liquidity={"reason": "rows are not bars"},
+        signals={"return_5": {"features": {"a": make_signal(), "b": make_signal()}}},
+        sensitivity={"reason": "no model"},
+        headline={"pbo": 0.1, "pbo_lowest": 0.1, "pbo_highest": 0.2},
+        compare={
+            "leaderboard": {model.name: make_row(dsr) for model in models},
+            "trials": 4,
+            "effective_trials": {"clusters": 2.0},
+            "path_pbo": [0.1, 0.2],
+            "ledger_pbo": 0.15,
+            "reason": None,
+            "superiority": {"spa": 0.01, "reality_check": 0.02, "days": 4, "trials": 4},
+            "pairs": [],
+            "block_bars": 3.0,
+            "findings": [ok],
+        },
+        models=models,
+    )
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return render_report(make_evidence(), **SETTINGS)
+
+
+def test_the_page_refers_to_nothing_outside_of_it(page):
+    parser = parse(page)
+    anchors = {attrs["id"] for _, attrs in parser.tags if "id" in attrs}
+    links = [attrs["href"] for tag, attrs in parser.tags if tag == "a"]
+    assert links
+    assert all(link[0] == "#" and link[1:] in anchors for link in links)
+    assert not {tag for tag, _ in parser.tags} & {"script", "link", "img", "iframe", "object", "use", "image"}
+    assert not any(name in attrs for _, attrs in parser.tags for name in ("src", "xlink:href", "srcset", "data"))
+    assert not re.search(r"https?:|url\(|@import", page)
+
+
+def test_every_figure_has_an_alternative_text_and_a_title(page):
+    tags = parse(page).tags
+    pictures = [attrs for tag, attrs in tags if tag == "svg"]
+    assert len(pictures) == sum(tag == "figure" for tag, _ in tags) > 10
+    assert all(attrs["role"] == "img" and len(attrs["aria-label"]) > 30 for attrs in pictures)
+    assert page.count("<svg") == len(re.findall(r"<svg[^>]*><title>[^<]+</title>", page))
+
+
+def test_the_verdict_stands_first_and_names_and_messages_are_escaped(page):
+    sections = [attrs["id"] for tag, attrs in parse(page).tags if tag == "section"]
+    assert sections[0] == "verdict"
+    assert sections[1] == "leaderboard"
+    assert "<tree>" not in page
+    assert "44 columns &amp; &lt;all&gt; hold" in page
+
+
+def test_the_same_evidence_gives_the_same_bytes(page):
+    assert render_report(make_evidence(), **SETTINGS) == page
+
+
+def test_no_coordinate_is_undefined(page):
+    for _, attrs in parse(page).tags:
+        for name in ("d", "x", "y", "width", "height", "cx", "cy"):
+            assert not re.search(r"nan|inf", attrs.get(name) or "")
+
+
+def test_a_model_that_never_trades_has_reasons_in_place_of_pictures():
+    model = make_model("idle", net=np.zeros(96))
+    model = replace(
+        model,
+        round_trips=model.round_trips.iloc[:0],
+        audit=None,
+        training=None,
+        history=model.history.iloc[:0],
+        calibration=Calibration({}, "", "it forecasts no value"),
+    )
+    texts = " ".join(parse(render_report(make_evidence(model), **SETTINGS)).texts)
+    for reason in ("no bar of the median path has a return", "the median path never trades", "it forecasts no value"):
+        assert reason in texts
+    assert "this model is not fitted" in texts
+
+
+def test_a_dataset_without_traded_models_says_so():
+    evidence = make_evidence()
+    compare = {**evidence.compare, "leaderboard": {}, "path_pbo": None, "superiority": None, "reason": "no model"}
+    headline = dict.fromkeys(("pbo", "pbo_lowest", "pbo_highest"))
+    empty = replace(evidence, compare=compare, headline=headline, models=[], not_traded=["range_model"])
+    parse(render_report(empty, **SETTINGS))
+    assert make_verdict(empty).summary == "No model of this dataset is traded, so nothing is known about profit."
+
+
+@pytest.mark.parametrize(
+    ("dsr", "state", "words"),
+    [
+        (0.99, "supported", "1 of 1 models earn more"),
+        (0.5, "not supported", "No model of 1 is distinguishable"),
+        (None, "not supported", "No model of 1 is distinguishable"),
+    ],
+)
+def test_the_verdict_on_luck_follows_the_deflated_sharpe_ratio(dsr, state, words):
+    verdict = make_verdict(make_evidence(dsr=dsr))
+    found = {each.claim: each for each in verdict.statements}["Returns are more than the luck of many trials"]
+    assert found.state == state
+    assert verdict.summary.startswith(words)
+
+
+def test_each_claim_follows_its_own_report():
+    evidence = make_evidence()
+    states = {each.claim: each.state for each in make_verdict(evidence).statements}
+    assert states["No information from the future leaks"] == "supported"
+    assert states["Gross returns cover the costs"] == "supported"
+    assert states["Models forecast better than a linear model"] == "not supported"
+    assert states["Skill is about the same in every split"] == "not known"
+    assert states["Results do not depend on one seed"] == "not supported"
+    assert states["Results are those of a real market"] == "not supported"
+    critical = {"guard": "look_ahead", "severity": "critical", "message": "it leaks"}
+    worse = replace(
+        evidence,
+        guard={"findings": [critical]},
+        canary={"canaries": 2, "caught": 1, "false_alarms": 0, "outcomes": {}},
+        headline={"pbo": 0.7, "pbo_lowest": 0.7, "pbo_highest": 0.7},
+        source="binance",
+    )
+    states = {each.claim: each.state for each in make_verdict(worse).statements}
+    assert states["No information from the future leaks"] == "not supported"
+    assert states["The guards would find a leak"] == "not supported"
+    assert states["The choice of the best model is not overfitted"] == "not supported"
+    assert states["Results are those of a real market"] == "supported"
+
+
+def test_downsampling_retains_every_extreme_and_both_ends():
+    rng = np.random.default_rng(3)
+    y = rng.normal(size=50_000).cumsum()
+    y[12_345], y[40_000] = 1e6, -1e6
+    x, found = downsample(np.arange(len(y)), y)
+    assert len(x) <= 2_000
+    assert (np.diff(x) > 0).all()
+    assert {x[0], x[-1], 12_345, 40_000} - set(x.tolist()) == set()
+    assert (found == y[x]).all()
+    edges = np.linspace(0, len(y), 1000).astype(int)
+    for a, b in zip(edges[:-1], edges[1:], strict=True):  # a second method: each stretch by itself
+        inside = found[(x >= a) & (x < b)]
+        assert inside.max() == y[a:b].max()
+        assert inside.min() == y[a:b].min()
+
+
+def test_downsampling_leaves_out_what_is_not_finite():
+    x, y = downsample(np.arange(5), np.array([1.0, np.nan, 3.0, np.inf, 2.0]), max_points=4)
+    assert x.tolist() == [0, 2, 4]
+    assert y.tolist() == [1.0, 3.0, 2.0]
+
+
+@pytest.mark.parametrize(("x", "limit", "words"), [([1], 9, "give one y for each x"), ([1, 2], 3, "at least 4")])
+def test_downsampling_refuses_what_it_cannot_draw(x, limit, words):
+    with pytest.raises(ValueError, match=words):
+        downsample(np.array(x), np.array([1.0, 2.0]), max_points=limit)
+
+
+def test_drawdowns_are_those_of_the_equity_by_hand():
+    time = START_MS + np.arange(6) * HOUR_MS
+    net = np.array([-0.1, 1.0, -0.5, 0.5, 1.0, -0.25])  # equity 0.9, 1.8, 0.9, 1.35, 2.7, 2.025
+    deep, last, first = series.list_drawdowns(time, net, top=5)
+    assert (deep.depth, deep.start_ms, deep.trough_ms, deep.end_ms, deep.bars) == (0.5, time[2], time[2], time[4], 2)
+    assert (last.depth, last.end_ms, last.bars) == (pytest.approx(0.25), None, 1)
+    assert (first.depth, first.start_ms, first.end_ms) == (pytest.approx(0.1), time[0], time[1])
+
+
+def test_months_compound_their_bars():
+    time = np.array(["2024-01-31T23:59", "2024-02-01T00:00", "2024-02-29T12:00"], "datetime64[ms]").astype(np.int64)
+    months, returns = series.compound_months(time, np.array([[0.5], [0.1], [0.1]]))
+    assert months == ["2024-01", "2024-02"]
+    assert returns[:, 0] == pytest.approx([0.5, 0.21])
+
+
+def test_hours_and_weekdays_are_averaged_with_their_errors():
+    time = START_MS + np.array([0, 30, 60, 24 * 60]) * 60_000  # twice in hour 0, then hours 1 and 24
+    hours = series.profile_hours(time, np.array([0.1, 0.1, 0.3, 0.4]))
+    assert hours.mean[:2] == pytest.approx([0.3, 0.3])  # 0.2 and 0.4
+    assert hours.error[0] == pytest.approx(0.1)
+    assert np.isnan(hours.error[1])
+    assert hours.count[:3].tolist() == [2, 1, 0]
+    days = np.array([START_MS // DAY_MS, START_MS // DAY_MS + 6])
+    assert series.profile_weekdays(days, np.array([1.0, 2.0])).mean[[0, 6]].tolist() == [1.0, 2.0]
+
+
+def test_rolling_sharpe_ratios_are_those_of_each_window():
+    returns = np.array([0.1, 0.3, 0.2, 0.2])
+    rolling = series.roll_sharpe(returns, window=2, days_per_year=4.0)
+    expected = [2 * pair.mean() / pair.std(ddof=1) for pair in (returns[:2], returns[1:3])]
+    assert rolling[:2] == pytest.approx(expected)
+    assert np.isnan(rolling[2])
+    assert series.roll_sharpe(returns, window=5, days_per_year=4.0).size == 0
+
+
+def test_tails_are_quantiles_and_means_of_the_bars_with_a_return():
+    tails = series.measure_tails(np.array([0.0, *np.arange(1, 11) / 10, 0.0, -1.0, -3.0]), share=2 / 12)
+    assert (tails.bars, tails.low_quantile, tails.low_mean) == (12, -1.0, -2.0)
+    assert (tails.high_quantile, tails.high_mean) == (0.9, pytest.approx(0.95))
+    assert np.isnan(series.measure_tails(np.zeros(3), share=0.1).low_mean)
+
+
+def test_a_log_scale_places_ratios_at_equal_distances():
+    scale = fit_scale(1.0, 100.0, start=100.0, stop=0.0, is_log=True)
+    low, middle, high = scale.place(np.array([1.0, 10.0, 100.0]))
+    assert low - middle == pytest.approx(middle - high)
+    assert [label for _, label in scale.list_ticks()] == ["1", "10", "100"]
+
+
+@pytest.mark.parametrize("values", [[np.nan], [], [3.0, 3.0], [0.0]])
+def test_a_scale_of_few_or_equal_values_has_a_width(values):
+    scale = fit_scale(np.array(values), start=0.0, stop=10.0)
+    assert scale.low < scale.high
+    assert np.isfinite(scale.place(scale.low))
+    assert scale.list_ticks()
+
+
+def test_a_total_loss_is_drawn_up_to_where_a_log_axis_can_show_it():
+    net = np.array([0.1, -0.5, -1.0, *np.zeros(93)])
+    assert "nan" not in charts.plot_equity(make_model(net=net))
+
+
+def test_the_cost_curve_names_the_break_even_and_leaves_out_what_is_undefined():
+    drawn = model_charts.plot_execution_curve(make_model(), "by_cost")
+    assert "break-even 3" in drawn
+    assert "charged 2" in drawn
+    assert drawn.count("<circle") == 2
+    assert model_charts.plot_execution_curve(make_model(), "by_capital") == "no curve: not measured"
+
+
+@pytest.fixture
+def small_files(tmp_path, monkeypatch):
+    """Three rows of folds, of which the last has no label, and predictions of two splits."""
+    monkeypatch.chdir(tmp_path)
+    folds = pd.DataFrame({"segment": 0, "time": [1, 2, 3], "is_labeled": [True, True, False]})
+    artifacts.write_table(artifacts.FOLDS / "bars.parquet", folds)
+    labels = pd.DataFrame({"segment": 0, "time": [1, 2], "y": [0.5, 1.5]})
+    artifacts.write_table(artifacts.LABELS / "bars" / "return_5.parquet", labels)
+    table = {"seed": 1, "split": [1, 1, 0, 0], "row": [0, 1, 1, 2], "return": [0.1, 9.0, 0.2, 0.3], "score_std": 1.0}
+    artifacts.write_table(artifacts.OOS / "tree.parquet", pd.DataFrame(table))
+    artifacts.write_table(artifacts.OOS / "agent.parquet", pd.DataFrame({**table, "score_std": np.nan}))
+
+
+def test_calibration_takes_the_first_split_that_predicts_a_labeled_row(small_files):
+    output = {"kind": "number", "names": ["return"], "levels": []}
+    found = report.calibrate("tree", {"dataset": "bars", "target": "return_5"}, output)
+    predicted, actual, _ = found.curves["return"]
+    assert predicted == pytest.approx([0.1, 0.2])
+    assert actual.tolist() == [0.5, 1.5]
+
+
+def test_a_position_is_not_calibrated(small_files):
+    output = {"kind": "number", "names": ["return"], "levels": []}
+    found = report.calibrate("agent", {"dataset": "bars", "target": "return_5"}, output)
+    assert found.curves == {}
+    assert found.reason == "the score is a position, which forecasts no value"
