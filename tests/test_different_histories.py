@@ -61,7 +61,7 @@ def make_data(*bars: pd.DataFrame, costs: Costs = FREE) -> EvaluationData:
 
 def hold(data: EvaluationData, *, score: float = 1.0) -> pd.DataFrame:
     """Return predictions of one position in every row."""
-    return pd.DataFrame({"row": np.arange(len(data.rows)), "position": score, "score": score})
+    return pd.DataFrame({"row": np.arange(len(data.rows)), "position": score, "score": score, "score_std": np.nan})
 
 
 OLD = make_bars("OLD", list(range(12)), [100.0 * 1.1**i for i in range(12)], segment=0)
@@ -102,7 +102,7 @@ def test_a_portfolio_with_listings_is_the_account_of_units_and_cash():
     old = make_bars("OLD", list(range(30)), prices["OLD"].tolist(), segment=0)
     new = make_bars("NEW", list(range(6, 26)), prices["NEW"].tolist(), segment=1)
     data = make_data(new, old, costs=Costs(fee_bps=8.0, slippage_bps=2.0, borrow_rate=0.0))
-    scores = pd.DataFrame({"row": np.arange(50)}).assign(score=rng.uniform(-1, 1, 50))
+    scores = pd.DataFrame({"row": np.arange(50)}).assign(score=rng.uniform(-1, 1, 50), score_std=np.nan)
     result = trade_predictions(scores, data)
     target = {
         "NEW": dict(zip(range(6, 26), scores["score"][:20], strict=True)),

@@ -112,6 +112,12 @@ def import_stage(stage) -> frozenset[str]:
         modules.append(f"pipeline.models.{family}.{PARAMS['models'][family][key]['plugin']}")
         models = ROOT / "pipeline/models"
         modules += [f"pipeline.models.{family}.engine.net"] * (models / family / "engine/net.py").exists()
+    if verb == "bundle":  # of models of all families
+        models = ROOT / "pipeline/models"
+        families = [family for family in FAMILIES if (models / family).is_dir()]
+        files = [file for family in families for file in (models / family).glob("[!_]*.py")]
+        files += [file for family in families if (file := models / family / "engine/net.py").exists()]
+        modules += [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files]
     if verb == "export":
         modules.append("pipeline.stages.export_with_parity")
         modules += [f"pipeline.models.parity_checks.{family}"] * (models / f"parity_checks/{family}.py").exists()

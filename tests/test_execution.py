@@ -61,7 +61,7 @@ def make_data(opens, closes, *, costs: Costs = FREE, volume=None) -> EvaluationD
 
 
 def make_predictions(score) -> pd.DataFrame:
-    return pd.DataFrame({"row": np.arange(len(score)), "score": np.asarray(score, float)})
+    return pd.DataFrame({"row": np.arange(len(score)), "score": np.asarray(score, float), "score_std": np.nan})
 
 
 def make_bounce(*, rows: int = 6000) -> tuple[pd.DataFrame, EvaluationData]:

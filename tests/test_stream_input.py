@@ -121,7 +121,7 @@ def test_a_malformed_bar_is_refused_by_name_and_changes_nothing(fault, changes, 
         stream.update(make_bar(BEFORE, **changes))
     assert "\n" not in str(caught.value)
     assert all((value == before[name]).all() for name, value in stream.state().items())
-    assert stream._clock.time_ms == TIME - MINUTE_MS
+    assert stream.clock.time_ms == TIME - MINUTE_MS
 
 
 def test_the_malformed_bars_are_of_many_classes():

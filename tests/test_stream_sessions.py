@@ -14,7 +14,7 @@ from pipeline.features import engine
 from pipeline.market.sessions import list_bar_opens, list_sessions
 from pipeline.market.stream_sessions import StreamSessions
 from tests.test_features import SHORT, load_slice, make_bars
-from tests.test_readme import README
+from tests.test_readme import ROOT
 from tests.test_session_market import cut_hours
 from tests.test_sessions import HOUR, MINUTE, NEW_YORK, THREE_BARS
 
@@ -83,7 +83,8 @@ def test_the_code_of_the_readme_has_the_features_that_the_model_was_trained_on(b
     (tmp_path / "contract.json").write_text(text)
     digests.write_sums(tmp_path)
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
-    (code,) = re.findall(r"```python\n(.*?)```", README.split("## One model alone")[1], flags=re.DOTALL)
+    text = (ROOT / "pipeline/deployment/README.md").read_text().split("## One model alone")[1].split("## ")[0]
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     exec(code, {"folder": tmp_path, "bars": bars.to_dict("records")})
     assert np.concatenate(inputs).tobytes() == trained.x.tobytes()
 
