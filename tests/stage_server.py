@@ -107,7 +107,13 @@ def serve(address: str) -> dict:
 
 
 def end(status: int) -> NoReturn:
-    """End this process at once: libraries would join threads that a fork does not have."""
+    """End this process at once: libraries would join threads that a fork does not have.
+
+    The workers of joblib end with it: as orphans they would hold the command's output open for five minutes.
+    """
+    executor = getattr(sys.modules.get("joblib.externals.loky.reusable_executor"), "_executor", None)
+    if executor is not None:
+        executor.shutdown(wait=True, kill_workers=True)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
