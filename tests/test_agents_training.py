@@ -72,7 +72,7 @@ def test_a_known_signal_is_traded_nearly_as_well_as_with_all_expected_moves_know
 @BOTH
 def test_where_nothing_can_be_earned_it_learns_not_to_trade(name: str):
     samples, _ = simulate_market(signal=0.0, seed=1)
-    model = build_agent(name, samples, num_episodes=128)
+    model = build_agent(name, samples, num_episodes=256)
     model.fit(samples, TRAIN, VALID)
     turnover = trade(model.score(samples, TEST), samples.fills.take(TEST), TERMS).turnover
     assert turnover.mean() < 0.01  # with the signal it is 0.08
@@ -82,7 +82,7 @@ def test_risk_aversion_lowers_the_shortfall_at_the_price_of_some_return():
     samples, _ = simulate_market(signal=0.1, seed=0)
     nets = []
     for aversion in (0.0, 1.0):
-        model = build_agent("d4pg", samples, num_episodes=192, risk_aversion=aversion)
+        model = build_agent("d4pg", samples, num_episodes=384, risk_aversion=aversion)
         history = model.fit(samples, TRAIN, VALID)
         nets.append(trade(model.score(samples, TEST), samples.fills.take(TEST), TERMS).net)
     neutral, averse = (measure_shortfall(net, level=0.95) for net in nets)

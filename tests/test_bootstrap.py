@@ -97,7 +97,7 @@ def test_the_interval_covers_the_true_sharpe_as_often_as_it_says(phi: float, nai
     """200 simulations of 2,000 bars; without blocks, that of autocorrelated returns covers far less often."""
     true, rng, hits = 0.1, np.random.default_rng(6), []
     for simulation, returns in enumerate(simulate_ar1(phi, bars=2000, rng=rng, columns=200).T + true):
-        found = bootstrap_one(returns, resamples=99, seed=simulation)
+        found = bootstrap_one(returns, resamples=199, seed=simulation)
         ratio, error = found.estimate[0], np.sqrt((1 + true**2 / 2) / len(returns))
         low, high = found.make_intervals(confidence=0.95)[0]
         hits.append((low <= true <= high, abs(ratio - true) < 1.96 * error))
@@ -113,7 +113,7 @@ def test_equally_good_models_are_called_different_at_about_the_nominal_rate() ->
         common, own = (simulate_ar1(0.4, bars=800, rng=rng, columns=n) for n in (1, 4))
         returns = 0.8 * common + 0.6 * own + 0.05
         models = {"a": returns[:, :2], "b": 3.0 * returns[:, 2:]}
-        p_values.append(compare(models, resamples=99, seed=simulation).pairs[0].p_value)
+        p_values.append(compare(models, resamples=199, seed=simulation).pairs[0].p_value)
     rejected = np.mean(np.array(p_values) <= 0.05)
     assert 0.01 <= rejected <= 0.1
     assert stats.kstest(p_values, "uniform").pvalue > 0.001

@@ -75,7 +75,16 @@ def replay_bars(folder, **changes):
 def test_features_predictions_targets_and_positions_are_those_in_bulk_over_gaps_and_restarts(folder):
     found = replay_bars(folder)
     warm_up = contract.read_contract(folder).warm_up_bars
+    bundle = contract.read_contract(folder)
+    numbers = sum(len(model.output.names) for model in bundle.models.values())
+    accounts, delay_bars = len(bundle.models) + 1, bundle.trading.delay_bars
     assert found.bars == len(BARS) and found.rows == len(BARS) - 3 * warm_up
+    assert found.compared == {
+        "features": found.rows * len(bundle.columns),
+        "predictions": found.rows * numbers,
+        "targets": found.rows * accounts,
+        "positions": (len(BARS) - 3 * (1 + delay_bars)) * accounts,  # of each segment the last orders lapse
+    }
     assert {name: each["positions_different_from_model"] for name, each in found.measured.items()} == dict.fromkeys(
         [*bundles.describe()["models"], "voting"], 0
     )

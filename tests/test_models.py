@@ -3,8 +3,7 @@
 A plugin is accepted where each of its blocks keeps all of the following, whatever its family:
 
 - It can learn: its score on unseen rows correlates with a planted signal. A block is not judged by its tuning: one that
-  has not learned the signal from 4600 rows, such as a net with few updates, gets ten times as many. An agent learns
-  from fewer episodes than its block has, and from those of its block where they do not suffice.
+  has not learned the signal from 4600 rows, such as a net with few updates, gets ten times as many.
 - Its history has an entry for each iteration, one where it is fitted in one step, with finite losses on both parts.
 - A fit depends on its seed and the rows of train and valid alone: the same give the same bytes, saved and exported.
 - It refuses other columns, predicts a finite column for each output, and a row alone as in a batch.
@@ -61,9 +60,6 @@ def run_graph(file: Path, inputs: np.ndarray, *, batch: int) -> np.ndarray:
     return np.concatenate([session.run(["answer"], {"inputs": part})[0] for part in parts])
 
 
-FEWER: dict[str, dict[str, Any]] = {"agents": {"num_episodes": 128}}  # by family: enough to learn the planted signal
-
-
 class Fitted(NamedTuple):
     name: str
     samples: Samples
@@ -76,7 +72,7 @@ class Fitted(NamedTuple):
 @pytest.fixture(scope="module", params=BLOCKS)
 def fitted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
     samples = plant_samples(kind_of(request.param), seed=1)
-    model = unfitted(request.param, samples, changes=FEWER.get(BLOCKS[request.param][0]))
+    model = unfitted(request.param, samples)
     history = model.fit(samples, TRAIN, VALID)
     folder = tmp_path_factory.mktemp(request.param)
     return Fitted(request.param, samples, model, history, folder, written(model, folder))

@@ -38,7 +38,9 @@ def test_the_p_values_are_those_of_arch(best: float, days: int) -> None:
 
 def test_luck_is_found_out_in_about_as_many_worlds_as_the_level_says() -> None:
     p_values = [
-        multiple_testing.assess_superiority(np.random.default_rng(seed).normal(size=(80, 30)), resamples=99, seed=0).spa
+        multiple_testing.assess_superiority(
+            np.random.default_rng(seed).normal(size=(80, 30)), resamples=199, seed=0
+        ).spa
         for seed in range(200)
     ]
     assert np.mean(np.array(p_values) <= 0.05) <= 0.05

@@ -119,7 +119,7 @@ def forget_results(repo: Path, stages: list[str]) -> None:
     ("method", "models"),
     [
         ("purged_kfold", ("lightgbm",)),
-        ("walk_forward_expanding", ("lightgbm", "lstm", "marl")),
+        ("walk_forward_expanding", tuple(MODELS)),
         ("walk_forward_rolling", ("lightgbm",)),
     ],
 )

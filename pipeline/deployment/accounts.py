@@ -8,12 +8,12 @@ there join the queue. `fills.py` says where an order fills, `trading.py` what a 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from numba import njit
 
 from pipeline import fills, trading
+from pipeline.features import chunks
 from pipeline.fills import CLOSES, FILLS, WAITS, YEAR_MS
 from pipeline.trading import Terms, fill_order, mark_account, step_account
 
@@ -28,10 +28,10 @@ FLAGS = 9
 STARTS_FLAT = len(Terms._fields)
 
 
-def hash_sources(*modules: ModuleType) -> int:
-    """Return a number of the code of modules and of the trading rules: numba's own cache key covers one file alone."""
-    text = b"".join(Path(str(module.__file__)).read_bytes() for module in (fills, trading, *modules))
-    return int(hashlib.sha256(text + Path(__file__).read_bytes()).hexdigest()[:12], 16)
+def hash_sources() -> int:
+    """Return a hash of the code that kernels call or take numbers from: numba's cache key covers their file alone."""
+    files = [Path(__file__), *(Path(str(module.__file__)) for module in (chunks, fills, trading))]
+    return int(hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12], 16)
 
 
 def make_accounts(terms: Sequence[Terms], *, starts_flat: Sequence[bool], delay_bars: int) -> tuple[np.ndarray, ...]:

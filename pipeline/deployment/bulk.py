@@ -1,6 +1,6 @@
 """The computations of the pipeline in bulk that a hot path is compared with, from inputs to positions."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,7 +119,7 @@ def predict_in_batches(fitted: Model, inputs: np.ndarray) -> np.ndarray:
     return np.concatenate([fitted.predict(part) for part in split_into_batches(inputs)])
 
 
-def find_first(differs: Iterable[bool]) -> int | None:
+def find_first(differs: np.ndarray) -> int | None:
     """Return the place of the first difference; None without one."""
-    found = np.flatnonzero(np.asarray(list(differs)))
+    found = np.flatnonzero(differs)
     return int(found[0]) if len(found) else None

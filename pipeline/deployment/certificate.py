@@ -12,7 +12,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from pipeline.deployment import bulk, contract, replay
 from pipeline.deployment.bulk import Stretch
 from pipeline.deployment.hot_path import HotPath
-from pipeline.deployment.replay import Reference, ReplayError
+from pipeline.deployment.replay import Found, Reference, ReplayError
 from pipeline.market.bars import number_segments
 
 LONGEST_HOLE = 5  # bars
@@ -70,7 +70,7 @@ def certify(
         for name, (part, places) in parts.items():
             record, lane = replay.play(load, part, restarts=places)
             compared = replay.compare(record, lane, part, reference, hot_path=hot_path)
-            found[name][symbol] = describe_stretch(part, compared.rows, places)
+            found[name][symbol] = describe_stretch(part, compared, places)
             measured[name][symbol] = compared.measured
         found["cold_start"][symbol] = start_cold(stretch, hot_path, settings)
     return found, measured
@@ -136,20 +136,17 @@ def start_cold(stretch: Stretch, hot_path: HotPath, settings: ReplaySettings) ->
     }
 
 
-def describe_stretch(stretch: Stretch, rows: int, restarts: Sequence[int]) -> dict[str, Any]:
-    """Return what a replay covered; all of it has passed, or there would be none."""
+def describe_stretch(stretch: Stretch, found: Found, restarts: Sequence[int]) -> dict[str, Any]:
+    """Return what a replay covered, and how much was compared: nothing of it differs, else there is no certificate."""
     own = stretch.bars.iloc[stretch.first :]
     return {
-        "bars": len(own),
+        "bars": found.bars,
         "first_open_time": int(own["open_time"].iloc[0]),
         "last_open_time": int(own["open_time"].iloc[-1]),
         "segments": int(own["segment"].nunique()),
-        "bars_with_features": rows,
+        "bars_with_features": found.rows,
         "restarts_at": [int(own["open_time"].iloc[place - stretch.first]) for place in restarts],
-        "different_features": 0,
-        "different_predictions": 0,
-        "different_targets": 0,
-        "different_positions": 0,
+        "compared": found.compared,
     }
 
 

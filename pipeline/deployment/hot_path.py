@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 class HotPath:
     """The signals of a bundle, bar by bar, for each of its symbols.
 
-    Not for several threads at once. `counts` are the bars taken and the bars that were missing, by symbol and in all.
+    Not for several threads at once. `counts` are the bars taken, the signals, and the bars that were missing, of all
+    symbols.
     """
 
     def __init__(self, bundle: Contract, bind: Bind, *, digest: str = "") -> None:

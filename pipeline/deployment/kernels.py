@@ -15,8 +15,8 @@ DIFFERENCE, PROBABILITY, NUMBER, INTERPOLATED, NO_SCORE = range(5)  # KIND: how 
 # columns of the sizes (M, 3): share of HIGH in an interpolated score; score of a full position; weight in the ensemble
 SHARE, FULL, WEIGHT = range(3)
 
-Prepare = Callable[..., None]
-Finish = Callable[..., None]
+Kernel = Callable[..., None]
+SOURCES = accounts.hash_sources()  # closed over: numba's cache key has the values that a function closes over
 
 
 @njit(cache=True)
@@ -101,9 +101,7 @@ def _fill_inputs(
         _fill_input(x, seen[m], plan[m], places, inputs, starts)
 
 
-def _compile() -> tuple[Prepare, Finish]:
-    sources = accounts.hash_sources()
-
+def _compile_prepare(sources: int) -> Kernel:
     @njit(cache=True)
     def prepare(
         bar: np.ndarray,
@@ -125,6 +123,10 @@ def _compile() -> tuple[Prepare, Finish]:
         if has_features:
             _fill_inputs(x, seen, plan, places, inputs, terms, starts)
 
+    return cast(Kernel, prepare)
+
+
+def _compile_finish(sources: int) -> Kernel:
     @njit(cache=True)
     def finish(
         predictions: np.ndarray,
@@ -149,7 +151,7 @@ def _compile() -> tuple[Prepare, Finish]:
             targets[len(plan)] = _combine(targets, plan, sizes, members, rows)
         accounts.decide(own, clock, terms, targets, starts)
 
-    return cast(Prepare, prepare), cast(Finish, finish)
+    return cast(Kernel, finish)
 
 
-prepare, finish = _compile()
+prepare, finish = _compile_prepare(SOURCES), _compile_finish(SOURCES)

@@ -39,7 +39,7 @@ class Lane:
 
     def __init__(self, bundle: Contract, symbol: str, bind: Bind) -> None:
         """Lay out the memory of a symbol's models, and bind them to it."""
-        self.symbol, self.signal = symbol, bundle.signal
+        self.symbol = symbol
         self.models = {name: model for name, model in bundle.models.items() if symbol in model.symbols}
         bars = {"interval_ms": bundle.bars.interval_ms, "symbols": [symbol], "calendar": bundle.bars.calendar}
         self.stream = Stream(**bundle.features, **bars)

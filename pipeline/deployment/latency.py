@@ -118,7 +118,6 @@ def measure_parts(lane: Lane, bars: Sequence[Bar]) -> dict[str, float]:
         ends = [clock()]
         lane.prepare(NO_FEATURES if x is None else x, starts=False, has_features=x is not None)
         prepared = clock()
-        last = prepared
         for run in lane.runs:
             run()
             ends.append(clock())

@@ -81,7 +81,8 @@ class Found:
     """The result of a comparison that passed, the part of it that every CPU has, and measurements."""
 
     bars: int
-    rows: int
+    rows: int  # with features
+    compared: dict[str, int]  # how many features, predictions, targets and positions, none of which differs
     measured: dict[str, Any]  # by model
 
 
@@ -106,7 +107,7 @@ def compare(record: Record, lane: Lane, stretch: Stretch, reference: Reference, 
     if bundle.ensemble:
         combined = bulk.combine(targets, bundle, so_far)
         _raise_at(~_equal(record.targets[at, -1], combined), f"the target of {bundle.ensemble.name}", stretch, rows)
-    _compare_positions(record, lane, stretch, fills)
+    positions = _compare_positions(record, lane, stretch, fills)
     native = _predict_targets(stretch, reference, bundle, all_fills, so_far)
     for m, (name, terms) in enumerate(zip(lane.names, lane.list_terms(), strict=True)):
         own = np.full(len(record.x), np.nan)
@@ -114,7 +115,13 @@ def compare(record: Record, lane: Lane, stretch: Stretch, reference: Reference, 
         apart = bulk.hold(own, fills, terms) - bulk.hold(record.targets[:, m], fills, terms)
         differs = np.abs(apart) > ROUNDING
         measured.setdefault(name, {}).update(_count_differences(differs, stretch))
-    return Found(len(stretch.bars) - stretch.first, len(rows), measured)
+    compared = {
+        "features": record.x[at].size,
+        "predictions": sum(len(rows) * (stop - start) for _, start, stop, _ in lane.places_by_model),
+        "targets": len(rows) * len(lane.names),
+        "positions": positions,
+    }
+    return Found(len(stretch.bars) - stretch.first, len(rows), compared, measured)
 
 
 def _predict_targets(
@@ -202,8 +209,8 @@ def _compare_predictions(
     }
 
 
-def _compare_positions(record: Record, lane: Lane, stretch: Stretch, fills: Any) -> None:
-    """Raise ReplayError where the targets lead to another position than in the backtest, for all known fills."""
+def _compare_positions(record: Record, lane: Lane, stretch: Stretch, fills: Fills) -> int:
+    """Return how many positions of known fills are compared; ReplayError where the backtest has another one."""
     delay = len(lane.clock) - accounts.FLAGS
     place = np.arange(len(record.filled) - delay)
     after_gap = np.flatnonzero(fills.crosses_gap[:-1]) + 1  # bars before which some are missing
@@ -213,6 +220,7 @@ def _compare_positions(record: Record, lane: Lane, stretch: Stretch, fills: Any)
         expected = bulk.hold(record.targets[:, m], fills, terms)
         differs = expected[place] != record.filled[place + delay, m]
         _raise_at(differs, f"the position of {name}", stretch, None, place=place + stretch.first)
+    return len(place) * len(lane.names)
 
 
 def _equal(a: np.ndarray, b: np.ndarray) -> np.ndarray:

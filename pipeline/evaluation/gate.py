@@ -22,7 +22,6 @@ AT_LEAST, ABOVE, AT_MOST = (
     {COMPARISON: (sign, holds)} for sign, holds in (("≥", operator.ge), (">", operator.gt), ("≤", operator.le))
 )
 ACCURACIES = ("accuracy", "directional_accuracy")  # a model has one of them, if any
-COMPARED = ("different_features", "different_predictions", "different_targets", "different_positions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,11 +151,15 @@ def measure_break_even(evidence: Evidence, rules: GateRules) -> Measurement:
 
 
 def measure_certificates(evidence: Evidence, rules: GateRules) -> Measurement:
-    """Return how many parity reports and replay certificates are missing, of another contract or show a difference."""
+    """Return how many parity reports are missing or show a flip, and parts of the replay that compared nothing.
+
+    A replay with a difference has no certificate. One of another contract is a fault as well.
+    """
     faults = [] if evidence.bundle["contract_sha256"] == evidence.contract_sha256 else ["replay: of another contract"]
     for part in ("recorded", "holes"):
         for symbol, found in evidence.bundle[part].items():
-            faults += [f"replay of {part} {symbol}: {name} is {found[name]}" for name in COMPARED if found[name]]
+            idle = [name for name, count in found["compared"].items() if not count]
+            faults += [f"replay of {part} {symbol}: no {name} were compared" for name in idle]
     absent = [name for name, report in evidence.parity.items() if report is None]
     flipped = [
         name

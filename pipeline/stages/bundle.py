@@ -1,14 +1,13 @@
 """bundle <dataset>: put its models' graphs into one folder with a contract, golden rows and a replay certificate."""
 
-import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-import pandas as pd
+from pydantic import PositiveInt
 
 from pipeline import artifacts, cli, config, digests
 from pipeline.deployment import certificate, contract, golden
@@ -26,14 +25,22 @@ from pipeline.samples import KEY
 from pipeline.targets import Output, Target
 from pipeline.trading_rules import read_costs, read_rules
 
-log = logging.getLogger(__name__)
 Contracts = Mapping[str, Mapping[str, Any]]  # of export, by model
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeploymentSettings:
+    """The section `deployment` of params.yaml."""
+
+    datasets: list[str]  # that have a bundle
+    signal: str | None  # whose target is traded: an ensemble or a model; None: the ensemble, or else the first model
+    golden_bars: PositiveInt  # with features and signals
 
 
 def main(dataset: str) -> None:
     """Write the bundle of a dataset; one that the pipeline's own computations contradict is not written."""
     params = config.load_params()
-    names = list_models(params, dataset)
+    names, deployment = list_models(params, dataset), read_settings(params, dataset)
     exported = {name: artifacts.read_json(digests.verify(artifacts.ONNX / name) / "contract.json") for name in names}
     models = {name: plugins.load(artifacts.MODELS / name) for name in names}
     market = load_market(dataset)
@@ -42,13 +49,12 @@ def main(dataset: str) -> None:
         folder.mkdir()
         for name in names:
             shutil.copy(artifacts.ONNX / name / "model.onnx", folder / f"{name}.onnx")
-        described = describe(params, dataset, exported, market.bars)
+        described = describe(params, dataset, exported, signal=deployment.signal)
         artifacts.write_json(folder / contract.CONTRACT, described)
         artifacts.write_json(folder / contract.SCHEMA, contract.make_schema())
         digests.write_sums(folder)
         bundle = contract.read_contract(folder)
-        rows = config.look_up(params, "deployment.golden_bars")
-        golden.write_golden(golden.make_golden(bundle, models, market.bars, rows=rows), folder)
+        golden.write_golden(golden.make_golden(bundle, models, market.bars, rows=deployment.golden_bars), folder)
         digests.write_sums(folder)
         limits = config.look_up(params, "parity")
         sessions = {name: open_session(folder / f"{name}.onnx") for name in names}
@@ -65,6 +71,20 @@ def main(dataset: str) -> None:
         digests.write_sums(folder)
     artifacts.write_json(artifacts.report_path("bundle", dataset), passed)
     artifacts.write_json(artifacts.MEASURED / "bundle" / f"{dataset}.json", measured)
+
+
+def read_settings(params: config.Block, dataset: str) -> DeploymentSettings:
+    """Return the section `deployment`; ParamsError where its signal is neither a model nor an ensemble of a dataset."""
+    settings = config.call_with(DeploymentSettings, block=config.look_up(params, "deployment"), name="deployment")
+    known = [
+        name
+        for models in params["models"].values()
+        for name, block in (models or {}).items()
+        if block["dataset"] == dataset
+    ]
+    if settings.signal is not None and settings.signal not in known:
+        raise config.ParamsError(f"deployment.signal is {settings.signal!r}; {dataset} has {', '.join(known)}")
+    return settings
 
 
 def list_models(params: config.Block, dataset: str) -> list[str]:
@@ -84,17 +104,20 @@ def load_market(dataset: str) -> Market:
     return Market(bars, x, stored.columns, TableFile(file).read(KEY))
 
 
-def describe(params: config.Block, dataset: str, exported: Contracts, bars: pd.DataFrame) -> dict[str, Any]:
-    """Return the content of a bundle's contract."""
+def describe(params: config.Block, dataset: str, exported: Contracts, *, signal: str | None) -> dict[str, Any]:
+    """Return the content of a bundle's contract; ParamsError where features cannot be streamed."""
     first = next(iter(exported.values()))
-    symbols = [str(symbol) for symbol in bars["symbol"].unique()]
-    ensemble = describe_ensemble(params, dataset, exported)
+    symbols = list(dict.fromkeys(symbol for each in exported.values() for symbol in each["bars"]["symbols"]))
+    ensemble = describe_ensemble(params, dataset, exported, signal=signal)
     default = ensemble["name"] if ensemble else next(iter(exported))
-    stream = Stream(**first["features"])
+    try:
+        stream = Stream(**first["features"])
+    except ValueError as error:
+        raise config.ParamsError(f"{error}; or take {dataset} out of deployment.datasets") from error
     return {
         "schema_version": contract.SCHEMA_VERSION,
         "dataset": dataset,
-        "signal": config.look_up(params, "deployment.signal") or default,
+        "signal": signal or default,
         "bars": {**first["bars"], "symbols": symbols},
         "features": first["features"],
         "columns": list(stream.columns),
@@ -107,13 +130,14 @@ def describe(params: config.Block, dataset: str, exported: Contracts, bars: pd.D
     }
 
 
-def describe_ensemble(params: config.Block, dataset: str, exported: Contracts) -> dict[str, Any] | None:
+def describe_ensemble(
+    params: config.Block, dataset: str, exported: Contracts, *, signal: str | None
+) -> dict[str, Any] | None:
     """Return the ensemble of a dataset that is the signal, or else its first one; None where there is none."""
     names = [name for name, block in (params["models"].get(FAMILY) or {}).items() if block["dataset"] == dataset]
     if not names:
         return None
-    signal = config.look_up(params, "deployment.signal")
-    name = signal if signal in names else names[0]
+    name = signal if signal is not None and signal in names else names[0]
     outputs = {each["target"]["name"]: Output.from_description(each["output"]) for each in exported.values()}
     target = config.find_model(params, name).block["target"]
     outputs.setdefault(target, Target.load(artifacts.LABELS / dataset / f"{target}.parquet").output)

@@ -45,7 +45,7 @@ pub struct ModelRow {
 /// Return the rows of a bundle's `golden.csv`.
 ///
 /// # Errors
-/// A column is missing, or a cell is no number; names file, row and column.
+/// A column is missing, or a cell is not numeric; names file, row and column.
 pub fn read_rows(folder: &Path, contract: &Contract) -> Result<Vec<Row>> {
     let file = folder.join("golden.csv");
     let rows = parse_rows(&read_text(&file)?, contract).map_err(|error| format!("{}: {error}", file.display()))?;
