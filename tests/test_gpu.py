@@ -30,7 +30,7 @@ SMALL = {
     "nets": {"epochs": 2, "train_stride": 1, "window": 4, "gradient_log_interval": 2},
     "agents": {
         **{"num_episodes": 4, "episode_bars": 30, "num_envs": 8, "num_evaluations": 2, "batch_size": 16},
-        **{"buffer_size": 500, "learning_starts": 40},
+        **{"buffer_size": 500, "learning_starts": 40, "gamma": 0.5},
         "evt": {"tail_fraction": 0.4, "min_exceedances": 1, "window": 50, "refit_interval": 2},
     },
 }
