@@ -82,6 +82,7 @@ def end_child():
     child.stdin.close()
     child.wait()
     child.stdout.close()
+    start_child.cache_clear()  # a worker of pytest-xdist may take up this module again
 
 
 @cache
