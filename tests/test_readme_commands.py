@@ -51,8 +51,11 @@ def select_models(params: dict, names: tuple[str, ...]) -> None:
 
 
 @pytest.fixture
-def readme_repo(repo, tmp_path) -> Iterator[Path]:
-    """A repository in which the pipeline has run, with a user's file of bars, and Binance's archive on loopback."""
+def readme_repo(repo, block, tmp_path) -> Iterator[Path]:
+    """A repository in which the pipeline has run, with a user's file of bars, and Binance's archive on loopback.
+
+    Commands that read no bundle make none, which takes less time.
+    """
     bars = pd.read_parquet(repo / "data/raw/klines.parquet").drop(columns="symbol")
     bars.to_parquet(repo / "bars.parquet", index=False)
     write_archive(bars, tmp_path / "archive")
@@ -63,6 +66,7 @@ def readme_repo(repo, tmp_path) -> Iterator[Path]:
         params = yaml.safe_load((repo / "params.yaml").read_text())
         params["sources"]["binance"]["base_url"] = f"http://127.0.0.1:{server.server_port}"
         select_models(params, ("lightgbm", "lstm"))  # those that the commands name
+        params["deployment"]["datasets"] = ["klines"] * ("bundles" in block)
         (repo / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
         commit(repo, "A loopback archive")
         yield repo
