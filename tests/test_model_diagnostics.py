@@ -84,7 +84,6 @@ def test_every_column_of_an_input_has_an_importance_whatever_the_family(name):
     found = own.measure_permutation_importance(model, samples, TEST, 0, rows=80, repeats=1)
     assert list(found["importances"]) == list(model.input_columns)
     assert np.isfinite(list(found["importances"].values())).all()
-    assert sum(own.take_positive_shares(found["importances"]).values()) == pytest.approx(1.0)
 
 
 def test_shares_count_a_negative_importance_as_0():
