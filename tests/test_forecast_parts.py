@@ -63,7 +63,7 @@ def make_forecasts(rows=1500, *, skill, seed=0):
 
 def measure(y, model, baseline, *, kind="return"):
     settings = {"output": OUTPUTS[kind], "confidence": 0.95, "resamples": 400, "seed": 1}
-    return forecast_gains.measure_gains(y, model, baseline, np.arange(len(y)), **settings)
+    return forecast_gains.measure_gains(y, model, {"other": baseline}, np.arange(len(y)), **settings)["other"]
 
 
 def test_a_skilled_model_beats_the_baseline_and_an_equal_one_does_not():

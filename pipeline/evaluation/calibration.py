@@ -18,7 +18,7 @@ from pipeline.targets import Output
 
 LEAST_PROBABILITY = 1e-7  # about the step of float32 below 1: nearer to 0 or 1 a probability has no finite logit
 MAX_STEPS = 50  # of Newton's method, which needs about 6
-MAX_LOGIT_STEP = 1e-9  # at which it has converged
+MAX_LOGIT_STEP = 1e-6  # at which it has converged: the next step would be its square
 MAX_SLOPE = 1e3  # beyond it events are separated by the forecast, and no slope is finite
 NO_VALUE = "a position forecasts no value"
 

@@ -6,18 +6,19 @@ Gains are of the loss, of the hit rate and of the IC. Intervals are those of the
 its influence function, see `correlations`.
 """
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from pipeline.evaluation.bootstrap import MIN_BARS, draw_blocks, estimate_dependence, sum_blocks
-from pipeline.evaluation.correlations import describe, find_influence
+from pipeline.evaluation.correlations import standardize
 from pipeline.evaluation.forecast_parts import find_sides
 from pipeline.scale import is_constant
 from pipeline.targets import Output
 
 NAN = float("nan")
-LEAST_PROBABILITY = 1e-7
 
 
 def measure_losses(y: np.ndarray, prediction: np.ndarray, output: Output) -> tuple[np.ndarray, str] | None:
@@ -42,39 +43,49 @@ def take_indicator(prediction: np.ndarray, output: Output) -> np.ndarray:
     return output.take_center(prediction)
 
 
+@dataclass(frozen=True)
+class Gain:
+    """A gain over a baseline, and the influence of each row on it, of mean 0; or why it is undefined."""
+
+    value: float
+    influence: np.ndarray | None = None  # (N,)
+    reason: str | None = None
+
+
 def measure_gains(
     y: np.ndarray,
     model: np.ndarray,
-    baseline: np.ndarray,
+    baselines: Mapping[str, np.ndarray],
     instant: np.ndarray,
     *,
     output: Output,
     confidence: float,
     resamples: int,
     seed: int,
-) -> dict[str, dict[str, Any]]:
-    """Return the gains of the predictions (N, outputs) of a model over those of a baseline, for the same y (N,).
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the gains of the predictions (N, outputs) of a model over those of each baseline, for the same y (N,).
 
     `loss` is the share of the baseline's mean loss that the model saves, `hit_rate` and `ic` are differences. Each has
     its interval, and `beats`: true where all of it is above 0, false where all is below, null otherwise. `instant` (N,)
     are codes 0, 1 … of the rows' times, in their order.
     """
-    parts = _list_gains(y, model.astype(np.float64), baseline.astype(np.float64), output)
-    undefined = {name: {"value": NAN, "reason": part} for name, part in parts.items() if isinstance(part, str)}
-    known = {name: part for name, part in parts.items() if not isinstance(part, str)}
-    intervals = bootstrap_means(
-        np.column_stack([influence for _, influence in known.values()]) if known else np.empty((len(y), 0)),
-        instant,
-        confidence=confidence,
-        resamples=resamples,
-        seed=seed,
-    )
-    gains = {}
-    for (name, (value, _)), (low, high) in zip(known.items(), intervals, strict=True):
-        ends = {"low": value + low, "high": value + high}
-        reason = "too few instants for an interval" if np.isnan(low) else None
-        gains[name] = {"value": value, **ends, "beats": judge_interval(**ends), "reason": reason}
-    return gains | undefined
+    own = _describe_forecast(y, model.astype(np.float64), output)
+    gains = {
+        (name, metric): gain
+        for name, prediction in baselines.items()
+        for metric, gain in _list_gains(y, own, _describe_forecast(y, prediction.astype(np.float64), output), output)
+    }
+    known = [gain.influence for gain in gains.values() if gain.influence is not None]
+    influences = np.column_stack(known) if known else np.empty((len(y), 0))
+    settings = {"confidence": confidence, "resamples": resamples, "seed": seed}
+    intervals = iter(bootstrap_means(influences, instant, **settings))  # type: ignore[arg-type]
+    described: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in baselines}
+    for (name, metric), gain in gains.items():
+        low, high = (NAN, NAN) if gain.influence is None else (gain.value + end for end in next(intervals))
+        reason = gain.reason or ("too few instants for an interval" if np.isnan(low) else None)
+        beats = judge_interval(low=low, high=high)
+        described[name][metric] = {"value": gain.value, "low": low, "high": high, "beats": beats, "reason": reason}
+    return described
 
 
 def judge_interval(*, low: float, high: float) -> bool | None:
@@ -82,42 +93,59 @@ def judge_interval(*, low: float, high: float) -> bool | None:
     return True if low > 0 else False if high < 0 else None
 
 
-def _list_gains(
-    y: np.ndarray, model: np.ndarray, baseline: np.ndarray, output: Output
-) -> dict[str, tuple[float, np.ndarray] | str]:
-    """Return each gain and the (N,) influence of each row on it, of mean 0; or why it is undefined."""
-    gains: dict[str, tuple[float, np.ndarray] | str] = {"loss": "a position forecasts no value"}
-    if losses := measure_losses(y, model, output):
-        simple = measure_losses(y, baseline, output)
-        assert simple is not None
-        base = float(simple[0].mean())
-        saved = (simple[0] - losses[0]) / base if base > 0 else np.zeros(len(y))
-        ratio = saved.mean() * (simple[0] / base - 1.0) if base > 0 else 0.0  # the denominator varies as well
-        gains["loss"] = (float(saved.mean()), saved - saved.mean() - ratio) if base > 0 else "the baseline has no loss"
+@dataclass(frozen=True)
+class _Forecast:
+    """What the gains of predictions are made of, row by row."""
+
+    loss: np.ndarray | None  # (N,)
+    is_hit: np.ndarray | None  # (N,) whether a row with a direction is predicted on its side
+    scores: np.ndarray | None  # (N,) the indicator with mean 0 and variance 1; None where it never varies
+
+
+def _describe_forecast(y: np.ndarray, prediction: np.ndarray, output: Output) -> _Forecast:
+    indicator, losses = take_indicator(prediction, output), measure_losses(y, prediction, output)
+    is_hit = None
     if output.has_direction:
-        side = find_sides(y, output)
-        hits = [
-            np.where(side != 0, np.sign(take_indicator(p, output) - _find_center(output)) == side, 0.0)
-            for p in (model, baseline)
-        ]
-        decided = float((side != 0).mean())
-        difference = hits[0] - hits[1]
-        value = float(difference.mean() / decided) if decided else NAN
-        gains["hit_rate"] = (value, (difference - value * (side != 0)) / decided) if decided else "y has no direction"
-    target, own, other = (
-        describe(v.astype(np.float64)) for v in (y, take_indicator(model, output), take_indicator(baseline, output))
-    )
-    if target is None or own is None or other is None:
-        gains["ic"] = "y, the model or the baseline never varies"
-        return gains
-    ics = [float(target.scores[0] @ each.scores[0] / len(y)) for each in (own, other)]
-    influence = find_influence(target, own, ics[0]) - find_influence(target, other, ics[1])
-    gains["ic"] = ics[0] - ics[1], influence - influence.mean()
-    return gains
+        side, neutral = find_sides(y, output), 0.0 if output.is_classification else output.neutral
+        is_hit = (np.sign(indicator - neutral) == side) & (side != 0)
+    scores = None if is_constant(indicator) else standardize(indicator)
+    return _Forecast(losses[0] if losses else None, is_hit, scores)
 
 
-def _find_center(output: Output) -> float:
-    return 0.0 if output.is_classification else output.neutral
+def _list_gains(y: np.ndarray, own: _Forecast, other: _Forecast, output: Output) -> Iterator[tuple[str, Gain]]:
+    yield "loss", _compare_losses(own.loss, other.loss)
+    if own.is_hit is not None and other.is_hit is not None:
+        decided = find_sides(y, output) != 0
+        yield "hit_rate", _compare_hits(own.is_hit, other.is_hit, decided)
+    yield "ic", _compare_correlations(y.astype(np.float64), own.scores, other.scores)
+
+
+def _compare_losses(own: np.ndarray | None, other: np.ndarray | None) -> Gain:
+    if own is None or other is None:
+        return Gain(NAN, reason="a position forecasts no value")
+    level = float(other.mean())
+    if not level > 0:
+        return Gain(NAN, reason="the baseline has no loss")
+    value = 1.0 - float(own.mean()) / level
+    return Gain(value, ((1.0 - value) * other - own) / level)  # of a ratio of means
+
+
+def _compare_hits(own: np.ndarray, other: np.ndarray, decided: np.ndarray) -> Gain:
+    share = float(decided.mean())
+    if not share > 0:
+        return Gain(NAN, reason="no y has a direction")
+    difference = own.astype(np.float64) - other
+    value = float(difference.mean()) / share
+    return Gain(value, (difference - value * decided) / share)
+
+
+def _compare_correlations(y: np.ndarray, own: np.ndarray | None, other: np.ndarray | None) -> Gain:
+    if own is None or other is None or is_constant(y):
+        return Gain(NAN, reason="y, the model or the baseline never varies")
+    target = standardize(y)
+    first, second = (float(target @ scores) / len(y) for scores in (own, other))
+    influence = target * (own - other) - first / 2 * (target**2 + own**2) + second / 2 * (target**2 + other**2)
+    return Gain(first - second, influence - influence.mean())
 
 
 def bootstrap_means(

@@ -57,19 +57,16 @@ def describe_forecasts(
     names = list(data.output.names)
     predicted = labeled[names].to_numpy(np.float64)
     metrics, undefined = measure_calibration(y, predicted, instant, output=data.output, bins=settings.calibration_bins)
-    gains = {
-        name: measure_gains(
-            y,
-            predicted,
-            select_labeled(table, data.is_labeled)[names].to_numpy(np.float64),
-            instant,
-            output=data.output,
-            confidence=settings.confidence,
-            resamples=settings.resamples,
-            seed=seed,
-        )
-        for name, table in baselines.items()
-    }
+    gains = measure_gains(
+        y,
+        predicted,
+        {name: select_labeled(table, data.is_labeled)[names].to_numpy() for name, table in baselines.items()},
+        instant,
+        output=data.output,
+        confidence=settings.confidence,
+        resamples=settings.resamples,
+        seed=seed,
+    )
     calibration = {**metrics, "undefined": undefined}
     return {"calibration": calibration, "gains": gains, **_divide_forecasts(labeled, y, predicted, data, settings)}
 

@@ -26,6 +26,7 @@ class Training:
     history: History = field(default_factory=dict)
     diagnoses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of fits that early stopping reports on
     importances: Mapping[str, Mapping[str, float]] | None = None
+    fits: Sequence[Mapping[str, Any]] = ()  # their entries in the report
     not_fitted: str | None = None  # why there is no history
 
 
@@ -45,6 +46,7 @@ def load_training(entry: config.ModelBlock) -> Training:
         history=history,
         diagnoses=diagnose_fits(history, report["fits"]),
         importances=report["importances"],
+        fits=report["fits"],
     )
 
 
