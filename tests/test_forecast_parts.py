@@ -1,9 +1,16 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import precision_score, recall_score
+from sklearn.metrics import (
+    accuracy_score,
+    brier_score_loss,
+    log_loss,
+    precision_recall_fscore_support,
+    precision_score,
+    recall_score,
+)
 
-from pipeline.evaluation import forecast_gains, forecast_parts
+from pipeline.evaluation import forecast, forecast_gains, forecast_parts
 from pipeline.evaluation.forecast_report import ForecastSettings, describe_forecasts
 from tests.data import OUTPUTS
 from tests.test_evaluate import known, predict
@@ -110,3 +117,17 @@ def test_the_forecasts_of_a_path_are_described_by_what_applies_to_their_target()
     assert found["gains"]["constant"]["loss"]["value"] == 0.0
     unscored = pd.DataFrame(table).drop(columns="score")
     assert describe_forecasts(unscored, {}, data, settings=settings, seed=0)["tiers"] is None
+
+
+def test_the_metrics_of_classes_are_those_of_scikit_learn():
+    rng = np.random.default_rng(3)
+    probabilities, codes = rng.dirichlet([1.0, 1.0, 1.0], size=500), rng.integers(0, 3, size=500)
+    names = ("down", "flat", "up")
+    metrics, reasons = forecast.measure_classification(codes, probabilities, names=names)
+    precision, recall, f1, _ = precision_recall_fscore_support(codes, probabilities.argmax(axis=1))
+    for values, metric in ((precision, "precision"), (recall, "recall"), (f1, "f1")):
+        assert [metrics[f"{metric}_{name}"] for name in names] == pytest.approx(values)
+    assert metrics["brier"] == pytest.approx(brier_score_loss(codes, probabilities))
+    assert metrics["log_loss"] == pytest.approx(log_loss(codes, probabilities))
+    assert metrics["accuracy"] == accuracy_score(codes, probabilities.argmax(axis=1))
+    assert reasons == {}

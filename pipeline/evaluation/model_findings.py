@@ -132,7 +132,7 @@ def measure_rank_agreement(importances: Sequence[Sequence[float]]) -> Measuremen
     if len(varying) < 2:
         return NAN, "fewer than two fits whose importances differ"
     correlations = np.corrcoef(varying)
-    return float(correlations[np.triu_indices(len(varying), 1)].mean()), None
+    return min(float(correlations[np.triu_indices(len(varying), 1)].mean()), 1.0), None  # rounding may exceed 1
 
 
 def measure_value_variation(history: History) -> Measurement:
