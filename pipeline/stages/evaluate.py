@@ -26,13 +26,14 @@ from pipeline.evaluation.path_metrics import (
     measure_predictions,
     measure_stationarity,
     select_path,
+    select_same_path,
 )
 from pipeline.evaluation.predictions import select_labeled
 from pipeline.evaluation.record import collect_parameters, describe_market, record_path
 from pipeline.evaluation.trainings import Training, load_training, summarize_diagnoses
 from pipeline.evaluation.trials import render_lines
 from pipeline.models.predictions import FINAL
-from pipeline.reporting import execution_plots, learning_curves, plots, position_chart
+from pipeline.reporting import execution_plots, forecast_page, learning_curves, plots, position_chart
 from pipeline.validation.folds import Folds
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,8 @@ def main(model: str) -> None:
     artifacts.write_json(artifacts.report_path("evaluate", model), headline)
     artifacts.write_json(name_metrics_file(model), select_model_figures(headline))
     artifacts.write_report("evaluate/details", model, details | {"fit_diagnoses": training.diagnoses})
+    page = artifacts.report_path("evaluate", model).with_suffix(".md")
+    artifacts.write_text(page, forecast_page.render_page(model, details))
     draw_confusion(model, result, data)
     draw_calibration(model, select_path(predictions, data, folds, path=0), data)
     draw_training(model, training, audit)
@@ -210,15 +213,6 @@ def judge_model(params: config.Block, result: ModelResult, splits: pd.DataFrame)
     gates = config.call_with(Gates, block=config.look_up(params, "gates"), name="gates")
     measurements = {"stationarity": measure_stationarity(splits)[0], "seeds": len(np.unique(result.seeds))}
     return {"gates": {name: asdict(found) for name, found in judge_gates(measurements, gates).items()}}
-
-
-def select_same_path(
-    tables: Mapping[str, pd.DataFrame], data: EvaluationData, folds: Folds, *, path: int
-) -> dict[str, pd.DataFrame]:
-    """Return one path of each of several tables of predictions, which have the same splits and rows in one order."""
-    first = next(iter(tables.values()))
-    places = select_path(first.assign(place=np.arange(len(first))), data, folds, path=path)["place"].to_numpy()
-    return {name: table.iloc[places] for name, table in tables.items()}
 
 
 def judge_forecasts(
