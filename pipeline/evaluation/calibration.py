@@ -54,7 +54,8 @@ def measure_calibration(
 
 
 def _measure_classes(codes: np.ndarray, probabilities: np.ndarray, *, output: Output, bins: int) -> Metrics:
-    metrics, reasons = {"ece": np.nan}, {}
+    metrics: dict[str, float] = {"ece": np.nan}
+    reasons: dict[str, str] = {}
     events = {name: (probabilities[:, i], codes == i) for i, name in enumerate(output.names)}
     if output.neutral_class:
         decisive = codes != output.names.index(output.neutral_class)

@@ -57,6 +57,7 @@ class Transformer(nn.Module):
     def attend(self, x: Tensor) -> Tensor:
         """Return the attention weights of the last bar in the final block, (B, nhead, 1, T), for x (B, T, F)."""
         states, final = self._run_earlier_blocks(x), self.blocks[-1]
+        assert isinstance(final, _Block)
         seen = final.attention_norm(states)
         weights: Tensor = final.attention.weigh(seen[:, -1:], seen)
         return weights
