@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from pipeline import artifacts
+from pipeline.deployment import latency_adjusted
 from pipeline.digests import ArtifactError
-from pipeline.evaluation import latency_adjusted
 from pipeline.reporting import forecast_page
 
 CURVE = {"values": [0.0, 1.0, 2.0], "net_return": [0.5, 0.2, None]}

@@ -95,7 +95,7 @@ def judge_interval(*, low: float, high: float) -> bool | None:
 
 @dataclass(frozen=True)
 class _Forecast:
-    """What the gains of predictions are made of, row by row."""
+    """The row-by-row parts of predictions that gains are made of."""
 
     loss: np.ndarray | None  # (N,)
     is_hit: np.ndarray | None  # (N,) whether a row with a direction is predicted on its side

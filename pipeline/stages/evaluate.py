@@ -83,15 +83,23 @@ def main(model: str) -> None:
     write_returns(model, result)
     write_round_trips(model, result)
     write_record(model, result, data, collect_parameters(params, model, folds))
-    headline |= summarize_diagnoses(training.diagnoses)
-    artifacts.write_json(artifacts.report_path("evaluate", model), headline)
-    artifacts.write_json(name_metrics_file(model), select_model_figures(headline))
-    artifacts.write_report("evaluate/details", model, details | {"fit_diagnoses": training.diagnoses})
-    page = artifacts.report_path("evaluate", model).with_suffix(".md")
-    artifacts.write_text(page, forecast_page.render_page(model, details))
+    write_reports(
+        model,
+        headline | summarize_diagnoses(training.diagnoses),
+        details | {"fit_diagnoses": training.diagnoses},
+    )
     draw_confusion(model, result, data)
     draw_calibration(model, select_path(predictions, data, folds, path=0), data)
     draw_training(model, training, audit)
+
+
+def write_reports(model: str, headline: Mapping[str, Any], details: Mapping[str, Any]) -> None:
+    """Write the report of a model, its headline figures, all details, and the page of its forecasts."""
+    report = artifacts.report_path("evaluate", model)
+    artifacts.write_json(report, headline)
+    artifacts.write_json(name_metrics_file(model), select_model_figures(headline))
+    artifacts.write_report("evaluate/details", model, details)
+    artifacts.write_text(report.with_suffix(".md"), forecast_page.render_page(model, details))
 
 
 def write_returns(model: str, result: ModelResult) -> None:

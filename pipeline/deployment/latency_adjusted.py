@@ -1,6 +1,6 @@
 """Latency-adjusted P&L: the net return of each model when orders fill as late as the hot path was measured to be.
 
-`python -m pipeline.evaluation.latency_adjusted <dataset>` prints a table. It reads the delay curves of `evaluate` and
+`python -m pipeline.deployment.latency_adjusted <dataset>` prints a table. It reads the delay curves of `evaluate` and
 the latency that the stage `latency` measured on this machine, which is no output that DVC records. Between two delays
 of the curve the net return is interpolated linearly, as if prices moved evenly from one open to the next.
 """
