@@ -27,6 +27,7 @@ class Training:
     diagnoses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of fits that early stopping reports on
     importances: Mapping[str, Mapping[str, float]] | None = None
     fits: Sequence[Mapping[str, Any]] = ()  # their entries in the report
+    audit: Mapping[str, Any] = field(default_factory=lambda: {"permutation_importance": None, "diagnosis": None})
     not_fitted: str | None = None  # why there is no history
 
 
@@ -47,6 +48,7 @@ def load_training(entry: config.ModelBlock) -> Training:
         diagnoses=diagnose_fits(history, report["fits"]),
         importances=report["importances"],
         fits=report["fits"],
+        audit=artifacts.read_json(artifacts.report_path("audit", model)),
     )
 
 

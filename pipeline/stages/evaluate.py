@@ -62,10 +62,9 @@ def main(model: str) -> None:
     number = 0 if data.output.no_score_reason else result.median_path
     path = select_path(predictions, data, folds, path=number)
     others = select_same_path(tables, data, folds, path=number % folds.n_paths)
-    audit = read_audit(model, training)
     details = collect_model_details(result, baselines) | {
         "forecasts": judge_forecasts(params, path, others, data) | {"path": number},
-        "model_findings": find_model_findings(params, training, audit),
+        "model_findings": find_model_findings(params, training),
     }
     if data.output.no_score_reason:
         headline |= {"not_traded": data.output.no_score_reason}
@@ -83,14 +82,11 @@ def main(model: str) -> None:
     write_returns(model, result)
     write_round_trips(model, result)
     write_record(model, result, data, collect_parameters(params, model, folds))
-    write_reports(
-        model,
-        headline | summarize_diagnoses(training.diagnoses),
-        details | {"fit_diagnoses": training.diagnoses},
-    )
+    headline |= summarize_diagnoses(training.diagnoses)
+    write_reports(model, headline, details | {"fit_diagnoses": training.diagnoses})
     draw_confusion(model, result, data)
     draw_calibration(model, select_path(predictions, data, folds, path=0), data)
-    draw_training(model, training, audit)
+    draw_training(model, training)
 
 
 def write_reports(model: str, headline: Mapping[str, Any], details: Mapping[str, Any]) -> None:
@@ -231,18 +227,10 @@ def judge_forecasts(
     return describe_forecasts(path, baselines, data, settings=settings, seed=params["seed"])
 
 
-def read_audit(model: str, training: Training) -> Mapping[str, Any]:
-    """Return the report of `audit` on a model; without measurements for one that is not fitted."""
-    if training.not_fitted:
-        return {"permutation_importance": None, "diagnosis": None}
-    report: Mapping[str, Any] = artifacts.read_json(artifacts.report_path("audit", model))
-    return report
-
-
-def find_model_findings(params: config.Block, training: Training, audit: Mapping[str, Any]) -> dict[str, Any]:
+def find_model_findings(params: config.Block, training: Training) -> dict[str, Any]:
     """Return the measurements of a fitted model beside their bands; empty for one that is not fitted."""
     bands = config.call_with(ModelBands, block=config.look_up(params, "model_bands"), name="model_bands")
-    return describe_model(training.fits, training.history, training.importances, audit, bands)
+    return describe_model(training.fits, training.history, training.importances, training.audit, bands)
 
 
 def judge_execution(params: config.Block, path: pd.DataFrame, data: EvaluationData) -> Execution:
@@ -326,7 +314,7 @@ def draw_positions(model: str, path: pd.DataFrame, data: EvaluationData, *, numb
     artifacts.write_figure(artifacts.PLOTS / model / "positions.png", figure)
 
 
-def draw_training(model: str, training: Training, audit: Mapping[str, Any]) -> None:
+def draw_training(model: str, training: Training) -> None:
     """Draw the learning curves of all fits, and the importances by each kind, or why there are none."""
     if training.not_fitted:
         message = plots.plot_message(f"{model}: undefined: {training.not_fitted}")
@@ -334,15 +322,15 @@ def draw_training(model: str, training: Training, audit: Mapping[str, Any]) -> N
     else:
         title = f"{model}: learning curves, {len(training.history)} fits"
         curves = learning_curves.plot_learning_curves(list(training.history.values()), title=title)
-        bars_figure = plots.plot_importances(list_importances(training, audit), title=f"{model}: importance")
+        bars_figure = plots.plot_importances(list_importances(training), title=f"{model}: importance")
     artifacts.write_figure(artifacts.PLOTS / model / "learning_curves.png", curves)
     artifacts.write_figure(artifacts.PLOTS / model / "importances.png", bars_figure)
 
 
-def list_importances(training: Training, audit: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+def list_importances(training: Training) -> dict[str, Mapping[str, float]]:
     """Return the importances by kind: the first that the final model has of its own, and that by permutation."""
     own = dict(list((training.importances or {}).items())[:1])
-    permuted = audit["permutation_importance"]
+    permuted = training.audit["permutation_importance"]
     return own | ({f"permutation ({permuted['loss']})": permuted["importances"]} if permuted else {})
 
 
