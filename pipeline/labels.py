@@ -1,4 +1,4 @@
-"""Labels of bars, and when each is known: forward return, direction, barrier, trend, position, volatility, range.
+"""Labels of bars, and when each is known: return, direction, barrier, trend, position, volatility, range, large move.
 
 A label of row t uses bars after t, none beyond the row's segment, and ends at the bar `label_end`. Its scale, the
 volatility, is estimated from bars up to t; a row whose volatility is too small to be a scale has no label. Nor has one
@@ -159,6 +159,19 @@ def triple_barrier(
     return _assemble_labels(bars, row, end=end, y=y, raw=raw, lost=lost, ties=ties)
 
 
+def large_move(
+    bars: pd.DataFrame, *, horizon: Horizon, threshold: PositiveFloat, volatility_window: VolatilityWindow
+) -> Labels:
+    """Return 1 where a high or low of the next `horizon` bars is `threshold`·σ_t or more from the close, 0 elsewhere.
+
+    It is the triple barrier without a side: a label ends at the first touch, and `raw` is the log return to it. There
+    are no ties: a bar that goes as far on both sides is a large move in any case.
+    """
+    arguments = {"horizon": horizon, "volatility_window": volatility_window}
+    touched = triple_barrier(bars, profit=threshold, stop=threshold, **arguments)
+    return replace(touched, table=touched.table.assign(y=(touched.table["y"] != FLAT).astype(np.int32)), ties=0)
+
+
 def trend(bars: pd.DataFrame, *, horizon: Horizon) -> Labels:
     """Return (1 + signed efficiency ratio)/2 of the next `horizon` log closes: 1 straight up, 0 straight down.
 
@@ -240,6 +253,7 @@ KINDS: dict[str, TargetKind] = {
     "position": TargetKind(position, Output(kind="position", names=("position",)), horizon_bars=1, starts_at_fill=True),
     "volatility": TargetKind(volatility, Output(kind="value", names=("volatility",), has_direction=False)),
     "range": TargetKind(price_range, Output(kind="value", names=("range",), has_direction=False)),
+    "large_move": TargetKind(large_move, Output(kind="classes", names=("small", "large"), has_direction=False)),
 }
 
 

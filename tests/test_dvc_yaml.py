@@ -119,6 +119,9 @@ def import_stage(stage) -> frozenset[str]:
         files = [file for family in families for file in (models / family).glob("[!_]*.py")]
         files += [file for family in families if (file := models / family / "engine/net.py").exists()]
         modules += [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files]
+    if verb == "audit":
+        diagnostics = ROOT / f"pipeline/models/{family}/_diagnostics.py"
+        modules += [f"pipeline.models.{family}._diagnostics"] * diagnostics.exists()
     if verb == "export":
         modules.append("pipeline.stages.export_with_parity")
         modules += [f"pipeline.models.parity_checks.{family}"] * (models / f"parity_checks/{family}.py").exists()

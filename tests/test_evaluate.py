@@ -20,6 +20,7 @@ from pipeline.validation import folds
 from tests.data import OUTPUTS, make_target
 
 MINUTE = 60_000
+AUDIT = {"permutation_importance": {"loss": "squared_error", "importances": {"x": 0.1, "z": -0.1}}, "diagnosis": {}}
 
 
 def known(y, move, *, segment=None, minutes=None, symbols=1, kind="return"):
@@ -256,7 +257,7 @@ def test_pictures_have_the_same_bytes_each_time(size, tmp_path, monkeypatch):
         evaluate.draw_positions("a", path_metrics.select_path(predictions, data, cut, path=1), data, number=1)
         evaluate.draw_confusion("a", result, data)
         evaluate.draw_calibration("a", path_metrics.select_path(predictions, data, cut, path=0), data)
-        evaluate.draw_training("a", Training(oos, oos, history, importances={"gain": {"x": 1.0}}))
+        evaluate.draw_training("a", Training(oos, oos, history, importances={"gain": {"x": 1.0}}, audit=AUDIT))
         drawn.append({file.name: file.read_bytes() for file in (tmp_path / folder / "a").iterdir()})
     names = ["calibration", "confusion", "equity", "importances", "learning_curves", "positions"]
     assert sorted(drawn[0]) == [f"{name}.png" for name in names]

@@ -19,6 +19,7 @@ BLOCKS: dict[str, dict[str, Any]] = {
     "position": {"kind": "position", "volatility_window": 8},
     "volatility": {"kind": "volatility", "horizon": 5, "volatility_window": 8},
     "range": {"kind": "range", "horizon": 5, "volatility_window": 8},
+    "large_move": {"kind": "large_move", "horizon": 6, "threshold": 1.5, "volatility_window": 8},
 }
 every_kind = pytest.mark.parametrize("kind", list(BLOCKS))
 
@@ -84,12 +85,30 @@ def label_slowly(bars: pd.DataFrame, t: int, block: dict[str, Any]) -> tuple[int
         return t + h, 0.5 + (0.5 * raw / path if path else 0.0), raw
     if block["kind"] in ("volatility", "range"):
         return t + h, measure_dispersion_slowly(bars.iloc[t : t + h + 1], block["kind"]) / sigma / h**0.5, raw
+    if block["kind"] == "large_move":
+        return label_large_move_slowly(bars, t, h, distance=block["threshold"] * sigma)
+    return label_barrier_slowly(bars, t, h, stop=block["stop"] * sigma, profit=block["profit"] * sigma)
+
+
+def label_barrier_slowly(bars: pd.DataFrame, t: int, h: int, *, stop: float, profit: float) -> tuple[int, float, float]:
+    close = bars["close"].tolist()
     for bar in range(t + 1, t + h + 1):
-        if bars["low"][bar] <= close[t] * (1 - block["stop"] * sigma):
-            return bar, labels.DOWN, float(np.log(1 - block["stop"] * sigma))
-        if bars["high"][bar] >= close[t] * (1 + block["profit"] * sigma):
-            return bar, labels.UP, float(np.log(1 + block["profit"] * sigma))
-    return t + h, labels.FLAT, raw
+        if bars["low"][bar] <= close[t] * (1 - stop):
+            return bar, labels.DOWN, float(np.log(1 - stop))
+        if bars["high"][bar] >= close[t] * (1 + profit):
+            return bar, labels.UP, float(np.log(1 + profit))
+    return t + h, labels.FLAT, float(np.log(close[t + h] / close[t]))
+
+
+def label_large_move_slowly(bars: pd.DataFrame, t: int, h: int, *, distance: float) -> tuple[int, float, float]:
+    """Return the first bar whose extremes are that far, relative to the close of t, 1, and the log return so far."""
+    close = bars["close"][t]
+    after = bars.iloc[t + 1 : t + h + 1]
+    falls, rises = after["low"] / close - 1 <= -distance, after["high"] / close - 1 >= distance
+    if not (falls | rises).any():
+        return t + h, 0.0, float(np.log(bars["close"][t + h] / close))
+    first = int((falls | rises).idxmax())
+    return first, 1.0, float(np.log1p(-distance if falls[first] else distance))
 
 
 @every_kind
@@ -336,3 +355,15 @@ def test_labels_of_real_bars_are_balanced() -> None:
     trend = labels.make_labels(bars, {"kind": "trend", "horizon": 20}).table["y"]
     assert 0.45 < trend.mean() < 0.55
     assert trend.between(0, 1).all()
+
+
+def test_a_large_move_is_a_touch_of_either_barrier_and_ends_there() -> None:
+    close = [100.0, 101.0, 100.0, 101.0, 100.0, 100.0, 100.0, 100.0, 100.0]
+    high, low = list(close), list(close)
+    high[6], low[8] = 104.0, 96.0  # σ is about 1 %
+    block = {"kind": "large_move", "horizon": 2, "threshold": 2.0, "volatility_window": 4}
+    table = labels.make_labels(make_bars(close, high=high, low=low), block).table
+    assert table["row"].tolist() == [4, 5, 6]
+    assert table["y"].tolist() == [1, 1, 1]
+    assert (table["label_end"] // MINUTE).tolist() == [6, 6, 8]
+    assert np.sign(table["raw"]).tolist() == [1, 1, -1]

@@ -39,7 +39,7 @@ from tests.small_repository import ENSEMBLE, MODELS, command, surroundings
 
 UP_TO_DATE = "Data and pipelines are up to date."
 REPORTS = ("split", "signals", "sensitivity", "train", "audit", "combine", "evaluate", "compare", "parity")
-RESULTS = ("baselines", "models", "in_sample", "statistics", "history", "returns", "plots")
+RESULTS = ("baselines", "models", "in_sample", "statistics", "history", "returns", "plots", "metrics")
 FOLDERS = [*(Path("trained/reports") / name for name in REPORTS), *(Path("trained") / name for name in RESULTS)]
 OPENED = "trees.lightgbm"
 
@@ -172,7 +172,7 @@ def test_an_experiment_on_costs_retrains_agents_alone_and_its_branch_restores_it
     after = (repo / "trained/reports/evaluate/lstm.json").read_text()
     assert after != before
     changed = json.loads(command(repo, "dvc", "metrics", "diff", "--json"))
-    assert "sharpe" in changed["trained/reports/evaluate/lstm.json"]
+    assert "sharpe" in changed["trained/metrics/lstm.json"]
     command(repo, "dvc", "exp", "branch", "costly", "costly")
     command(repo, "git", "checkout", "--force", "--quiet", "main")
     command(repo, "dvc", "checkout", "--force")
@@ -386,6 +386,6 @@ def test_the_holdout_of_one_model_is_one_experiment_and_nothing_else_mentions_it
     look, _ = map(json.loads, (repo / f"trained/looks/{OPENED}.jsonl").read_text().splitlines())
     assert (look["kind"], look["digest"]) == ("look", report["trial"])
     changed = json.loads(command(repo, "dvc", "metrics", "diff", "--json"))
-    assert set(changed) == {f"trained/reports/holdout/{OPENED}.json"}
+    assert set(changed) == {f"trained/metrics/holdout_{OPENED}.json"}
     pictures = sorted(file.name for file in (repo / "trained/plots/holdout" / OPENED).iterdir())
     assert pictures == ["equity.png", "positions.png"]

@@ -1,5 +1,6 @@
 """Measure and trade a table of predictions: on every path of the development part, or on rows of the holdout."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +59,15 @@ def select_path(predictions: pd.DataFrame, data: EvaluationData, folds: Folds, p
         locate_on_paths(own, paths=numbers, group=folds.number_all_groups()[rows], rows=rows)[0]
     ]
     return selected
+
+
+def select_same_path(
+    tables: Mapping[str, pd.DataFrame], data: EvaluationData, folds: Folds, *, path: int
+) -> dict[str, pd.DataFrame]:
+    """Return one path of each of several tables of predictions, which have the same splits and rows in one order."""
+    first = next(iter(tables.values()))
+    places = select_path(first.assign(place=np.arange(len(first))), data, folds, path=path)["place"].to_numpy()
+    return {name: table.iloc[places] for name, table in tables.items()}
 
 
 def list_seeds(predictions: pd.DataFrame) -> np.ndarray:

@@ -26,6 +26,8 @@ class Training:
     history: History = field(default_factory=dict)
     diagnoses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of fits that early stopping reports on
     importances: Mapping[str, Mapping[str, float]] | None = None
+    fits: Sequence[Mapping[str, Any]] = ()  # their entries in the report
+    audit: Mapping[str, Any] = field(default_factory=lambda: {"permutation_importance": None, "diagnosis": None})
     not_fitted: str | None = None  # why there is no history
 
 
@@ -45,6 +47,8 @@ def load_training(entry: config.ModelBlock) -> Training:
         history=history,
         diagnoses=diagnose_fits(history, report["fits"]),
         importances=report["importances"],
+        fits=report["fits"],
+        audit=artifacts.read_json(artifacts.report_path("audit", model)),
     )
 
 

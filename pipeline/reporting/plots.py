@@ -15,14 +15,20 @@ MAX_POINTS = 1500  # of a line: as many as an image shows
 MAX_DOTS, MAX_BINS, MAX_LINES = 40, 40, 60  # of a scatter without density, a histogram, a bundle of lines
 
 
-def plot_importances(gain: Mapping[str, float], *, title: str, top: int = 25) -> Figure:
-    """Return a bar chart of the `top` columns by gain, as shares of the total gain."""
-    total = sum(gain.values()) or 1.0
-    ranked = sorted(gain.items(), key=lambda item: item[1])[-top:]
-    figure, axes = _make_axes(title, "share of gain", "", size=(7.0, 6.0))
-    axes.barh([name for name, _ in ranked], [value / total for _, value in ranked], color=BLUE)
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.grid(axis="y", visible=False)
+def plot_importances(kinds: Mapping[str, Mapping[str, float]], *, title: str, top: int = 25) -> Figure:
+    """Return a panel for each kind of importance: the `top` columns, as shares of all; negative ones count 0."""
+    if not kinds:
+        return plot_message(f"{title}: undefined")
+    figure = Figure(figsize=(7.0 * len(kinds), 6.0), dpi=100, layout="constrained")
+    for axes, (kind, values) in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds.items(), strict=True):
+        positive = {name: max(value, 0.0) for name, value in values.items()}
+        total = sum(positive.values()) or 1.0
+        ranked = sorted(positive.items(), key=lambda item: item[1])[-top:]
+        style_axes(axes, f"{title} by {kind}, {len(ranked)} of {len(values)} columns")
+        axes.set_xlabel(f"share of {kind}")
+        axes.barh([name for name, _ in ranked], [value / total for _, value in ranked], color=BLUE)
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.grid(axis="y", visible=False)
     return figure
 
 
@@ -104,9 +110,10 @@ def plot_degradation(
 ) -> Figure:
     """Return the chosen strategy's Sharpe out of sample against that in sample, one point for each choice of blocks.
 
-    With the least-squares line, and the line of no degradation.
+    With the least-squares line, and the line of no degradation. Two halves of one record share its mean, so that the
+    slope is near −1 wherever one model is chosen always: no sign of overfitting, which a loss out of sample is.
     """
-    title = f"degradation slope = {slope:.2f}, loss out of sample in {loss_probability:.0%} of the choices"
+    title = f"the best of one half in the other half: a loss in {loss_probability:.0%} of the choices of blocks"
     figure, axes = _make_axes(title, "annualized Sharpe in sample", "annualized Sharpe out of sample", size=(6.4, 5.2))
     is_loss = out_of_sample < 0
     size, alpha = (5.0, 0.2) if len(in_sample) > MAX_DOTS else (22.0, 0.6)
@@ -120,7 +127,7 @@ def plot_degradation(
     axes.axline((high, high), slope=1.0, color=GRAY, lw=1.0, ls="--", label="no degradation")
     if np.isfinite(slope):
         middle = np.nanmean(in_sample), np.nanmean(out_of_sample)
-        axes.axline(middle, slope=slope, color=ORANGE, lw=1.8, label="least-squares fit")
+        axes.axline(middle, slope=slope, color=ORANGE, lw=1.8, label=f"least squares, slope {slope:.2f}")
     add_legend_below(figure)
     return figure
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,12 +12,15 @@ from pipeline.leakage.findings import Finding, raise_if_critical
 from pipeline.leakage.fits import fit_rows, normalization, row_order, unseen_rows
 from pipeline.models import base, plugins
 from pipeline.models.cross_fit import FitTask, load_fits, name_split
+from pipeline.models.diagnostics import diagnose_model
+from pipeline.models.permutation_importance import measure_permutation_importance, select_stretches
 from pipeline.samples import Samples
 
 
 def main(model: str) -> None:
     """Audit the fits of a model; a leak stops the pipeline."""
-    data, tasks = load_fits(config.load_params(), model)
+    params = config.load_params()
+    data, tasks = load_fits(params, model)
     samples = data.samples
     statistics = artifacts.read_table(artifacts.STATISTICS / f"{model}.parquet")
     predictions = artifacts.read_table(artifacts.OOS / f"{model}.parquet")
@@ -25,11 +29,13 @@ def main(model: str) -> None:
     unscaled = unfitted.list_unscaled()
     of_fits = [check_fit(task, samples, statistics, unscaled=unscaled) for task in tasks]
     of_model = list(check_model(unfitted, smallest, samples, predictions))
+    refitted, family = unfitted, config.find_model(params, model).family
     report = {
         "fits": [describe_audit(task, found) for task, found in zip(tasks, of_fits, strict=True)],
         "refitted_seed": smallest.seed,
         "refitted_split": name_split(smallest.split),
         "findings": [asdict(finding) for finding in of_model],
+        **describe_refit(refitted, smallest, samples, params, family=family),
     }
     artifacts.write_json(artifacts.report_path("audit", model), report)
     raise_if_critical(finding for found in (*of_fits, of_model) for finding in found)
@@ -70,6 +76,24 @@ def check_model(model: base.Model, task: FitTask, samples: Samples, predictions:
 
     yield unseen_rows(samples, seen, refit, lookback_bars=model.lookback_bars, seed=task.fit_seed)
     yield row_order(model.predict_rows, samples, task.predicted, seed=task.fit_seed)
+
+
+def describe_refit(
+    model: base.Model, task: FitTask, samples: Samples, params: config.Block, *, family: str
+) -> dict[str, Any]:
+    """Return the permutation importance and the diagnosis of the refitted model, on test rows of its split.
+
+    The refit saw other values in the rows outside of its train part alone, so that it is the fit of the stage `train`.
+    Both are None where the split tests no labeled row.
+    """
+    test = np.sort(task.predicted[samples.is_labeled[task.predicted]])
+    if not len(test):
+        return {"permutation_importance": None, "diagnosis": None}
+    block = config.look_up(params, "permutation_importance")
+    name, seed = "permutation_importance", task.fit_seed
+    importance = config.call_with(measure_permutation_importance, model, samples, test, seed, block=block, name=name)
+    inputs = model.inputs(samples, select_stretches(test, count=block["rows"]))
+    return {name: importance, "diagnosis": diagnose_model(model, inputs, family=family)}
 
 
 def select_predictions(predictions: pd.DataFrame, task: FitTask, outputs: Sequence[str]) -> np.ndarray:

@@ -14,6 +14,7 @@ from pipeline import artifacts, cli, config, digests
 from pipeline.datasets import kinds
 from pipeline.evaluation import experiments, pairwise, performance, returns, stale_outputs
 from pipeline.evaluation.comparison import Comparison, TimeScale, compare_models
+from pipeline.evaluation.headline import name_metrics_file, select_comparison_figures
 from pipeline.evaluation.ledger import Ledger, read_lines
 from pipeline.evaluation.overfitting import CscvResult
 from pipeline.evaluation.population import Population
@@ -55,7 +56,10 @@ def main(dataset: str) -> None:
     snooping = data_snooping(list(models), targets, trials=comparison.trials)
     execution = {name: artifacts.read_report("evaluate/details", name)["execution"] for name in comparison.leaderboard}
     folder = artifacts.REPORTS / "compare"
-    artifacts.write_json(folder / f"{dataset}.json", make_headline(comparison, sensitivity))
+    headline = make_headline(comparison, sensitivity)
+    artifacts.write_json(folder / f"{dataset}.json", headline)
+    figures_file = name_metrics_file(f"compare_{dataset}")
+    artifacts.write_json(figures_file, select_comparison_figures(headline))
     findings, details = [asdict(snooping), sensitivity["finding"]], collect_details(comparison, execution)
     artifacts.write_json(folder / "details" / f"{dataset}.json", details | {"findings": findings})
     page = comparison_page.render_page(dataset, comparison, sensitivity, execution, not_traded=not_traded)
@@ -115,7 +119,7 @@ def compare_excess(
 
 
 def make_headline(comparison: Comparison, sensitivity: Report) -> dict[str, object]:
-    """Return the few metrics that `dvc metrics` shows."""
+    """Return the metrics of the comparison and of its best model; `dvc metrics` shows some of them."""
     cscv, superiority, path_pbo = comparison.cscv, comparison.superiority, [each.pbo for each in comparison.path_pbo]
     best, row = next(iter(comparison.leaderboard.items()), (None, {}))
     reasons = [row.get("reason"), None if cscv else comparison_page.NO_PBO, *comparison.missing, sensitivity["reason"]]

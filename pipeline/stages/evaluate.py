@@ -13,7 +13,10 @@ from pipeline.datasets import kinds
 from pipeline.evaluation import forecast, performance, returns
 from pipeline.evaluation.evaluation_data import EvaluationData, load_evaluation_data
 from pipeline.evaluation.execution import Execution, ExecutionSettings, average_half_spread, measure_execution
+from pipeline.evaluation.forecast_report import ForecastSettings, describe_forecasts
 from pipeline.evaluation.gates import Gates, judge_gates
+from pipeline.evaluation.headline import name_metrics_file, select_model_figures
+from pipeline.evaluation.model_findings import ModelBands, describe_model
 from pipeline.evaluation.path_metrics import (
     ModelResult,
     PathResult,
@@ -23,13 +26,14 @@ from pipeline.evaluation.path_metrics import (
     measure_predictions,
     measure_stationarity,
     select_path,
+    select_same_path,
 )
 from pipeline.evaluation.predictions import select_labeled
 from pipeline.evaluation.record import collect_parameters, describe_market, record_path
 from pipeline.evaluation.trainings import Training, load_training, summarize_diagnoses
 from pipeline.evaluation.trials import render_lines
 from pipeline.models.predictions import FINAL
-from pipeline.reporting import execution_plots, learning_curves, plots, position_chart
+from pipeline.reporting import execution_plots, forecast_page, learning_curves, plots, position_chart
 from pipeline.validation.folds import Folds
 
 log = logging.getLogger(__name__)
@@ -50,12 +54,18 @@ def main(model: str) -> None:
     data = load_evaluation_data(params, block, rows, symbols=symbols, clock=clock, fills=fills)
     result = measure_predictions(predictions, data, folds)
     simple = artifacts.read_table(artifacts.BASELINES / block["dataset"] / f"{block['target']}.parquet")
-    baselines = {
-        str(name): measure_predictions(part, data, folds)
-        for name, part in simple[data.is_included[simple["row"]]].groupby("baseline", observed=True)
+    tables = {
+        str(name): part for name, part in simple[data.is_included[simple["row"]]].groupby("baseline", observed=True)
     }
+    baselines = {name: measure_predictions(part, data, folds) for name, part in tables.items()}
     headline = make_forecast_headline(result, baselines["linear"])
-    details = collect_model_details(result, baselines)
+    number = 0 if data.output.no_score_reason else result.median_path
+    path = select_path(predictions, data, folds, path=number)
+    others = select_same_path(tables, data, folds, path=number % folds.n_paths)
+    details = collect_model_details(result, baselines) | {
+        "forecasts": judge_forecasts(params, path, others, data) | {"path": number},
+        "model_findings": find_model_findings(params, training),
+    }
     if data.output.no_score_reason:
         headline |= {"not_traded": data.output.no_score_reason}
         headline |= {name: average_paths(result, name) for name in ("r2", "mae") if name in result.paths[0].forecast}
@@ -63,22 +73,29 @@ def main(model: str) -> None:
         splits = compare_in_and_out_of_sample(drop_final_fit(training.in_sample), predictions, data)
         headline |= make_trading_headline(result, splits)
         details |= summarize_in_and_out_of_sample(splits) | judge_model(params, result, splits)
-        median = result.median_path
-        path = select_path(predictions, data, folds, path=median)
         execution = judge_execution(params, path, data)
         details["execution"] = asdict(execution)
         headline["executable"] = execution.executability.is_executable
         draw_equity(model, result, data)
         draw_execution(model, execution, data)
-        draw_positions(model, path, data, number=median)
+        draw_positions(model, path, data, number=number)
     write_returns(model, result)
     write_round_trips(model, result)
     write_record(model, result, data, collect_parameters(params, model, folds))
-    artifacts.write_json(artifacts.report_path("evaluate", model), headline | summarize_diagnoses(training.diagnoses))
-    artifacts.write_report("evaluate/details", model, details | {"fit_diagnoses": training.diagnoses})
+    headline |= summarize_diagnoses(training.diagnoses)
+    write_reports(model, headline, details | {"fit_diagnoses": training.diagnoses})
     draw_confusion(model, result, data)
     draw_calibration(model, select_path(predictions, data, folds, path=0), data)
     draw_training(model, training)
+
+
+def write_reports(model: str, headline: Mapping[str, Any], details: Mapping[str, Any]) -> None:
+    """Write the report of a model, its headline figures, all details, and the page of its forecasts."""
+    report = artifacts.report_path("evaluate", model)
+    artifacts.write_json(report, headline)
+    artifacts.write_json(name_metrics_file(model), select_model_figures(headline))
+    artifacts.write_report("evaluate/details", model, details)
+    artifacts.write_text(report.with_suffix(".md"), forecast_page.render_page(model, details))
 
 
 def write_returns(model: str, result: ModelResult) -> None:
@@ -111,7 +128,7 @@ def drop_final_fit(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def make_forecast_headline(result: ModelResult, linear: ModelResult) -> dict[str, object]:
-    """Return the metrics of forecasts that `dvc metrics` shows."""
+    """Return the metrics of forecasts in the report of a model."""
     shown = {"accuracy": "hit_rate", "directional_accuracy": "hit_rate", "pinball_loss": "pinball_loss"}
     known = [name for name in shown if name in result.paths[0].forecast]
     return {
@@ -124,7 +141,7 @@ def make_forecast_headline(result: ModelResult, linear: ModelResult) -> dict[str
 
 
 def make_trading_headline(result: ModelResult, splits: pd.DataFrame) -> dict[str, object]:
-    """Return the metrics of trading that `dvc metrics` shows; a path that never trades has no Sharpe ratio."""
+    """Return the metrics of trading in the report of a model; a path that never trades has no Sharpe ratio."""
     sharpes, median = result.sharpes, result.paths[result.median_path].trading
     reasons = [explain_undefined(result), explain_undefined_sharpes(result, splits)]
     return {
@@ -200,6 +217,20 @@ def judge_model(params: config.Block, result: ModelResult, splits: pd.DataFrame)
     gates = config.call_with(Gates, block=config.look_up(params, "gates"), name="gates")
     measurements = {"stationarity": measure_stationarity(splits)[0], "seeds": len(np.unique(result.seeds))}
     return {"gates": {name: asdict(found) for name, found in judge_gates(measurements, gates).items()}}
+
+
+def judge_forecasts(
+    params: config.Block, path: pd.DataFrame, baselines: Mapping[str, pd.DataFrame], data: EvaluationData
+) -> dict[str, Any]:
+    """Return the calibration, the parts and the gains over the baselines of the predictions of a path."""
+    settings = config.call_with(ForecastSettings, block=config.look_up(params, "forecasts"), name="forecasts")
+    return describe_forecasts(path, baselines, data, settings=settings, seed=params["seed"])
+
+
+def find_model_findings(params: config.Block, training: Training) -> dict[str, Any]:
+    """Return the measurements of a fitted model beside their bands; empty for one that is not fitted."""
+    bands = config.call_with(ModelBands, block=config.look_up(params, "model_bands"), name="model_bands")
+    return describe_model(training.fits, training.history, training.importances, training.audit, bands)
 
 
 def judge_execution(params: config.Block, path: pd.DataFrame, data: EvaluationData) -> Execution:
@@ -284,17 +315,23 @@ def draw_positions(model: str, path: pd.DataFrame, data: EvaluationData, *, numb
 
 
 def draw_training(model: str, training: Training) -> None:
-    """Draw the learning curves of all fits and the importances of the final one, or why there are none."""
+    """Draw the learning curves of all fits, and the importances by each kind, or why there are none."""
     if training.not_fitted:
         message = plots.plot_message(f"{model}: undefined: {training.not_fitted}")
         curves, bars_figure = message, message
     else:
         title = f"{model}: learning curves, {len(training.history)} fits"
         curves = learning_curves.plot_learning_curves(list(training.history.values()), title=title)
-        kind, gain = next(iter(training.importances.items())) if training.importances else ("undefined", {})
-        bars_figure = plots.plot_importances(gain, title=f"{model}: importance by {kind}")
+        bars_figure = plots.plot_importances(list_importances(training), title=f"{model}: importance")
     artifacts.write_figure(artifacts.PLOTS / model / "learning_curves.png", curves)
     artifacts.write_figure(artifacts.PLOTS / model / "importances.png", bars_figure)
+
+
+def list_importances(training: Training) -> dict[str, Mapping[str, float]]:
+    """Return the importances by kind: the first that the final model has of its own, and that by permutation."""
+    own = dict(list((training.importances or {}).items())[:1])
+    permuted = training.audit["permutation_importance"]
+    return own | ({f"permutation ({permuted['loss']})": permuted["importances"]} if permuted else {})
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pipeline import artifacts, cli, config, digests
 from pipeline.datasets import kinds
 from pipeline.evaluation import experiments, performance, voting
 from pipeline.evaluation.evaluation_data import EvaluationData, load_evaluation_data
+from pipeline.evaluation.headline import name_metrics_file, select_model_figures
 from pipeline.evaluation.holdout import collect_metrics
 from pipeline.evaluation.ledger import Ledger, read_lines
 from pipeline.evaluation.path_metrics import PathResult, measure_path
@@ -41,6 +42,7 @@ def main(model: str) -> None:
     metrics = collect_metrics(result, look, others, listed=len(params["holdout"]["models"]))
     artifacts.write_record(artifacts.LOOKS / f"{model}.jsonl", render_lines([look.make_line()]))
     artifacts.write_json(artifacts.report_path("holdout", model), metrics)
+    artifacts.write_json(name_metrics_file(f"holdout_{model}"), select_model_figures(metrics))
     draw_equity(model, result, data)
     draw_positions(model, predictions, data)
 

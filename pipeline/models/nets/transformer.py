@@ -49,13 +49,25 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, F) -> (B, outputs)."""
-        *earlier, final = self.blocks
-        states = self.dropout(self.embedding(x) + self.positions)  # (B, T, d_model)
-        for block in earlier:
-            states = block(states, states)
+        states, final = self._run_earlier_blocks(x), self.blocks[-1]
         last = final(states[:, -1:], states)  # (B, 1, d_model): the head reads no other bar of the final block
         output: Tensor = self.head(self.norm(last.squeeze(1)))
         return output
+
+    def attend(self, x: Tensor) -> Tensor:
+        """Return the attention weights of the last bar in the final block, (B, nhead, 1, T), for x (B, T, F)."""
+        states, final = self._run_earlier_blocks(x), self.blocks[-1]
+        assert isinstance(final, _Block)
+        seen = final.attention_norm(states)
+        weights: Tensor = final.attention.weigh(seen[:, -1:], seen)
+        return weights
+
+    def _run_earlier_blocks(self, x: Tensor) -> Tensor:
+        """Map (B, T, F) -> (B, T, d_model), the states that the final block reads."""
+        states: Tensor = self.dropout(self.embedding(x) + self.positions)
+        for block in self.blocks[:-1]:
+            states = block(states, states)
+        return states
 
 
 class _Block(nn.Module):
@@ -91,12 +103,14 @@ class _MultiheadAttention(nn.Module):
         self.out_proj = nn.Linear(d_model, d_model)
 
     def forward(self, targets: Tensor, states: Tensor) -> Tensor:
-        query = self._split_heads(self.query(targets))
-        key, value = self._split_heads(self.key(states)), self._split_heads(self.value(states))
-        weights = (query @ key.transpose(2, 3) / math.sqrt(self.head_size)).softmax(dim=-1)  # (B, nhead, Q, T)
-        attended = weights @ value  # (B, nhead, Q, head_size)
+        attended = self.weigh(targets, states) @ self._split_heads(self.value(states))  # (B, nhead, Q, head_size)
         output: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
         return output
+
+    def weigh(self, targets: Tensor, states: Tensor) -> Tensor:
+        """Return the weights of the states for each target, (B, nhead, Q, T), with sum 1."""
+        query, key = self._split_heads(self.query(targets)), self._split_heads(self.key(states))
+        return (query @ key.transpose(2, 3) / math.sqrt(self.head_size)).softmax(dim=-1)
 
     def _split_heads(self, x: Tensor) -> Tensor:
         return torch.unflatten(x, 2, (self.nhead, self.head_size)).transpose(1, 2)  # (B, nhead, Q or T, head_size)

@@ -87,6 +87,11 @@ class LightGBM(BoostedTrees):
         """Return LightGBM's own importance over the trees up to the best iteration, (F,) float64."""
         return np.asarray(self._forest.feature_importance(kind), dtype=np.float64)
 
+    def explain_margins(self, inputs: np.ndarray) -> np.ndarray:
+        """Return LightGBM's SHAP values, (B, margins, F) float64; the last column of each margin is its expectation."""
+        values = np.asarray(self._forest.predict(inputs, pred_contrib=True, num_threads=1), dtype=np.float64)
+        return values.reshape(len(inputs), self.num_margins, -1)[..., :-1]
+
     def save_forest(self, folder: Path) -> None:
         """Write LightGBM's text to `folder`."""
         (folder / "forest.txt").write_text(self._forest.model_to_string(), encoding="utf-8")

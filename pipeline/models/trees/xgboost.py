@@ -103,6 +103,11 @@ class XGBoost(BoostedTrees):
         found = self._forest.get_score(importance_type={"gain": "total_gain", "split": "weight"}[kind])
         return np.array([found.get(f"f{i}", 0.0) for i in range(len(self.flattening.names))])
 
+    def explain_margins(self, inputs: np.ndarray) -> np.ndarray:
+        """Return XGBoost's SHAP values, (B, margins, F) float64; the last column of each margin is its expectation."""
+        values = self._forest.predict(xgb.DMatrix(inputs, nthread=1), pred_contribs=True, strict_shape=True)
+        return np.asarray(values, dtype=np.float64)[..., :-1]
+
     def save_forest(self, folder: Path) -> None:
         """Write XGBoost's universal binary JSON to `folder`."""
         (folder / "forest.ubj").write_bytes(self._forest.save_raw("ubj"))

@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import onnx
@@ -16,12 +16,13 @@ from scipy.special import softmax
 from pipeline.models.base import Model, Window, split_into_batches
 from pipeline.models.fit_files import FitFiles
 from pipeline.models.trees.engine.flattening import Flatten, Flattening
-from pipeline.models.trees.engine.forest_graph import Tree, make_forest_graph
+from pipeline.models.trees.engine.forest_graph import LEAF, Tree, make_forest_graph
 from pipeline.samples import Samples
 from pipeline.targets import Kind
 
 OBJECTIVE_LOSSES = {False: ("l2", "l1", "huber"), True: ("log",)}  # by whether outputs are classes
 Fraction = Annotated[float, Interval(gt=0, le=1)]
+CONTRIBUTION_ROWS = 256  # of the valid rows, evenly spread, on which the contributions of columns are measured
 LEAF_BATCH_ROWS = 16384  # bounds the memory of one leaf for each row and tree
 
 
@@ -65,6 +66,7 @@ class BoostedTrees(Model):
     flatten: Flatten = "last"  # what trees see of a window
     offset: np.ndarray = field(init=False, repr=False)  # (outputs,) float64
     trees: list[Tree] = field(init=False, repr=False)  # the library's own, in the order of its iterations
+    report: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise ValueError where the loss does not fit the outputs."""
@@ -93,6 +95,11 @@ class BoostedTrees(Model):
     def standardization(self) -> None:
         """None: trees split on raw values."""
 
+    @property
+    def fit_report(self) -> dict[str, Any]:
+        """The number of trees, the mean depth of their leaves, and the mean |SHAP value| of each column."""
+        return self.report
+
     @abstractmethod
     def grow(self, train: BoostingData, valid: BoostingData) -> LossCurves:
         """Boost up to `num_boost_round` rounds, stop after `early_stopping_rounds`, and cut at the best iteration."""
@@ -118,6 +125,10 @@ class BoostedTrees(Model):
         """Return (F,) float64: the loss reduction ("gain") or the number ("split") of the splits on each column."""
 
     @abstractmethod
+    def explain_margins(self, inputs: np.ndarray) -> np.ndarray:
+        """Return the library's own SHAP values (Lundberg et al. 2020) of flat rows, (B, margins, F) float64."""
+
+    @abstractmethod
     def save_forest(self, folder: Path) -> None:
         """Write the forest to `folder` in the library's own format."""
 
@@ -137,6 +148,7 @@ class BoostedTrees(Model):
             raise ValueError(
                 f"{type(self).__name__}: the loss is not finite; lower learning_rate or raise the l2 regularization"
             )
+        self.report = {"trees": self._describe_trees(samples, valid)}
         pairs = enumerate(zip(losses.train, losses.valid, strict=True), start=1)
         return [{"iteration": n, "train_loss": float(train), "valid_loss": float(valid)} for n, (train, valid) in pairs]
 
@@ -201,6 +213,17 @@ class BoostedTrees(Model):
         offset: np.ndarray = np.log(counts / counts.sum())
         return offset - offset[0] if len(offset) == 2 else offset
 
+    def _describe_trees(self, samples: Samples, valid: np.ndarray) -> dict[str, Any]:
+        """Return the facts of `fit_report`; the SHAP values are of evenly spread valid rows, all margins together."""
+        chosen = valid[np.unique(np.linspace(0, len(valid) - 1, CONTRIBUTION_ROWS).astype(np.int64))]
+        values = self.explain_margins(self.flattening.flatten(self.inputs(samples, chosen)))
+        size = np.abs(values).mean(axis=0).sum(axis=0)  # (F,)
+        return {
+            "count": len(self.trees),
+            "mean_leaf_depth": float(np.concatenate([measure_leaf_depths(tree) for tree in self.trees]).mean()),
+            "mean_absolute_shap": dict(zip(self.flattening.names, size.tolist(), strict=True)),
+        }
+
     def _make_boosting_data(self, samples: Samples, rows: np.ndarray) -> BoostingData:
         base_margin = np.tile(self.offset[-self.num_margins :], (len(rows), 1))  # (n, margins)
         x = np.concatenate([self.flattening.flatten(self.inputs(samples, part)) for part in split_into_batches(rows)])
@@ -211,3 +234,14 @@ def apply_in_batches(function: Callable[[np.ndarray], np.ndarray], inputs: np.nd
     """Return `function(inputs)`, called on LEAF_BATCH_ROWS rows at a time."""
     batches = np.array_split(inputs, max(1, -(-len(inputs) // LEAF_BATCH_ROWS)))
     return np.concatenate([function(batch) for batch in batches])
+
+
+def measure_leaf_depths(tree: Tree) -> np.ndarray:
+    """Return (leaves,) the number of splits above each leaf of a tree; 0 for a tree of one leaf."""
+    depth, level, nodes = [], 0, np.zeros(1, dtype=np.int64)
+    while len(nodes):
+        is_leaf = tree.feature[nodes] == LEAF
+        depth.append(np.full(int(is_leaf.sum()), level))
+        inner = nodes[~is_leaf]
+        nodes, level = np.concatenate([tree.left[inner], tree.right[inner]]), level + 1
+    return np.concatenate(depth)
