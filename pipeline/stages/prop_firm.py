@@ -99,17 +99,24 @@ def read_predictions(entry: config.ModelBlock) -> pd.DataFrame | None:
     return predictions[predictions["split"] != FINAL]
 
 
+def make_headline(
+    model: str, accounts: Sequence[Account], curves: Sequence[RiskCurve], *, phases: int
+) -> dict[str, object]:
+    """Return the odds of one model at its best risk, as the gate reads them."""
+    return {"signal": model} | summarize_accounts(
+        [account for account in accounts if account.model == model],
+        {each.symbol: each for each in curves if each.model == model},
+        phases=phases,
+        reason=f"{model} is not traded, or its rows are no bars",
+    )
+
+
 def write_reports(
     dataset: str, signal: str, *, firm: PropFirm, accounts: Sequence[Account], curves: Sequence[RiskCurve]
 ) -> None:
     """Write the odds of the signal, their details, the page, and the curve by risk as a table."""
     phases, path = len(firm.rules.targets), artifacts.report_path("prop_firm", dataset)
-    headline = {"signal": signal} | summarize_accounts(
-        [account for account in accounts if account.model == signal],
-        {each.symbol: each for each in curves if each.model == signal},
-        phases=phases,
-        reason=f"{signal} is not traded, or its rows are no bars",
-    )
+    headline = make_headline(signal, accounts, curves, phases=phases)
     by_path, by_risk = (join_tables(curves, name, phases=phases) for name in ("odds", "means"))
     walks = pd.concat([walk_paths(account, firm) for account in accounts] or [make_walks([])], ignore_index=True)
     details = {
