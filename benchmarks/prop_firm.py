@@ -35,8 +35,8 @@ SETTINGS = ChallengeSettings(
     funded_days=90,
     block_days=5.0,
     resamples=50,
-    seed=1,
     confidence=0.95,
+    models=[],
 )
 
 
@@ -86,7 +86,7 @@ def main() -> None:
     paths = [make_bars(time_ms, **prices, position=position, timezone=RULES.timezone) for position in positions]
     volatility = estimate_daily_volatility(time_ms, close, timezone=RULES.timezone)
     cpu = time.process_time()
-    challenges = simulate_many(paths, rules=RULES, settings=SETTINGS, daily_volatility=volatility)
+    challenges = simulate_many(paths, rules=RULES, settings=SETTINGS, daily_volatility=volatility, seed=1)
     cpu = time.process_time() - cpu
     print(f"{len(challenges):,} challenges: CPU {cpu:.2f} s, {1e3 * cpu / len(challenges):.2f} ms each")
     odds = measure_odds(challenges, phases=len(RULES.targets), confidence=SETTINGS.confidence)

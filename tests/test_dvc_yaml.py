@@ -18,7 +18,7 @@ PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 FAMILIES = tuple(PARAMS["models"])
 IN_PANDAS = ROOT / "pipeline/features/in_pandas"
 RUN_MODELS = ("train", "audit", "export")
-VERBS = {"train_ensembles": "combine"}  # of stages whose module has not their name
+VERBS = {"train_ensembles": "combine", "prop_firm": "prop_firm"}  # of stages whose module has not their name
 PARTS = {  # modules of a kind of dataset, by the stage that runs them
     "fetch": ("fetch",),
     "ingest": ("ingest",),
@@ -31,6 +31,7 @@ PARTS = {  # modules of a kind of dataset, by the stage that runs them
     "compare": ("clock",),
     "report": ("clock",),
     "holdout": ("clock", "fills"),
+    "prop_firm": ("clock", "fills"),
     "export": ("contract",),
 }
 
@@ -168,12 +169,12 @@ RUN_BY = {  # file: the stages that run it, and run again after a comment in it
     "pipeline/reporting/plots.py": r"evaluate_|holdout@|compare@|signals@|liquidity@",
     "pipeline/evaluation/overfitting.py": r"evaluate_|holdout@|compare@|gate@|report@",
     "pipeline/evaluation/comparison.py": r"compare@|report@",
-    "pipeline/evaluation/performance.py": r"evaluate_|holdout@|compare@|gate@|report@",
+    "pipeline/evaluation/performance.py": r"evaluate_|holdout@|compare@|prop_firm@|gate@|report@",
     "pipeline/leakage/fits.py": r"canary@|audit_|compare@",
     "pipeline/models/torch_runtime/device.py": r"(train|audit|export)_(nets|agents)@|bundle@",
     "pipeline/models/nets/recurrent.py": r"(train|audit|export)_nets@lstm|bundle@",
     "pipeline/models/agents/marl.py": r"(train|audit|export)_agents@marl|bundle@",
-    "pipeline/trading.py": r"evaluate_|holdout@|(train|audit|export)_agents@|bundle@|gate@|report@",
+    "pipeline/trading.py": r"evaluate_|holdout@|(train|audit|export)_agents@|bundle@|prop_firm@|gate@|report@",
     "pipeline/tail_risk.py": r"(train|audit|export)_agents@|bundle@",
 }
 

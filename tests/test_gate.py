@@ -26,7 +26,7 @@ RULES = GateRules(
     accuracy_over_prior=0.0,
     accuracy=0.5,
     holdout_looks=1,
-    pass_probability=None,
+    pass_probability=0.5,
 )
 SAME = {"compared": dict.fromkeys(("features", "predictions", "targets", "positions"), 9)}
 OK = {"guard": "truncation", "severity": "ok"}
@@ -58,6 +58,7 @@ def make_evidence() -> Evidence:
         bundle={"contract_sha256": "c", "recorded": {"BTC": SAME}, "holes": {"BTC": SAME}},
         contract_sha256="c",
         signals={"return_5": {"passing": {"all": 2}}, "barrier_20": {"passing": {"all": 1}}},
+        prop_firm={"signal": "voting", "pass_probability": 0.6, "reason": None},
         holdout_looks=1,
     )
 
@@ -91,6 +92,7 @@ def test_the_values_are_those_worked_by_hand():
             "accuracy_over_prior": 0.53 - 0.51,  # means
             "accuracy": 0.53,
             "holdout_looks": 1,
+            "pass_probability": 0.6,
         }
     )
     assert is_passed(results)
@@ -115,6 +117,9 @@ FAILURES = [
     ("guard_faults", "canary/false_alarms", 1, "failed", "a false alarm"),
     ("signals", "signals", {"return_5": {"passing": {"all": 0}}}, "failed", None),
     ("holdout_looks", "holdout_looks", 2, "failed", None),
+    ("pass_probability", "prop_firm/pass_probability", 0.49, "failed", None),
+    ("pass_probability", "prop_firm", {"signal": "voting", "pass_probability": None, "reason": "x"}, "undefined", "x"),
+    ("pass_probability", "prop_firm/signal", "cnn", "undefined", "the report is on cnn; run `dvc repro` to write it"),
 ]
 
 
@@ -149,12 +154,11 @@ def test_a_worse_accuracy_fails_both_rules_of_accuracy_and_no_direction_is_undef
 
 def test_a_limit_of_null_turns_a_rule_off_and_with_all_off_nothing_passes():
     off = GateRules(**{each.name: None for each in fields(GateRules)} | {"path_quantile": 0.05})
-    results = judge(change("compare/pbo", 0.9), replace(RULES, pbo=None))
-    assert (results["pbo"].verdict, is_passed(results)) == ("off", True)
+    for rule, path in {"pbo": "compare/pbo", "pass_probability": "prop_firm/pass_probability"}.items():
+        results = judge(change(path, 0.9 if rule == "pbo" else 0.0), replace(RULES, **{rule: None}))
+        assert (results[rule].verdict, is_passed(results)) == ("off", True)
     assert {result.verdict for result in judge(make_evidence(), off).values()} == {"off"}
     assert not is_passed(judge(make_evidence(), off))
-    on = judge(make_evidence(), replace(RULES, pass_probability=0.5))["pass_probability"]
-    assert (on.verdict, on.reason) == ("undefined", "no stage estimates it; set gate.pass_probability to null")
 
 
 def test_every_rule_has_a_measure_and_a_key_of_params():

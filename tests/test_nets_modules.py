@@ -271,6 +271,11 @@ def test_the_mlp_uses_its_activation(activation: str) -> None:
     assert torch.equal(made(x), expected)
 
 
+def test_the_mlp_without_hidden_layers_is_a_linear_model_of_the_last_bar() -> None:
+    made, x = make_net(Mlp, hidden_sizes=[], dropout=0.5).train(), draw_windows(4)
+    assert_allclose(made(x).detach(), (x[:, -1] @ made.head.weight.T + made.head.bias).detach(), rtol=1e-6)
+
+
 def test_the_transformer_agrees_with_torch_s_with_norm_first() -> None:
     made, x = make_net(Transformer, num_layers=2), draw_windows(4)
     layer = nn.TransformerEncoderLayer(12, 3, 16, 0.0, "gelu", batch_first=True, norm_first=True)
@@ -332,7 +337,6 @@ def test_a_dropout_that_is_no_probability_below_one_is_refused(plugin: type[nn.M
             {"positional_encoding": "none"},
             "positional_encoding is 'none'; it must be 'learned' or 'sinusoidal'",
         ),
-        (Mlp, {"hidden_sizes": []}, r"mlp.hidden_sizes is \[\]; it must be a list of at least 1"),
         (Mlp, {"hidden_sizes": [-4]}, "mlp.hidden_sizes.0 is -4; it must be above 0"),
         (Mlp, {"activation": "tanh"}, "mlp.activation is 'tanh'; it must be 'relu', 'gelu' or 'silu'"),
     ],

@@ -167,6 +167,11 @@ WRONG: list[tuple[str, str, Any, str]] = [  # the stage, the key, its value, and
     ("sensitivity klines", "embargo_sensitivity.embargo_factors", [0, "x"], f"is 'x'; it must be {NUMBER}"),
     ("sensitivity klines", "embargo_sensitivity.hyperparameters.max_bin", 1, "is 1; it must be at least 2"),
     ("parity lightgbm", "parity.max_abs", None, f"is None; it must be {NUMBER}"),
+    ("prop_firm klines", "prop_firm.rules.daily_loss", 5, "is 5; it must be below 1"),
+    ("prop_firm klines", "prop_firm.rules.timezone", "Prague", "is 'Prague'; give a name of the IANA database"),
+    ("prop_firm klines", "prop_firm.challenges.risks", [0.02, 0.01], "it must be a list of ascending numbers"),
+    ("prop_firm klines", "prop_firm.challenges.models", ["nobody"], "model nobody is not there; models has"),
+    ("gate klines", "gate.pass_probability", 2, "is 2; it must be at most 1"),
 ]
 
 

@@ -45,8 +45,8 @@ def make_settings(**changes) -> ChallengeSettings:
         "funded_days": 7,
         "block_days": 2,
         "resamples": 20,
-        "seed": 1,
         "confidence": 0.95,
+        "models": [],
     }
     return ChallengeSettings(**values | changes)
 
@@ -110,14 +110,14 @@ def test_days_are_drawn_in_blocks_of_consecutive_days():
 
 def test_the_first_and_the_last_day_are_not_drawn():
     path = make_path([-0.2, 0.02, 0.02, -0.2])
-    challenges = simulate_many([path], rules=make_rules(), settings=make_settings(), daily_volatility=0.02)
+    challenges = simulate_many([path], rules=make_rules(), settings=make_settings(), daily_volatility=0.02, seed=1)
     assert (challenges["phases_passed"] == 2).all()
 
 
 def test_the_same_seed_draws_the_same_days_for_every_risk_and_path():
     moves = np.random.default_rng(3).normal(0.003, 0.01, 30)
     settings = make_settings(risks=[0.01, 0.03], evaluation_days=60)
-    shared = {"rules": make_rules(), "settings": settings, "daily_volatility": 0.01}
+    shared = {"rules": make_rules(), "settings": settings, "daily_volatility": 0.01, "seed": 1}
     challenges = simulate_many([make_path(moves)] * 2, **shared)
     pd.testing.assert_frame_equal(challenges, simulate_many([make_path(moves)] * 2, **shared))
     first, second = (challenges[challenges["path"] == path].drop(columns="path") for path in (0, 1))
@@ -131,7 +131,7 @@ def test_a_fair_game_passes_as_often_as_the_distances_of_its_limits_say():
     path = make_path([0.005, -0.005] * 100)
     rules = make_rules(targets=[0.05], min_days=0, daily_loss=0.5)
     settings = make_settings(risks=[0.005], block_days=1, evaluation_days=1_600, funded_days=0, resamples=300)
-    challenges = simulate_many([path], rules=rules, settings=settings, daily_volatility=0.005)
+    challenges = simulate_many([path], rules=rules, settings=settings, daily_volatility=0.005, seed=1)
     odds = measure_odds(challenges, phases=1, confidence=0.99).iloc[0]
     assert odds["pass_1_low"] < 0.1 / 0.15 < odds["pass_1_high"]
     assert odds["undecided"] == 0
@@ -200,5 +200,6 @@ def test_paths_that_cannot_be_resampled_are_refused(paths, volatility, message):
             [make_path(moves) for moves in paths],
             rules=make_rules(),
             settings=make_settings(),
+            seed=1,
             daily_volatility=volatility,
         )

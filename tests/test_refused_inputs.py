@@ -44,6 +44,7 @@ STAGES = {  # and the stage that writes the first input of each
     "parity lstm": "train_nets@lstm",
     "export_with_parity lstm": "train_nets@lstm",
     "bundle klines": "export_trees@lightgbm",
+    "prop_firm klines": "bundle@klines",
     "gate klines": "bundle@klines",
     "latency klines": "bundle@klines",
     "quantize nets.lstm": "export_nets@lstm",

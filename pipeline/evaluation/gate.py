@@ -57,6 +57,7 @@ class Evidence:
     bundle: Report  # the replay certificate
     contract_sha256: str  # of the bundle's contract
     signals: Report  # by target
+    prop_firm: Report  # trained/reports/prop_firm/<dataset>.json
     holdout_looks: int  # at the holdout of this market, of the ledger
 
 
@@ -206,8 +207,11 @@ def measure_looks(evidence: Evidence, rules: GateRules) -> Measurement:
 
 
 def measure_pass_probability(evidence: Evidence, rules: GateRules) -> Measurement:
-    """Return NaN: no stage estimates the probability to pass a prop firm's test yet."""
-    return Measurement(math.nan, "no stage estimates it; set gate.pass_probability to null")
+    """Return the probability that the signal passes a prop firm's evaluation, at the best risk."""
+    report = evidence.prop_firm
+    if report["signal"] != evidence.signal:
+        return Measurement(math.nan, f"the report is on {report['signal']}; run `dvc repro` to write it again")
+    return _define(report["pass_probability"], report.get("reason"))
 
 
 def _find_constant(evidence: Evidence) -> Report:

@@ -13,7 +13,6 @@ import pandas as pd
 from annotated_types import Interval, MinLen
 from scipy import stats
 
-from pipeline.config import Seed
 from pipeline.evaluation.bootstrap import draw_blocks
 from pipeline.evaluation.execution import Ascending
 from pipeline.evaluation.prop_firm import BREACHES, PropFirmRules, read_terms
@@ -34,8 +33,8 @@ class ChallengeSettings:
     funded_days: Annotated[int, Interval(ge=0, le=10_000)]  # of the funded account
     block_days: Annotated[float, Interval(ge=1, le=1_000)]  # mean length of a block
     resamples: Annotated[int, Interval(ge=2, le=1_000_000)]  # challenges of each path and risk
-    seed: Seed
     confidence: Annotated[float, Interval(gt=0, lt=1)]  # of the intervals
+    models: list[str]  # whose paths are resampled beside those of the bundle's signal
 
 
 class Challenge(NamedTuple):
@@ -125,7 +124,7 @@ def run_funded(bars: Bars, sequence: np.ndarray, *, terms: Terms, rules: PropFir
 
 
 def simulate_many(
-    paths: Sequence[Bars], *, rules: PropFirmRules, settings: ChallengeSettings, daily_volatility: float
+    paths: Sequence[Bars], *, rules: PropFirmRules, settings: ChallengeSettings, daily_volatility: float, seed: int
 ) -> pd.DataFrame:
     """Return the challenges of every path and risk: path, risk, resample and the fields of `Challenge`.
 
@@ -137,6 +136,7 @@ def simulate_many(
         rules: of the firm.
         settings: risks and resamples.
         daily_volatility: standard deviation of daily returns of the symbol, see `prop_firm.estimate_daily_volatility`.
+        seed: of the days that are drawn.
 
     Raises:
         ValueError: a path has fewer than 3 days, there is none, or the volatility is not above 0.
@@ -150,7 +150,7 @@ def simulate_many(
     for path, bars in enumerate(paths):
         if (days := len(bars.first) - 1) < MIN_DAYS:
             raise ValueError(f"path {path} has {days} local days; resampling needs at least {MIN_DAYS}")
-        rng = np.random.default_rng(settings.seed)
+        rng = np.random.default_rng(seed)
         sequences = [
             1 + draw_days(rng, days=days - 2, block_days=settings.block_days, length=length)
             for _ in range(settings.resamples)

@@ -50,6 +50,7 @@ def load_evidence(dataset: str) -> Evidence:
         bundle=read_plain("bundle", dataset),
         contract_sha256=contract.hash_contract(bundle),
         signals=read_plain("signals", dataset),
+        prop_firm=read_plain("prop_firm", dataset),
         holdout_looks=count_looks(described.signal),
     )
 

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from pipeline.models.torch_runtime.hyperparameters import Dropout, Sizes
+from pipeline.models.torch_runtime.hyperparameters import Dropout
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 
@@ -14,6 +14,7 @@ class Mlp(nn.Module):
     """A net of the window's last bar alone, as trees are: the baseline of every net that reads the whole window.
 
     A net that does not beat it has learned nothing from the order of bars. `dropout` acts after each activation.
+    Without hidden layers it is a linear model.
     """
 
     def __init__(
@@ -22,7 +23,7 @@ class Mlp(nn.Module):
         columns: PositiveInt,
         window: PositiveInt,
         outputs: PositiveInt,
-        hidden_sizes: Sizes,
+        hidden_sizes: list[PositiveInt],
         dropout: Dropout,
         activation: Literal["relu", "gelu", "silu"],
     ) -> None:
@@ -34,7 +35,7 @@ class Mlp(nn.Module):
                 for before, after in zip([columns, *hidden_sizes], hidden_sizes, strict=False)
             )
         )
-        self.head = nn.Linear(hidden_sizes[-1], outputs)
+        self.head = nn.Linear([columns, *hidden_sizes][-1], outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, F) -> (B, outputs)."""
