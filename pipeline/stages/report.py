@@ -1,24 +1,38 @@
-"""report <dataset>: put the results of a dataset into one HTML page that needs no network, the verdict first."""
+"""report <dataset>: put the results of a dataset into one HTML page that needs no network, the verdict first.
 
+`report <dataset> --latency` writes the page with the latency measured on this machine, `report <dataset> --compare
+REVISION` a page with the results of a revision or experiment beside those of the workspace. Both are outputs of no
+stage: they lie in trained/measured/report.
+"""
+
+import argparse
+import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+from dvc.exceptions import DvcException
 
-from pipeline import artifacts, cli, config
+from pipeline import artifacts, cli, config, digests
 from pipeline.datasets import kinds
 from pipeline.evaluation import forecast, performance
+from pipeline.evaluation.ledger import Ledger, read_lines
 from pipeline.evaluation.path_metrics import bin_calibration
 from pipeline.evaluation.returns import Returns
-from pipeline.reporting.tear_sheet.evidence import Calibration, DatasetEvidence, ModelEvidence
+from pipeline.evaluation.trials import describe_market
+from pipeline.reporting import revision_files
+from pipeline.reporting.tear_sheet.evidence import Bars, Calibration, DatasetEvidence, Look, ModelEvidence
 from pipeline.reporting.tear_sheet.page import render_report
+from pipeline.reporting.tear_sheet.revision_page import render_comparison
 from pipeline.row_groups import read_clean
 
 CALIBRATION_BINS = 10
 NOT_FITTED = "an ensemble sums positions, which forecast no value"
+PRICES = ("open", "high", "low", "close")
 HISTORY = ["seed", "split", "iteration", "train_loss", "valid_loss"]
 
 Report = dict[str, Any]
@@ -33,9 +47,56 @@ class Clock(NamedTuple):
 
 def main(dataset: str) -> None:
     """Write trained/reports/<dataset>.html from the reports, returns, round trips and predictions of a dataset."""
+    artifacts.write_text(artifacts.REPORTS / f"{dataset}.html", render(dataset))
+
+
+def run_command() -> None:
+    """Write a page with what is no input of the stage, and print its path."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.stages.report", description=__doc__)
+    parser.add_argument("dataset")
+    parser.add_argument("--latency", action="store_true", help="add the latency measured on this machine")
+    parser.add_argument("--compare", metavar="REVISION", help="a branch, tag, commit or experiment")
+    given = parser.parse_args()
+    try:
+        config.check_name(given.dataset, owner=f"there is no dataset {given.dataset!r}")
+        if given.latency and given.compare is not None:
+            raise ValueError("--latency and --compare write two pages; give one of them")
+        page = render(given.dataset, latency=read_latency(given.dataset)) if given.latency else ""
+        page = page or compare(Path.cwd(), given.dataset, revision=given.compare)
+        name = given.dataset if given.latency else f"{given.dataset}_compare"
+        file = artifacts.MEASURED / "report" / f"{name}.html"
+        artifacts.write_text(file, page)
+    except (ValueError, OSError, DvcException) as error:
+        sys.exit(f"report {given.dataset}: {cli.describe_error(error)}")
+    sys.stdout.write(f"{file}\n")
+
+
+def compare(root: Path, dataset: str, *, revision: str) -> str:
+    """Return the page with the reports of a revision beside those of the workspace."""
+    before = revision_files.load_side(revision_files.RevisionFiles.find(root, revision), dataset)
+    now = revision_files.load_side(revision_files.WorkspaceFiles(root), dataset)
+    return render_comparison(before, now)
+
+
+def read_latency(dataset: str) -> Report:
+    """Return the latency measured on this machine; ValueError where there is none of the present contract."""
+    file, remedy = artifacts.MEASURED / "latency" / f"{dataset}.json", f"dvc exp run -S 'latency.datasets=[{dataset}]'"
+    if not file.is_file():
+        raise ValueError(f"there is no {file}; measure with `{remedy}`")
+    measured: Report = artifacts.read_json(file)
+    present = digests.hash_file(artifacts.TRAINED / "bundles" / dataset / "contract.json")
+    if (found := measured.get("contract_sha256")) != present:
+        raise ValueError(
+            f"{file} is of contract {str(found)[:8]}, the bundle has {present[:8]}; measure with `{remedy}`"
+        )
+    return measured
+
+
+def render(dataset: str, *, latency: Report | None = None) -> str:
+    """Return the page of a dataset, with the latency where it is given."""
     params = config.load_params()
     clock = kinds.import_part(params, dataset, "clock")
-    clean = read_clean(dataset, clock.COLUMNS)
+    clean = read_clean(dataset, {*clock.COLUMNS, clock.TIME, *PRICES})
     to_ms, per_year = partial(clock.to_ms, clean), clock.count_rows_per_year(clean)
     rate = config.call_with(performance.declare_rate, block=config.look_up(params, "performance"), name="performance")
     compare = artifacts.read_json(artifacts.report_path("compare/details", dataset))
@@ -64,9 +125,40 @@ def main(dataset: str) -> None:
         compare=compare,
         models=models,
         not_traded=[name for name in blocks if name not in compare["leaderboard"]],
+        bars=collect_bars(clean, clock.TIME, to_ms),
+        looks=list_looks(clean["symbol"].to_numpy(), to_ms(clean[clock.TIME].to_numpy()), clean["close"].to_numpy()),
+        latency=latency,
     )
-    page = config.call_with(render_report, evidence, block=config.look_up(params, "report"), name="report")
-    artifacts.write_text(artifacts.REPORTS / f"{dataset}.html", page)
+    page: str = config.call_with(render_report, evidence, block=config.look_up(params, "report"), name="report")
+    return page
+
+
+def collect_bars(clean: pd.DataFrame, time: str, to_ms: Callable[[np.ndarray], np.ndarray]) -> dict[str, Bars]:
+    """Return the prices of every symbol; none where the rows of the clean table are no bars."""
+    if not set(PRICES) <= set(clean.columns):
+        return {}
+    return {
+        str(symbol): Bars(to_ms(rows[time].to_numpy()), *(rows[name].to_numpy(np.float64) for name in PRICES))
+        for symbol, rows in clean.groupby("symbol", sort=False, observed=True)
+    }
+
+
+def list_looks(symbol: np.ndarray, time_ms: np.ndarray, close: np.ndarray) -> list[Look]:
+    """Return the looks of the ledger at the holdout of the market that these (N,) rows are, by model."""
+    looks = Ledger.from_lines(read_lines(artifacts.LEDGER)).looks
+    own = describe_market(symbol, time_ms, close) if looks else None
+    return [
+        Look(
+            model=look.model,
+            target=look.target,
+            digest=look.digest,
+            first_day=look.first_day,
+            daily=look.daily,
+            sharpe=look.sample.sharpe * look.bars_per_year**0.5,
+        )
+        for look in sorted(looks, key=lambda each: (each.model, each.digest))
+        if own and look.market.overlaps(own)
+    ]
 
 
 def read_plain(stage: str, key: str) -> Report:
@@ -143,4 +235,7 @@ def read_labels(block: config.Block, rows: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    if any(word.startswith("--") for word in sys.argv[1:]):
+        run_command()
+    else:
+        cli.run(main)

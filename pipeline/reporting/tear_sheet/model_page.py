@@ -37,8 +37,13 @@ PATH_METRICS = {  # of every path: header and format by key
 Block = Figure | Note | Table
 
 
-def make_section(model: ModelEvidence, *, rolling_days: int, tail_share: float) -> Section:
-    """Return the section of a model; `rolling_days` is the window of Sharpe ratios, `tail_share` that of each tail."""
+def make_section(
+    model: ModelEvidence, positions: Sequence[Figure | Note], *, rolling_days: int, tail_share: float
+) -> Section:
+    """Return the section of a model, with its position charts.
+
+    `rolling_days` is the window of Sharpe ratios, `tail_share` that of each tail.
+    """
     returns: list[tuple[str, Markup | str]] = [
         ("Equity and drawdown", charts.plot_equity(model)),
         ("Daily returns", charts.plot_daily_returns(model)),
@@ -57,6 +62,7 @@ def make_section(model: ModelEvidence, *, rolling_days: int, tail_share: float) 
     ]
     blocks: list[Block] = [Note(describe(model)), tabulate_paths(model)]
     blocks += [make_figure(title, drawn, model=model.name) for title, drawn in returns]
+    blocks += positions
     tables: Sequence[Callable[[ModelEvidence], Table]] = (
         tabulate_months,
         tabulate_drawdowns,
