@@ -26,7 +26,15 @@ class Training:
     history: History = field(default_factory=dict)
     diagnoses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of fits that early stopping reports on
     importances: Mapping[str, Mapping[str, float]] | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # of the fits, as `read_parameters` returns them
     not_fitted: str | None = None  # why there is no history
+
+    @property
+    def targets(self) -> dict[str, float]:
+        """The values that fields of the history should have: the share of returns beyond the value at risk."""
+        blocks = [self.parameters.get(name) or {} for name in ("shared", "hyperparameters")]
+        levels = [block["var_level"] for block in blocks if "var_level" in block]
+        return {"var_violation_rate": 1.0 - levels[-1]} if levels else {}
 
 
 def load_training(entry: config.ModelBlock) -> Training:
@@ -45,6 +53,7 @@ def load_training(entry: config.ModelBlock) -> Training:
         history=history,
         diagnoses=diagnose_fits(history, report["fits"]),
         importances=report["importances"],
+        parameters=report["parameters"],
     )
 
 

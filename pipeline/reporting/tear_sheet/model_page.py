@@ -58,6 +58,7 @@ def make_section(
         ("Calibration", model_charts.plot_calibration(model)),
         ("Confusion", model_charts.plot_confusion(model)),
         ("Importances", model_charts.plot_importances(model)),
+        ("Permutation importances", model_charts.plot_permutation_importances(model)),
         ("Learning curves", model_charts.plot_learning_curves(model)),
     ]
     blocks: list[Block] = [Note(describe(model)), tabulate_paths(model)]

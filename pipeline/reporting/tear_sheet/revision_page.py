@@ -29,7 +29,7 @@ from pipeline.reporting.tear_sheet.verdict import make_verdict
 
 NAME_WIDTH, ROW_HEIGHT, FOOT = 112.0, 26.0, 34.0
 STYLES = ("c1", "c0")  # of the other revision and of the present one
-FIGURES = {"dsr": "DSR", "psr": "PSR", "sharpe": "Sharpe, bars"}
+FIGURES = {"dsr": "DSR", "ic": "IC", "break_even_bps": "break-even, bps"}
 
 Report = Mapping[str, Any]
 
@@ -89,7 +89,6 @@ def find_row(side: Side, model: str) -> Report:
 
 def tabulate_models(before: Side, now: Side) -> Table:
     """Return one row for each model of either side, with the differences."""
-    names = FIGURES | {"ic": "IC", "break_even_bps": "break-even, bps"}
     rows = []
     for model in list_models(before, now):
         pair = [find_row(side, model) for side in (before, now)]
@@ -98,12 +97,12 @@ def tabulate_models(before: Side, now: Side) -> Table:
             for row in pair
         ]
         cells = [model, *daily, format_difference(*(row.get("sharpe_daily") for row in pair))]
-        for key in names:
+        for key in FIGURES:
             values = [row.get(key) for row in pair]
             cells += [*map(format_number, values), format_difference(*values)]
         rows.append(cells)
     head = ["model"]
-    for title in ("Sharpe, daily returns", *names.values()):
+    for title in ("Sharpe, daily returns", *FIGURES.values()):
         head += [f"{title}: {before.name}", now.name, "difference"]
     note = "Annualized, net of costs, of the median path, with intervals; a dash where a side has no such model."
     return Table("Models", head, rows, note=note)
