@@ -18,7 +18,7 @@ from tests.report_evidence import make_evidence, make_model, parse
 
 PARAMS = {
     "datasets": {"bars": {"source": "simulated"}},
-    "models": {"trees": {"tree": {"dataset": "bars", "target": "return_5", "plugin": "lightgbm"}}},
+    "models": {"trees": {"tree": {"plugin": "lightgbm"}}},
     "seed": 1,
 }
 DETAILS = artifacts.report_path("evaluate/details", "tree")
@@ -80,7 +80,7 @@ def test_a_side_is_read_from_git_and_the_cache(repository):
     assert side.params["seed"] == 1
     assert side.reports.compare["leaderboard"]["tree"]["dsr"] == 0.5
     (model,) = side.reports.models
-    assert (model.name, model.target, model.audit) == ("tree", "return_5", None)
+    assert (model.name, model.audit) == ("tree", None)
     assert model.details["execution"]["break_even_bps"] == 3.0
 
 

@@ -133,7 +133,6 @@ def load_side(files: Files, dataset: str) -> Side:
         models=[
             ModelReports(
                 name=name,
-                target=find_target(params, name),
                 headline=read("evaluate", name),
                 details=read("evaluate/details", name),
                 audit=read("audit", name) if files.has(artifacts.report_path("audit", name)) else None,
@@ -143,11 +142,3 @@ def load_side(files: Files, dataset: str) -> Side:
     )
     gate = artifacts.report_path("gate", dataset)
     return Side(files.name, params, reports, json.loads(files.read(gate)) if files.has(gate) else None)
-
-
-def find_target(params: Mapping[str, Any], model: str) -> str:
-    """Return the target of a model; the params of another revision may have keys that the present code refuses."""
-    blocks = [models[model] for models in params["models"].values() if models and model in models]
-    if not blocks:
-        raise RevisionError(f"a leaderboard has the model {model}, which its params.yaml lacks; run `dvc repro` there")
-    return str(blocks[0]["target"])

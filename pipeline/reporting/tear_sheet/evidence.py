@@ -58,7 +58,6 @@ class ModelReports:
     """The reports on one model, which a verdict needs."""
 
     name: str
-    target: str
     headline: Report  # trained/reports/evaluate/<model>.json
     details: Report  # trained/reports/evaluate/details/<model>.json
     audit: Report | None  # None for a model that is not fitted
@@ -69,6 +68,7 @@ class ModelEvidence(ModelReports):
     """The results of one model on every path of the development part."""
 
     family: str
+    target: str
     time_ms: np.ndarray  # (T,)
     paths: np.ndarray  # (T, paths) net returns
     median_path: int

@@ -62,8 +62,9 @@ def make_section(
         ("Learning curves", model_charts.plot_learning_curves(model)),
     ]
     blocks: list[Block] = [Note(describe(model)), tabulate_paths(model)]
-    blocks += [make_figure(title, drawn, model=model.name) for title, drawn in returns]
-    blocks += positions
+    drawn = [make_figure(title, picture, model=model.name) for title, picture in returns]
+    blocks += [*(each for each in drawn if isinstance(each, Figure)), *positions]
+    blocks += [each for each in drawn if isinstance(each, Note)]  # what cannot be drawn, behind the pictures
     tables: Sequence[Callable[[ModelEvidence], Table]] = (
         tabulate_months,
         tabulate_drawdowns,

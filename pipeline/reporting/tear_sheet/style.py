@@ -95,6 +95,7 @@ svg.zoom { cursor: grab; user-select: none; }
   th, td { padding: 4px 7px; }
 }
 @media print {
+  html { font-size: 11px; }
   body { max-width: none; padding: 0; font-size: 11px; }
   nav, .controls { display: none; }
   svg.zoom { min-width: 0; }
