@@ -1,8 +1,8 @@
 """report <dataset>: put the results of a dataset into one HTML page that needs no network, the verdict first.
 
-`report <dataset> --latency` writes the page with the latency measured on this machine, `report <dataset> --compare
-REVISION` a page with the results of a revision or experiment beside those of the workspace. Both are outputs of no
-stage: they lie in trained/measured/report.
+`report <dataset> --bundle` writes the page with gate, odds at a prop firm and latency of the bundle, `report <dataset>
+--compare REVISION` a page with the results of a revision or experiment beside those of the workspace. Both are outputs
+of no stage: they lie in trained/measured/report.
 """
 
 import argparse
@@ -17,15 +17,23 @@ import pandas as pd
 import pyarrow.parquet as pq
 from dvc.exceptions import DvcException
 
-from pipeline import artifacts, cli, config, digests
+from pipeline import artifacts, cli, config, digests, remedies
 from pipeline.datasets import kinds
+from pipeline.digests import ArtifactError
 from pipeline.evaluation import forecast, performance
 from pipeline.evaluation.ledger import Ledger, read_lines
 from pipeline.evaluation.path_metrics import bin_calibration
 from pipeline.evaluation.returns import Returns
 from pipeline.evaluation.trials import describe_market
 from pipeline.reporting import revision_files
-from pipeline.reporting.tear_sheet.evidence import Bars, Calibration, DatasetEvidence, Look, ModelEvidence
+from pipeline.reporting.tear_sheet.evidence import (
+    Bars,
+    BundleEvidence,
+    Calibration,
+    DatasetEvidence,
+    Look,
+    ModelEvidence,
+)
 from pipeline.reporting.tear_sheet.page import render_report
 from pipeline.reporting.tear_sheet.revision_page import render_comparison
 from pipeline.row_groups import read_clean
@@ -54,17 +62,17 @@ def run_command() -> None:
     """Write a page with what is no input of the stage, and print its path."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.stages.report", description=__doc__)
     parser.add_argument("dataset")
-    parser.add_argument("--latency", action="store_true", help="add the latency measured on this machine")
-    parser.add_argument("--compare", metavar="REVISION", help="a branch, tag, commit or experiment")
+    wanted = parser.add_mutually_exclusive_group(required=True)
+    wanted.add_argument("--bundle", action="store_true", help="add gate, odds at a prop firm and latency")
+    wanted.add_argument("--compare", metavar="REVISION", help="a branch, tag, commit or experiment")
     given = parser.parse_args()
+    file = artifacts.MEASURED / "report" / f"{given.dataset}{'' if given.bundle else '_compare'}.html"
     try:
         config.check_name(given.dataset, owner=f"there is no dataset {given.dataset!r}")
-        if given.latency and given.compare is not None:
-            raise ValueError("--latency and --compare write two pages; give one of them")
-        page = render(given.dataset, latency=read_latency(given.dataset)) if given.latency else ""
-        page = page or compare(Path.cwd(), given.dataset, revision=given.compare)
-        name = given.dataset if given.latency else f"{given.dataset}_compare"
-        file = artifacts.MEASURED / "report" / f"{name}.html"
+        if given.bundle:
+            page = render(given.dataset, bundle=read_bundle(given.dataset))
+        else:
+            page = compare(Path.cwd(), given.dataset, revision=given.compare)
         artifacts.write_text(file, page)
     except (ValueError, OSError, DvcException) as error:
         sys.exit(f"report {given.dataset}: {cli.describe_error(error)}")
@@ -78,22 +86,25 @@ def compare(root: Path, dataset: str, *, revision: str) -> str:
     return render_comparison(before, now)
 
 
-def read_latency(dataset: str) -> Report:
-    """Return the latency measured on this machine; ValueError where there is none of the present contract."""
-    file, remedy = artifacts.MEASURED / "latency" / f"{dataset}.json", f"dvc exp run -S 'latency.datasets=[{dataset}]'"
-    if not file.is_file():
-        raise ValueError(f"there is no {file}; measure with `{remedy}`")
-    measured: Report = artifacts.read_json(file)
-    present = digests.hash_file(artifacts.TRAINED / "bundles" / dataset / "contract.json")
-    if (found := measured.get("contract_sha256")) != present:
-        raise ValueError(
-            f"{file} is of contract {str(found)[:8]}, the bundle has {present[:8]}; measure with `{remedy}`"
-        )
-    return measured
+def read_bundle(dataset: str) -> BundleEvidence:
+    """Return the reports on the bundle of a dataset, with the latency where it is of the present contract."""
+    contract = artifacts.TRAINED / "bundles" / dataset / "contract.json"
+    if not contract.is_file():
+        raise ArtifactError(f"there is no {contract}; {remedies.describe_writing(contract)}")
+    file, present = artifacts.MEASURED / "latency" / f"{dataset}.json", digests.hash_file(contract)
+    measured = artifacts.read_json(file) if file.is_file() else None
+    reason = f"there is no {file}"
+    if measured is not None and (found := measured.get("contract_sha256")) != present:
+        reason = f"{file} is of the contract {str(found)[:8]}, the bundle has {present[:8]}"
+        measured = None
+    stages = {"gate": "gate", "prop_firm": "prop_firm", "prop_firm_details": "prop_firm/details"}
+    files = {name: artifacts.report_path(stage, dataset) for name, stage in stages.items()}
+    reports = {name: artifacts.read_json(each) if each.is_file() else None for name, each in files.items()}
+    return BundleEvidence(**reports, latency=measured, no_latency_reason=reason)
 
 
-def render(dataset: str, *, latency: Report | None = None) -> str:
-    """Return the page of a dataset, with the latency where it is given."""
+def render(dataset: str, *, bundle: BundleEvidence | None = None) -> str:
+    """Return the page of a dataset, with the reports on its bundle where they are given."""
     params = config.load_params()
     clock = kinds.import_part(params, dataset, "clock")
     clean = read_clean(dataset, {*clock.COLUMNS, clock.TIME, *PRICES})
@@ -127,7 +138,7 @@ def render(dataset: str, *, latency: Report | None = None) -> str:
         not_traded=[name for name in blocks if name not in compare["leaderboard"]],
         bars=collect_bars(clean, clock.TIME, to_ms),
         looks=list_looks(clean["symbol"].to_numpy(), to_ms(clean[clock.TIME].to_numpy()), clean["close"].to_numpy()),
-        latency=latency,
+        bundle=bundle,
     )
     page: str = config.call_with(render_report, evidence, block=config.look_up(params, "report"), name="report")
     return page

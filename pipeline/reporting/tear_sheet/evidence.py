@@ -92,6 +92,17 @@ class ModelEvidence(ModelReports):
 
 
 @dataclass(frozen=True, eq=False)
+class BundleEvidence:
+    """The reports on the bundle of a dataset; None where there is none."""
+
+    gate: Report | None
+    prop_firm: Report | None  # trained/reports/prop_firm/<dataset>.json
+    prop_firm_details: Report | None  # trained/reports/prop_firm/details/<dataset>.json
+    latency: Report | None  # trained/measured/latency/<dataset>.json, of the bundle's contract
+    no_latency_reason: str
+
+
+@dataclass(frozen=True, eq=False)
 class DatasetReports:
     """The reports on one dataset, which a verdict needs; they are those of the stages of these names."""
 
@@ -118,7 +129,7 @@ class DatasetEvidence(DatasetReports):
     not_traded: Sequence[str] = ()
     bars: Mapping[str, Bars] = field(default_factory=dict)  # by symbol; none where rows are no bars
     looks: Sequence[Look] = ()  # of the ledger, at the holdout of this market
-    latency: Report | None = None  # trained/measured/latency/<dataset>.json; None where a page does not show it
+    bundle: BundleEvidence | None = None  # None on the page of the stage, which is made before the bundle
 
 
 @dataclass(frozen=True, eq=False)

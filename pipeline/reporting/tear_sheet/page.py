@@ -7,7 +7,7 @@ from annotated_types import Ge, Interval
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.reporting.tear_sheet import dataset_page, holdout_page, latency_page, model_page, position_page
+from pipeline.reporting.tear_sheet import bundle_page, dataset_page, holdout_page, model_page, position_page
 from pipeline.reporting.tear_sheet.blocks import Figure, Note, Section
 from pipeline.reporting.tear_sheet.evidence import DatasetEvidence
 from pipeline.reporting.tear_sheet.script import SCRIPT
@@ -48,7 +48,7 @@ def render_report(
         dataset_page.make_overfitting(evidence),
         holdout_page.make_holdout(evidence),
         dataset_page.make_signals(evidence),
-        latency_page.make_latency(evidence),
+        bundle_page.make_bundle(evidence),
     ]
     return render_page(f"{evidence.dataset}: report", sections)
 
