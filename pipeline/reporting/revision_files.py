@@ -13,7 +13,7 @@ from pipeline import artifacts, config
 from pipeline.evaluation import experiments
 from pipeline.reporting.tear_sheet.evidence import DatasetReports, ModelReports, Side
 
-PARAMS, LOCK = Path("params.yaml"), Path("dvc.lock")
+PARAMS, LOCK = (Path(name) for name in ("params.yaml", "dvc.lock"))  # those of a revision
 WORKSPACE = "workspace"
 
 
