@@ -11,6 +11,7 @@ from pipeline.evaluation import performance
 from pipeline.reporting.tear_sheet import charts, model_charts, series
 from pipeline.reporting.tear_sheet.blocks import Figure, Note, Section, Table
 from pipeline.reporting.tear_sheet.evidence import ModelEvidence
+from pipeline.reporting.tear_sheet.forecast_page import tabulate_forecasts
 from pipeline.reporting.tear_sheet.formats import (
     format_day,
     format_hours,
@@ -73,6 +74,7 @@ def make_section(
         tabulate_fits,
     )
     blocks += [tabulate(model) for tabulate in tables]
+    blocks += tabulate_forecasts(model)
     tails = series.measure_tails(model.net, share=tail_share)
     blocks.append(tabulate_tails(tails, share=tail_share, model=model.name))
     return Section(f"model-{model.name}", model.name, blocks, level=3)

@@ -128,12 +128,26 @@ def judge_superiority(evidence: DatasetReports) -> Statement:
 
 def judge_forecasts(evidence: DatasetReports) -> Statement:
     """Return which models forecast better than a linear model of the same features."""
+    claim = "Models forecast better than a linear model"
+    measured = {model.name: find_gain(model) for model in evidence.models}
+    known = {name: gain for name, gain in measured.items() if gain is not None}
+    if known and len(known) == len(measured):
+        span = format_range([gain["value"] for gain in known.values()])
+        detail = f"IC less that of the linear model, on the median path: {span}; it holds where the interval is above 0"
+        return divide_models({name: gain["beats"] for name, gain in known.items()}, claim=claim, detail=detail)
     gains = {model.name: model.headline["ic_minus_linear"] for model in evidence.models}
     return divide_models(
         {name: None if gain is None else gain > 0 for name, gain in gains.items()},
-        claim="Models forecast better than a linear model",
+        claim=claim,
         detail=f"IC less that of the linear model: {format_range(list(gains.values()))}; no interval is known",
     )
+
+
+def find_gain(model: ModelReports) -> Report | None:
+    """Return the gain of a model's IC over the linear one's with its interval; None where it was not measured."""
+    gains = (model.details.get("forecasts") or {}).get("gains") or {}
+    gain: Report | None = gains.get("linear", {}).get("ic")
+    return gain
 
 
 def judge_costs(evidence: DatasetReports) -> Statement:
