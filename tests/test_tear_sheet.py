@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
@@ -10,185 +9,13 @@ import pytest
 
 from pipeline import artifacts
 from pipeline.reporting.tear_sheet import charts, model_charts, series
-from pipeline.reporting.tear_sheet.evidence import Calibration, DatasetEvidence, ModelEvidence
+from pipeline.reporting.tear_sheet.evidence import Calibration
 from pipeline.reporting.tear_sheet.page import render_report
 from pipeline.reporting.tear_sheet.sampling import downsample
 from pipeline.reporting.tear_sheet.scales import fit_scale
 from pipeline.reporting.tear_sheet.verdict import make_verdict
 from pipeline.stages import report
-
-HOUR_MS, DAY_MS = 3_600_000, 86_400_000
-START_MS = 1_704_067_200_000  # 2024-01-01, a Monday
-SETTINGS = {"rolling_days": 2, "tail_share": 0.05}
-VOID = {"meta", "link", "br", "img", "input", "hr"}
-
-
-class PageParser(HTMLParser):
-    """Collects tags, attributes and texts, and checks that every tag is closed by its own end."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.texts: list[str] = []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-
-def parse(page: str) -> PageParser:
-    parser = PageParser()
-    parser.feed(page)
-    parser.close()
-    assert parser.open == []
-    return parser
-
-
-def make_details(net: np.ndarray) -> dict:
-    metrics = dict.fromkeys(("sharpe_daily", "sharpe", "net_return", "max_drawdown", "ic"), 1.5)
-    path = {
-        "bars": len(net),
-        "confusion": [[3, 1], [2, 4]],
-        **metrics,
-        "sortino": None,
-        "undefined": {"sortino": "why"},
-    }
-    curve = {"values": [0.0, 2.0, 4.0], "net_return": [0.2, 0.1, None], "reason": None}
-    return {
-        "model": {"paths": [path, path]},
-        "gates": {
-            "stationarity": {"value": None, "limit": 0.5, "passes": None},
-            "seeds": {"value": 1, "limit": 3, "passes": False},
-        },
-        "execution": {
-            "charged_bps": 2.0,
-            "break_even_bps": 3.0,
-            "round_trips": 2,
-            "by_cost": curve,
-            "by_delay": curve,
-            "by_capital": {"values": [], "net_return": [], "reason": "not measured"},
-            "executability": {"is_executable": True, "reasons": []},
-            "warnings": [],
-        },
-        "fit_diagnoses": {"0": {"verdict": "healthy"}},
-    }
-
-
-def make_model(name: str = "<tree>", *, net: np.ndarray | None = None) -> ModelEvidence:
-    """A model of two paths of 96 hours; its name needs escaping."""
-    time_ms = START_MS + np.arange(96) * HOUR_MS
-    if net is None:
-        net = 0.01 * np.sin(np.arange(96.0) ** 2)
-    trips = pd.DataFrame(
-        {
-            "side": [1, -1],
-            "entry_time": [START_MS, START_MS + HOUR_MS],
-            "exit_time": [START_MS + HOUR_MS, START_MS + 4 * HOUR_MS],
-            "net": [0.001, -0.002],
-            "adverse_excursion": [0.0, -0.003],
-        }
-    )
-    fit = {
-        "seed": 1,
-        "split": "0",
-        "rows": {"train": 50, "valid": 9},
-        "iterations": 3,
-        "best": {"iteration": 2, "valid_loss": 0.5},
-    }
-    history = {"seed": 1, "split": "0", "iteration": [1, 2, 3], "train_loss": [3.0, 2.0, 1.0], "valid_loss": 2.0}
-    bins = np.array([0.1, 0.2, 0.3])
-    finding = {"guard": "normalization", "severity": "ok", "message": "none"}
-    return ModelEvidence(
-        name=name,
-        family="trees",
-        target="return_5",
-        time_ms=time_ms,
-        paths=np.column_stack([net, np.zeros_like(net)]),
-        median_path=0,
-        bars_per_year=8766.0,
-        round_trips=trips,
-        headline={"ic": 0.1, "ic_minus_linear": -0.01, "reason": None},
-        details=make_details(net),
-        audit={"findings": [], "fits": [{"findings": [finding]}]},
-        training={"fits": [fit], "importances": {"gain": {"a": 3.0, "b": 1.0}}},
-        history=pd.DataFrame(history),
-        calibration=Calibration({"up": (bins, bins, bins / 10)}, "probability"),
-        class_names=("down", "up"),
-    )
-
-
-def make_row(dsr: float | None) -> dict:
-    names = "psr luck_dsr trial_variance expected_max_sharpe sharpe_per_bar min_track_record_bars observations"
-    row = dict.fromkeys(names.split(), 0.5)
-    ends = {"low": 0.5, "high": 2.5}
-    sharpes = {
-        f"{kind}{end}": value for kind in ("sharpe", "sharpe_daily") for end, value in [("", 1.5), *ends.items()]
-    }
-    sharpes |= {f"{kind}_{end}": value for kind in ("sharpe", "sharpe_daily") for end, value in ends.items()}
-    return {**row, **sharpes, "dsr": dsr, "dsr_clusters": dsr, "trials": 4, "path_sharpes": [1.0, 2.0]}
-
-
-def make_signal() -> dict:
-    gate = {"signal_ic": {"value": 0.1, "limit": 0.05, "passes": True}}
-    names = ("ic", "ic_error", "ic_p_adjusted", "rank_ic", "ic_sign_share", "turnover")
-    return {**dict.fromkeys(names, 0.1), "gates": gate}
-
-
-def make_evidence(*models: ModelEvidence, dsr: float | None = 0.99, source: str = "simulated") -> DatasetEvidence:
-    models = models or (make_model(),)
-    ok = {"guard": "truncation", "severity": "ok", "message": "44 columns & <all> hold"}
-    groups = [{"first_ms": START_MS + i * DAY_MS, "last_ms": START_MS + (i + 1) * DAY_MS} for i in range(3)]
-    split = {
-        **dict.fromkeys(("rows", "development", "holdout", "purged_and_embargoed_before_holdout"), 9),
-        "method": "cpcv",
-        "n_splits": 3,
-        "n_paths": 2,
-        "embargo_bars": 5,
-        "embargo_reason": "why",
-        "groups": groups,
-        "splits": {"tested_groups": [[0, 1], [0, 2], [1, 2]]},
-        "findings": [ok],
-    }
-    return DatasetEvidence(
-        dataset="made_up",
-        source=source,
-        ingest={
-            "symbols": {"BTC": {"rows": 96, "first_ms": START_MS, "last_ms": START_MS, "missing_bars": 2}},
-            "gaps": {"count": 1, "list": [{"symbol": "BTC", "start_ms": START_MS, "bars": 2}]},
-        },
-        label={"return_5": {"rows": 90, "lost": {"horizon": 6}, "mean_length_ms": 3.6e6, "y": {"mean": 0.0}}},
-        split=split,
-        guard={"findings": [ok]},
-        canary={"canaries": 2, "caught": 2, "false_alarms": 0, "outcomes": {"shifted": {"caught": True}}},
-        liquidity={"reason": "rows are not bars"},
-        signals={"return_5": {"features": {"a": make_signal(), "b": make_signal()}}},
-        sensitivity={"reason": "no model"},
-        headline={"pbo": 0.1, "pbo_lowest": 0.1, "pbo_highest": 0.2},
-        compare={
-            "leaderboard": {model.name: make_row(dsr) for model in models},
-            "trials": 4,
-            "effective_trials": {"clusters": 2.0},
-            "path_pbo": [0.1, 0.2],
-            "ledger_pbo": 0.15,
-            "reason": None,
-            "superiority": {"spa": 0.01, "reality_check": 0.02, "days": 4, "trials": 4},
-            "pairs": [],
-            "block_bars": 3.0,
-            "findings": [ok],
-        },
-        models=models,
-    )
+from tests.report_evidence import DAY_MS, HOUR_MS, SETTINGS, START_MS, make_evidence, make_model, parse
 
 
 @pytest.fixture(scope="module")
@@ -199,20 +26,26 @@ def page() -> str:
 def test_the_page_refers_to_nothing_outside_of_it(page):
     parser = parse(page)
     anchors = {attrs["id"] for _, attrs in parser.tags if "id" in attrs}
-    links = [attrs["href"] for tag, attrs in parser.tags if tag == "a"]
+    links = [attrs["href"] for tag, attrs in parser.tags if tag in ("a", "use")]
     assert links
     assert all(link[0] == "#" and link[1:] in anchors for link in links)
-    assert not {tag for tag, _ in parser.tags} & {"script", "link", "img", "iframe", "object", "use", "image"}
+    assert not {tag for tag, _ in parser.tags} & {"link", "img", "iframe", "object", "image"}
+    assert [attrs for tag, attrs in parser.tags if tag == "script"] == [{}]
+    assert not re.search(r"fetch\(|XMLHttpRequest|WebSocket|import\(|eval\(", page)
+    (policy,) = [attrs["content"] for tag, attrs in parser.tags if "http-equiv" in attrs]
+    assert policy.startswith("default-src 'none';")
     assert not any(name in attrs for _, attrs in parser.tags for name in ("src", "xlink:href", "srcset", "data"))
     assert not re.search(r"https?:|url\(|@import", page)
 
 
 def test_every_figure_has_an_alternative_text_and_a_title(page):
     tags = parse(page).tags
-    pictures = [attrs for tag, attrs in tags if tag == "svg"]
+    drawn = [attrs for tag, attrs in tags if tag == "svg"]
+    pictures = [attrs for attrs in drawn if attrs.get("class") != "view"]  # not the panels within a picture
     assert len(pictures) == sum(tag == "figure" for tag, _ in tags) > 10
     assert all(attrs["role"] == "img" and len(attrs["aria-label"]) > 30 for attrs in pictures)
-    assert page.count("<svg") == len(re.findall(r"<svg[^>]*><title>[^<]+</title>", page))
+    assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in drawn)
+    assert len(pictures) == len(re.findall(r"<svg[^>]*><title>[^<]+</title>", page))
 
 
 def test_the_verdict_stands_first_and_names_and_messages_are_escaped(page):
@@ -373,6 +206,12 @@ def test_a_log_scale_places_ratios_at_equal_distances():
     low, middle, high = scale.place(np.array([1.0, 10.0, 100.0]))
     assert low - middle == pytest.approx(middle - high)
     assert [label for _, label in scale.list_ticks()] == ["1", "10", "100"]
+
+
+@pytest.mark.parametrize("minutes", [2, 3, 9, 60, 150, 179, 1440, 3000, 4000, 100_000, 130_000, 1_200_000, 10_000_000])
+def test_a_span_of_any_length_has_two_to_six_dates(minutes):
+    scale = fit_scale(START_MS, START_MS + minutes * 60_000, start=0.0, stop=100.0, unit="time")
+    assert 2 <= len(scale.list_ticks()) <= 6
 
 
 @pytest.mark.parametrize("values", [[np.nan], [], [3.0, 3.0], [0.0]])

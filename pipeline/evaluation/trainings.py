@@ -28,7 +28,15 @@ class Training:
     importances: Mapping[str, Mapping[str, float]] | None = None
     fits: Sequence[Mapping[str, Any]] = ()  # their entries in the report
     audit: Mapping[str, Any] = field(default_factory=lambda: {"permutation_importance": None, "diagnosis": None})
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # of the fits, as `read_parameters` returns them
     not_fitted: str | None = None  # why there is no history
+
+    @property
+    def targets(self) -> dict[str, float]:
+        """The values that fields of the history should have: the share of returns beyond the value at risk."""
+        blocks = [self.parameters.get(name) or {} for name in ("shared", "hyperparameters")]
+        levels = [block["var_level"] for block in blocks if "var_level" in block]
+        return {"var_violation_rate": 1.0 - levels[-1]} if levels else {}
 
 
 def load_training(entry: config.ModelBlock) -> Training:
@@ -49,6 +57,7 @@ def load_training(entry: config.ModelBlock) -> Training:
         importances=report["importances"],
         fits=report["fits"],
         audit=artifacts.read_json(artifacts.report_path("audit", model)),
+        parameters=report["parameters"],
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.reporting.plots import BLUE, GRAY, ORANGE, RED, style_axes
+from pipeline.reporting.plots import BLUE, GRAY, INK, ORANGE, RED, style_axes
 
 History = Sequence[Mapping[str, float]]  # one entry for each iteration
 
@@ -20,8 +20,13 @@ PANELS: tuple[tuple[str, dict[str, str]], ...] = (  # the label of a panel, and 
 )
 
 
-def plot_learning_curves(histories: Sequence[History], *, title: str) -> Figure:
-    """Return a panel for each group of fields that some history has, with one line for every fit; the last is final."""
+def plot_learning_curves(
+    histories: Sequence[History], *, title: str, targets: Mapping[str, float] | None = None
+) -> Figure:
+    """Return a panel for each group of fields that some history has, with one line for every fit; the last is final.
+
+    `targets` are the values that fields should have, such as the share of returns beyond a value at risk.
+    """
     recorded = {name for history in histories for entry in history for name in entry}
     panels = [
         (label, {name: color for name, color in fields.items() if name in recorded})
@@ -32,6 +37,9 @@ def plot_learning_curves(histories: Sequence[History], *, title: str) -> Figure:
     for axes, (label, fields) in zip(all_axes, panels, strict=True):
         style_axes(axes, title if axes is all_axes[0] else "")
         axes.set_ylabel(label)
+        for name in fields.keys() & (targets or {}).keys():
+            target = (targets or {})[name]
+            axes.axhline(target, color=INK, lw=1.0, ls="--", label=f"target, {target:.3g}")
         _draw_histories(axes, histories, fields)
     return figure
 

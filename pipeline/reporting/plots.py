@@ -32,13 +32,19 @@ def plot_importances(kinds: Mapping[str, Mapping[str, float]], *, title: str, to
     return figure
 
 
-def plot_equity(time: np.ndarray, paths: np.ndarray, *, title: str, label: str = "CPCV paths") -> Figure:
-    """Return the compounded net equity of every path (P, T), with the median of several; `label` names the paths."""
-    figure, axes = _make_axes(title, "", "equity, net of costs", size=(9.0, 4.5))
+def plot_equity(
+    time: np.ndarray, paths: np.ndarray, *, title: str, label: str = "CPCV paths", median_path: int | None = None
+) -> Figure:
+    """Return the compounded net equity of every path (P, T); `label` names the paths.
+
+    The median path, that of the median Sharpe ratio, stands out where it is given.
+    """
+    figure, axes = _make_axes(title, "time, UTC", "equity, multiple of the capital", size=(9.0, 4.5))
     for path, values in enumerate(paths):
         _draw_line(axes, time, values, label=label if path == 0 else None, color=BLUE, lw=0.9, alpha=0.6)
-    if len(paths) > 1:
-        _draw_line(axes, time, np.median(paths, axis=0), label="median of the paths at each bar", color=INK, lw=1.6)
+    if median_path is not None:
+        name = f"median path ({median_path}), by Sharpe ratio"
+        _draw_line(axes, time, paths[median_path], label=name, color=INK, lw=1.6)
     axes.axhline(1.0, color=GRAY, lw=0.8)
     use_log_axis(axes)
     format_date_axis(axes)
@@ -190,6 +196,7 @@ def plot_equity_paths(models: Mapping[str, EquityPaths], *, title: str) -> Figur
     rows = -(-len(models) // columns)
     figure = Figure(figsize=(4.6 * columns, 0.9 + 2.7 * rows), dpi=100, layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
+    figure.supylabel("equity, multiple of the capital, log axis", fontsize=10, color=INK)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for axes, (name, equity) in zip(panels, models.items(), strict=False):
         style_axes(axes, name)

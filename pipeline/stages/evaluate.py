@@ -261,6 +261,7 @@ def draw_equity(model: str, result: ModelResult, data: EvaluationData) -> None:
         data.to_ms(result.paths[0].time),
         np.stack([performance.compound_equity(path.net) for path in result.paths]),
         title=f"{model}: equity on the paths of the development part",
+        median_path=result.median_path,
     )
     artifacts.write_figure(artifacts.PLOTS / model / "equity.png", equity)
 
@@ -287,7 +288,11 @@ def draw_confusion(model: str, result: ModelResult, data: EvaluationData) -> Non
 
 
 def draw_calibration(model: str, path: pd.DataFrame, data: EvaluationData) -> None:
-    """Draw how well the predictions of one path are calibrated."""
+    """Draw how well the predictions of one path are calibrated; a position, which forecasts no value, is not."""
+    if path["score_std"].isna().all():
+        figure = plots.plot_message(f"{model}: no calibration: the score is a position, which forecasts no value")
+        artifacts.write_figure(artifacts.PLOTS / model / "calibration.png", figure)
+        return
     labeled = select_labeled(path, data.is_labeled)
     output, y = data.output, data.y[labeled["row"]]
     predicted = labeled[list(output.names)].to_numpy(np.float64)
@@ -321,7 +326,8 @@ def draw_training(model: str, training: Training) -> None:
         curves, bars_figure = message, message
     else:
         title = f"{model}: learning curves, {len(training.history)} fits"
-        curves = learning_curves.plot_learning_curves(list(training.history.values()), title=title)
+        history = list(training.history.values())
+        curves = learning_curves.plot_learning_curves(history, title=title, targets=training.targets)
         bars_figure = plots.plot_importances(list_importances(training), title=f"{model}: importance")
     artifacts.write_figure(artifacts.PLOTS / model / "learning_curves.png", curves)
     artifacts.write_figure(artifacts.PLOTS / model / "importances.png", bars_figure)

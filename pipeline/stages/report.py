@@ -1,24 +1,46 @@
-"""report <dataset>: put the results of a dataset into one HTML page that needs no network, the verdict first."""
+"""report <dataset>: put the results of a dataset into one HTML page that needs no network, the verdict first.
 
+`report <dataset> --bundle` writes the page with gate, odds at a prop firm and latency of the bundle, `report <dataset>
+--compare REVISION` a page with the results of a revision or experiment beside those of the workspace. Both are outputs
+of no stage: they lie in trained/measured/report.
+"""
+
+import argparse
+import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+from dvc.exceptions import DvcException
 
-from pipeline import artifacts, cli, config
+from pipeline import artifacts, cli, config, digests, remedies
 from pipeline.datasets import kinds
+from pipeline.digests import ArtifactError
 from pipeline.evaluation import forecast, performance
+from pipeline.evaluation.ledger import Ledger, read_lines
 from pipeline.evaluation.path_metrics import bin_calibration
 from pipeline.evaluation.returns import Returns
-from pipeline.reporting.tear_sheet.evidence import Calibration, DatasetEvidence, ModelEvidence
+from pipeline.evaluation.trials import describe_market
+from pipeline.reporting import revision_files
+from pipeline.reporting.tear_sheet.evidence import (
+    Bars,
+    BundleEvidence,
+    Calibration,
+    DatasetEvidence,
+    Look,
+    ModelEvidence,
+)
 from pipeline.reporting.tear_sheet.page import render_report
+from pipeline.reporting.tear_sheet.revision_page import render_comparison
 from pipeline.row_groups import read_clean
 
 CALIBRATION_BINS = 10
 NOT_FITTED = "an ensemble sums positions, which forecast no value"
+PRICES = ("open", "high", "low", "close")
 HISTORY = ["seed", "split", "iteration", "train_loss", "valid_loss"]
 
 Report = dict[str, Any]
@@ -33,9 +55,59 @@ class Clock(NamedTuple):
 
 def main(dataset: str) -> None:
     """Write trained/reports/<dataset>.html from the reports, returns, round trips and predictions of a dataset."""
+    artifacts.write_text(artifacts.REPORTS / f"{dataset}.html", render(dataset))
+
+
+def run_command() -> None:
+    """Write a page with what is no input of the stage, and print its path."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.stages.report", description=__doc__)
+    parser.add_argument("dataset")
+    wanted = parser.add_mutually_exclusive_group(required=True)
+    wanted.add_argument("--bundle", action="store_true", help="add gate, odds at a prop firm and latency")
+    wanted.add_argument("--compare", metavar="REVISION", help="a branch, tag, commit or experiment")
+    given = parser.parse_args()
+    file = artifacts.MEASURED / "report" / f"{given.dataset}{'' if given.bundle else '_compare'}.html"
+    try:
+        config.check_name(given.dataset, owner=f"there is no dataset {given.dataset!r}")
+        if given.bundle:
+            page = render(given.dataset, bundle=read_bundle(given.dataset))
+        else:
+            page = compare(Path.cwd(), given.dataset, revision=given.compare)
+        artifacts.write_text(file, page)
+    except (ValueError, OSError, DvcException) as error:
+        sys.exit(f"report {given.dataset}: {cli.describe_error(error)}")
+    sys.stdout.write(f"{file}\n")
+
+
+def compare(root: Path, dataset: str, *, revision: str) -> str:
+    """Return the page with the reports of a revision beside those of the workspace."""
+    before = revision_files.load_side(revision_files.RevisionFiles.find(root, revision), dataset)
+    now = revision_files.load_side(revision_files.WorkspaceFiles(root), dataset)
+    return render_comparison(before, now)
+
+
+def read_bundle(dataset: str) -> BundleEvidence:
+    """Return the reports on the bundle of a dataset, with the latency where it is of the present contract."""
+    contract = artifacts.TRAINED / "bundles" / dataset / "contract.json"
+    if not contract.is_file():
+        raise ArtifactError(f"there is no {contract}; {remedies.describe_writing(contract)}")
+    file, present = artifacts.MEASURED / "latency" / f"{dataset}.json", digests.hash_file(contract)
+    measured = artifacts.read_json(file) if file.is_file() else None
+    reason = f"there is no {file}"
+    if measured is not None and (found := measured.get("contract_sha256")) != present:
+        reason = f"{file} is of the contract {str(found)[:8]}, the bundle has {present[:8]}"
+        measured = None
+    stages = {"gate": "gate", "prop_firm": "prop_firm", "prop_firm_details": "prop_firm/details"}
+    files = {name: artifacts.report_path(stage, dataset) for name, stage in stages.items()}
+    reports = {name: artifacts.read_json(each) if each.is_file() else None for name, each in files.items()}
+    return BundleEvidence(**reports, latency=measured, no_latency_reason=reason)
+
+
+def render(dataset: str, *, bundle: BundleEvidence | None = None) -> str:
+    """Return the page of a dataset, with the reports on its bundle where they are given."""
     params = config.load_params()
     clock = kinds.import_part(params, dataset, "clock")
-    clean = read_clean(dataset, clock.COLUMNS)
+    clean = read_clean(dataset, {*clock.COLUMNS, clock.TIME, *PRICES})
     to_ms, per_year = partial(clock.to_ms, clean), clock.count_rows_per_year(clean)
     rate = config.call_with(performance.declare_rate, block=config.look_up(params, "performance"), name="performance")
     compare = artifacts.read_json(artifacts.report_path("compare/details", dataset))
@@ -64,9 +136,40 @@ def main(dataset: str) -> None:
         compare=compare,
         models=models,
         not_traded=[name for name in blocks if name not in compare["leaderboard"]],
+        bars=collect_bars(clean, clock.TIME, to_ms),
+        looks=list_looks(clean["symbol"].to_numpy(), to_ms(clean[clock.TIME].to_numpy()), clean["close"].to_numpy()),
+        bundle=bundle,
     )
-    page = config.call_with(render_report, evidence, block=config.look_up(params, "report"), name="report")
-    artifacts.write_text(artifacts.REPORTS / f"{dataset}.html", page)
+    page: str = config.call_with(render_report, evidence, block=config.look_up(params, "report"), name="report")
+    return page
+
+
+def collect_bars(clean: pd.DataFrame, time: str, to_ms: Callable[[np.ndarray], np.ndarray]) -> dict[str, Bars]:
+    """Return the prices of every symbol; none where the rows of the clean table are no bars."""
+    if not set(PRICES) <= set(clean.columns):
+        return {}
+    return {
+        str(symbol): Bars(to_ms(rows[time].to_numpy()), *(rows[name].to_numpy(np.float64) for name in PRICES))
+        for symbol, rows in clean.groupby("symbol", sort=False, observed=True)
+    }
+
+
+def list_looks(symbol: np.ndarray, time_ms: np.ndarray, close: np.ndarray) -> list[Look]:
+    """Return the looks of the ledger at the holdout of the market that these (N,) rows are, by model."""
+    looks = Ledger.from_lines(read_lines(artifacts.LEDGER)).looks
+    own = describe_market(symbol, time_ms, close) if looks else None
+    return [
+        Look(
+            model=look.model,
+            target=look.target,
+            digest=look.digest,
+            first_day=look.first_day,
+            daily=look.daily,
+            sharpe=look.sample.sharpe * look.bars_per_year**0.5,
+        )
+        for look in sorted(looks, key=lambda each: (each.model, each.digest))
+        if own and look.market.overlaps(own)
+    ]
 
 
 def read_plain(stage: str, key: str) -> Report:
@@ -143,4 +246,7 @@ def read_labels(block: config.Block, rows: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    if any(word.startswith("--") for word in sys.argv[1:]):
+        run_command()
+    else:
+        cli.run(main)

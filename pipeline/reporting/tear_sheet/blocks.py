@@ -48,11 +48,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture with its caption; the picture has its own alternative text."""
+    """A picture with its caption; the picture has its own alternative text.
+
+    A wide one takes the whole width, and scrolls on a phone.
+    """
 
     title: str
     svg: Markup
     note: str = ""
+    is_wide: bool = False
     kind: str = "figure"
 
 

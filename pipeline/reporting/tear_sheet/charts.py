@@ -57,7 +57,7 @@ def plot_equity(model: ModelEvidence) -> Markup:
     median = model.median_path
     parts = [
         draw_legend([("median", f"median path ({median})"), ("path", "other paths")][: 1 + bool(others)], y=14),
-        draw_axes(top, y_label="equity, log axis", has_x_ticks=False),
+        draw_axes(top, y_label="equity / capital, log axis", has_x_ticks=False),
         draw_axes(low, y_label="drawdown", x_label="time, UTC"),
         *(draw_line(top, time, equity[:, path], style="path") for path in others),
         draw_level(top, 1.0),
@@ -157,6 +157,11 @@ def plot_rolling_sharpe(model: ModelEvidence, *, window: int) -> Markup | str:
     return compose(parts, height=HEIGHT, alt=alt)
 
 
+def name_share(share: float) -> str:
+    """Return a share in percent without superfluous digits."""
+    return f"{100 * share:.6g} %"
+
+
 def plot_distribution(model: ModelEvidence, *, share: float) -> Markup | str:
     """Return the number of bars by net return on a log axis, with the tails; a reason where no bar has a return."""
     tails = series.measure_tails(model.net, share=share)
@@ -173,11 +178,11 @@ def plot_distribution(model: ModelEvidence, *, share: float) -> Markup | str:
     parts = [
         draw_axes(panel, x_label="net return of a bar, bps", y_label="bars, log axis"),
         draw_bars(panel, middles[is_filled], counts[is_filled], width=width, base=panel.y.low),
-        draw_moment(panel, tails.low_quantile * 1e4, label=f"{share:.0%} quantile", is_left=True),
-        draw_moment(panel, tails.high_quantile * 1e4, label=f"{1 - share:.0%}", is_left=False),
+        draw_moment(panel, tails.low_quantile * 1e4, label=f"{name_share(share)} quantile", is_left=True),
+        draw_moment(panel, tails.high_quantile * 1e4, label=name_share(1 - share), is_left=False),
     ]
     alt = (
-        f"{model.name}: number of bars by net return on the median path. The worst {share:.0%} lose "
+        f"{model.name}: number of bars by net return on the median path. The worst {name_share(share)} lose "
         f"{format_number(-tails.low_mean * 1e4)} bps on average, the best gain {format_number(tails.high_mean * 1e4)}."
     )
     return compose(parts, height=HEIGHT, alt=alt)

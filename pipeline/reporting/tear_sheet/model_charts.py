@@ -111,12 +111,28 @@ def plot_importances(model: ModelEvidence) -> Markup | str:
     if not importances:
         return "no importances: this family of models reports none"
     kind, gain = next(iter(importances.items()))
-    total = sum(gain.values())
-    if not total:
+    if not any(gain.values()):
         return "no importances: the final model never splits"
-    ranked = sorted(gain.items(), key=lambda item: (-item[1], item[0]))[:TOP_FEATURES]
-    title = f"{model.name}: the {len(ranked)} of {len(gain)} features with the largest share of {kind}"
-    return draw_shares([(name, value / total) for name, value in ranked], title=title)
+    return draw_importances(gain, title=f"{model.name}: features by {kind}")
+
+
+def plot_permutation_importances(model: ModelEvidence) -> Markup | str:
+    """Return the features whose permutation raises the loss most; the reason where that was not measured."""
+    found = (model.audit or {}).get("permutation_importance")
+    if not found:
+        return "no importances: permutations were not measured"
+    positive = {name: max(0.0, value or 0.0) for name, value in found["importances"].items()}
+    if not any(positive.values()):
+        return "no importances: the permutation of no feature raises the loss"
+    return draw_importances(positive, title=f"{model.name}: features whose permutation raises the {found['loss']}")
+
+
+def draw_importances(values: Mapping[str, float], *, title: str) -> Markup:
+    """Return the features with the largest shares of some values."""
+    total = sum(values.values())
+    ranked = sorted(values.items(), key=lambda item: (-item[1], item[0]))[:TOP_FEATURES]
+    shares = [(name, value / total) for name, value in ranked]
+    return draw_shares(shares, title=f"{title}, {len(ranked)} of {len(values)}, as shares of all")
 
 
 def draw_shares(shares: list[tuple[str, float]], *, title: str) -> Markup:

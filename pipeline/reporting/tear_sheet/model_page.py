@@ -11,6 +11,7 @@ from pipeline.evaluation import performance
 from pipeline.reporting.tear_sheet import charts, model_charts, series
 from pipeline.reporting.tear_sheet.blocks import Figure, Note, Section, Table
 from pipeline.reporting.tear_sheet.evidence import ModelEvidence
+from pipeline.reporting.tear_sheet.forecast_page import tabulate_forecasts
 from pipeline.reporting.tear_sheet.formats import (
     format_day,
     format_hours,
@@ -37,8 +38,13 @@ PATH_METRICS = {  # of every path: header and format by key
 Block = Figure | Note | Table
 
 
-def make_section(model: ModelEvidence, *, rolling_days: int, tail_share: float) -> Section:
-    """Return the section of a model; `rolling_days` is the window of Sharpe ratios, `tail_share` that of each tail."""
+def make_section(
+    model: ModelEvidence, positions: Sequence[Figure | Note], *, rolling_days: int, tail_share: float
+) -> Section:
+    """Return the section of a model, with its position charts.
+
+    `rolling_days` is the window of Sharpe ratios, `tail_share` that of each tail.
+    """
     returns: list[tuple[str, Markup | str]] = [
         ("Equity and drawdown", charts.plot_equity(model)),
         ("Daily returns", charts.plot_daily_returns(model)),
@@ -53,10 +59,13 @@ def make_section(model: ModelEvidence, *, rolling_days: int, tail_share: float) 
         ("Calibration", model_charts.plot_calibration(model)),
         ("Confusion", model_charts.plot_confusion(model)),
         ("Importances", model_charts.plot_importances(model)),
+        ("Permutation importances", model_charts.plot_permutation_importances(model)),
         ("Learning curves", model_charts.plot_learning_curves(model)),
     ]
     blocks: list[Block] = [Note(describe(model)), tabulate_paths(model)]
-    blocks += [make_figure(title, drawn, model=model.name) for title, drawn in returns]
+    drawn = [make_figure(title, picture, model=model.name) for title, picture in returns]
+    blocks += [*(each for each in drawn if isinstance(each, Figure)), *positions]
+    blocks += [each for each in drawn if isinstance(each, Note)]  # what cannot be drawn, behind the pictures
     tables: Sequence[Callable[[ModelEvidence], Table]] = (
         tabulate_months,
         tabulate_drawdowns,
@@ -65,6 +74,7 @@ def make_section(model: ModelEvidence, *, rolling_days: int, tail_share: float) 
         tabulate_fits,
     )
     blocks += [tabulate(model) for tabulate in tables]
+    blocks += tabulate_forecasts(model)
     tails = series.measure_tails(model.net, share=tail_share)
     blocks.append(tabulate_tails(tails, share=tail_share, model=model.name))
     return Section(f"model-{model.name}", model.name, blocks, level=3)

@@ -7,12 +7,15 @@ from annotated_types import Ge, Interval
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.reporting.tear_sheet import dataset_page, model_page
-from pipeline.reporting.tear_sheet.blocks import Note, Section
+from pipeline.reporting.tear_sheet import bundle_page, dataset_page, holdout_page, model_page, position_page
+from pipeline.reporting.tear_sheet.blocks import Figure, Note, Section
 from pipeline.reporting.tear_sheet.evidence import DatasetEvidence
+from pipeline.reporting.tear_sheet.script import SCRIPT
 from pipeline.reporting.tear_sheet.style import STYLE
 from pipeline.reporting.tear_sheet.templates import TEMPLATES
 from pipeline.reporting.tear_sheet.verdict import make_verdict
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"  # a browser refuses any network
 
 
 def render_report(
@@ -28,7 +31,11 @@ def render_report(
         rolling_days: window of the rolling Sharpe ratios, in days that have bars.
         tail_share: share of the bars with a return that each tail of the distribution holds.
     """
-    models = [model_page.make_section(m, rolling_days=rolling_days, tail_share=tail_share) for m in evidence.models]
+    charts = position_page.draw_positions(evidence.models, evidence.bars)
+    models = [
+        model_page.make_section(m, charts[m.name], rolling_days=rolling_days, tail_share=tail_share)
+        for m in evidence.models
+    ]
     links = Note("Models, best first: " + (", ".join(model.name for model in evidence.models) or "none") + ".")
     sections = [
         Section("verdict", "Verdict", [make_verdict(evidence)]),
@@ -39,7 +46,9 @@ def render_report(
         Section("models", "Models", [links]),
         *models,
         dataset_page.make_overfitting(evidence),
+        holdout_page.make_holdout(evidence),
         dataset_page.make_signals(evidence),
+        bundle_page.make_bundle(evidence),
     ]
     return render_page(f"{evidence.dataset}: report", sections)
 
@@ -49,4 +58,6 @@ def render_page(title: str, sections: Sequence[Section]) -> str:
     environment = Environment(
         loader=DictLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.get_template("page").render(title=title, sections=sections, style=Markup(STYLE)) + "\n"
+    has_zoom = any(isinstance(block, Figure) and block.is_wide for section in sections for block in section.blocks)
+    content = {"title": title, "sections": sections, "policy": POLICY, "style": Markup(STYLE)}
+    return environment.get_template("page").render(content, script=Markup(SCRIPT) if has_zoom else "") + "\n"

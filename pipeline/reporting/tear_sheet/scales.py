@@ -4,12 +4,23 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num, num2date
+from matplotlib.dates import (
+    DAILY,
+    HOURLY,
+    MINUTELY,
+    MONTHLY,
+    SECONDLY,
+    AutoDateLocator,
+    ConciseDateFormatter,
+    date2num,
+    num2date,
+)
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 Unit = Literal["number", "count", "percent", "time"]
 Ticks = list[tuple[float, str]]
 MAX_TICKS, TICK_PIXELS = 5, 30  # at most this many, each at least so far from the next
+LONGEST_INTERVALS = {MONTHLY: 12, DAILY: 31, HOURLY: 24, MINUTELY: 60, SECONDLY: 60}
 MARGIN = 0.04  # of the range, beyond the lowest and the highest value
 WIDE = 20.0  # ratio of highest to lowest value from which a log axis has ticks at powers of 10
 
@@ -73,6 +84,8 @@ def fit_scale(
 def _list_dates(first_ms: float, last_ms: float) -> Ticks:
     ends = [num2date(date2num(np.datetime64(int(time), "ms"))) for time in (first_ms, last_ms)]
     locator = AutoDateLocator(minticks=3, maxticks=MAX_TICKS)
+    for unit, interval in LONGEST_INTERVALS.items():  # without which some spans have no interval of few ticks
+        locator.intervald[unit] = [*locator.intervald[unit], interval]
     days = np.asarray(locator.tick_values(*ends))
     times = days * 86_400_000.0
     inside = days[(times >= first_ms) & (times <= last_ms)]

@@ -55,7 +55,14 @@ td.long { min-width: 24ch; }
 .state { font-size: .8rem; font-weight: 600; text-transform: uppercase; letter-spacing: .03em; color: var(--open); }
 .yes .state { color: var(--good); }
 .no .state { color: var(--bad); }
-svg { display: block; width: 100%; height: auto; font: 11px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+.controls { display: flex; flex-wrap: wrap; gap: 4px 6px; align-items: center; margin: 4px 0; font-size: .88rem; }
+.controls button {
+  min-width: 36px; min-height: 32px; font: inherit; color: var(--ink); background: var(--paper);
+  border: 1px solid var(--edge); border-radius: 4px;
+}
+.controls output { color: var(--soft); }
+svg[viewBox]:not(.view) { display: block; width: 100%; height: auto; }
+svg { font: 11px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 svg text { fill: var(--ink); }
 .grid { stroke: var(--edge); stroke-width: .7; fill: none; }
 .rule { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 3 2; fill: none; }
@@ -73,14 +80,25 @@ svg text { fill: var(--ink); }
 .gain { fill: var(--gain); } .loss { fill: var(--loss); }
 .test { fill: var(--c1); } .other { fill: var(--edge); }
 .cell { fill: var(--c0); stroke: var(--edge); }
+figure.wide .scroll { border: 0; }
+svg.zoom { min-width: 820px; font-size: 12px; }
+.view .line, .view .rule, .wick, .order { vector-effect: non-scaling-stroke; }
+.wick { fill: none; stroke-width: 1; } .body { fill: none; stroke-width: .7; }
+.up { stroke: var(--gain); } .down { stroke: var(--loss); }
+.order { fill: none; stroke: var(--ink); stroke-width: 8; stroke-linecap: round; }
+.order.long { stroke: var(--good); } .order.short { stroke: var(--bad); }
+.order.hole { stroke: var(--panel); stroke-width: 4; }
+svg.zoom { cursor: grab; user-select: none; }
 @media (max-width: 480px) {
   body { padding: 0 10px 32px; }
   figure { padding: 6px; }
   th, td { padding: 4px 7px; }
 }
 @media print {
+  html { font-size: 11px; }
   body { max-width: none; padding: 0; font-size: 11px; }
-  nav { display: none; }
+  nav, .controls { display: none; }
+  svg.zoom { min-width: 0; }
   .blocks { grid-template-columns: 1fr 1fr; gap: 8px; }
   figure, tr, .verdict li { break-inside: avoid; }
   h2, h3 { break-after: avoid; }

@@ -6,6 +6,7 @@ PAGE = """\
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{{ policy }}">
 <title>{{ title }}</title>
 <style>
 {{ style }}</style>
@@ -24,6 +25,10 @@ PAGE = """\
 {% include "section" %}
 {% endfor %}
 </main>
+{% if script %}
+<script>
+{{ script }}</script>
+{% endif %}
 </body>
 </html>
 """
@@ -81,9 +86,15 @@ TABLE = """\
 """
 
 FIGURE = """\
-<figure>
+<figure{% if block.is_wide %} class="wide"{% endif %}>
 <figcaption>{{ block.title }}</figcaption>
+{% if block.is_wide %}
+<div class="scroll" tabindex="0" role="region" aria-label="{{ block.title }}">
 {{ block.svg }}
+</div>
+{% else %}
+{{ block.svg }}
+{% endif %}
 {% if block.note %}
 <p class="note">{{ block.note }}</p>
 {% endif %}

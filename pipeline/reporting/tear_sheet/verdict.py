@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.reporting.comparison_page import NO, SIGNIFICANT, YES, judge_model
 from pipeline.reporting.tear_sheet.blocks import State, Statement, Verdict
-from pipeline.reporting.tear_sheet.evidence import DatasetEvidence, ModelEvidence
+from pipeline.reporting.tear_sheet.evidence import DatasetReports, ModelReports
 from pipeline.reporting.tear_sheet.formats import format_number, format_range, list_names
 
 NAN = float("nan")
@@ -15,9 +15,9 @@ SIMULATED = "simulated"  # the source of bars that the repository generates
 Report = Mapping[str, Any]
 
 
-def make_verdict(evidence: DatasetEvidence) -> Verdict:
+def make_verdict(evidence: DatasetReports) -> Verdict:
     """Return a sentence that sums up, and one statement for each claim that the reports can judge."""
-    judges: tuple[Callable[[DatasetEvidence], Statement], ...] = (
+    judges: tuple[Callable[[DatasetReports], Statement], ...] = (
         judge_leaks,
         judge_canaries,
         judge_luck,
@@ -34,7 +34,7 @@ def make_verdict(evidence: DatasetEvidence) -> Verdict:
     return Verdict(summarize(evidence), [judge(evidence) for judge in judges])
 
 
-def summarize(evidence: DatasetEvidence) -> str:
+def summarize(evidence: DatasetReports) -> str:
     """Return what the whole evidence comes to, in two sentences."""
     skilled, rows = list_skilled(evidence.compare["leaderboard"]), evidence.compare["leaderboard"]
     if not rows:
@@ -62,7 +62,7 @@ def fill_undefined(row: Report) -> dict[str, Any]:
     return {key: NAN if value is None else value for key, value in row.items()}
 
 
-def judge_leaks(evidence: DatasetEvidence) -> Statement:
+def judge_leaks(evidence: DatasetReports) -> Statement:
     """Return whether any guard found a leak in features, labels, folds or fits."""
     parts = {
         "features and labels": evidence.guard["findings"],
@@ -75,14 +75,14 @@ def judge_leaks(evidence: DatasetEvidence) -> Statement:
     return Statement(state, "No information from the future leaks", "; ".join(faults) or f"all checks hold: {checks}")
 
 
-def list_audit_findings(model: ModelEvidence) -> list[Report]:
+def list_audit_findings(model: ModelReports) -> list[Report]:
     """Return the findings about every fit of a model; none of a model that is not fitted."""
     if model.audit is None:
         return []
     return [*model.audit["findings"], *(found for fit in model.audit["fits"] for found in fit["findings"])]
 
 
-def judge_canaries(evidence: DatasetEvidence) -> Statement:
+def judge_canaries(evidence: DatasetReports) -> Statement:
     """Return whether the guards find every planted leak without a false alarm."""
     canary = evidence.canary
     if not canary["canaries"]:
@@ -92,7 +92,7 @@ def judge_canaries(evidence: DatasetEvidence) -> Statement:
     return Statement("supported" if holds else "not supported", "The guards would find a leak", found)
 
 
-def judge_luck(evidence: DatasetEvidence) -> Statement:
+def judge_luck(evidence: DatasetReports) -> Statement:
     """Return which models have a Sharpe ratio beyond that of the luckiest trial without skill."""
     rows, claim = evidence.compare["leaderboard"], "Returns are more than the luck of many trials"
     if not rows:
@@ -105,7 +105,7 @@ def judge_luck(evidence: DatasetEvidence) -> Statement:
     return Statement(state, claim, found + (f"; not: {list_names(no)}" if no else ""))
 
 
-def judge_choice(evidence: DatasetEvidence) -> Statement:
+def judge_choice(evidence: DatasetReports) -> Statement:
     """Return whether the model that is best in sample stays above the median out of sample."""
     claim, pbo = "The choice of the best model is not overfitted", evidence.headline["pbo"]
     if pbo is None:
@@ -117,7 +117,7 @@ def judge_choice(evidence: DatasetEvidence) -> Statement:
     return Statement("supported" if highest < MAX_PBO else "not supported", claim, found)
 
 
-def judge_superiority(evidence: DatasetEvidence) -> Statement:
+def judge_superiority(evidence: DatasetReports) -> Statement:
     """Return whether the best of all trials has a positive mean daily return, by Hansen's test."""
     claim, test = "The best of all trials has a positive mean return", evidence.compare["superiority"]
     if not test or test["spa"] is None:
@@ -126,17 +126,31 @@ def judge_superiority(evidence: DatasetEvidence) -> Statement:
     return Statement("supported" if test["spa"] < 1 - SIGNIFICANT else "not supported", claim, found)
 
 
-def judge_forecasts(evidence: DatasetEvidence) -> Statement:
+def judge_forecasts(evidence: DatasetReports) -> Statement:
     """Return which models forecast better than a linear model of the same features."""
+    claim = "Models forecast better than a linear model"
+    measured = {model.name: find_gain(model) for model in evidence.models}
+    known = {name: gain for name, gain in measured.items() if gain is not None}
+    if known and len(known) == len(measured):
+        span = format_range([gain["value"] for gain in known.values()])
+        detail = f"IC less that of the linear model, on the median path: {span}; it holds where the interval is above 0"
+        return divide_models({name: gain["beats"] for name, gain in known.items()}, claim=claim, detail=detail)
     gains = {model.name: model.headline["ic_minus_linear"] for model in evidence.models}
     return divide_models(
         {name: None if gain is None else gain > 0 for name, gain in gains.items()},
-        claim="Models forecast better than a linear model",
+        claim=claim,
         detail=f"IC less that of the linear model: {format_range(list(gains.values()))}; no interval is known",
     )
 
 
-def judge_costs(evidence: DatasetEvidence) -> Statement:
+def find_gain(model: ModelReports) -> Report | None:
+    """Return the gain of a model's IC over the linear one's with its interval; None where it was not measured."""
+    gains = (model.details.get("forecasts") or {}).get("gains") or {}
+    gain: Report | None = gains.get("linear", {}).get("ic")
+    return gain
+
+
+def judge_costs(evidence: DatasetReports) -> Statement:
     """Return which models break even above the costs that are charged."""
     terms = {model.name: model.details["execution"] for model in evidence.models}
     holds = {
@@ -149,7 +163,7 @@ def judge_costs(evidence: DatasetEvidence) -> Statement:
     return divide_models(holds, claim="Gross returns cover the costs", detail=detail)
 
 
-def judge_execution(evidence: DatasetEvidence) -> Statement:
+def judge_execution(evidence: DatasetReports) -> Statement:
     """Return which results survive one more bar of delay and the spread that the data imply."""
     holds = {model.name: model.details["execution"]["executability"]["is_executable"] for model in evidence.models}
     reasons = [
@@ -161,24 +175,24 @@ def judge_execution(evidence: DatasetEvidence) -> Statement:
     return divide_models(holds, claim="Results could have been executed", detail=detail)
 
 
-def judge_plausibility(evidence: DatasetEvidence) -> Statement:
+def judge_plausibility(evidence: DatasetReports) -> Statement:
     """Return whether a result is too good or too bad to be believed without a cause."""
     warnings = [f"{m.name}: {text}" for m in evidence.models for text in m.details["execution"]["warnings"]]
     state: State = "not supported" if warnings else "supported"
     return Statement(state, "No result is implausibly large", "; ".join(warnings) or "no warning")
 
 
-def judge_stationarity(evidence: DatasetEvidence) -> Statement:
+def judge_stationarity(evidence: DatasetReports) -> Statement:
     """Return which models have about the same Sharpe ratio in every split."""
     return judge_gate(evidence, "stationarity", claim="Skill is about the same in every split", sign="below")
 
 
-def judge_seeds(evidence: DatasetEvidence) -> Statement:
+def judge_seeds(evidence: DatasetReports) -> Statement:
     """Return which models were fitted with enough seeds to tell skill from the luck of one."""
     return judge_gate(evidence, "seeds", claim="Results do not depend on one seed", sign="at least")
 
 
-def judge_gate(evidence: DatasetEvidence, gate: str, *, claim: str, sign: str) -> Statement:
+def judge_gate(evidence: DatasetReports, gate: str, *, claim: str, sign: str) -> Statement:
     """Return which models pass a gate of params."""
     found = {model.name: model.details["gates"][gate] for model in evidence.models}
     limit = next((each["limit"] for each in found.values()), None)
@@ -187,7 +201,7 @@ def judge_gate(evidence: DatasetEvidence, gate: str, *, claim: str, sign: str) -
     return divide_models({name: each["passes"] for name, each in found.items()}, claim=claim, detail=detail)
 
 
-def judge_market(evidence: DatasetEvidence) -> Statement:
+def judge_market(evidence: DatasetReports) -> Statement:
     """Return whether the results are those of a real market."""
     claim = "Results are those of a real market"
     if evidence.source == SIMULATED:

@@ -1,0 +1,89 @@
+"""The tables of one model's forecasts: gains over the baselines, calibration, tiers, sessions, signals, findings."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.reporting.markdown import DASH
+from pipeline.reporting.tear_sheet.blocks import Table
+from pipeline.reporting.tear_sheet.evidence import ModelReports
+from pipeline.reporting.tear_sheet.formats import format_interval, format_number
+
+UNDEFINED = "undefined"  # the key of the reasons
+
+Report = Mapping[str, Any]
+
+
+def tabulate_forecasts(model: ModelReports) -> list[Table]:
+    """Return the tables of what `evaluate` reports on forecasts and fits; a part that does not apply has none."""
+    forecasts: Report = model.details.get("forecasts") or {}
+    path = f"of {model.name}, path {forecasts['path']}" if forecasts else ""
+    tables = []
+    if gains := forecasts.get("gains"):
+        tables.append(tabulate_gains(gains, title=f"Gains over the baselines {path}"))
+    if calibration := forecasts.get("calibration"):
+        tables.append(tabulate_parts({"all rows": calibration}, title=f"Calibration {path}", name="rows"))
+    if tiers := forecasts.get("tiers"):
+        parts = {f"tier {number}": tier for number, tier in enumerate(tiers)}
+        tables.append(tabulate_parts(parts, title=f"Tiers of |score| {path}", name="tier"))
+    if sessions := forecasts.get("sessions"):
+        tables.append(tabulate_parts(sessions, title=f"Sessions {path}", name="session"))
+    if signals := forecasts.get("signals"):
+        tables.append(tabulate_parts({"all rows": signals}, title=f"Signals of classes {path}", name="rows"))
+    if bands := (model.details.get("model_findings") or {}).get("bands"):
+        tables.append(tabulate_bands(bands, title=f"Findings on the fits of {model.name}"))
+    return tables
+
+
+def tabulate_gains(gains: Mapping[str, Report], *, title: str) -> Table:
+    """Return by baseline and metric how much better the model is, with the interval and whether it is above 0."""
+    rows = [
+        [
+            f"{metric.replace('_', ' ')} over {baseline}",
+            format_interval(gain["value"], gain["low"], gain["high"]),
+            show_fact(gain["beats"]),
+            gain["reason"] or DASH,
+        ]
+        for baseline, metrics in gains.items()
+        for metric, gain in metrics.items()
+    ]
+    note = "Positive: the model is better. It beats a baseline where the whole interval is above 0."
+    return Table(title, ["gain", "value", "beats it", "reason"], rows, note=note)
+
+
+def tabulate_parts(parts: Mapping[str, Report], *, title: str, name: str) -> Table:
+    """Return the numbers of each part of the rows; reasons of what is undefined stand below."""
+    shown = {
+        part: {key: value for key, value in each.items() if value is None or isinstance(value, int | float)}
+        for part, each in parts.items()
+    }
+    columns = list(dict.fromkeys(key for each in shown.values() for key in each))
+    rows = [
+        [part.replace("_", " "), *(format_number(each.get(key)) for key in columns)] for part, each in shown.items()
+    ]
+    reasons = [
+        f"{part.replace('_', ' ')}, {key.replace('_', ' ')}: {why}"
+        for part, each in parts.items()
+        for key, why in (each.get(UNDEFINED) or {}).items()
+    ]
+    return Table(title, [name, *(key.replace("_", " ") for key in columns)], rows, note="; ".join(reasons))
+
+
+def tabulate_bands(bands: Mapping[str, Report], *, title: str) -> Table:
+    """Return each measurement of the fits beside its usual band."""
+    rows = [
+        [
+            key.replace("_", " "),
+            format_number(found["value"]),
+            f"{format_number(found['low'])} to {format_number(found['high'])}",
+            show_fact(found["is_within"]),
+            found["reason"] or DASH,
+        ]
+        for key, found in bands.items()
+    ]
+    head = ["measurement", "value", "usual band", "within", "reason"]
+    return Table(title, head, rows, note="Outside of a band is a finding, no failure.")
+
+
+def show_fact(value: bool | None) -> str:
+    """Return yes, no, or a dash where it is not known."""
+    return DASH if value is None else "yes" if value else "no"

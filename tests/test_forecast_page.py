@@ -1,0 +1,53 @@
+"""The tables of a model's forecasts in a report, and the claim that rests on them."""
+
+from dataclasses import replace
+
+import pytest
+
+from pipeline.reporting.tear_sheet.forecast_page import tabulate_forecasts
+from pipeline.reporting.tear_sheet.verdict import judge_forecasts
+from tests.report_evidence import make_evidence, make_model
+
+
+def make_gain(value: float, *, beats: bool | None) -> dict:
+    return {"value": value, "low": value - 0.01, "high": value + 0.01, "beats": beats, "reason": None}
+
+
+FORECASTS = {
+    "path": 2,
+    "gains": {"linear": {"hit_rate": make_gain(0.05, beats=True), "ic": make_gain(-0.02, beats=False)}},
+    "calibration": {"slope": 1.25, "brier": None, "undefined": {"brier": "it has no classes"}},
+    "tiers": [{"from_score": 0.0, "rows": 10, "undefined": {}}, {"from_score": 0.5, "rows": 5, "undefined": {}}],
+    "sessions": {"asia_and_europe": {"rows": 7, "hit_rate": 0.5, "undefined": {}}},
+    "signals": None,
+}
+BANDS = {"leaf_depth": {"value": 6.5, "low": 2.0, "high": 6.0, "is_within": False, "reason": None}}
+
+
+def make_forecaster(forecasts: dict | None):
+    model = make_model("tree")
+    return replace(model, details={**model.details, "forecasts": forecasts, "model_findings": {"bands": BANDS}})
+
+
+def test_each_part_of_the_forecasts_has_a_table():
+    gains, calibration, tiers, sessions, findings = tabulate_forecasts(make_forecaster(FORECASTS))
+    assert gains.title == "Gains over the baselines of tree, path 2"
+    assert gains.rows[0] == ["hit rate over linear", "0.05 [0.04, 0.06]", "yes", "–"]
+    assert calibration.head == ["rows", "slope", "brier"]
+    assert (calibration.rows, calibration.note) == ([["all rows", "1.25", "–"]], "all rows, brier: it has no classes")
+    assert tiers.rows == [["tier 0", "0", "10"], ["tier 1", "0.5", "5"]]
+    assert sessions.rows == [["asia and europe", "7", "0.5"]]
+    assert findings.rows == [["leaf depth", "6.5", "2 to 6", "no", "–"]]
+
+
+def test_a_model_without_forecasts_has_its_findings_alone():
+    (findings,) = tabulate_forecasts(make_forecaster(None))
+    assert findings.title == "Findings on the fits of tree"
+
+
+@pytest.mark.parametrize(
+    ("beats", "state"), [(True, "supported"), (False, "not supported"), (None, "not known")], ids=str
+)
+def test_the_claim_of_better_forecasts_follows_the_interval(beats, state):
+    forecasts = {**FORECASTS, "gains": {"linear": {"ic": make_gain(0.001, beats=beats)}}}
+    assert judge_forecasts(make_evidence(make_forecaster(forecasts))).state == state
