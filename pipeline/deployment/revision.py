@@ -48,6 +48,12 @@ class Revision:
             out["path"]: Locked(name, out["md5"]) for name, stage in stages.items() for out in stage.get("outs", ())
         }
 
+    @cached_property
+    def params(self) -> dict[str, Any]:
+        """The sections of its params.yaml."""
+        sections: dict[str, Any] = yaml.load(self.read("params.yaml"), Loader=yaml.CSafeLoader)
+        return sections
+
     def read(self, path: Path | str) -> bytes:
         """Return the bytes of a file that is in git; RegistryError where the revision lacks it."""
         return run_git(self.root, "show", f"{self.commit}:{path}")
@@ -167,8 +173,7 @@ def choose_bump(earlier: Revision, later: Revision, contracts: tuple[bytes, byte
     before, after = (_select_interface(json.loads(content)) for content in contracts)
     if before != after:
         return "major"
-    old, new = (yaml.load(each.read("params.yaml"), Loader=yaml.CSafeLoader) for each in (earlier, later))
-    return "minor" if old != new else "patch"
+    return "minor" if earlier.params != later.params else "patch"
 
 
 def _select_interface(content: Mapping[str, Any]) -> dict[str, Any]:
