@@ -61,12 +61,12 @@ def promote(root: Path, model: str | None = None, *, stage: str = "prod") -> str
         registered = {event.commit: version for version, event in past.versions.items()}
         if (version := registered.get(head.commit)) is None:
             version = choose_version(past, head, files[contract.CONTRACT])
-            content = {"version": version, "evidence": evidence, "path": path}
-            past = add_event(root, past, action=REGISTER, commit=head.commit, **content)
+            registration = {"version": version, "evidence": evidence, "path": path}
+            past = add_event(root, past, action=REGISTER, commit=head.commit, **registration)
         elif past.stages.get(stage) == version:
             raise RegistryError(f"{name} {version} is in {stage} already; commit the outputs of a new run first")
-        content = {"version": version, "stage": stage, "latency": latency}
-        past = add_event(root, past, action=PROMOTE, commit=head.commit, **content)
+        promotion = {"version": version, "stage": stage, "latency": latency}
+        past = add_event(root, past, action=PROMOTE, commit=head.commit, **promotion)
         promoted.publish(root, list(read_histories(root, name).values()))
     return f"{name} {version} is in {stage}: {PROMOTED / name / stage}; {latency_rule.render_latency(latency)}"
 

@@ -98,7 +98,7 @@ def describe_run(revision: Revision, model: str, texts: Mapping[str, str]) -> Ro
         params = yaml.load(contents.get(PARAMS, "{}"), Loader=yaml.CSafeLoader)
         block = find_block(params, model)
         comparison = contents.get(str(COMPARISONS / f"{block['dataset']}.json"))
-        leaderboard = json.loads(comparison)["leaderboard"] if comparison else {}
+        leaderboard: Row = json.loads(comparison)["leaderboard"] if comparison else {}
         report = dict(flatten(json.loads(contents[str(REPORTS / f"{model}.json")])))
         digest = digest_json(params)
     except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
@@ -117,8 +117,9 @@ def describe_run(revision: Revision, model: str, texts: Mapping[str, str]) -> Ro
 
 def find_block(params: Mapping[str, Any], model: str) -> Row:
     """Return name, family, dataset, target and plugin of a model; None where params.yaml does not have it."""
-    families = {family: models[model] for family, models in params["models"].items() if model in (models or ())}
-    family, block = next(iter(families.items()), (None, {}))
+    blocks = {family: models[model] for family, models in params["models"].items() if model in (models or ())}
+    family = next(iter(blocks), None)
+    block: Mapping[str, Any] = blocks[family] if family else {}
     return {"model": model, "family": family, **{key: block.get(key) for key in ("dataset", "target", "plugin")}}
 
 
