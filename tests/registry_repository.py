@@ -29,6 +29,18 @@ stages:
     outs:
     - trained/reports/gate/tiny.json:
         cache: false
+  evidence:
+    cmd: >-
+      mkdir -p trained/evidence/tiny && cp --parents params.yaml trained/ledger.jsonl trained/bundles/tiny/contract.json
+      trained/reports/gate/tiny.json trained/evidence/tiny && cd trained/evidence/tiny &&
+      find * -type f -print0 | xargs -0 sha256sum > ../sums && mv ../sums SHA256SUMS
+    deps:
+    - params.yaml
+    - trained/bundles/tiny
+    - trained/ledger.jsonl
+    - trained/reports/gate/tiny.json
+    outs:
+    - trained/evidence/tiny
 """
 CONTRACT = {"schema_version": "1.0", "columns": ["return_1"], "models": {"tree": {"window": None, "score_std": 0.1}}}
 IGNORED = "/trained/promoted/\n/trained/registry.json\n/trained/measured/\n.*.draft\n"

@@ -45,6 +45,7 @@ STAGES = {  # and the stage that writes the first input of each
     "export_with_parity lstm": "train_nets@lstm",
     "bundle klines": "export_trees@lightgbm",
     "gate klines": "bundle@klines",
+    "evidence klines": "bundle@klines",
     "latency klines": "bundle@klines",
     "quantize nets.lstm": "export_nets@lstm",
     "holdout nets.lstm": "split@klines",

@@ -112,12 +112,26 @@ def forge_report(root: Path) -> None:
     commit(root, "A forged report")
 
 
+def leave_evidence_behind(root: Path) -> None:
+    with (root / "params.yaml").open("a") as text:
+        text.write("# a comment\n")
+    commit(root, "Params that the evidence has not")
+
+
+def damage_evidence(root: Path) -> None:
+    damage_cached(root, root / "trained/evidence/tiny/params.yaml")
+
+
 def empty_cache(root: Path) -> None:
     shutil.rmtree(root / ".dvc/cache/files")
 
 
 def damage_cache(root: Path) -> None:
-    digest = hashlib.md5((root / "sources/bundle/tree.onnx").read_bytes()).hexdigest()
+    damage_cached(root, root / "sources/bundle/tree.onnx")
+
+
+def damage_cached(root: Path, source: Path) -> None:
+    digest = hashlib.md5(source.read_bytes()).hexdigest()
     file = root / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
     file.chmod(0o644)
     file.write_text("damaged")
@@ -132,6 +146,10 @@ def damage_cache(root: Path) -> None:
         (forge_report, "is not the report that dvc.lock records; run `dvc repro gate`"),
         (empty_cache, "DVC's cache lacks trained/bundles/tiny at"),
         (damage_cache, "tree.onnx is damaged in DVC's cache"),
+        (
+            leave_evidence_behind,
+            r"trained/evidence/tiny at \w{7} has another params.yaml than the revision; run",
+        ),
     ],
 )
 def test_a_promotion_is_refused_and_leaves_no_tag(repo, change, message):
@@ -213,6 +231,7 @@ def tag_without_annotation(root: Path) -> None:
         (tag_by_hand, "model#prod#3: its message is not of this registry"),
         (tag_without_annotation, "model@v3.0.0 is not annotated"),
         (damage_cache, "tree.onnx is damaged in DVC's cache"),
+        (damage_evidence, "params.yaml is damaged in DVC's cache"),
     ],
 )
 def test_verification_finds_tampering(promoted, change, message):
@@ -287,31 +306,38 @@ LIMITS = {"selection": "trees", "p50_us": 80.0, "p99_us": None, "bars_per_second
 FIGURES = {"p50_us": 79.0, "p99_us": 9999.0, "bars_per_second": 1000.0, "memory_mb": 9999.0}
 
 
-def measure(root: Path, *, contract: bytes | None = None, **figures: float) -> None:
+def measure(root: Path, *, contract: bytes | None = None, selection: str = "trees", **figures: float) -> None:
     """Write what the stage `latency` writes, with other figures, or of another contract."""
     content = (root / "sources/bundle/contract.json").read_bytes() if contract is None else contract
-    selection = {"models": ["tree"], "figures": FIGURES | figures}
     report = {
         "contract_sha256": hashlib.sha256(content).hexdigest(),
         "host": latency_rule.describe_host(),
-        "selections": {"trees": selection},
+        "selections": {selection: {"models": ["tree"], "figures": FIGURES | figures}},
     }
     artifacts.write_json(root / latency_rule.REPORTS / "tiny.json", report)
 
 
-def set_limits(root: Path, **limits: object) -> None:
-    (root / "params.yaml").write_text(json.dumps({"seed": 1, "promote": LIMITS | limits}))
-    commit(root, "Limits of the latency")
+@pytest.fixture(scope="module")
+def limited_origin(origin, tmp_path_factory) -> Path:
+    root = shutil.copytree(origin, tmp_path_factory.mktemp("limited") / "repo", symlinks=True)
+    (root / "params.yaml").write_text(json.dumps({"seed": 1, "promote": LIMITS}))
+    train(root, "Limits of the latency", graph="first")
+    return root
 
 
-def test_a_promotion_within_the_limits_of_the_latency_names_and_records_what_was_measured(repo):
-    set_limits(repo)
-    measure(repo)
-    assert promote(repo).endswith(f"on {platform.node()}: p50_us 79 µs, bars_per_second 1,000 bars a second")
-    event = history.read_history(repo, "model").events[-1]
+@pytest.fixture
+def limited(limited_origin, tmp_path) -> Path:
+    """A repository whose params limit the latency."""
+    return shutil.copytree(limited_origin, tmp_path / "repo", symlinks=True)
+
+
+def test_a_promotion_within_the_limits_of_the_latency_names_and_records_what_was_measured(limited):
+    measure(limited)
+    assert promote(limited).endswith(f"on {platform.node()}: p50_us 79 µs, bars_per_second 1,000 bars a second")
+    event = history.read_history(limited, "model").events[-1]
     assert event.latency["figures"] == {"p50_us": 79.0, "bars_per_second": 1000.0}
     assert event.latency["models"] == ["tree"]
-    assert verify(repo) == []
+    assert verify(limited) == []
 
 
 def test_a_promotion_without_limits_says_that_latency_is_not_judged(repo):
@@ -332,20 +358,18 @@ def test_a_promotion_without_limits_says_that_latency_is_not_judged(repo):
         ),
     ],
 )
-def test_a_bundle_that_is_not_measured_or_too_slow_is_not_promoted(repo, change, message):
-    set_limits(repo)
+def test_a_bundle_that_is_not_measured_or_too_slow_is_not_promoted(limited, change, message):
     if change:
-        measure(repo, **change)
+        measure(limited, **change)
     with pytest.raises(ValueError, match=message):
-        promote(repo)
-    assert command(repo, "git", "tag") == ""
+        promote(limited)
+    assert command(limited, "git", "tag") == ""
 
 
-def test_a_latency_of_another_machine_or_selection_does_not_count(repo, monkeypatch):
-    set_limits(repo, selection="nets")
-    measure(repo)
-    with pytest.raises(ValueError, match="promote.selection is 'nets'; .* has trees; choose one"):
-        promote(repo)
+def test_a_latency_of_another_machine_or_selection_does_not_count(limited, monkeypatch):
+    measure(limited, selection="nets")
+    with pytest.raises(ValueError, match="promote.selection is 'trees'; .* has nets; choose one"):
+        promote(limited)
     monkeypatch.setattr(platform, "node", lambda: "elsewhere")
     with pytest.raises(ValueError, match="is not of this host: .* expected is {'name': 'elsewhere'"):
-        promote(repo)
+        promote(limited)

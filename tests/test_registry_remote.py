@@ -14,7 +14,7 @@ from pipeline.deployment.registry import promote, restore, rollback, verify
 from tests.registry_repository import PROMOTED, make_repository, read_folder, train
 from tests.small_repository import command
 
-BUNDLE = "trained/bundles/tiny"
+BUNDLE, EVIDENCE = "trained/bundles/tiny", "trained/evidence/tiny"
 PACKAGES = ("dvc_s3", "flask", "flask_cors", "moto")
 ABSENT = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
 
@@ -61,7 +61,7 @@ def test_two_promotions_and_a_rollback_reach_another_clone_by_a_remote_on_s3(s3,
     command(tmp_path, "git", "clone", "--quiet", str(shared), str(clone))
     monkeypatch.chdir(clone)
     with Repo() as repository:
-        repository.fetch(targets=[BUNDLE], all_tags=True)
+        repository.fetch(targets=[BUNDLE, EVIDENCE], all_tags=True)
     restore(clone)
     assert verify(clone) == []
     assert read_folder(clone / PROMOTED) == first

@@ -25,6 +25,7 @@ from scmrepo.exceptions import SCMError
 
 from pipeline import artifacts, cli, config
 from pipeline.deployment import contract, history, latency_rule, promoted, revision
+from pipeline.deployment.evidence import evidence_path
 from pipeline.deployment.history import PROMOTE, REGISTER, ROLLBACK, Event, History
 from pipeline.deployment.latency_rule import LatencyRule
 from pipeline.deployment.promoted import PROMOTED, REGISTRY, RESTORE
@@ -179,8 +180,8 @@ def check_is_clean(root: Path) -> None:
 
 
 def check_is_current(head: Revision, path: str) -> None:
-    """Raise RegistryError where a stage that gate or bundle depend on would run again."""
-    stages = sorted({head.find_output(each).stage for each in (path, revision.gate_path(path))})
+    """Raise RegistryError where a stage that bundle, gate or evidence depend on would run again."""
+    stages = sorted({head.find_output(each).stage for each in (path, revision.gate_path(path), evidence_path(path))})
     with Repo(str(head.root)) as repository:
         stale = repository.status(targets=[f"{head.root / 'dvc.yaml'}:{stage}" for stage in stages], with_deps=True)
     if names := sorted(str(name).rpartition(":")[2] for name in stale):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline import artifacts, cli, remedies
+from pipeline import artifacts, cli
 from pipeline.models.predictions import FINAL
 
 EVENT_FILES = artifacts.TRAINED / "event_files"
@@ -34,7 +34,7 @@ def read_histories(root: Path) -> dict[str, tuple[pd.DataFrame, float]]:
     """Return the history of each model and the time at which it was written; ValueError where there is none."""
     files = sorted((root / artifacts.HISTORY).glob("*.csv"))
     if not files:
-        raise ValueError(f"{artifacts.HISTORY} has no history; {remedies.describe_writing(artifacts.HISTORY)}")
+        raise ValueError(f"{artifacts.HISTORY} has no history; run `dvc repro`, or `dvc checkout` where it has run")
     return {file.stem: (pd.read_csv(file), file.stat().st_mtime) for file in files}
 
 
