@@ -7,6 +7,7 @@ from pathlib import Path
 from dvc.repo import Repo
 
 from pipeline import digests
+from pipeline.deployment.evidence import render_params
 from tests.small_repository import command, commit
 
 STAGES = """\
@@ -31,11 +32,11 @@ stages:
         cache: false
   evidence:
     cmd: >-
-      mkdir -p trained/evidence/tiny && cp --parents params.yaml trained/ledger.jsonl trained/bundles/tiny/contract.json
-      trained/reports/gate/tiny.json trained/evidence/tiny && cd trained/evidence/tiny &&
-      find * -type f -print0 | xargs -0 sha256sum > ../sums && mv ../sums SHA256SUMS
+      mkdir -p trained/evidence/tiny && cp --parents trained/ledger.jsonl trained/bundles/tiny/contract.json
+      trained/reports/gate/tiny.json trained/evidence/tiny && cp sources/params.json trained/evidence/tiny &&
+      cd trained/evidence/tiny && find * -type f -print0 | xargs -0 sha256sum > ../sums && mv ../sums SHA256SUMS
     deps:
-    - params.yaml
+    - sources/params.json
     - trained/bundles/tiny
     - trained/ledger.jsonl
     - trained/reports/gate/tiny.json
@@ -45,10 +46,7 @@ stages:
 CONTRACT = {"schema_version": "1.0", "columns": ["return_1"], "models": {"tree": {"window": None, "score_std": 0.1}}}
 IGNORED = "/trained/promoted/\n/trained/registry.json\n/trained/measured/\n.*.draft\n"
 PROMOTED = Path("trained/promoted/model/prod")
-PARAMS = """\
-seed: 1
-promote: {selection: all, p50_us: null, p99_us: null, bars_per_second: null, memory_mb: null}
-"""
+OFF = {"selection": "all", "p50_us": None, "p99_us": None, "bars_per_second": None, "memory_mb": None}  # no limit
 
 
 def write_sources(root: Path, *, graph: str, contract: dict = CONTRACT, passed: bool = True) -> None:
@@ -61,6 +59,13 @@ def write_sources(root: Path, *, graph: str, contract: dict = CONTRACT, passed: 
     digests.write_sums(folder)
     rules = {"dsr": {"verdict": "passed" if passed else "failed"}, "pass_probability": {"verdict": "off"}}
     (root / "sources/gate.json").write_text(json.dumps({"passed": passed, "rules": rules}))
+
+
+def write_params(root: Path, **sections: object) -> None:
+    """Write params.yaml, and what the evidence has of it."""
+    params = {"seed": 1, "promote": OFF} | sections
+    (root / "params.yaml").write_text(json.dumps(params))
+    (root / "sources/params.json").write_text(render_params(params))
 
 
 def run_stages(root: Path) -> None:
@@ -88,7 +93,8 @@ def make_repository(root: Path, **remote: str) -> Path:
         config["core"] |= {"analytics": False, "check_update": False, "remote": "store"}
         config["remote"]["store"] = remote
     (root / "dvc.yaml").write_text(STAGES)
-    (root / "params.yaml").write_text(PARAMS)
+    (root / "sources").mkdir()
+    write_params(root)
     (root / ".gitignore").write_text(IGNORED)
     (root / "trained").mkdir()
     (root / "trained/ledger.jsonl").write_text("")

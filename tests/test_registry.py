@@ -13,7 +13,16 @@ from dvc.repo.artifacts import Artifacts
 from pipeline import artifacts
 from pipeline.deployment import history, latency_rule, registry, revision
 from pipeline.deployment.registry import RegistryError, promote, restore, rollback, verify
-from tests.registry_repository import CONTRACT, PROMOTED, make_repository, read_folder, train, write_sources
+from tests.registry_repository import (
+    CONTRACT,
+    OFF,
+    PROMOTED,
+    make_repository,
+    read_folder,
+    train,
+    write_params,
+    write_sources,
+)
 from tests.small_repository import command, commit
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # of pygtrie, which DVC uses
@@ -113,13 +122,12 @@ def forge_report(root: Path) -> None:
 
 
 def leave_evidence_behind(root: Path) -> None:
-    with (root / "params.yaml").open("a") as text:
-        text.write("# a comment\n")
+    (root / "params.yaml").write_text(json.dumps({"seed": 2, "promote": OFF}))
     commit(root, "Params that the evidence has not")
 
 
 def damage_evidence(root: Path) -> None:
-    damage_cached(root, root / "trained/evidence/tiny/params.yaml")
+    damage_cached(root, root / "trained/evidence/tiny/params.json")
 
 
 def empty_cache(root: Path) -> None:
@@ -148,7 +156,7 @@ def damage_cached(root: Path, source: Path) -> None:
         (damage_cache, "tree.onnx is damaged in DVC's cache"),
         (
             leave_evidence_behind,
-            r"trained/evidence/tiny at \w{7} has another params.yaml than the revision; run",
+            r"trained/evidence/tiny at \w{7} has another params.json than the revision; run",
         ),
     ],
 )
@@ -231,7 +239,7 @@ def tag_without_annotation(root: Path) -> None:
         (tag_by_hand, "model#prod#3: its message is not of this registry"),
         (tag_without_annotation, "model@v3.0.0 is not annotated"),
         (damage_cache, "tree.onnx is damaged in DVC's cache"),
-        (damage_evidence, "params.yaml is damaged in DVC's cache"),
+        (damage_evidence, "params.json is damaged in DVC's cache"),
     ],
 )
 def test_verification_finds_tampering(promoted, change, message):
@@ -320,7 +328,7 @@ def measure(root: Path, *, contract: bytes | None = None, selection: str = "tree
 @pytest.fixture(scope="module")
 def limited_origin(origin, tmp_path_factory) -> Path:
     root = shutil.copytree(origin, tmp_path_factory.mktemp("limited") / "repo", symlinks=True)
-    (root / "params.yaml").write_text(json.dumps({"seed": 1, "promote": LIMITS}))
+    write_params(root, promote=LIMITS)
     train(root, "Limits of the latency", graph="first")
     return root
 

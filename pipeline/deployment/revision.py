@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import yaml
+from dvc.utils.serialize import parse_yaml
 
 from pipeline import artifacts, digests
 from pipeline.deployment import contract
-from pipeline.deployment.evidence import PARAMS, evidence_path
+from pipeline.deployment.evidence import PARAMS, evidence_path, render_params
 from pipeline.evaluation import experiments
 
 FOLDER = ".dir"  # ends the md5 of a folder
@@ -51,8 +52,8 @@ class Revision:
 
     @cached_property
     def params(self) -> dict[str, Any]:
-        """The sections of its params.yaml."""
-        sections: dict[str, Any] = yaml.load(self.read(PARAMS), Loader=yaml.CSafeLoader)
+        """The sections of its params.yaml, in which DVC and `config` read 1e-3 as a number and PyYAML as text."""
+        sections: dict[str, Any] = parse_yaml(self.read("params.yaml").decode(), "params.yaml")
         return sections
 
     def read(self, path: Path | str) -> bytes:
@@ -132,7 +133,9 @@ def collect_evidence(revision: Revision, path: str, files: Files) -> dict[str, s
     """
     check_bundle(files, name=f"{path} at {revision.commit[:7]}")
     check_evidence(revision, path, files)
-    sources = {name: revision.read(name) for name in ("dvc.lock", PARAMS, str(artifacts.LEDGER), gate_path(path))}
+    sources = {
+        name: revision.read(name) for name in ("dvc.lock", "params.yaml", str(artifacts.LEDGER), gate_path(path))
+    }
     return {
         "bundle": revision.find_output(path).md5,
         "evidence": revision.find_output(evidence_path(path)).md5,
@@ -162,6 +165,7 @@ def check_evidence(revision: Revision, bundle: str, files: Files) -> None:
         raise RegistryError(f"{name} lacks {', '.join(absent)}; run `dvc repro --force evidence`")
     check_sums(evidence, name=name, stage="evidence")
     own = {f"{bundle}/{each}": content for each, content in files.items()}
+    own[PARAMS] = render_params(revision.params).encode()
     listed = {each: content for each, content in evidence.items() if each != digests.SUMS}
     different = [
         each
@@ -169,7 +173,9 @@ def check_evidence(revision: Revision, bundle: str, files: Files) -> None:
         if not (own[each] == content if each in own else revision.has(each, content))
     ]
     if different:
-        raise RegistryError(f"{name} has another {', '.join(different)} than the revision; run `dvc repro`, commit")
+        raise RegistryError(
+            f"{name} has another {', '.join(different)} than the revision; run `dvc repro`, then commit"
+        )
 
 
 def check_sums(files: Files, *, name: str, stage: str) -> None:
