@@ -7,11 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from dvc.repo import Repo
 from dvc.repo.artifacts import Artifacts
 
-from pipeline import artifacts
+from pipeline import artifacts, config
 from pipeline.deployment import history, latency_rule, registry, revision
+from pipeline.deployment.latency_rule import LatencyRule
 from pipeline.deployment.registry import RegistryError, promote, restore, rollback, verify
 from tests.registry_repository import (
     CONTRACT,
@@ -23,7 +25,7 @@ from tests.registry_repository import (
     write_params,
     write_sources,
 )
-from tests.small_repository import command, commit
+from tests.small_repository import ROOT, command, commit
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # of pygtrie, which DVC uses
 
@@ -381,3 +383,14 @@ def test_a_latency_of_another_machine_or_selection_does_not_count(limited, monke
     monkeypatch.setattr(platform, "node", lambda: "elsewhere")
     with pytest.raises(ValueError, match="is not of this host: .* expected is {'name': 'elsewhere'"):
         promote(limited)
+
+
+def test_the_section_promote_has_limits_above_zero_or_none():
+    section = yaml.safe_load((ROOT / "params.yaml").read_text())["promote"]
+    assert config.call_with(LatencyRule, block=section, name="promote").limits == {}
+    assert config.call_with(LatencyRule, block=section | {"p99_us": 300}, name="promote").limits == {"p99_us": 300}
+    for value, words in {"80": "is '80'; it must be a number", 0: "is 0; it must be above 0"}.items():
+        with pytest.raises(config.ParamsError, match=f"params.yaml: promote.p50_us {words}"):
+            config.call_with(LatencyRule, block=section | {"p50_us": value}, name="promote")
+    with pytest.raises(config.ParamsError, match="promote: unknown key 'p5_us'"):
+        config.call_with(LatencyRule, block=section | {"p5_us": 1}, name="promote")
