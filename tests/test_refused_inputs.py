@@ -46,6 +46,7 @@ STAGES = {  # and the stage that writes the first input of each
     "bundle klines": "export_trees@lightgbm",
     "prop_firm klines": "bundle@klines",
     "gate klines": "bundle@klines",
+    "evidence klines": "bundle@klines",
     "latency klines": "bundle@klines",
     "quantize nets.lstm": "export_nets@lstm",
     "holdout nets.lstm": "split@klines",

@@ -2,93 +2,38 @@
 
 import hashlib
 import json
-import os
+import platform
 import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from dvc.repo import Repo
 from dvc.repo.artifacts import Artifacts
 
-from pipeline import digests
-from pipeline.deployment import history, registry, revision
+from pipeline import artifacts, config
+from pipeline.deployment import history, latency_rule, registry, revision
+from pipeline.deployment.latency_rule import LatencyRule
 from pipeline.deployment.registry import RegistryError, promote, restore, rollback, verify
-from tests.small_repository import command, commit
-
-STAGES = """\
-artifacts:
-  model:
-    path: trained/bundles/tiny
-    type: model
-stages:
-  bundle:
-    cmd: mkdir -p trained/bundles && cp -r sources/bundle trained/bundles/tiny
-    deps:
-    - sources/bundle
-    outs:
-    - trained/bundles/tiny
-  gate:
-    cmd: mkdir -p trained/reports/gate && cp sources/gate.json trained/reports/gate/tiny.json
-    deps:
-    - sources/gate.json
-    - trained/bundles/tiny
-    outs:
-    - trained/reports/gate/tiny.json:
-        cache: false
-"""
-CONTRACT = {"schema_version": "1.0", "columns": ["return_1"], "models": {"tree": {"window": None, "score_std": 0.1}}}
-IGNORED = "/trained/promoted/\n/trained/registry.json\n.*.draft\n"
-PROMOTED = Path("trained/promoted/model/prod")
+from tests.registry_repository import (
+    CONTRACT,
+    OFF,
+    PROMOTED,
+    make_repository,
+    read_folder,
+    train,
+    write_params,
+    write_sources,
+)
+from tests.small_repository import ROOT, command, commit
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # of pygtrie, which DVC uses
 
 
-def write_sources(root: Path, *, graph: str, contract: dict = CONTRACT, passed: bool = True) -> None:
-    folder = root / "sources/bundle"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tree.onnx").write_text(graph)
-    (folder / "contract.json").write_text(json.dumps(contract))
-    certificate = {"contract_sha256": digests.hash_file(folder / "contract.json")}
-    (folder / "certificate.json").write_text(json.dumps(certificate))
-    digests.write_sums(folder)
-    rules = {"dsr": {"verdict": "passed" if passed else "failed"}, "pass_probability": {"verdict": "off"}}
-    (root / "sources/gate.json").write_text(json.dumps({"passed": passed, "rules": rules}))
-
-
-def run_stages(root: Path) -> None:
-    before = Path.cwd()
-    os.chdir(root)
-    try:
-        with Repo(str(root)) as repository:
-            repository.reproduce()
-    finally:
-        os.chdir(before)
-
-
-def train(root: Path, subject: str, **sources) -> None:
-    """Write other sources, run the stages and commit the result."""
-    write_sources(root, **sources)
-    run_stages(root)
-    commit(root, subject)
-
-
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("registry") / "repo"
-    root.mkdir()
-    command(root, "git", "init", "--quiet", "--initial-branch", "main")
-    with Repo.init(str(root)) as repository, repository.config.edit("repo") as config:
-        config["core"] |= {"analytics": False, "check_update": False, "remote": "store"}
-        config["remote"]["store"] = {"url": str(root.parent / "store")}  # beside each copy and clone, too
-    (root / "dvc.yaml").write_text(STAGES)
-    (root / "params.yaml").write_text("seed: 1\n")
-    (root / ".gitignore").write_text(IGNORED)
-    (root / "trained").mkdir()
-    (root / "trained/ledger.jsonl").write_text("")
-    for key in ("name", "email"):
-        command(root, "git", "config", f"user.{key}", "promoter@example.org")
-    train(root, "The first fit", graph="first")
-    return root
+    folder = tmp_path_factory.mktemp("registry")
+    return make_repository(folder / "repo", url=str(folder / "store"))  # beside each copy and clone, too
 
 
 @pytest.fixture
@@ -109,10 +54,6 @@ def two_versions(origin, tmp_path_factory) -> Path:
 @pytest.fixture
 def promoted(two_versions, tmp_path) -> Path:
     return shutil.copytree(two_versions, tmp_path / "repo", symlinks=True)
-
-
-def read_folder(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 def test_a_rollback_restores_the_earlier_bundle_byte_for_byte_and_adds_to_the_history(promoted):
@@ -182,12 +123,25 @@ def forge_report(root: Path) -> None:
     commit(root, "A forged report")
 
 
+def leave_evidence_behind(root: Path) -> None:
+    (root / "params.yaml").write_text(json.dumps({"seed": 2, "promote": OFF}))
+    commit(root, "Params that the evidence has not")
+
+
+def damage_evidence(root: Path) -> None:
+    damage_cached(root, root / "trained/evidence/tiny/params.json")
+
+
 def empty_cache(root: Path) -> None:
     shutil.rmtree(root / ".dvc/cache/files")
 
 
 def damage_cache(root: Path) -> None:
-    digest = hashlib.md5((root / "sources/bundle/tree.onnx").read_bytes()).hexdigest()
+    damage_cached(root, root / "sources/bundle/tree.onnx")
+
+
+def damage_cached(root: Path, source: Path) -> None:
+    digest = hashlib.md5(source.read_bytes()).hexdigest()
     file = root / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
     file.chmod(0o644)
     file.write_text("damaged")
@@ -202,6 +156,10 @@ def damage_cache(root: Path) -> None:
         (forge_report, "is not the report that dvc.lock records; run `dvc repro gate`"),
         (empty_cache, "DVC's cache lacks trained/bundles/tiny at"),
         (damage_cache, "tree.onnx is damaged in DVC's cache"),
+        (
+            leave_evidence_behind,
+            r"trained/evidence/tiny at \w{7} has another params.json than the revision; run",
+        ),
     ],
 )
 def test_a_promotion_is_refused_and_leaves_no_tag(repo, change, message):
@@ -283,6 +241,7 @@ def tag_without_annotation(root: Path) -> None:
         (tag_by_hand, "model#prod#3: its message is not of this registry"),
         (tag_without_annotation, "model@v3.0.0 is not annotated"),
         (damage_cache, "tree.onnx is damaged in DVC's cache"),
+        (damage_evidence, "params.json is damaged in DVC's cache"),
     ],
 )
 def test_verification_finds_tampering(promoted, change, message):
@@ -351,3 +310,87 @@ def test_the_command_prints_one_line_and_exits_with_status_one_where_it_is_refus
     monkeypatch.setattr("sys.argv", ["registry", "rollback"])
     with pytest.raises(SystemExit, match=r"^registry rollback: model has no earlier version in prod: nothing was"):
         registry.main()
+
+
+LIMITS = {"selection": "trees", "p50_us": 80.0, "p99_us": None, "bars_per_second": 1000, "memory_mb": None}
+FIGURES = {"p50_us": 79.0, "p99_us": 9999.0, "bars_per_second": 1000.0, "memory_mb": 9999.0}
+
+
+def measure(root: Path, *, contract: bytes | None = None, selection: str = "trees", **figures: float) -> None:
+    """Write what the stage `latency` writes, with other figures, or of another contract."""
+    content = (root / "sources/bundle/contract.json").read_bytes() if contract is None else contract
+    report = {
+        "contract_sha256": hashlib.sha256(content).hexdigest(),
+        "host": latency_rule.describe_host(),
+        "selections": {selection: {"models": ["tree"], "figures": FIGURES | figures}},
+    }
+    artifacts.write_json(root / latency_rule.REPORTS / "tiny.json", report)
+
+
+@pytest.fixture(scope="module")
+def limited_origin(origin, tmp_path_factory) -> Path:
+    root = shutil.copytree(origin, tmp_path_factory.mktemp("limited") / "repo", symlinks=True)
+    write_params(root, promote=LIMITS)
+    train(root, "Limits of the latency", graph="first")
+    return root
+
+
+@pytest.fixture
+def limited(limited_origin, tmp_path) -> Path:
+    """A repository whose params limit the latency."""
+    return shutil.copytree(limited_origin, tmp_path / "repo", symlinks=True)
+
+
+def test_a_promotion_within_the_limits_of_the_latency_names_and_records_what_was_measured(limited):
+    measure(limited)
+    assert promote(limited).endswith(f"on {platform.node()}: p50_us 79 µs, bars_per_second 1,000 bars a second")
+    event = history.read_history(limited, "model").events[-1]
+    assert event.latency["figures"] == {"p50_us": 79.0, "bars_per_second": 1000.0}
+    assert event.latency["models"] == ["tree"]
+    assert verify(limited) == []
+
+
+def test_a_promotion_without_limits_says_that_latency_is_not_judged(repo):
+    measure(repo, p50_us=1e9)
+    assert promote(repo).endswith("; latency is not judged: promote in params.yaml sets no limit")
+    assert history.read_history(repo, "model").events[-1].latency is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, "tiny.json does not exist, and params.yaml sets promote.p50_us, promote.bars_per_second; run `python -m"),
+        ({"p50_us": 80.1}, "'trees' is beyond its limits: p50_us is 80.1 µs, above 80;"),
+        ({"p50_us": 99, "bars_per_second": 999}, "above 80; bars_per_second is 999 bars a second, below 1,000;"),
+        (
+            {"contract": b"another"},
+            "tiny.json is not of this contract_sha256: it has .* run `python -m pipeline.stages",
+        ),
+    ],
+)
+def test_a_bundle_that_is_not_measured_or_too_slow_is_not_promoted(limited, change, message):
+    if change:
+        measure(limited, **change)
+    with pytest.raises(ValueError, match=message):
+        promote(limited)
+    assert command(limited, "git", "tag") == ""
+
+
+def test_a_latency_of_another_machine_or_selection_does_not_count(limited, monkeypatch):
+    measure(limited, selection="nets")
+    with pytest.raises(ValueError, match="promote.selection is 'trees'; .* has nets; choose one"):
+        promote(limited)
+    monkeypatch.setattr(platform, "node", lambda: "elsewhere")
+    with pytest.raises(ValueError, match="is not of this host: .* expected is {'name': 'elsewhere'"):
+        promote(limited)
+
+
+def test_the_section_promote_has_limits_above_zero_or_none():
+    section = yaml.safe_load((ROOT / "params.yaml").read_text())["promote"]
+    assert config.call_with(LatencyRule, block=section, name="promote").limits == {}
+    assert config.call_with(LatencyRule, block=section | {"p99_us": 300}, name="promote").limits == {"p99_us": 300}
+    for value, words in {"80": "is '80'; it must be a number", 0: "is 0; it must be above 0"}.items():
+        with pytest.raises(config.ParamsError, match=f"params.yaml: promote.p50_us {words}"):
+            config.call_with(LatencyRule, block=section | {"p50_us": value}, name="promote")
+    with pytest.raises(config.ParamsError, match="promote: unknown key 'p5_us'"):
+        config.call_with(LatencyRule, block=section | {"p5_us": 1}, name="promote")

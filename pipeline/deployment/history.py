@@ -48,6 +48,7 @@ class Event:
     previous: str | None  # the object of the tag before; None of the first one
     evidence: dict[str, str] | None  # of REGISTER
     path: str | None  # of the bundle, of REGISTER
+    latency: dict[str, Any] | None = None  # by which a PROMOTE passed its limits; None where params.yaml sets none
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ def parse_event(tag: Tag, model: str) -> Event | str:
     try:
         content = json.loads(tag.message.strip().rpartition("\n")[2])
         fields = {name: content[name] for name in ("action", "version", "stage", "previous", "evidence", "path")}
+        fields["latency"] = content.get("latency")  # tags of earlier versions have none
         action = GTO_ACTIONS[fields["action"]]
     except (json.JSONDecodeError, TypeError, KeyError):
         return f"{tag.name}: its message is not of this registry"

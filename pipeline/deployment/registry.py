@@ -23,9 +23,11 @@ from dvc.repo import Repo
 from gto.exceptions import GTOException
 from scmrepo.exceptions import SCMError
 
-from pipeline import artifacts, cli
-from pipeline.deployment import contract, history, promoted, revision
+from pipeline import artifacts, cli, config
+from pipeline.deployment import contract, history, latency_rule, promoted, revision
+from pipeline.deployment.evidence import evidence_path
 from pipeline.deployment.history import PROMOTE, REGISTER, ROLLBACK, Event, History
+from pipeline.deployment.latency_rule import LatencyRule
 from pipeline.deployment.promoted import PROMOTED, REGISTRY, RESTORE
 from pipeline.deployment.revision import RegistryError, Revision, run_git
 from pipeline.evaluation import experiments
@@ -43,6 +45,7 @@ def promote(root: Path, model: str | None = None, *, stage: str = "prod") -> str
     Raises:
         RegistryError: the work tree or a stage's output differs from the commit, the gate did not pass there, the
             ledger lacks a trial, the cache lacks a file, or another promotion is running.
+        ValueError: the hot path is beyond a limit of `promote` in params.yaml, or was not measured on this machine.
     """
     with hold_lock(root):
         check_is_clean(root)
@@ -54,16 +57,19 @@ def promote(root: Path, model: str | None = None, *, stage: str = "prod") -> str
         evidence = revision.collect_evidence(head, path, files)
         check_is_current(head, path)
         check_is_harvested(root)
+        rule = config.call_with(LatencyRule, block=config.look_up(head.params, "promote"), name="promote")
+        latency = latency_rule.check_latency(root, path, contract_sha256=evidence["contract"], rule=rule)
         registered = {event.commit: version for version, event in past.versions.items()}
         if (version := registered.get(head.commit)) is None:
             version = choose_version(past, head, files[contract.CONTRACT])
-            content = {"version": version, "evidence": evidence, "path": path}
-            past = add_event(root, past, action=REGISTER, commit=head.commit, **content)
+            registration = {"version": version, "evidence": evidence, "path": path}
+            past = add_event(root, past, action=REGISTER, commit=head.commit, **registration)
         elif past.stages.get(stage) == version:
             raise RegistryError(f"{name} {version} is in {stage} already; commit the outputs of a new run first")
-        past = add_event(root, past, action=PROMOTE, commit=head.commit, version=version, stage=stage)
+        promotion = {"version": version, "stage": stage, "latency": latency}
+        past = add_event(root, past, action=PROMOTE, commit=head.commit, **promotion)
         promoted.publish(root, list(read_histories(root, name).values()))
-    return f"{name} {version} is in {stage}: {PROMOTED / name / stage}"
+    return f"{name} {version} is in {stage}: {PROMOTED / name / stage}; {latency_rule.render_latency(latency)}"
 
 
 def rollback(root: Path, model: str | None = None, *, stage: str = "prod", to: str | None = None) -> str:
@@ -174,8 +180,8 @@ def check_is_clean(root: Path) -> None:
 
 
 def check_is_current(head: Revision, path: str) -> None:
-    """Raise RegistryError where a stage that gate or bundle depend on would run again."""
-    stages = sorted({head.find_output(each).stage for each in (path, revision.gate_path(path))})
+    """Raise RegistryError where a stage that bundle, gate or evidence depend on would run again."""
+    stages = sorted({head.find_output(each).stage for each in (path, revision.gate_path(path), evidence_path(path))})
     with Repo(str(head.root)) as repository:
         stale = repository.status(targets=[f"{head.root / 'dvc.yaml'}:{stage}" for stage in stages], with_deps=True)
     if names := sorted(str(name).rpartition(":")[2] for name in stale):
@@ -221,7 +227,7 @@ def choose_earlier(past: History, stage: str, to: str | None) -> str:
 def add_event(root: Path, past: History, **content: Any) -> History:
     """Add the tag of an event by GTO, and return the history with it; RegistryError where git refuses."""
     wait_for_clock(past)
-    full = {"stage": None, "evidence": None, "path": None, "previous": past.head} | content
+    full = {"stage": None, "evidence": None, "path": None, "latency": None, "previous": past.head} | content
     where = f" to {full['stage']}" if full["stage"] else ""
     message = history.render_message(f"{full['action']} {past.model} {full['version']}{where}", **full)
     try:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import yaml
+from dvc.utils.serialize import parse_yaml
 
 from pipeline import artifacts, digests
 from pipeline.deployment import contract
+from pipeline.deployment.evidence import PARAMS, evidence_path, render_params
 from pipeline.evaluation import experiments
 
 FOLDER = ".dir"  # ends the md5 of a folder
@@ -48,9 +50,21 @@ class Revision:
             out["path"]: Locked(name, out["md5"]) for name, stage in stages.items() for out in stage.get("outs", ())
         }
 
+    @cached_property
+    def params(self) -> dict[str, Any]:
+        """The sections of its params.yaml, in which DVC and `config` read 1e-3 as a number and PyYAML as text."""
+        sections: dict[str, Any] = parse_yaml(self.read("params.yaml").decode(), "params.yaml")
+        return sections
+
     def read(self, path: Path | str) -> bytes:
         """Return the bytes of a file that is in git; RegistryError where the revision lacks it."""
         return run_git(self.root, "show", f"{self.commit}:{path}")
+
+    def has(self, path: str, content: bytes) -> bool:
+        """Return whether the revision has these bytes at a path, as dvc.lock records an output or as git has a file."""
+        if (locked := self.outputs.get(path)) is not None:
+            return hashlib.md5(content, usedforsecurity=False).hexdigest() == locked.md5
+        return self.read(path) == content
 
     def find_output(self, path: Path | str) -> Locked:
         """Return what dvc.lock records of an output; RegistryError where it has none of that path."""
@@ -114,14 +128,17 @@ def collect_evidence(revision: Revision, path: str, files: Files) -> dict[str, s
     `files` are those of the bundle at `path`. The commit fixes all else that git has.
 
     Raises:
-        RegistryError: `SHA256SUMS` or the certificate of the bundle is not of these files, or the revision lacks one.
+        RegistryError: `SHA256SUMS` or the certificate of the bundle is not of these files, or the output of the stage
+            `evidence` is not of this revision, or the revision lacks one.
     """
     check_bundle(files, name=f"{path} at {revision.commit[:7]}")
+    check_evidence(revision, path, files)
     sources = {
         name: revision.read(name) for name in ("dvc.lock", "params.yaml", str(artifacts.LEDGER), gate_path(path))
     }
     return {
         "bundle": revision.find_output(path).md5,
+        "evidence": revision.find_output(evidence_path(path)).md5,
         "contract": hash_bytes(files[contract.CONTRACT]),
         "certificate": hash_bytes(files[contract.CERTIFICATE]),
         **{name: hash_bytes(content) for name, content in sources.items()},
@@ -133,13 +150,39 @@ def check_bundle(files: Files, *, name: str) -> None:
     needed = (digests.SUMS, contract.CONTRACT, contract.CERTIFICATE)
     if absent := [each for each in needed if each not in files]:
         raise RegistryError(f"{name} is no bundle: it has no {', '.join(absent)}; run `dvc repro bundle`")
-    listed = {each: content for each, content in files.items() if each != digests.SUMS}
-    lines = {f"{hash_bytes(content)}  {each}" for each, content in listed.items()}
-    if lines != set(files[digests.SUMS].decode().splitlines()):
-        raise RegistryError(f"{name}: {digests.SUMS} is not that of its files; run `dvc repro --force bundle`")
+    check_sums(files, name=name, stage="bundle")
     certificate = json.loads(files[contract.CERTIFICATE])
     if certificate["contract_sha256"] != hash_bytes(files[contract.CONTRACT]):
         raise RegistryError(f"{name}: {contract.CERTIFICATE} is of another contract; run `dvc repro --force bundle`")
+
+
+def check_evidence(revision: Revision, bundle: str, files: Files) -> None:
+    """Raise RegistryError where the evidence of a bundle with these files is not of the files of its revision."""
+    path = evidence_path(bundle)
+    evidence, name = read_cached(revision, path), f"{path} at {revision.commit[:7]}"
+    needed = (PARAMS, str(artifacts.LEDGER), gate_path(bundle), f"{bundle}/{contract.CONTRACT}")
+    if absent := [each for each in (digests.SUMS, *needed) if each not in evidence]:
+        raise RegistryError(f"{name} lacks {', '.join(absent)}; run `dvc repro --force evidence`")
+    check_sums(evidence, name=name, stage="evidence")
+    own = {f"{bundle}/{each}": content for each, content in files.items()}
+    own[PARAMS] = render_params(revision.params).encode()
+    listed = {each: content for each, content in evidence.items() if each != digests.SUMS}
+    different = [
+        each
+        for each, content in listed.items()
+        if not (own[each] == content if each in own else revision.has(each, content))
+    ]
+    if different:
+        raise RegistryError(
+            f"{name} has another {', '.join(different)} than the revision; run `dvc repro`, then commit"
+        )
+
+
+def check_sums(files: Files, *, name: str, stage: str) -> None:
+    """Raise RegistryError where `SHA256SUMS` is not of the files of a folder that a stage writes."""
+    lines = {f"{hash_bytes(content)}  {each}" for each, content in files.items() if each != digests.SUMS}
+    if lines != set(files[digests.SUMS].decode().splitlines()):
+        raise RegistryError(f"{name}: {digests.SUMS} is not that of its files; run `dvc repro --force {stage}`")
 
 
 def gate_path(bundle: str) -> str:
@@ -167,8 +210,7 @@ def choose_bump(earlier: Revision, later: Revision, contracts: tuple[bytes, byte
     before, after = (_select_interface(json.loads(content)) for content in contracts)
     if before != after:
         return "major"
-    old, new = (yaml.load(each.read("params.yaml"), Loader=yaml.CSafeLoader) for each in (earlier, later))
-    return "minor" if old != new else "patch"
+    return "minor" if earlier.params != later.params else "patch"
 
 
 def _select_interface(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pipeline.deployment import contract, latency
 from pipeline.deployment.contract import Contract
 from pipeline.deployment.hot_path import open_sessions
 from pipeline.deployment.latency import Bar, Latency, LatencySettings, Limits
+from pipeline.deployment.latency_rule import REPORTS, describe_host
 from pipeline.market.bars import list_columns
 from pipeline.reporting import latency_plots, markdown
 
@@ -36,8 +37,8 @@ def main(dataset: str) -> None:
     limits = config.call_with(Limits, block=settings.limits, name="latency.limits")
     bundle, sessions = open_sessions(contract.BUNDLES / dataset)
     bars = load_bars(dataset, bundle.bars.symbols[0])
-    contract_sha256 = contract.hash_contract(contract.BUNDLES / dataset)
-    report: dict[str, Any] = {"machine": describe_machine(), "contract_sha256": contract_sha256, "selections": {}}
+    identity = {"contract_sha256": contract.hash_contract(contract.BUNDLES / dataset), "host": describe_host()}
+    report: dict[str, Any] = {**identity, "machine": describe_machine(), "selections": {}}
     for name, models in settings.models.items():
         found, schedules = measure(bundle, sessions, models, bars, settings=settings, seed=params["seed"])
         verdicts = latency.judge(found["figures"], limits)
@@ -48,9 +49,9 @@ def main(dataset: str) -> None:
             limit_p99_us=limits.p99_us,
             title=f"{dataset}, {name}: latency of the hot path",
         )
-        artifacts.write_figure(artifacts.MEASURED / "latency" / f"{dataset}_{name}.png", plot)
-    artifacts.write_json(artifacts.MEASURED / "latency" / f"{dataset}.json", report)
-    artifacts.write_text(artifacts.MEASURED / "latency" / f"{dataset}.md", render_page(report))
+        artifacts.write_figure(REPORTS / f"{dataset}_{name}.png", plot)
+    artifacts.write_json(REPORTS / f"{dataset}.json", report)
+    artifacts.write_text(REPORTS / f"{dataset}.md", render_page(report))
     broken = [
         f"{name}: {figure} is {verdict['value']:.4g}, above {verdict['limit']:g}"
         for name, each in report["selections"].items()
