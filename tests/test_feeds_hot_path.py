@@ -45,7 +45,7 @@ def test_the_command_by_its_name_writes_the_signals_of_rows_and_of_lines(tmp_pat
     TABLE.to_parquet(tmp_path / "bars.parquet")
     assert run_by_name(monkeypatch, bundle, "--bars", tmp_path / "bars.parquet", "--summary") == expected
     counts = json.loads(capsys.readouterr().err.splitlines()[-1])["hot_path"]
-    assert counts == {"bars": len(BARS), "signals": len(expected), "missing_bars": 2}
+    assert counts == {"bars": len(BARS), "signals": len(expected), "missing_bars": 2, "given_positions": 0}
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"".join(map(to_line, BARS)))))
     assert run_by_name(monkeypatch, bundle, "--stdin") == expected
     signals = [json.loads(line) for line in expected]

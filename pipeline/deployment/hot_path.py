@@ -20,19 +20,21 @@ from pipeline.models.onnx_session import open_session
 
 log = logging.getLogger(__name__)
 
+LARGEST_WEIGHT = 10.0  # of a position that is given: one beyond is a number of units, or of money
+
 
 class HotPath:
     """The signals of a bundle, bar by bar, for each of its symbols.
 
-    Not for several threads at once. `counts` are the bars taken, the signals, and the bars that were missing, of all
-    symbols.
+    Not for several threads at once. `counts` are the bars taken, the signals, the bars that were missing, and the
+    positions that were given, of all symbols.
     """
 
     def __init__(self, bundle: Contract, bind: Bind, *, digest: str = "") -> None:
         """Serve a contract by models that `bind` binds to inputs and predictions; `load` reads all from a folder."""
         self.contract, self._digest = bundle, digest
         self.lanes = {symbol: Lane(bundle, symbol, bind) for symbol in bundle.bars.symbols}
-        self.counts = {"bars": 0, "signals": 0, "missing_bars": 0}
+        self.counts = {"bars": 0, "signals": 0, "missing_bars": 0, "given_positions": 0}
 
     @classmethod
     def load(cls, folder: str | Path) -> "HotPath":
@@ -58,13 +60,19 @@ class HotPath:
         """Return the signal now that `bar` has closed; None while the features of its segment warm up.
 
         A bar is a mapping with the kline fields and `symbol`. Missing bars end a segment: what is held is held until
-        the next fill, which closes it. `now_ms` is the time of receipt, see `Stream.update`.
+        the next fill, which closes it. `now_ms` is the time of receipt, see `Stream.update`. Where a bar has a
+        `position`, it is what the account of the signal really holds at its close, see `set_position`.
 
         Raises:
             ValueError: the bar is invalid, late, repeated, not closed, or of another symbol; nothing has changed.
         """
         lane = self._find_lane(bar)
-        has_predicted = lane.take(bar, now_ms=now_ms, decides=True)
+        position = bar.get("position")
+        if position is not None:
+            check_position(position)
+            lane.find_account(self.contract.signal)
+        has_predicted = lane.take(bar, now_ms=now_ms, decides=True, position=position)
+        self.counts["given_positions"] += position is not None
         self.counts["bars"] += 1
         self.counts["missing_bars"] += lane.stream.clock.missing_bars
         if not has_predicted:
@@ -82,6 +90,23 @@ class HotPath:
         lane.take(bar, now_ms=None, decides=False)
         self.counts["bars"] += 1
         self.counts["missing_bars"] += lane.stream.clock.missing_bars
+
+    def set_position(self, symbol: str, position: float, *, model: str | None = None) -> None:
+        """Set what is really held at the close of the next bar of a symbol, since real fills differ from assumed ones.
+
+        A weight of the symbol's capital: from -1, all of it short, to 1. It counts what has been filled by that close.
+        The decision there starts from it, and from then on the account assumes fills at the open again. The account is
+        that of `model`, or of the signal. A second call before that bar replaces the first; a bar's own `position`
+        replaces both.
+
+        Raises:
+            ValueError: the symbol or the model has no account, or the position is no weight; nothing has changed.
+        """
+        if symbol not in self.lanes:
+            raise ValueError(f"set_position: symbol is {symbol!r}; this bundle is for {', '.join(self.lanes)}")
+        check_position(position)
+        self.lanes[symbol].set_position(position, name=self.contract.signal if model is None else model)
+        self.counts["given_positions"] += 1
 
     def state(self) -> Arrays:
         """Return a copy of all that later signals depend on, as arrays: `np.savez` stores them."""
@@ -112,6 +137,16 @@ class HotPath:
         if lane is None:
             raise ValueError(f"bar: symbol is {symbol!r}; this bundle is for {', '.join(self.lanes)}")
         return lane
+
+
+def check_position(position: object) -> None:
+    """Raise ValueError where a position is no weight; one that has drifted beyond -1 or 1 is allowed."""
+    is_number = isinstance(position, (int, float, np.integer, np.floating)) and not isinstance(position, bool)
+    if not is_number or not abs(position) <= LARGEST_WEIGHT:  # type: ignore[arg-type]
+        raise ValueError(
+            f"position is {position!r}; allowed is a weight of the symbol's capital, from -1 to 1 or somewhat beyond: "
+            "value held / capital"
+        )
 
 
 def open_sessions(folder: Path) -> tuple[Contract, dict[str, onnxruntime.InferenceSession]]:

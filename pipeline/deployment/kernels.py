@@ -91,12 +91,13 @@ def _fill_inputs(
     plan: np.ndarray,
     places: np.ndarray,
     inputs: np.ndarray,
+    own: np.ndarray,
     terms: np.ndarray,
     starts: bool,
 ) -> None:
     """Append a bar to the inputs of all models."""
     for m in range(len(plan)):
-        if starts and terms[m, accounts.STARTS_FLAT]:
+        if starts and terms[m, accounts.STARTS_FLAT] and own[m, accounts.GIVEN_PRICE] == 0:
             seen[m] = 0.0
         _fill_input(x, seen[m], plan[m], places, inputs, starts)
 
@@ -121,7 +122,7 @@ def _compile_prepare(sources: int) -> Kernel:
         filling = (bar[OPEN_TIME], bar[OPEN], bar[CLOSE], bar[VOLUME], quote)
         accounts.take_bar(own, clock, terms, filling, is_after_gap, closes_positions, seen)
         if has_features:
-            _fill_inputs(x, seen, plan, places, inputs, terms, starts)
+            _fill_inputs(x, seen, plan, places, inputs, own, terms, starts)
 
     return cast(Kernel, prepare)
 

@@ -79,10 +79,17 @@ class Lane:
         inputs = self.inputs[start : start + width * (window or 1)].reshape(shape)
         return bind(name, inputs, self.predictions[prediction : prediction + row[kernels.OUTPUTS]].reshape(1, -1))
 
-    def take(self, bar: Mapping[str, Any], *, now_ms: float | None, decides: bool) -> bool:
-        """Advance by a bar; return whether the graphs have predicted: where `decides`, and features are there."""
+    def take(
+        self, bar: Mapping[str, Any], *, now_ms: float | None, decides: bool, position: float | None = None
+    ) -> bool:
+        """Advance by a bar; return whether the graphs have predicted: where `decides`, and features are there.
+
+        `position` is what the account of the signal really holds at its close, where that is known.
+        """
         stream = self.stream
         x = self.x = stream.update(bar, now_ms=now_ms)
+        if position is not None:
+            self.set_position(position, name=self.signal)
         has_features = x is not None
         starts = has_features and stream.segment_bars == self.warm_up_bars + 1
         self.rows = 1 if starts else self.rows + has_features
@@ -106,6 +113,16 @@ class Lane:
         sizes, own = (self.plan, self.sizes, self.members), (self.accounts, self.clock, self.terms)
         flags = has_predicted, starts
         kernels.finish(self.predictions, *sizes, flags, self.rows, *own, self.scores, self.targets)
+
+    def set_position(self, position: float, *, name: str) -> None:
+        """Let an account hold this position at the close of the next bar; ValueError as `find_account`."""
+        self.accounts[self.find_account(name), accounts.GIVEN] = position
+
+    def find_account(self, name: str) -> int:
+        """Return the place of the account of a model or an ensemble; ValueError where the symbol has none."""
+        if name not in self.names:
+            raise ValueError(f"position: {self.symbol} has no account of {name!r}; allowed are {', '.join(self.names)}")
+        return self.names.index(name)
 
     def describe(self) -> Signal:
         """Return the signal of the last bar."""
