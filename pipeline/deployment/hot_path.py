@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
+import onnx
 
 from pipeline.deployment import contract
+from pipeline.deployment.cache_warming import CacheWarmer
 from pipeline.deployment.contract import Contract, ModelPart
-from pipeline.deployment.lane import Arrays, Bind, Lane, bind_sessions
+from pipeline.deployment.lane import Arrays, Bind, Lane
+from pipeline.deployment.merged_graph import bind_graphs, load_graph, read_shapes
 from pipeline.deployment.signals import Signal
-from pipeline.models.onnx_session import open_session
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,8 @@ class HotPath:
 
     def __init__(self, bundle: Contract, bind: Bind, *, digest: str = "") -> None:
         """Serve a contract by models that `bind` binds to inputs and predictions; `load` reads all from a folder."""
-        self.contract, self._digest = bundle, digest
+        self.contract, self._bind, self._digest = bundle, bind, digest
+        self._warmer: CacheWarmer | None = None
         self.lanes = {symbol: Lane(bundle, symbol, bind) for symbol in bundle.bars.symbols}
         self.counts = {"bars": 0, "signals": 0, "missing_bars": 0, "given_positions": 0}
 
@@ -45,7 +47,7 @@ class HotPath:
             ValueError: the contract does not fit the graphs or this version of the code.
         """
         folder = Path(folder)
-        bundle, sessions = open_sessions(folder)
+        bundle, graphs = open_graphs(folder)
         if (code := contract.hash_code()) != bundle.sha256.code:
             log.warning(
                 "%s was made by other code (%.12s, here %.12s): `python -m pipeline.deployment.verify` says whether "
@@ -54,7 +56,7 @@ class HotPath:
                 bundle.sha256.code,
                 code,
             )
-        return cls(bundle, bind_sessions(sessions), digest=contract.hash_contract(folder))
+        return cls(bundle, bind_graphs(graphs), digest=contract.hash_contract(folder))
 
     def update(self, bar: Mapping[str, Any], *, now_ms: float | None = None) -> Signal | None:
         """Return the signal now that `bar` has closed; None while the features of its segment warm up.
@@ -108,6 +110,16 @@ class HotPath:
         self.lanes[symbol].set_position(position, name=self.contract.signal if model is None else model)
         self.counts["given_positions"] += 1
 
+    def warm_caches(self) -> None:
+        """Process a made-up bar beside the state, of which nothing changes: the next update then takes less time.
+
+        A process that waits loses the processor's caches to others. Call it in a loop until shortly before a bar is
+        due; the first call takes as long as the warm-up of the features.
+        """
+        if self._warmer is None:
+            self._warmer = CacheWarmer(self.contract, self._bind)
+        self._warmer.run()
+
     def state(self) -> Arrays:
         """Return a copy of all that later signals depend on, as arrays: `np.savez` stores them."""
         lanes = {f"{symbol}/{key}": value for symbol, lane in self.lanes.items() for key, value in lane.state().items()}
@@ -149,21 +161,20 @@ def check_position(position: object) -> None:
         )
 
 
-def open_sessions(folder: Path) -> tuple[Contract, dict[str, onnxruntime.InferenceSession]]:
-    """Return the contract of a bundle, and a session of each of its graphs; see `HotPath.load` for the errors."""
+def open_graphs(folder: Path) -> tuple[Contract, dict[str, onnx.ModelProto]]:
+    """Return the contract of a bundle, and each of its graphs; see `HotPath.load` for the errors."""
     bundle = contract.read_contract(folder)
-    sessions = {name: open_session(folder / model.graph, batch=1) for name, model in bundle.models.items()}
-    for name, session in sessions.items():
-        _check_graph(name, bundle.models[name], session)
-    return bundle, sessions
+    graphs = {name: load_graph(folder / model.graph) for name, model in bundle.models.items()}
+    for name, graph in graphs.items():
+        _check_graph(name, bundle.models[name], graph)
+    return bundle, graphs
 
 
-def _check_graph(name: str, model: ModelPart, session: onnxruntime.InferenceSession) -> None:
+def _check_graph(name: str, model: ModelPart, graph: onnx.ModelProto) -> None:
     """Raise ValueError where a graph has another input or prediction than its contract says."""
     width = len(model.columns) + len(model.account_columns)
     expected = [[width] if model.window is None else [model.window, width], [len(model.output.names)]]
-    found = [each.shape[1:] for each in (*session.get_inputs(), *session.get_outputs())]
-    if found != expected:
+    if (found := read_shapes(graph)) != expected:
         raise ValueError(
             f"{model.graph}: its input and prediction are {found}, models.{name} says {expected}; make the bundle again"
         )

@@ -1,11 +1,9 @@
 """One symbol's way from a bar to a signal: its stream of features, inputs, graphs and accounts."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from pipeline.deployment import accounts, kernels
 from pipeline.deployment.contract import Contract, ModelPart
@@ -18,20 +16,9 @@ ALIGNED = 16  # float32 numbers: each block of inputs and predictions begins on 
 NAN = float("nan")
 NO_FEATURES = np.zeros(0, np.float32)
 Arrays = dict[str, np.ndarray]
-Run = Callable[[], None]  # computes the prediction of a model to its input
-Bind = Callable[[str, np.ndarray, np.ndarray], Run]  # of a model's name, its input and its prediction, (1, …) each
-
-
-def bind_sessions(sessions: Mapping[str, onnxruntime.InferenceSession]) -> Bind:
-    """Return what binds models to sessions: a run reads and writes fixed places in memory, and allocates nothing."""
-
-    def bind(name: str, inputs: np.ndarray, prediction: np.ndarray) -> Run:
-        binding = sessions[name].io_binding()
-        binding.bind_input("inputs", "cpu", 0, np.float32, list(inputs.shape), inputs.ctypes.data)
-        binding.bind_output("answer", "cpu", 0, np.float32, list(prediction.shape), prediction.ctypes.data)
-        return partial(sessions[name].run_with_iobinding, binding)
-
-    return bind
+Run = Callable[[], None]  # computes predictions from inputs
+Places = Mapping[str, tuple[np.ndarray, np.ndarray]]  # by model: its input and its prediction, (1, …) each
+Bind = Callable[[Places], list[Run]]  # of all models of a symbol; the runs are made one after another
 
 
 class Lane:
@@ -62,7 +49,7 @@ class Lane:
         self.band, self.signal = bundle.trading.no_trade_band, bundle.signal
         self.traded = self.names.index(bundle.signal) if bundle.signal in self.names else None
         self.x: np.ndarray | None = None  # (F,) features of the last bar; None while they warm up
-        self.runs = [self._bind(bind, name, row) for name, row in zip(self.models, self.plan.tolist(), strict=True)]
+        self.runs = bind(self.find_places())
         self.places_by_model = [  # name, first and one beyond the last of its numbers, bars of its window
             (name, row[kernels.PREDICTION], row[kernels.PREDICTION] + row[kernels.OUTPUTS], row[kernels.WINDOW])
             for name, row in zip(self.models, self.plan.tolist(), strict=True)
@@ -71,13 +58,18 @@ class Lane:
         self._longest_window = int(self.plan[:, kernels.WINDOW].max())
         self._full = [(name, start, stop, True) for name, start, stop, _ in self.places_by_model]
 
-    def _bind(self, bind: Bind, name: str, row: list[int]) -> Run:
-        """Return what computes the prediction of a model, bound to its places in `inputs` and `predictions`."""
-        width, window = row[kernels.COLUMNS] + row[kernels.ACCOUNT], self.models[name].window
-        shape = (1, width) if window is None else (1, window, width)
-        start, prediction = row[kernels.INPUT], row[kernels.PREDICTION]
-        inputs = self.inputs[start : start + width * (window or 1)].reshape(shape)
-        return bind(name, inputs, self.predictions[prediction : prediction + row[kernels.OUTPUTS]].reshape(1, -1))
+    def find_places(self) -> Places:
+        """Return the places of each model in `inputs` and `predictions`."""
+        places = {}
+        for (name, model), row in zip(self.models.items(), self.plan.tolist(), strict=True):
+            width, window = row[kernels.COLUMNS] + row[kernels.ACCOUNT], model.window
+            shape = (1, width) if window is None else (1, window, width)
+            start, prediction = row[kernels.INPUT], row[kernels.PREDICTION]
+            places[name] = (
+                self.inputs[start : start + width * (window or 1)].reshape(shape),
+                self.predictions[prediction : prediction + row[kernels.OUTPUTS]].reshape(1, -1),
+            )
+        return places
 
     def take(
         self, bar: Mapping[str, Any], *, now_ms: float | None, decides: bool, position: float | None = None
