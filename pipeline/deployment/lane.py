@@ -47,7 +47,6 @@ class Lane:
         self.targets, self.rows = np.full(len(self.accounts), np.nan), 0
         self.names = [*self.models, *([bundle.ensemble.name] if bundle.ensemble else [])]  # of the accounts
         self.band, self.signal = bundle.trading.no_trade_band, bundle.signal
-        self.traded = self.names.index(bundle.signal) if bundle.signal in self.names else None
         self.x: np.ndarray | None = None  # (F,) features of the last bar; None while they warm up
         self.runs = bind(self.find_places())
         self.places_by_model = [  # name, first and one beyond the last of its numbers, bars of its window
@@ -56,7 +55,12 @@ class Lane:
         ]
 
         self._longest_window = int(self.plan[:, kernels.WINDOW].max())
-        self._full = [(name, start, stop, True) for name, start, stop, _ in self.places_by_model]
+        places = self._list_places()
+        self._full = [(name, start, stop, True) for name, start, stop, _ in places]
+        heads = {name: start + 1 for name, start, _, _ in places}
+        heads |= dict.fromkeys(self.names[len(self.models) :], places[-1][2])
+        self._traded = heads.get(bundle.signal)  # the place of its target; its position follows
+        self.numbers = np.full(places[-1][2] + 2, np.nan)  # of a signal
 
     def find_places(self) -> Places:
         """Return the places of each model in `inputs` and `predictions`."""
@@ -96,15 +100,17 @@ class Lane:
     def prepare(self, x: np.ndarray, *, starts: bool, has_features: bool) -> None:
         """Fill what the last bar fills, and the inputs of all models; it `starts` the features of a segment, or not."""
         clock = self.stream.clock
-        flags = clock.missing_bars > 0, self._closes and clock.ends_session, has_features, starts
+        flags = kernels.AFTER_GAP if clock.missing_bars else 0
+        flags |= kernels.CLOSES if self._closes and clock.ends_session else 0
+        flags |= (kernels.HAS_FEATURES if has_features else 0) | (kernels.STARTS if starts else 0)
         own = self.accounts, self.clock, self.terms
         kernels.prepare(self.stream.last_bar, x, flags, self.plan, self.places, self.inputs, *own, self.seen)
 
     def finish(self, *, has_predicted: bool, starts: bool) -> None:
         """Make scores and targets of the predictions, and let the targets wait for their fill."""
-        sizes, own = (self.plan, self.sizes, self.members), (self.accounts, self.clock, self.terms)
-        flags = has_predicted, starts
-        kernels.finish(self.predictions, *sizes, flags, self.rows, *own, self.scores, self.targets)
+        sizes, own = (self.plan, self.sizes, self.members), (self.accounts, self.clock, self.terms, self.seen)
+        flags = (kernels.HAS_FEATURES if has_predicted else 0) | (kernels.STARTS if starts else 0)
+        kernels.finish(self.predictions, *sizes, flags, self.rows, *own, self.scores, self.targets, self.numbers)
 
     def set_position(self, position: float, *, name: str) -> None:
         """Let an account hold this position at the close of the next bar; ValueError as `find_account`."""
@@ -118,17 +124,21 @@ class Lane:
 
     def describe(self) -> Signal:
         """Return the signal of the last bar."""
-        clock, positions, targets = self.stream.clock, self.seen[:, 0].tolist(), self.targets.tolist()
-        numbers = self.predictions.tolist(), self.scores.tolist(), targets, positions
+        clock, numbers = self.stream.clock, self.numbers.tolist()
         places = self._full if self.rows >= self._longest_window else self._list_places()
-        target, position = (NAN, 0.0) if self.traded is None else (targets[self.traded], positions[self.traded])
+        target, position = (NAN, 0.0) if self._traded is None else (numbers[self._traded], numbers[self._traded + 1])
         trades = abs(target - position) > self.band
         missing = clock.missing_bars
         return Signal(clock.time_ms, self.symbol, self.signal, target, position, trades, missing, numbers, places)
 
     def _list_places(self) -> list[tuple[str, int, int, bool]]:
-        """Return the places of the models' predictions, and whether their windows are full at the last bar."""
-        return [(name, start, stop, self.rows >= window) for name, start, stop, window in self.places_by_model]
+        """Return the places of the models' numbers in a signal, and whether their windows are full at the last bar."""
+        places, start = [], 0
+        for name, row in zip(self.models, self.plan.tolist(), strict=True):
+            stop = start + kernels.HEAD + row[kernels.OUTPUTS]
+            places.append((name, start, stop, self.rows >= row[kernels.WINDOW]))
+            start = stop
+        return places
 
     def state(self) -> Arrays:
         """Return a copy of all that later signals depend on."""
