@@ -1,4 +1,4 @@
-"""What an update of a hot path takes beside its parts alone, the trained models, and the usual way to serve them.
+"""The time of an update of a hot path, beside its parts alone, the trained models, and the usual way to serve them.
 
 All take the same bars in turns, a block of them each, so that whatever else the machine does meets all of them.
 """
