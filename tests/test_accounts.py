@@ -7,7 +7,7 @@ import pytest
 from pipeline.deployment import accounts
 from pipeline.deployment.bulk import follow_account
 from pipeline.fills import find_fills
-from pipeline.trading import make_terms, trade
+from pipeline.trading import Terms, make_terms, trade
 from tests.bundles import make_bars
 
 TERMS = make_terms(
@@ -15,9 +15,21 @@ TERMS = make_terms(
 )
 
 
-def follow(bars: pd.DataFrame, targets: np.ndarray, *, delay_bars: int, starts: np.ndarray | None = None):
-    """The positions after each fill and what is seen at each close; `starts` makes it an agent's account."""
-    own, clock, terms = accounts.make_accounts([TERMS], starts_flat=[starts is not None], delay_bars=delay_bars)
+def follow(
+    bars: pd.DataFrame,
+    targets: np.ndarray,
+    *,
+    delay_bars: int,
+    starts: np.ndarray | None = None,
+    given: np.ndarray | None = None,
+    terms: Terms = TERMS,
+):
+    """The positions after each fill and what is seen at each close; `starts` makes it an agent's account.
+
+    `given` are the positions that are really held at the closes, NaN where the account's own is right.
+    """
+    own, clock, terms = accounts.make_accounts([terms], starts_flat=[starts is not None], delay_bars=delay_bars)
+    given = np.full(len(bars), np.nan) if given is None else given
     starts = np.zeros(len(bars), bool) if starts is None else starts
     seen, filled, known = np.zeros((1, 3)), [], []
     time = bars["open_time"].to_numpy()
@@ -25,6 +37,7 @@ def follow(bars: pd.DataFrame, targets: np.ndarray, *, delay_bars: int, starts: 
     number = bars["bar_number"].to_numpy() if "bar_number" in bars else time // 60_000
     for i, row in enumerate(bars[["open", "close", "volume", "quote_volume"]].to_numpy()):
         is_after_gap = i > 0 and number[i] - number[i - 1] != 1
+        own[0, accounts.GIVEN] = given[i]
         accounts.take_bar(own, clock, terms, (float(time[i]), *row), is_after_gap, bool(closes[i]), seen)
         filled.append(own[0, accounts.FILLED])
         known.append(seen[0].copy())

@@ -114,7 +114,7 @@ def import_stage(stage) -> frozenset[str]:
         modules.append(f"pipeline.models.{family}.{PARAMS['models'][family][key]['plugin']}")
         models = ROOT / "pipeline/models"
         modules += [f"pipeline.models.{family}.engine.net"] * (models / family / "engine/net.py").exists()
-    if verb == "bundle":  # of models of all families
+    if verb in ("bundle", "latency"):  # of models of all families
         models = ROOT / "pipeline/models"
         families = [family for family in FAMILIES if (models / family).is_dir()]
         files = [file for family in families for file in (models / family).glob("[!_]*.py")]

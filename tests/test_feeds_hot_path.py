@@ -6,6 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pipeline.deployment.feeds.runner import feed
@@ -45,13 +46,30 @@ def test_the_command_by_its_name_writes_the_signals_of_rows_and_of_lines(tmp_pat
     TABLE.to_parquet(tmp_path / "bars.parquet")
     assert run_by_name(monkeypatch, bundle, "--bars", tmp_path / "bars.parquet", "--summary") == expected
     counts = json.loads(capsys.readouterr().err.splitlines()[-1])["hot_path"]
-    assert counts == {"bars": len(BARS), "signals": len(expected), "missing_bars": 2}
+    assert counts == {"bars": len(BARS), "signals": len(expected), "missing_bars": 2, "given_positions": 0}
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"".join(map(to_line, BARS)))))
     assert run_by_name(monkeypatch, bundle, "--stdin") == expected
     signals = [json.loads(line) for line in expected]
     hot_path = HotPath.load(bundle)
     assert signals == [signal.to_dict() for bar in BARS if (signal := hot_path.update(bar))]
     assert len({signal["target"] for signal in signals}) > 50
+
+
+def test_bars_of_two_symbols_in_turns_give_the_signals_of_each_alone(tmp_path, monkeypatch):
+    described = bundles.describe()
+    described["bars"]["symbols"] = ["BTCUSDT", "ARBUSDT"]
+    for name, model in described["models"].items():
+        model["symbols"] = ["BTCUSDT", "ARBUSDT"][: 1 if name == "classes" else 2]
+    folder = bundles.write_bundle(tmp_path / "bundle", described)
+    other = bundles.make_bars(120, seed=5, missing=(30, 90)).drop(columns="segment").assign(symbol="ARBUSDT")
+    both = pd.concat([TABLE, other]).sort_values("open_time", kind="stable")
+    both.to_parquet(tmp_path / "bars.parquet")
+    lines = run_by_name(monkeypatch, folder, "--bars", tmp_path / "bars.parquet")
+    for symbol, table in {"BTCUSDT": TABLE, "ARBUSDT": other}.items():
+        own = [line for line in lines if json.loads(line)["symbol"] == symbol]
+        assert own == expect(folder, table.to_dict("records")) and len(own) > 50
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"".join(map(to_line, both.to_dict("records"))))))
+    assert run_by_name(monkeypatch, folder, "--stdin", "--state", tmp_path / "state.npz") == lines
 
 
 @pytest.mark.parametrize("until", [5, 30, 59, 61, 80])

@@ -121,7 +121,7 @@ def test_a_signal_is_a_json_object_and_none_while_features_warm_up(folder):
     assert last["model"] == "voting" and last["open_time"] == bars[-1]["open_time"] and last["missing_bars"] == 0
     assert last["models"]["volatility"]["score"] is None and last["models"]["volatility"]["target"] is None
     assert -1 <= last["target"] <= 1 and last["trades"] == (abs(last["target"] - last["position"]) > 0.3)
-    assert hot_path.counts == {"bars": 40, "signals": 40 - warm_up, "missing_bars": 0}
+    assert hot_path.counts == {"bars": 40, "signals": 40 - warm_up, "missing_bars": 0, "given_positions": 0}
 
 
 def test_a_model_counts_nothing_in_the_ensemble_until_its_window_is_full(folder):

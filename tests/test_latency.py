@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.deployment import latency
 from pipeline.deployment.contract import read_contract
-from pipeline.deployment.hot_path import open_sessions
+from pipeline.deployment.hot_path import open_graphs
 from pipeline.stages.latency import measure
 from tests import bundles
 from tests.bundles import list_bars, make_bars
@@ -54,13 +54,39 @@ def test_a_throughput_holds_above_its_limit_and_all_else_below():
 
 
 def test_every_part_of_a_hot_path_is_measured(tmp_path):
-    bundle, sessions = open_sessions(bundles.write_bundle(tmp_path, bundles.describe()))
-    settings = latency.LatencySettings(bars=30, arrivals=["constant"], bars_per_second=[5000], models={}, limits={})
-    bars = list_bars(make_bars(bundle.warm_up_bars + 230))
-    names = ["value", "window"]
-    found, schedules = measure(bundle, sessions, names, bars, settings=settings, seed=0)
-    assert list(found["within_us"]) == ["features", *names, "glue"] and list(found["alone_us"]) == ["features", *names]
-    assert min(found["within_us"].values()) > 0 and found["naive_us"] > sum(found["alone_us"].values())
-    assert len(schedules) == 1 and len(schedules[0].ns) == 30
-    with pytest.raises(ValueError, match=r"latency.bars is 30: there are 100 bars, and \d+ are needed"):
-        measure(bundle, sessions, names, bars[:100], settings=settings, seed=0)
+    bundle, graphs = open_graphs(bundles.write_bundle(tmp_path, bundles.describe()))
+    bundle = latency.select_models(bundle, ["value", "window"])
+    given = {"arrivals": ["constant"], "bars_per_second": [900.0], "warms_caches": [False, True]}
+    settings = latency.LatencySettings(bars=60, models={}, limits={}, **given)
+    bars, seen = list_bars(make_bars(bundle.warm_up_bars + 260)), {"value": [], "window": []}
+    native = {name: lambda inputs, name=name: seen[name].append(inputs.copy()) for name in seen}
+    found, schedules = measure(bundle, graphs, native, bars, settings=settings, seed=0)
+    assert list(found["within_us"]) == ["features", "models", "glue"]
+    assert list(found["alone_us"]) == ["features", "value", "window"] and list(found["native_us"]) == [
+        "value",
+        "window",
+    ]
+    assert min(found["within_us"].values()) > 0 and found["naive_us"] > found["whole_us"] > 0
+    assert [(each.warms_caches, len(each.ns)) for each in schedules] == [(False, 60), (True, 60)]
+    assert seen["window"][0].shape == (1, bundles.WINDOW, 3) and len({each.tobytes() for each in seen["value"]}) == 10
+    with pytest.raises(ValueError, match=r"latency.bars is 60: there are 100 bars, and \d+ are needed"):
+        measure(bundle, graphs, native, bars[:100], settings=settings, seed=0)
+
+
+def test_the_memory_is_that_of_a_process_that_serves(tmp_path):
+    folder = bundles.write_bundle(tmp_path, bundles.describe())
+    block = np.ones(1 << 26)  # 512 MB here
+    assert 100 < latency.measure_memory_mb(folder, list_bars(make_bars(40))) < 500 < block.nbytes / 1e6
+
+
+def test_caches_are_warmed_until_shortly_before_an_arrival(monkeypatch):
+    now, calls = [0], []
+
+    def tick() -> int:
+        now[0] += 100_000
+        return now[0]
+
+    monkeypatch.setattr(time, "perf_counter_ns", tick)
+    arrival_ns = np.array([0, 2_000_000])
+    latency.measure_open_loop(lambda _: None, [{}, {}], arrival_ns, while_waiting=lambda: calls.append(now[0]))
+    assert calls == list(range(400_000, 1_600_000, 100_000))  # the second bar arrives at 2,100,000

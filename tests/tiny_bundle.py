@@ -16,22 +16,13 @@ from pipeline.fills import find_fills
 from pipeline.models.onnx_session import open_session
 from pipeline.targets import Output
 from pipeline.trading import make_terms, mark_account, step_account
+from tests import bundles
 
 INTERVAL_MS, WARM_UP_BARS, BARS = 60_000, 5, 60
 SYMBOLS, COLUMNS = ("AAA", "BBB"), ["one", "two", "three"]
 ACCOUNT_COLUMNS = ["position", "unrealized", "log_bars_since_entry"]
 WEIGHTS = {"net": 0.375, "classes": 0.625}  # not the order of the models
-TRADING = {
-    "full_position_std": 2.0,
-    "no_trade_band": 0.1,
-    "delay_bars": 0,
-    "long_only": False,
-    "fee_bps": 3.0,
-    "slippage_bps": 0.5,
-    "borrow_rate": 0.05,
-    "capital": 1e5,
-    "max_participation": 0.05,
-}
+TRADING = bundles.TRADING | {"no_trade_band": 0.1}
 OUTPUTS = {
     "classes": (Output(kind="classes", names=("down", "flat", "up")), "Softmax", 0.1),
     "net": (Output(kind="value", names=("return",)), "Tanh", 0.2),
@@ -121,20 +112,10 @@ def write_graph(file: Path, name: str, rng: np.random.Generator) -> None:
 
 def make_market(symbol: str, rng: np.random.Generator) -> Market:
     """Return bars with a gap after a third of them, some without volume and some with little, and their features."""
-    place = np.arange(BARS) + np.where(np.arange(BARS) >= BARS // 3, 4, 0)
-    close = 100 * np.exp(np.cumsum(rng.normal(scale=0.01, size=BARS)))
-    volume = np.where(rng.random(BARS) < 0.2, 0.0, rng.lognormal(sigma=3.0, size=BARS) * 1e4)
-    bars = pd.DataFrame(
-        {
-            "symbol": symbol,
-            "segment": (np.arange(BARS) >= BARS // 3).astype(int),
-            "open_time": place * INTERVAL_MS + 1_700_000_000_000,
-            "open": close * np.exp(rng.normal(scale=0.001, size=BARS)),
-            "close": close,
-            "volume": volume,
-            "quote_volume": volume * close,
-        }
-    )
+    gap = tuple(range(BARS // 3, BARS // 3 + 4))
+    bars = bundles.make_bars(BARS + len(gap), seed=int(rng.integers(1 << 31)), idle_share=0.2, missing=gap)
+    bars = bars[["segment", "open_time", "open", "close", "volume", "quote_volume"]].assign(symbol=symbol)
+    bars[["volume", "quote_volume"]] *= 100.0  # some orders are limited by it
     run = bars.groupby("segment").cumcount().to_numpy() - WARM_UP_BARS
     return Market(bars, rng.normal(size=(BARS, len(COLUMNS))).astype(np.float32), run)
 

@@ -4,6 +4,7 @@ The predictions of trained models have the same bytes on every CPU; those of the
 """
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from pipeline.deployment import bulk, contract, kernels
 from pipeline.deployment.bulk import compute_stretch
 from pipeline.deployment.contract import Contract
 from pipeline.deployment.hot_path import HotPath
-from pipeline.deployment.lane import Bind, Lane, Run
+from pipeline.deployment.lane import Bind, Lane, Places
 from pipeline.market.bars import list_columns
 from pipeline.models.base import Model
 
@@ -23,13 +24,11 @@ from pipeline.models.base import Model
 def bind_models(models: Mapping[str, Model], predictions: Mapping[str, Iterator[np.ndarray]]) -> Bind:
     """Return what binds trained models in place of graphs; one with `predictions` takes the next of them instead."""
 
-    def bind(name: str, inputs: np.ndarray, prediction: np.ndarray) -> Run:
-        def predict() -> None:
+    def predict(places: Places) -> None:
+        for name, (inputs, prediction) in places.items():
             prediction[:] = next(predictions[name]) if name in predictions else models[name].predict(inputs)
 
-        return predict
-
-    return bind
+    return lambda places: [partial(predict, places)]
 
 
 def make_golden(bundle: Contract, models: Mapping[str, Model], bars: pd.DataFrame, *, rows: int) -> pd.DataFrame:

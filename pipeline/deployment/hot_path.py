@@ -10,29 +10,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
+import onnx
 
 from pipeline.deployment import contract
+from pipeline.deployment.cache_warming import CacheWarmer
 from pipeline.deployment.contract import Contract, ModelPart
-from pipeline.deployment.lane import Arrays, Bind, Lane, bind_sessions
+from pipeline.deployment.lane import Arrays, Bind, Lane
+from pipeline.deployment.merged_graph import bind_graphs, load_graph, read_shapes
 from pipeline.deployment.signals import Signal
-from pipeline.models.onnx_session import open_session
 
 log = logging.getLogger(__name__)
+
+LARGEST_WEIGHT = 10.0  # of a position that is given: one beyond is a number of units, or of money
 
 
 class HotPath:
     """The signals of a bundle, bar by bar, for each of its symbols.
 
-    Not for several threads at once. `counts` are the bars taken, the signals, and the bars that were missing, of all
-    symbols.
+    Not for several threads at once. `counts` are the bars taken, the signals, the bars that were missing, and the
+    positions that were given, of all symbols.
     """
 
     def __init__(self, bundle: Contract, bind: Bind, *, digest: str = "") -> None:
         """Serve a contract by models that `bind` binds to inputs and predictions; `load` reads all from a folder."""
-        self.contract, self._digest = bundle, digest
+        self.contract, self._bind, self._digest = bundle, bind, digest
+        self._warmer: CacheWarmer | None = None
         self.lanes = {symbol: Lane(bundle, symbol, bind) for symbol in bundle.bars.symbols}
-        self.counts = {"bars": 0, "signals": 0, "missing_bars": 0}
+        self.counts = {"bars": 0, "signals": 0, "missing_bars": 0, "given_positions": 0}
 
     @classmethod
     def load(cls, folder: str | Path) -> "HotPath":
@@ -43,7 +47,7 @@ class HotPath:
             ValueError: the contract does not fit the graphs or this version of the code.
         """
         folder = Path(folder)
-        bundle, sessions = open_sessions(folder)
+        bundle, graphs = open_graphs(folder)
         if (code := contract.hash_code()) != bundle.sha256.code:
             log.warning(
                 "%s was made by other code (%.12s, here %.12s): `python -m pipeline.deployment.verify` says whether "
@@ -52,19 +56,25 @@ class HotPath:
                 bundle.sha256.code,
                 code,
             )
-        return cls(bundle, bind_sessions(sessions), digest=contract.hash_contract(folder))
+        return cls(bundle, bind_graphs(graphs), digest=contract.hash_contract(folder))
 
     def update(self, bar: Mapping[str, Any], *, now_ms: float | None = None) -> Signal | None:
         """Return the signal now that `bar` has closed; None while the features of its segment warm up.
 
         A bar is a mapping with the kline fields and `symbol`. Missing bars end a segment: what is held is held until
-        the next fill, which closes it. `now_ms` is the time of receipt, see `Stream.update`.
+        the next fill, which closes it. `now_ms` is the time of receipt, see `Stream.update`. Where a bar has a
+        `position`, it is what the account of the signal really holds at its close, see `set_position`.
 
         Raises:
             ValueError: the bar is invalid, late, repeated, not closed, or of another symbol; nothing has changed.
         """
         lane = self._find_lane(bar)
-        has_predicted = lane.take(bar, now_ms=now_ms, decides=True)
+        position = bar.get("position")
+        if position is not None:
+            check_position(position)
+            lane.find_account(self.contract.signal)
+        has_predicted = lane.take(bar, now_ms=now_ms, decides=True, position=position)
+        self.counts["given_positions"] += position is not None
         self.counts["bars"] += 1
         self.counts["missing_bars"] += lane.stream.clock.missing_bars
         if not has_predicted:
@@ -82,6 +92,33 @@ class HotPath:
         lane.take(bar, now_ms=None, decides=False)
         self.counts["bars"] += 1
         self.counts["missing_bars"] += lane.stream.clock.missing_bars
+
+    def set_position(self, symbol: str, position: float, *, model: str | None = None) -> None:
+        """Set what is really held at the close of the next bar of a symbol, since real fills differ from assumed ones.
+
+        A weight of the symbol's capital: from -1, all of it short, to 1. It counts what has been filled by that close.
+        The decision there starts from it, and from then on the account assumes fills at the open again. The account is
+        that of `model`, or of the signal. A second call before that bar replaces the first; a bar's own `position`
+        replaces both.
+
+        Raises:
+            ValueError: the symbol or the model has no account, or the position is no weight; nothing has changed.
+        """
+        if symbol not in self.lanes:
+            raise ValueError(f"set_position: symbol is {symbol!r}; this bundle is for {', '.join(self.lanes)}")
+        check_position(position)
+        self.lanes[symbol].set_position(position, name=self.contract.signal if model is None else model)
+        self.counts["given_positions"] += 1
+
+    def warm_caches(self) -> None:
+        """Process a made-up bar beside the state, of which nothing changes: the next update then takes less time.
+
+        A process that waits loses the processor's caches to others. Call it in a loop until shortly before a bar is
+        due; the first call takes as long as the warm-up of the features.
+        """
+        if self._warmer is None:
+            self._warmer = CacheWarmer(self.contract, self._bind)
+        self._warmer.run()
 
     def state(self) -> Arrays:
         """Return a copy of all that later signals depend on, as arrays: `np.savez` stores them."""
@@ -114,21 +151,30 @@ class HotPath:
         return lane
 
 
-def open_sessions(folder: Path) -> tuple[Contract, dict[str, onnxruntime.InferenceSession]]:
-    """Return the contract of a bundle, and a session of each of its graphs; see `HotPath.load` for the errors."""
+def check_position(position: object) -> None:
+    """Raise ValueError where a position is no weight; one that has drifted beyond -1 or 1 is allowed."""
+    is_number = isinstance(position, (int, float, np.integer, np.floating)) and not isinstance(position, bool)
+    if not is_number or not abs(position) <= LARGEST_WEIGHT:  # type: ignore[arg-type]
+        raise ValueError(
+            f"position is {position!r}; allowed is a weight of the symbol's capital, from -1 to 1 or somewhat beyond: "
+            "value held / capital"
+        )
+
+
+def open_graphs(folder: Path) -> tuple[Contract, dict[str, onnx.ModelProto]]:
+    """Return the contract of a bundle, and each of its graphs; see `HotPath.load` for the errors."""
     bundle = contract.read_contract(folder)
-    sessions = {name: open_session(folder / model.graph, batch=1) for name, model in bundle.models.items()}
-    for name, session in sessions.items():
-        _check_graph(name, bundle.models[name], session)
-    return bundle, sessions
+    graphs = {name: load_graph(folder / model.graph) for name, model in bundle.models.items()}
+    for name, graph in graphs.items():
+        _check_graph(name, bundle.models[name], graph)
+    return bundle, graphs
 
 
-def _check_graph(name: str, model: ModelPart, session: onnxruntime.InferenceSession) -> None:
+def _check_graph(name: str, model: ModelPart, graph: onnx.ModelProto) -> None:
     """Raise ValueError where a graph has another input or prediction than its contract says."""
     width = len(model.columns) + len(model.account_columns)
     expected = [[width] if model.window is None else [model.window, width], [len(model.output.names)]]
-    found = [each.shape[1:] for each in (*session.get_inputs(), *session.get_outputs())]
-    if found != expected:
+    if (found := read_shapes(graph)) != expected:
         raise ValueError(
             f"{model.graph}: its input and prediction are {found}, models.{name} says {expected}; make the bundle again"
         )

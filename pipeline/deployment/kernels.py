@@ -12,6 +12,13 @@ from pipeline.features.chunks import CLOSE, OPEN, OPEN_TIME, QUOTE_VOLUME, VOLUM
 # columns of the plan (M, 10), whole numbers of each model
 INPUT, WINDOW, COLUMNS, PLACES, ACCOUNT, PREDICTION, OUTPUTS, KIND, LOW, HIGH = range(10)
 DIFFERENCE, PROBABILITY, NUMBER, INTERPOLATED, NO_SCORE = range(5)  # KIND: how a score is made from LOW and HIGH
+AFTER_GAP, CLOSES, HAS_FEATURES, STARTS = (
+    1,
+    2,
+    4,
+    8,
+)  # flags of a bar; numba takes a number faster than a tuple of bools
+HEAD = 3  # numbers of a model in a signal before its prediction: score, target and position
 # columns of the sizes (M, 3): share of HIGH in an interpolated score; score of a full position; weight in the ensemble
 SHARE, FULL, WEIGHT = range(3)
 
@@ -91,14 +98,35 @@ def _fill_inputs(
     plan: np.ndarray,
     places: np.ndarray,
     inputs: np.ndarray,
+    own: np.ndarray,
     terms: np.ndarray,
     starts: bool,
 ) -> None:
     """Append a bar to the inputs of all models."""
     for m in range(len(plan)):
-        if starts and terms[m, accounts.STARTS_FLAT]:
+        if starts and terms[m, accounts.STARTS_FLAT] and own[m, accounts.GIVEN_PRICE] == 0:
             seen[m] = 0.0
         _fill_input(x, seen[m], plan[m], places, inputs, starts)
+
+
+@njit(cache=True)
+def _fill_numbers(
+    predictions: np.ndarray,
+    plan: np.ndarray,
+    seen: np.ndarray,
+    scores: np.ndarray,
+    targets: np.ndarray,
+    numbers: np.ndarray,
+) -> None:
+    """Fill the numbers of a signal: HEAD and prediction of each model, then target and position of the ensemble."""
+    at = 0
+    for m in range(len(plan)):
+        numbers[at], numbers[at + 1], numbers[at + 2] = scores[m], targets[m], seen[m, 0]
+        for k in range(plan[m, OUTPUTS]):
+            numbers[at + HEAD + k] = predictions[plan[m, PREDICTION] + k]
+        at += HEAD + plan[m, OUTPUTS]
+    for a in range(len(plan), len(targets)):
+        numbers[at], numbers[at + 1] = targets[a], seen[a, 0]
 
 
 def _compile_prepare(sources: int) -> Kernel:
@@ -106,7 +134,7 @@ def _compile_prepare(sources: int) -> Kernel:
     def prepare(
         bar: np.ndarray,
         x: np.ndarray,
-        flags: tuple[bool, bool, bool, bool],
+        flags: int,
         plan: np.ndarray,
         places: np.ndarray,
         inputs: np.ndarray,
@@ -116,12 +144,12 @@ def _compile_prepare(sources: int) -> Kernel:
         seen: np.ndarray,
     ) -> None:
         _ = sources
-        is_after_gap, closes_positions, has_features, starts = flags
+        is_after_gap, closes_positions, starts = flags & AFTER_GAP > 0, flags & CLOSES > 0, flags & STARTS > 0
         quote = bar[QUOTE_VOLUME] if bar[QUOTE_VOLUME] == bar[QUOTE_VOLUME] else bar[VOLUME] * bar[CLOSE]
         filling = (bar[OPEN_TIME], bar[OPEN], bar[CLOSE], bar[VOLUME], quote)
         accounts.take_bar(own, clock, terms, filling, is_after_gap, closes_positions, seen)
-        if has_features:
-            _fill_inputs(x, seen, plan, places, inputs, terms, starts)
+        if flags & HAS_FEATURES:
+            _fill_inputs(x, seen, plan, places, inputs, own, terms, starts)
 
     return cast(Kernel, prepare)
 
@@ -133,23 +161,26 @@ def _compile_finish(sources: int) -> Kernel:
         plan: np.ndarray,
         sizes: np.ndarray,
         members: np.ndarray,
-        flags: tuple[bool, bool],
+        flags: int,
         rows: int,
         own: np.ndarray,
         clock: np.ndarray,
         terms: np.ndarray,
+        seen: np.ndarray,
         scores: np.ndarray,
         targets: np.ndarray,
+        numbers: np.ndarray,
     ) -> None:
         _ = sources
-        has_features, starts = flags
+        has_features = flags & HAS_FEATURES > 0
         scores[:] = np.nan
         targets[:] = np.nan
         if has_features:
             _size_scores(predictions, plan, sizes, scores, targets)
         if has_features and len(targets) > len(plan):
             targets[len(plan)] = _combine(targets, plan, sizes, members, rows)
-        accounts.decide(own, clock, terms, targets, starts)
+        accounts.decide(own, clock, terms, targets, flags & STARTS > 0)
+        _fill_numbers(predictions, plan, seen, scores, targets, numbers)
 
     return cast(Kernel, finish)
 

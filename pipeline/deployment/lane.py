@@ -1,11 +1,9 @@
 """One symbol's way from a bar to a signal: its stream of features, inputs, graphs and accounts."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from pipeline.deployment import accounts, kernels
 from pipeline.deployment.contract import Contract, ModelPart
@@ -18,20 +16,9 @@ ALIGNED = 16  # float32 numbers: each block of inputs and predictions begins on 
 NAN = float("nan")
 NO_FEATURES = np.zeros(0, np.float32)
 Arrays = dict[str, np.ndarray]
-Run = Callable[[], None]  # computes the prediction of a model to its input
-Bind = Callable[[str, np.ndarray, np.ndarray], Run]  # of a model's name, its input and its prediction, (1, …) each
-
-
-def bind_sessions(sessions: Mapping[str, onnxruntime.InferenceSession]) -> Bind:
-    """Return what binds models to sessions: a run reads and writes fixed places in memory, and allocates nothing."""
-
-    def bind(name: str, inputs: np.ndarray, prediction: np.ndarray) -> Run:
-        binding = sessions[name].io_binding()
-        binding.bind_input("inputs", "cpu", 0, np.float32, list(inputs.shape), inputs.ctypes.data)
-        binding.bind_output("answer", "cpu", 0, np.float32, list(prediction.shape), prediction.ctypes.data)
-        return partial(sessions[name].run_with_iobinding, binding)
-
-    return bind
+Run = Callable[[], None]  # computes predictions from inputs
+Places = Mapping[str, tuple[np.ndarray, np.ndarray]]  # by model: its input and its prediction, (1, …) each
+Bind = Callable[[Places], list[Run]]  # of all models of a symbol; the runs are made one after another
 
 
 class Lane:
@@ -60,29 +47,45 @@ class Lane:
         self.targets, self.rows = np.full(len(self.accounts), np.nan), 0
         self.names = [*self.models, *([bundle.ensemble.name] if bundle.ensemble else [])]  # of the accounts
         self.band, self.signal = bundle.trading.no_trade_band, bundle.signal
-        self.traded = self.names.index(bundle.signal) if bundle.signal in self.names else None
         self.x: np.ndarray | None = None  # (F,) features of the last bar; None while they warm up
-        self.runs = [self._bind(bind, name, row) for name, row in zip(self.models, self.plan.tolist(), strict=True)]
+        self.runs = bind(self.find_places())
         self.places_by_model = [  # name, first and one beyond the last of its numbers, bars of its window
             (name, row[kernels.PREDICTION], row[kernels.PREDICTION] + row[kernels.OUTPUTS], row[kernels.WINDOW])
             for name, row in zip(self.models, self.plan.tolist(), strict=True)
         ]
 
         self._longest_window = int(self.plan[:, kernels.WINDOW].max())
-        self._full = [(name, start, stop, True) for name, start, stop, _ in self.places_by_model]
+        places = self._list_places()
+        self._full = [(name, start, stop, True) for name, start, stop, _ in places]
+        heads = {name: start + 1 for name, start, _, _ in places}
+        heads |= dict.fromkeys(self.names[len(self.models) :], places[-1][2])
+        self._traded = heads.get(bundle.signal)  # the place of its target; its position follows
+        self.numbers = np.full(places[-1][2] + 2, np.nan)  # of a signal
 
-    def _bind(self, bind: Bind, name: str, row: list[int]) -> Run:
-        """Return what computes the prediction of a model, bound to its places in `inputs` and `predictions`."""
-        width, window = row[kernels.COLUMNS] + row[kernels.ACCOUNT], self.models[name].window
-        shape = (1, width) if window is None else (1, window, width)
-        start, prediction = row[kernels.INPUT], row[kernels.PREDICTION]
-        inputs = self.inputs[start : start + width * (window or 1)].reshape(shape)
-        return bind(name, inputs, self.predictions[prediction : prediction + row[kernels.OUTPUTS]].reshape(1, -1))
+    def find_places(self) -> Places:
+        """Return the places of each model in `inputs` and `predictions`."""
+        places = {}
+        for (name, model), row in zip(self.models.items(), self.plan.tolist(), strict=True):
+            width, window = row[kernels.COLUMNS] + row[kernels.ACCOUNT], model.window
+            shape = (1, width) if window is None else (1, window, width)
+            start, prediction = row[kernels.INPUT], row[kernels.PREDICTION]
+            places[name] = (
+                self.inputs[start : start + width * (window or 1)].reshape(shape),
+                self.predictions[prediction : prediction + row[kernels.OUTPUTS]].reshape(1, -1),
+            )
+        return places
 
-    def take(self, bar: Mapping[str, Any], *, now_ms: float | None, decides: bool) -> bool:
-        """Advance by a bar; return whether the graphs have predicted: where `decides`, and features are there."""
+    def take(
+        self, bar: Mapping[str, Any], *, now_ms: float | None, decides: bool, position: float | None = None
+    ) -> bool:
+        """Advance by a bar; return whether the graphs have predicted: where `decides`, and features are there.
+
+        `position` is what the account of the signal really holds at its close, where that is known.
+        """
         stream = self.stream
         x = self.x = stream.update(bar, now_ms=now_ms)
+        if position is not None:
+            self.set_position(position, name=self.signal)
         has_features = x is not None
         starts = has_features and stream.segment_bars == self.warm_up_bars + 1
         self.rows = 1 if starts else self.rows + has_features
@@ -97,29 +100,45 @@ class Lane:
     def prepare(self, x: np.ndarray, *, starts: bool, has_features: bool) -> None:
         """Fill what the last bar fills, and the inputs of all models; it `starts` the features of a segment, or not."""
         clock = self.stream.clock
-        flags = clock.missing_bars > 0, self._closes and clock.ends_session, has_features, starts
+        flags = kernels.AFTER_GAP if clock.missing_bars else 0
+        flags |= kernels.CLOSES if self._closes and clock.ends_session else 0
+        flags |= (kernels.HAS_FEATURES if has_features else 0) | (kernels.STARTS if starts else 0)
         own = self.accounts, self.clock, self.terms
         kernels.prepare(self.stream.last_bar, x, flags, self.plan, self.places, self.inputs, *own, self.seen)
 
     def finish(self, *, has_predicted: bool, starts: bool) -> None:
         """Make scores and targets of the predictions, and let the targets wait for their fill."""
-        sizes, own = (self.plan, self.sizes, self.members), (self.accounts, self.clock, self.terms)
-        flags = has_predicted, starts
-        kernels.finish(self.predictions, *sizes, flags, self.rows, *own, self.scores, self.targets)
+        sizes, own = (self.plan, self.sizes, self.members), (self.accounts, self.clock, self.terms, self.seen)
+        flags = (kernels.HAS_FEATURES if has_predicted else 0) | (kernels.STARTS if starts else 0)
+        kernels.finish(self.predictions, *sizes, flags, self.rows, *own, self.scores, self.targets, self.numbers)
+
+    def set_position(self, position: float, *, name: str) -> None:
+        """Let an account hold this position at the close of the next bar; ValueError as `find_account`."""
+        self.accounts[self.find_account(name), accounts.GIVEN] = position
+
+    def find_account(self, name: str) -> int:
+        """Return the place of the account of a model or an ensemble; ValueError where the symbol has none."""
+        if name not in self.names:
+            raise ValueError(f"position: {self.symbol} has no account of {name!r}; allowed are {', '.join(self.names)}")
+        return self.names.index(name)
 
     def describe(self) -> Signal:
         """Return the signal of the last bar."""
-        clock, positions, targets = self.stream.clock, self.seen[:, 0].tolist(), self.targets.tolist()
-        numbers = self.predictions.tolist(), self.scores.tolist(), targets, positions
+        clock, numbers = self.stream.clock, self.numbers.tolist()
         places = self._full if self.rows >= self._longest_window else self._list_places()
-        target, position = (NAN, 0.0) if self.traded is None else (targets[self.traded], positions[self.traded])
+        target, position = (NAN, 0.0) if self._traded is None else (numbers[self._traded], numbers[self._traded + 1])
         trades = abs(target - position) > self.band
         missing = clock.missing_bars
         return Signal(clock.time_ms, self.symbol, self.signal, target, position, trades, missing, numbers, places)
 
     def _list_places(self) -> list[tuple[str, int, int, bool]]:
-        """Return the places of the models' predictions, and whether their windows are full at the last bar."""
-        return [(name, start, stop, self.rows >= window) for name, start, stop, window in self.places_by_model]
+        """Return the places of the models' numbers in a signal, and whether their windows are full at the last bar."""
+        places, start = [], 0
+        for name, row in zip(self.models, self.plan.tolist(), strict=True):
+            stop = start + kernels.HEAD + row[kernels.OUTPUTS]
+            places.append((name, start, stop, self.rows >= row[kernels.WINDOW]))
+            start = stop
+        return places
 
     def state(self) -> Arrays:
         """Return a copy of all that later signals depend on."""

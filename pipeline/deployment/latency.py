@@ -4,25 +4,25 @@ A loop that feeds the next bar once the last is done would hide every delay behi
 omission"). Here a bar that arrives while another is processed waits, and its wait counts.
 """
 
-import resource
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import onnxruntime
-import pandas as pd
 from annotated_types import MinLen
 from pydantic import PositiveFloat, PositiveInt
 
 from pipeline.deployment.contract import Contract
 from pipeline.deployment.hot_path import HotPath
-from pipeline.deployment.lane import NO_FEATURES, Lane, bind_sessions
 
 Bar = Mapping[str, Any]
 PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 NS = 1e9
+RESERVE_NS = 500_000  # before an arrival, in which caches are not warmed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Limits:
     p99_us: PositiveFloat
     bars_per_second: PositiveFloat  # at saturation
     memory_mb: PositiveFloat  # resident, of the process
-    ratio_to_parts: PositiveFloat  # of the median latency to the sum of its parts alone
+    ratio_to_parts: PositiveFloat  # of the median update without waits to the sum of the medians of its parts alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,7 @@ class LatencySettings:
     bars: PositiveInt  # that are timed, of each schedule
     arrivals: Annotated[list[Literal["constant", "poisson"]], MinLen(1)]
     bars_per_second: Annotated[list[PositiveFloat], MinLen(1)]
+    warms_caches: Annotated[list[bool], MinLen(1)]  # whether `HotPath.warm_caches` runs between bars
     models: dict[str, list[str]]  # by name of a selection; an empty list: all
     limits: dict[str, float]
 
@@ -53,13 +54,20 @@ class Latency:
 
     arrivals: str
     bars_per_second: float
+    warms_caches: bool
     ns: np.ndarray  # (n,) from the scheduled arrival to the signal
+
+    @property
+    def name(self) -> str:
+        """The kind of schedule, as a plot has it."""
+        return f"{self.arrivals} arrivals" + (", warm caches" if self.warms_caches else "")
 
     def describe(self) -> dict[str, Any]:
         """Return the schedule and its percentiles in µs."""
         values = {f"p{p:g}_us": float(np.percentile(self.ns, p)) / 1e3 for p in PERCENTILES}
         largest = {"max_us": float(self.ns.max()) / 1e3}
-        return {"arrivals": self.arrivals, "bars_per_second": self.bars_per_second, **values, **largest}
+        named = {name: getattr(self, name) for name in ("arrivals", "bars_per_second", "warms_caches")}
+        return {**named, **values, **largest}
 
 
 def select_models(bundle: Contract, names: Sequence[str]) -> Contract:
@@ -87,13 +95,23 @@ def schedule(arrivals: str, bars: int, *, bars_per_second: float, seed: int) -> 
     return np.asarray(np.cumsum(gaps)).astype(np.int64)
 
 
-def measure_open_loop(update: Callable[[Bar], object], bars: Sequence[Bar], arrival_ns: np.ndarray) -> np.ndarray:
-    """Return (n,) ns from the scheduled arrival of each bar to the end of its update."""
+def measure_open_loop(
+    update: Callable[[Bar], object],
+    bars: Sequence[Bar],
+    arrival_ns: np.ndarray,
+    *,
+    while_waiting: Callable[[], object] | None = None,
+) -> np.ndarray:
+    """Return (n,) ns from the scheduled arrival of each bar to the end of its update.
+
+    `while_waiting` is called again and again until RESERVE_NS before an arrival.
+    """
     clock, latency = time.perf_counter_ns, np.empty(len(bars), np.int64)
     begin = clock()
     for i, (bar, arrival) in enumerate(zip(bars, (arrival_ns + begin).tolist(), strict=True)):
-        while clock() < arrival:
-            pass
+        while (now := clock()) < arrival:
+            if while_waiting is not None and arrival - now > RESERVE_NS:
+                while_waiting()
         update(bar)
         latency[i] = clock() - arrival
     return latency
@@ -108,75 +126,19 @@ def measure_saturation(update: Callable[[Bar], object], bars: Sequence[Bar]) -> 
     return len(bars) / wall * NS, cpu / len(bars) / 1e3
 
 
-def measure_parts(lane: Lane, bars: Sequence[Bar]) -> dict[str, float]:
-    """Return the median µs of each part of an update, one after another as in `Lane.take`, of the same bars."""
-    clock, names = time.perf_counter_ns, ("features", *lane.models, "glue")
-    spent = np.empty((len(bars), len(names)))
-    for i, bar in enumerate(bars):
-        begin = clock()
-        x = lane.stream.update(bar)
-        ends = [clock()]
-        lane.prepare(NO_FEATURES if x is None else x, starts=False, has_features=x is not None)
-        prepared = clock()
-        for run in lane.runs:
-            run()
-            ends.append(clock())
-        last = ends[-1]
-        lane.finish(has_predicted=x is not None, starts=False)
-        lane.describe()
-        glue = clock() - last + prepared - ends[0]
-        spent[i] = [ends[0] - begin, *np.diff([prepared, *ends[1:]]), glue]
-    return dict(zip(names, (np.median(spent, axis=0) / 1e3).tolist(), strict=True))
+def measure_memory_mb(folder: Path, bars: Sequence[Bar]) -> float:
+    """Return the peak of the resident memory in MB of a process that loads a bundle and takes bars."""
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(_find_peak_mb, (folder, list(bars)))
 
 
-def measure_alone(lane: Lane, bars: Sequence[Bar]) -> dict[str, float]:
-    """Return the median µs of the features and of each model, each in a loop of its own."""
-    clock, medians = time.perf_counter_ns, {}
-    steps: dict[str, Callable[[Bar], object]] = {"features": lane.stream.update}
-    for name, run in zip(lane.models, lane.runs, strict=True):
-        steps[name] = lambda _, run=run: run()  # type: ignore[misc]
-    for name, step in steps.items():
-        spent = np.empty(len(bars), np.int64)
-        for i, bar in enumerate(bars):
-            begin = clock()
-            step(bar)
-            spent[i] = clock() - begin
-        medians[name] = float(np.median(spent)) / 1e3
-    return medians
-
-
-def measure_naive(lane: Lane, sessions: Mapping[str, onnxruntime.InferenceSession], bars: Sequence[Bar]) -> float:
-    """Return the median µs of the usual way: a row of pandas, columns by name, and new arrays for every graph."""
-    columns, models, clock = list(lane.stream.columns), lane.models, time.perf_counter_ns
-    rows = pd.DataFrame(columns=columns, dtype=np.float32)
-    longest = max(model.window or 1 for model in models.values())
-    spent = []
+def _find_peak_mb(folder: Path, bars: Sequence[Bar]) -> float:
+    hot_path = HotPath.load(folder)
     for bar in bars:
-        begin = clock()
-        x = lane.stream.update(bar)
-        if x is None:
-            continue
-        rows = pd.concat([rows, pd.DataFrame([x], columns=columns)]).tail(longest)
-        for name, model in models.items():
-            own = rows[model.columns].to_numpy(np.float32)
-            account = np.zeros(len(model.account_columns), np.float32)
-            inputs = np.append(own[-1], account)[None] if model.window is None else own[None, -model.window :]
-            if inputs.shape[-2] == (model.window or 1):
-                sessions[name].run(["answer"], {"inputs": inputs})
-        spent.append(clock() - begin)
-    return float(np.median(spent)) / 1e3
-
-
-def measure_memory_mb() -> float:
-    """Return the peak of the resident memory of this process in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-
-
-def make_hot_path(
-    bundle: Contract, sessions: Mapping[str, onnxruntime.InferenceSession], names: Sequence[str]
-) -> HotPath:
-    """Return a hot path of some models of a bundle."""
-    return HotPath(select_models(bundle, names), bind_sessions(sessions))
+        hot_path.update(bar)
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
+    return float(peak) * 1024 / 1e6
 
 
 def judge(found: Mapping[str, float], limits: Limits) -> dict[str, dict[str, Any]]:

@@ -25,17 +25,17 @@ class Signal(NamedTuple):
     position: float  # weight held at this close, by the bundle's own account
     trades: bool  # whether the target is further than the no-trade band from the position
     missing_bars: int  # before the bar
-    numbers: tuple[list[float], list[float], list[float], list[float]]  # predictions, scores, targets, positions of all
-    places: list[tuple[str, int, int, bool]]  # of each model: its name, where its prediction begins and ends, is_full
+    numbers: list[float]  # of each model: score, target, position, and its prediction
+    places: list[tuple[str, int, int, bool]]  # of each model: its name, where its numbers begin and end, is_full
 
     @property
     def models(self) -> dict[str, ModelSignal]:
         """The part of each model, by its name; computed at each access."""
-        predictions, scores, targets, positions = self.numbers
-        return {
-            name: ModelSignal(tuple(predictions[start:stop]), scores[m], targets[m], positions[m], is_full)
-            for m, (name, start, stop, is_full) in enumerate(self.places)
-        }
+        found = {}
+        for name, start, stop, is_full in self.places:
+            score, target, position, *prediction = self.numbers[start:stop]
+            found[name] = ModelSignal(tuple(prediction), score, target, position, is_full)
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Return the signal as a mapping for JSON; what is undefined is None."""

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import onnxruntime
 import pandas as pd
 
 from pipeline import artifacts
 from pipeline.deployment import contract, golden
-from pipeline.deployment.hot_path import HotPath, open_sessions
-from pipeline.deployment.lane import Run
+from pipeline.deployment.hot_path import HotPath, open_graphs
+from pipeline.deployment.lane import Bind, Places, Run
+from pipeline.deployment.merged_graph import bind_graphs
 from pipeline.market.bar_reader import describe_time
 
 
@@ -45,12 +45,12 @@ def verify(folder: Path) -> int:
         ArtifactError: a file is missing or damaged.
         ValueError: the contract is not valid, or something is not as in the golden rows; names row and column.
     """
-    bundle, sessions = open_sessions(folder)
+    bundle, graphs = open_graphs(folder)
     certificate = artifacts.read_json(folder / contract.CERTIFICATE)
     if certificate["contract_sha256"] != contract.hash_contract(folder):
         raise BundleError(f"{contract.CERTIFICATE} is of another contract; make the bundle again")
     table = pd.read_parquet(folder / contract.GOLDEN)
-    checks = GoldenPredictions(table, sessions, certificate["limits_from_trained_model"])
+    checks = GoldenPredictions(table, bind_graphs(graphs), certificate["limits_from_trained_model"])
     hot_path = HotPath(bundle, checks.bind)
     lane = hot_path.lanes[str(table["symbol"].iloc[0])]
     names, _ = golden.list_names(lane)
@@ -77,34 +77,33 @@ def verify(folder: Path) -> int:
 class GoldenPredictions:
     """Runs graphs, compares their predictions with the golden ones, and goes on with these."""
 
-    def __init__(
-        self,
-        table: pd.DataFrame,
-        sessions: Mapping[str, onnxruntime.InferenceSession],
-        limits: Mapping[str, float],
-    ) -> None:
-        """Take golden rows, and the limits `max_abs`, `max_relative` and `mean_abs` of parity."""
-        self.table, self.sessions, self.limits, self.place = table, sessions, limits, 0
+    def __init__(self, table: pd.DataFrame, bind: Bind, limits: Mapping[str, float]) -> None:
+        """Take golden rows, what binds graphs, and the limits `max_abs`, `max_relative` and `mean_abs` of parity."""
+        self.table, self.bind_graphs, self.limits, self.place = table, bind, limits, 0
 
-    def bind(self, name: str, inputs: np.ndarray, prediction: np.ndarray) -> Run:
-        """Return what predicts for a model."""
+    def bind(self, places: Places) -> list[Run]:
+        """Return the runs of the graphs, and of the comparison behind them."""
+        checks = [self._bind_check(name, prediction) for name, (_, prediction) in places.items()]
+        return [*self.bind_graphs(places), *checks]
+
+    def _bind_check(self, name: str, prediction: np.ndarray) -> Run:
+        """Return what compares the prediction of a model with the golden one, and puts this into its place."""
         columns = [column for column in self.table if str(column).startswith(f"{name}.prediction.")]
         expected, limits = self.table[columns].to_numpy(np.float32), self.limits
         floor = limits["mean_abs"] / limits["max_relative"]
 
-        def run() -> None:
-            golden_prediction = expected[self.place]
-            (found,) = self.sessions[name].run(["answer"], {"inputs": inputs})
-            difference = np.abs(found[0].astype(np.float64) - golden_prediction)
+        def check() -> None:
+            golden_prediction, found = expected[self.place], prediction[0]
+            difference = np.abs(found.astype(np.float64) - golden_prediction)
             relative = difference / np.maximum(np.abs(golden_prediction), floor)
             if not ((difference <= limits["max_abs"]) & (relative <= limits["max_relative"])).all():
                 raise BundleError(
-                    f"{self.name_row()}: the graph of {name} predicts {found[0].tolist()}, golden is "
+                    f"{self.name_row()}: the graph of {name} predicts {found.tolist()}, golden is "
                     f"{golden_prediction.tolist()}: beyond the limits {limits}"
                 )
             prediction[:] = golden_prediction
 
-        return run
+        return check
 
     def name_row(self) -> str:
         """Return the present row as a message has it."""

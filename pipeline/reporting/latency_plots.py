@@ -1,14 +1,15 @@
 """The plot of a hot path's latency: its distribution, and its percentiles against the load."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from pipeline.reporting.plots import BLUE, GRAY, ORANGE, add_legend_below, style_axes
+from pipeline.reporting.plots import BLUE, GRAY, INK, ORANGE, RED, add_legend_below, style_axes
 
-Latencies = tuple[str, float, np.ndarray]  # of a schedule: kind of arrivals, bars a second, ns of each bar
-COLORS = {"constant": BLUE, "poisson": ORANGE}
+Latencies = tuple[str, float, np.ndarray]  # of a schedule: its kind, bars a second, ns of each bar
+COLORS = (BLUE, ORANGE, RED, INK)
 
 
 def plot_latency(found: Sequence[Latencies], *, limit_p50_us: float, limit_p99_us: float, title: str) -> Figure:
@@ -21,17 +22,18 @@ def plot_latency(found: Sequence[Latencies], *, limit_p50_us: float, limit_p99_u
     distribution, load = figure.subplots(1, 2)
     for axes in (distribution, load):
         style_axes(axes, "")
-    for kind in dict.fromkeys(kind for kind, _, _ in found):
-        own = sorted(((rate, ns) for arrivals, rate, ns in found if arrivals == kind), key=lambda each: each[0])
+    kinds = dict.fromkeys(kind for kind, _, _ in found)
+    for kind, color in zip(kinds, itertools.cycle(COLORS), strict=False):
+        own = sorted(((rate, ns) for name, rate, ns in found if name == kind), key=lambda each: each[0])
         lowest, us = own[0][0], np.sort(own[0][1]) / 1e3
         above = 1 - np.arange(len(us)) / len(us)
-        label = f"{kind} arrivals, {lowest:g} bars a second"
-        distribution.step(us, above, color=COLORS[kind], lw=1.6, where="post", label=label)
+        label = f"{kind}, {lowest:g} bars a second"
+        distribution.step(us, above, color=color, lw=1.6, where="post", label=label)
         rates = [rate for rate, _ in own]
         for percentile, style in ((50, "-"), (99, "--")):
             values = [np.percentile(ns, percentile) / 1e3 for _, ns in own]
-            label = f"{kind} arrivals, percentile {percentile}"
-            load.plot(rates, values, color=COLORS[kind], lw=1.6, ls=style, marker="o", ms=4, label=label)
+            label = f"{kind}, percentile {percentile}"
+            load.plot(rates, values, color=color, lw=1.6, ls=style, marker="o", ms=4, label=label)
     for limit, style in ((limit_p50_us, "-"), (limit_p99_us, "--")):
         load.axhline(limit, color=GRAY, lw=1.0, ls=style)
     distribution.set(xscale="log", yscale="log", xlabel="latency from arrival, µs", ylabel="share of bars above")

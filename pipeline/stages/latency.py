@@ -6,6 +6,7 @@ Its report is of this machine and this moment: it is written to trained/measured
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any, cast
 
 import numpy as np
@@ -14,14 +15,18 @@ import onnxruntime
 from pipeline import artifacts, cli, config, digests
 from pipeline.deployment import contract, latency
 from pipeline.deployment.contract import Contract
-from pipeline.deployment.hot_path import open_sessions
+from pipeline.deployment.hot_path import HotPath, open_graphs
 from pipeline.deployment.latency import Bar, Latency, LatencySettings, Limits
+from pipeline.deployment.latency_parts import Predict, measure_parts
 from pipeline.deployment.latency_rule import REPORTS, describe_host
+from pipeline.deployment.merged_graph import Graphs, bind_graphs
 from pipeline.market.bars import list_columns
+from pipeline.models import plugins
 from pipeline.reporting import latency_plots, markdown
 
 log = logging.getLogger(__name__)
 
+WARM_UP_BARS, MEMORY_BARS = 200, 100  # beyond those of the features; with signals
 STOPS = ("p50_us", "ratio_to_parts")  # limits that do not depend on what else the machine does as much as others
 
 
@@ -35,16 +40,20 @@ def main(dataset: str) -> None:
     section = {key: value for key, value in config.look_up(params, "latency").items() if key != "datasets"}
     settings = config.call_with(LatencySettings, block=section, name="latency")
     limits = config.call_with(Limits, block=settings.limits, name="latency.limits")
-    bundle, sessions = open_sessions(contract.BUNDLES / dataset)
+    folder = contract.BUNDLES / dataset
+    bundle, graphs = open_graphs(folder)
     bars = load_bars(dataset, bundle.bars.symbols[0])
-    identity = {"contract_sha256": contract.hash_contract(contract.BUNDLES / dataset), "host": describe_host()}
+    identity = {"contract_sha256": contract.hash_contract(folder), "host": describe_host()}
     report: dict[str, Any] = {**identity, "machine": describe_machine(), "selections": {}}
+    native = {name: plugins.load(artifacts.MODELS / name).predict for name in bundle.models}
+    memory_mb = latency.measure_memory_mb(folder, bars[-bundle.warm_up_bars - MEMORY_BARS :])
     for name, models in settings.models.items():
-        found, schedules = measure(bundle, sessions, models, bars, settings=settings, seed=params["seed"])
-        verdicts = latency.judge(found["figures"], limits)
+        selected = latency.select_models(bundle, models)
+        found, schedules = measure(selected, graphs, native, bars, settings=settings, seed=params["seed"])
+        verdicts = latency.judge({**found["figures"], "memory_mb": memory_mb}, limits)
         report["selections"][name] = {**found, "verdicts": verdicts}
         plot = latency_plots.plot_latency(
-            [(each.arrivals, each.bars_per_second, each.ns) for each in schedules],
+            [(each.name, each.bars_per_second, each.ns) for each in schedules],
             limit_p50_us=limits.p50_us,
             limit_p99_us=limits.p99_us,
             title=f"{dataset}, {name}: latency of the hot path",
@@ -71,51 +80,48 @@ def load_bars(dataset: str, symbol: str) -> list[Bar]:
 
 def measure(
     bundle: Contract,
-    sessions: Mapping[str, onnxruntime.InferenceSession],
-    models: Sequence[str],
+    graphs: Graphs,
+    native: Mapping[str, Predict],
     bars: Sequence[Bar],
     *,
     settings: LatencySettings,
     seed: int,
 ) -> tuple[dict[str, Any], list[Latency]]:
     """Return the figures of a hot path of these models, and the latencies of every schedule."""
-    count, warm_up = settings.bars, bundle.warm_up_bars + 200
+    count, warm_up = settings.bars, bundle.warm_up_bars + WARM_UP_BARS
     needed = warm_up + count
     if len(bars) < needed:
         raise LatencyError(f"latency.bars is {count:,}: there are {len(bars):,} bars, and {needed:,} are needed")
     bars = bars[-needed:]
     schedules = []
-    for arrivals in settings.arrivals:
-        for rate in settings.bars_per_second:
-            hot_path = latency.make_hot_path(bundle, sessions, models)
-            for bar in bars[:warm_up]:
-                hot_path.update(bar)
-            arrival_ns = latency.schedule(arrivals, count, bars_per_second=rate, seed=seed)
-            ns = latency.measure_open_loop(hot_path.update, bars[warm_up:], arrival_ns)
-            schedules.append(Latency(arrivals, rate, ns))
-    hot_path = latency.make_hot_path(bundle, sessions, models)
-    for bar in bars[:warm_up]:
-        hot_path.update(bar)
+    for arrivals, rate, warms in product(settings.arrivals, settings.bars_per_second, settings.warms_caches):
+        hot_path = start(bundle, graphs, bars[:warm_up])
+        arrival_ns = latency.schedule(arrivals, count, bars_per_second=rate, seed=seed)
+        idle = hot_path.warm_caches if warms else None
+        ns = latency.measure_open_loop(hot_path.update, bars[warm_up:], arrival_ns, while_waiting=idle)
+        schedules.append(Latency(arrivals, rate, warms, ns))
+    hot_path = start(bundle, graphs, bars[:warm_up])
     throughput, cpu_us = latency.measure_saturation(hot_path.update, bars[warm_up:])
-    memory = latency.measure_memory_mb()
-    parts = {}
-    for name, function in (("within_us", latency.measure_parts), ("alone_us", latency.measure_alone)):
-        (lane,) = list(latency.make_hot_path(bundle, sessions, models).lanes.values())[:1]
-        for bar in bars[:warm_up]:
-            lane.take(bar, now_ms=None, decides=True)
-        parts[name] = function(lane, bars[warm_up:])
-    (lane,) = list(latency.make_hot_path(bundle, sessions, models).lanes.values())[:1]
-    naive = latency.measure_naive(lane, sessions, bars[: warm_up + min(count, 1000)])
+    native = {name: native[name] for name in bundle.models}
+    parts = measure_parts(bundle, graphs, bars, native=native, warm_up_bars=warm_up)
     quiet = schedules[0].describe()
     figures = {
         "p50_us": quiet["p50_us"],
         "p99_us": quiet["p99_us"],
         "bars_per_second": throughput,
-        "memory_mb": memory,
-        "ratio_to_parts": quiet["p50_us"] / sum(parts["alone_us"].values()),
+        "ratio_to_parts": parts.whole_us / sum(parts.alone_us.values()),
     }
-    found = {"models": list(models), "figures": figures, "cpu_us_per_bar": cpu_us, **parts, "naive_us": naive}
+    found = {"models": list(bundle.models), "figures": figures, "cpu_us_per_bar": cpu_us, **parts._asdict()}
     return {**found, "schedules": [each.describe() for each in schedules]}, schedules
+
+
+def start(bundle: Contract, graphs: Graphs, bars: Sequence[Bar]) -> HotPath:
+    """Return a hot path of a bundle's models that has taken bars, and made-up ones."""
+    hot_path = HotPath(bundle, bind_graphs(graphs))
+    for bar in bars:
+        hot_path.update(bar)
+    hot_path.warm_caches()
+    return hot_path
 
 
 def describe_machine() -> dict[str, Any]:
@@ -132,18 +138,15 @@ def render_page(report: Mapping[str, Any]) -> str:
             [figure, f"{verdict['value']:,.4g}", f"{verdict['limit']:,.4g}", "holds" if verdict["holds"] else "BROKEN"]
             for figure, verdict in each["verdicts"].items()
         ]
-        rows += [
-            ["naive_us", f"{each['naive_us']:,.4g}", "", ""],
-            ["cpu_us_per_bar", f"{each['cpu_us_per_bar']:,.4g}", "", ""],
-        ]
+        rows += [[figure, f"{each[figure]:,.4g}", "", ""] for figure in ("whole_us", "naive_us", "cpu_us_per_bar")]
         lines += [f"## {name}", "", markdown.render_table(["figure", "value", "limit", "verdict"], rows), ""]
-        parts = [
-            [part, f"{us:.1f}", f"{each['alone_us'].get(part, float('nan')):.1f}"]
-            for part, us in each["within_us"].items()
-        ]
-        lines += [markdown.render_table(["part", "µs within", "µs alone"], parts), ""]
+        groups = ("within_us", "alone_us", "native_us")
+        names = dict.fromkeys(part for group in groups for part in each[group])
+        parts = [[part, *(f"{each[group].get(part, float('nan')):.1f}" for group in groups)] for part in names]
+        header = ["part", "µs within an update", "µs alone", "µs of the trained model"]
+        lines += [markdown.render_table(header, parts).replace("nan", ""), ""]
         rows = [
-            [str(value) if isinstance(value, str) else f"{value:,.4g}" for value in row.values()]
+            [f"{value:,.4g}" if isinstance(value, float) else str(value) for value in row.values()]
             for row in each["schedules"]
         ]
         lines += [markdown.render_table(list(each["schedules"][0]), rows), ""]

@@ -17,6 +17,10 @@ Bar = Mapping[str, Any]
 LATE, REPEATED, OTHER_SYMBOL, NOT_CLOSED, INVALID = "late", "repeated", "other_symbol", "not_closed", "invalid"
 
 
+POSITION, POSITION_KEYS = "position", ("symbol", "position", "model")
+BAR = frozenset({"open_time", "open", "high", "low", "close"})  # one of them makes a mapping a bar
+
+
 class PastBar(dict[str, Any]):
     """A bar of the history before the first live one: it is observed, and nothing is decided at its close."""
 
@@ -25,13 +29,16 @@ def feed(hot_path: HotPath, bars: Iterable[Bar], *, write: Callable[[str], objec
     """Update a hot path by every bar, in order, and write each signal as one line of JSON.
 
     A bar that the hot path refuses changes nothing and is counted by its kind: see `find_kind`. A bar is used before
-    the next one is drawn from `bars`.
+    the next one is drawn from `bars`. A mapping with a `position` and without a price is no bar: see `set_position`.
     """
     for bar in bars:
         signal = None
         try:
             if isinstance(bar, PastBar):
                 hot_path.observe(bar)
+            elif POSITION in bar and BAR.isdisjoint(bar):
+                set_position(hot_path, bar)
+                continue
             else:
                 signal = hot_path.update(bar)
         except ValueError as error:
@@ -41,6 +48,13 @@ def feed(hot_path: HotPath, bars: Iterable[Bar], *, write: Callable[[str], objec
         if signal is not None:
             write(json.dumps(signal.to_dict(), allow_nan=False) + "\n")
             tally.signals += 1
+
+
+def set_position(hot_path: HotPath, given: Bar) -> None:
+    """Set the position that is held at the close of the next bar, from a mapping with the arguments' names."""
+    if unknown := [name for name in given if name not in POSITION_KEYS]:
+        raise ValueError(f"position: it has {', '.join(map(repr, unknown))}; allowed are {', '.join(POSITION_KEYS)}")
+    hot_path.set_position(str(given.get("symbol")), given[POSITION], model=given.get("model"))
 
 
 def find_kind(bar: Bar, hot_path: HotPath) -> str:
