@@ -36,8 +36,7 @@ def main(dataset: str) -> None:
     limits = config.call_with(Limits, block=settings.limits, name="latency.limits")
     bundle, sessions = open_sessions(contract.BUNDLES / dataset)
     bars = load_bars(dataset, bundle.bars.symbols[0])
-    contract_sha256 = contract.hash_contract(contract.BUNDLES / dataset)
-    report: dict[str, Any] = {"machine": describe_machine(), "contract_sha256": contract_sha256, "selections": {}}
+    report: dict[str, Any] = {"machine": describe_machine(), "selections": {}}
     for name, models in settings.models.items():
         found, schedules = measure(bundle, sessions, models, bars, settings=settings, seed=params["seed"])
         verdicts = latency.judge(found["figures"], limits)
