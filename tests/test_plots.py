@@ -1,8 +1,11 @@
 """The contents of the plots, read from the figures."""
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from pipeline.reporting import learning_curves
+from pipeline.evaluation.trainings import Training
+from pipeline.reporting import learning_curves, plots
 
 TREE = {"train_loss": 0.5, "valid_loss": 0.6}
 NET = TREE | {"grad_norm": 0.2, "grad_norm_max": 1.0}
@@ -73,3 +76,31 @@ def test_rounds_are_labeled_below_each_column_and_nowhere_else(entry):
     shown = find_panels([make_history(entry)])
     columns = 1 if len(shown) == 2 else 2
     assert [axes.get_xlabel() for axes in shown] == [""] * (len(shown) - columns) + ["iteration"] * columns
+
+
+def test_the_target_of_the_value_at_risk_is_a_dashed_level_in_its_own_panel():
+    parameters = {"shared": {"var_level": 0.95}, "hyperparameters": {"gamma": 0.9}}
+    targets = Training(pd.DataFrame(), pd.DataFrame(), parameters=parameters).targets
+    figure = learning_curves.plot_learning_curves([make_history(AGENT)] * 2, title="a", targets=targets)
+    dashed = {
+        axes.get_ylabel(): line.get_ydata()[0]
+        for axes in figure.axes
+        for line in axes.lines
+        if line.get_linestyle() == "--"
+    }
+    assert dashed == {"share of returns beyond the VaR": pytest.approx(0.05)}
+
+
+@pytest.mark.parametrize("parameters", [{}, {"shared": None, "hyperparameters": {"gamma": 0.9}}], ids=str)
+def test_a_model_without_a_value_at_risk_has_no_target(parameters):
+    assert Training(pd.DataFrame(), pd.DataFrame(), parameters=parameters).targets == {}
+
+
+def test_the_median_path_of_an_equity_plot_is_one_of_the_paths():
+    time, paths = np.arange(3) * 60_000, np.array([[1.0, 1.1, 1.2], [1.0, 0.9, 0.8], [1.0, 1.3, 1.4]])
+    (axes,) = plots.plot_equity(time, paths, title="a", median_path=1).axes
+    drawn = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+    assert drawn["median path (1), by Sharpe ratio"] == [1.0, 0.9, 0.8]
+    assert axes.get_ylabel() == "equity, multiple of the capital"
+    (axes,) = plots.plot_equity(time, paths[:1], title="a").axes
+    assert not any("median" in str(line.get_label()) for line in axes.lines)

@@ -1,6 +1,7 @@
 """Charts of one model's terms of trading, forecasts and fits."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -107,32 +108,19 @@ def plot_calibration(model: ModelEvidence) -> Markup | str:
 
 def plot_importances(model: ModelEvidence) -> Markup | str:
     """Return the features with the largest shares of importance; the reason where a model has none."""
-    importances = (model.training or {}).get("importances")
+    permuted = (model.audit or {}).get("permutation_importance")
+    own = (model.training or {}).get("importances")
+    importances = own or ({"importance by permutation": permuted["importances"]} if permuted else None)
     if not importances:
-        return "no importances: this family of models reports none"
-    kind, gain = next(iter(importances.items()))
-    if not any(gain.values()):
-        return "no importances: the final model never splits"
-    return draw_importances(gain, title=f"{model.name}: features by {kind}")
-
-
-def plot_permutation_importances(model: ModelEvidence) -> Markup | str:
-    """Return the features whose permutation raises the loss most; the reason where that was not measured."""
-    found = (model.audit or {}).get("permutation_importance")
-    if not found:
-        return "no importances: permutations were not measured"
-    positive = {name: max(0.0, value or 0.0) for name, value in found["importances"].items()}
-    if not any(positive.values()):
-        return "no importances: the permutation of no feature raises the loss"
-    return draw_importances(positive, title=f"{model.name}: features whose permutation raises the {found['loss']}")
-
-
-def draw_importances(values: Mapping[str, float], *, title: str) -> Markup:
-    """Return the features with the largest shares of some values."""
-    total = sum(values.values())
-    ranked = sorted(values.items(), key=lambda item: (-item[1], item[0]))[:TOP_FEATURES]
-    shares = [(name, value / total) for name, value in ranked]
-    return draw_shares(shares, title=f"{title}, {len(ranked)} of {len(values)}, as shares of all")
+        return "no importances: an ensemble is not fitted, and a split without labeled test rows has none"
+    kind, found = next(iter(importances.items()))
+    gain = {name: max(value, 0.0) for name, value in found.items()}  # permuting a useless column may lower the loss
+    total = sum(gain.values())
+    if not total:
+        return "no importances: the model uses no column"
+    ranked = sorted(gain.items(), key=lambda item: (-item[1], item[0]))[:TOP_FEATURES]
+    title = f"{model.name}: the {len(ranked)} of {len(gain)} features with the largest share of {kind}"
+    return draw_shares([(name, value / total) for name, value in ranked], title=title)
 
 
 def draw_shares(shares: list[tuple[str, float]], *, title: str) -> Markup:
@@ -150,6 +138,16 @@ def draw_shares(shares: list[tuple[str, float]], *, title: str) -> Markup:
         parts.append(write_text(end + 4, y + 10, format_percent(share, digits=1)))
     words = ", ".join(f"{name} {format_percent(share, digits=1)}" for name, share in shares[:5])
     return compose(parts, height=len(shares) * ROW_HEIGHT + 8, alt=f"{title}; first: {words}.")
+
+
+def plot_permutation_importances(model: ModelEvidence) -> Markup | str:
+    """Return the features whose permutation raises the loss most, beside the model's own importances; or a reason."""
+    permuted = (model.audit or {}).get("permutation_importance")
+    if not permuted:
+        return "no importances: they were not measured"
+    if not (model.training or {}).get("importances"):
+        return "the importances are those by permutation"
+    return plot_importances(replace(model, training=None))
 
 
 def plot_learning_curves(model: ModelEvidence) -> Markup | str:

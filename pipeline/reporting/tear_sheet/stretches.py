@@ -36,7 +36,8 @@ def pick_stretches(model: ModelEvidence, bars: Mapping[str, Bars]) -> list[Stret
     days, returns = performance.aggregate_days(model.time_ms, model.net)
     trips = model.round_trips
     orders = np.concatenate([trips["entry_time"].to_numpy(np.int64), trips["exit_time"].to_numpy(np.int64)])
-    count = np.array([np.count_nonzero(orders // DAY_MS == day) for day in days])
+    order_days = (orders // DAY_MS)[np.isin(orders // DAY_MS, days)]  # the last order may follow the last bar
+    count = np.bincount(np.searchsorted(days, order_days), minlength=len(days))
     chosen = {
         "worst day": (days[np.argmin(returns)], -model.net, model.time_ms),
         "best day": (days[np.argmax(returns)], model.net, model.time_ms),
