@@ -343,7 +343,7 @@ def limited(limited_origin, tmp_path) -> Path:
 
 def test_a_promotion_within_the_limits_of_the_latency_names_and_records_what_was_measured(limited):
     measure(limited)
-    assert promote(limited).endswith(f"on {platform.node()}: p50_us 79 µs, bars_per_second 1,000 bars a second")
+    assert promote(limited).endswith(f"on {platform.node()}: p50_us 79.0 µs, bars_per_second 1,000.0 bars a second")
     event = history.read_history(limited, "model").events[-1]
     assert event.latency["figures"] == {"p50_us": 79.0, "bars_per_second": 1000.0}
     assert event.latency["models"] == ["tree"]
@@ -360,8 +360,8 @@ def test_a_promotion_without_limits_says_that_latency_is_not_judged(repo):
     ("change", "message"),
     [
         ({}, "tiny.json does not exist, and params.yaml sets promote.p50_us, promote.bars_per_second; run `python -m"),
-        ({"p50_us": 80.1}, "'trees' is beyond its limits: p50_us is 80.1 µs, above 80;"),
-        ({"p50_us": 99, "bars_per_second": 999}, "above 80; bars_per_second is 999 bars a second, below 1,000;"),
+        ({"p50_us": 80.1}, "'trees' is beyond its limits: p50_us is 80.1 µs, above 80.0;"),
+        ({"p50_us": 99, "bars_per_second": 999}, "above 80.0; bars_per_second is 999.0 bars a second, below 1,000.0;"),
         (
             {"contract": b"another"},
             "tiny.json is not of this contract_sha256: it has .* run `python -m pipeline.stages",

@@ -36,7 +36,7 @@ def s3(monkeypatch) -> Iterator[str]:
         running.start()
     host, port = running.get_host_and_port()
     address = f"http://{host}:{port}"
-    httpx.put(f"{address}/store").raise_for_status()
+    httpx.put(f"{address}/store", timeout=120).raise_for_status()  # the first request imports moto's S3
     yield address
     running.stop()
 

@@ -63,7 +63,7 @@ def check_latency(root: Path, bundle: str, *, contract_sha256: str, rule: Latenc
     if broken := find_broken(figures, rule.limits):
         raise ValueError(
             f"the hot path of {rule.selection!r} is beyond its limits: {'; '.join(broken)}; {path} has all figures: "
-            "measure again where the machine was busy, or change promote in params.yaml, `dvc repro` and commit"
+            "measure again where the machine was busy, or change promote in params.yaml and commit"
         )
     return {"selection": rule.selection, "models": measured["models"], "figures": figures, "host": host}
 
@@ -75,7 +75,7 @@ def find_broken(figures: Mapping[str, float], limits: Mapping[str, float]) -> li
         value, is_throughput = figures[name], name == THROUGHPUT
         if not (value >= limit if is_throughput else value <= limit):
             side = "below" if is_throughput else "above"
-            broken.append(f"{name} is {value:,.4g} {UNITS[name]}, {side} {limit:,.4g}")
+            broken.append(f"{name} is {value:,.1f} {UNITS[name]}, {side} {limit:,.1f}")
     return broken
 
 
@@ -90,5 +90,5 @@ def render_latency(measured: Mapping[str, Any] | None) -> str:
     """Return what a promotion says of latency: the figures that pass, or that none is judged."""
     if measured is None:
         return OFF
-    figures = ", ".join(f"{name} {value:,.4g} {UNITS[name]}" for name, value in measured["figures"].items())
+    figures = ", ".join(f"{name} {value:,.1f} {UNITS[name]}" for name, value in measured["figures"].items())
     return f"latency of {measured['selection']!r} on {measured['host']['name']}: {figures}"
