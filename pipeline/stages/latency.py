@@ -25,6 +25,7 @@ from pipeline.reporting import latency_plots, markdown
 
 log = logging.getLogger(__name__)
 
+NATIVE_FAMILY = "trees"  # whose trained models are timed too: their libraries run on one thread
 WARM_UP_BARS, MEMORY_BARS = 200, 100  # beyond those of the features; with signals
 STOPS = ("p50_us", "ratio_to_parts")  # limits that do not depend on what else the machine does as much as others
 
@@ -42,7 +43,11 @@ def main(dataset: str) -> None:
     folder = contract.BUNDLES / dataset
     bundle, graphs = open_graphs(folder)
     bars = load_bars(dataset, bundle.bars.symbols[0])
-    native = {name: plugins.load(artifacts.MODELS / name).predict for name in bundle.models}
+    native = {
+        name: plugins.load(artifacts.MODELS / name).predict
+        for name, model in bundle.models.items()
+        if model.family == NATIVE_FAMILY
+    }
     memory_mb = latency.measure_memory_mb(folder, bars[-bundle.warm_up_bars - MEMORY_BARS :])
     report: dict[str, Any] = {"machine": describe_machine(), "selections": {}}
     for name, models in settings.models.items():
@@ -100,7 +105,7 @@ def measure(
         schedules.append(Latency(arrivals, rate, warms, ns))
     hot_path = start(bundle, graphs, bars[:warm_up])
     throughput, cpu_us = latency.measure_saturation(hot_path.update, bars[warm_up:])
-    native = {name: native[name] for name in bundle.models}
+    native = {name: native[name] for name in bundle.models if name in native}
     parts = measure_parts(bundle, graphs, bars, native=native, warm_up_bars=warm_up)
     quiet = schedules[0].describe()
     figures = {
