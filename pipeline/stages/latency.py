@@ -112,7 +112,7 @@ def measure(
         "p50_us": quiet["p50_us"],
         "p99_us": quiet["p99_us"],
         "bars_per_second": throughput,
-        "ratio_to_parts": parts.whole_us / sum(parts.alone_us.values()),
+        "ratio_to_parts": parts.whole_us / (parts.within_us["features"] + parts.within_us["models"]),
     }
     found = {"models": list(bundle.models), "figures": figures, "cpu_us_per_bar": cpu_us, **parts._asdict()}
     return {**found, "schedules": [each.describe() for each in schedules]}, schedules
