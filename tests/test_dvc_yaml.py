@@ -114,9 +114,9 @@ def import_stage(stage) -> frozenset[str]:
         modules.append(f"pipeline.models.{family}.{PARAMS['models'][family][key]['plugin']}")
         models = ROOT / "pipeline/models"
         modules += [f"pipeline.models.{family}.engine.net"] * (models / family / "engine/net.py").exists()
-    if verb in ("bundle", "latency"):  # of models of all families
+    if verb in ("bundle", "latency"):  # of models of all families, or of trees
         models = ROOT / "pipeline/models"
-        families = [family for family in FAMILIES if (models / family).is_dir()]
+        families = [family for family in FAMILIES if (models / family).is_dir()] if verb == "bundle" else ["trees"]
         files = [file for family in families for file in (models / family).glob("[!_]*.py")]
         files += [file for family in families if (file := models / family / "engine/net.py").exists()]
         modules += [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files]

@@ -33,7 +33,7 @@ class Limits:
     p99_us: PositiveFloat
     bars_per_second: PositiveFloat  # at saturation
     memory_mb: PositiveFloat  # resident, of the process
-    ratio_to_parts: PositiveFloat  # of the median update without waits to the sum of the medians of its parts alone
+    ratio_to_parts: PositiveFloat  # of the median update without waits to the medians of its features and models
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ class Parts(NamedTuple):
     whole_us: float
     within_us: dict[str, float]  # features, models and all else, in an update
     alone_us: dict[str, float]  # features and each model, each in a loop of its own
-    native_us: dict[str, float]  # the prediction of each trained model, by its own library
+    native_us: dict[str, float]  # the prediction of trained models, by their own library
     naive_us: float  # a row of pandas, columns by name, and new arrays for every graph
 
 

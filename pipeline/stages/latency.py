@@ -26,6 +26,7 @@ from pipeline.reporting import latency_plots, markdown
 
 log = logging.getLogger(__name__)
 
+NATIVE_FAMILY = "trees"  # whose trained models are timed too: their libraries run on one thread
 WARM_UP_BARS, MEMORY_BARS = 200, 100  # beyond those of the features; with signals
 STOPS = ("p50_us", "ratio_to_parts")  # limits that do not depend on what else the machine does as much as others
 
@@ -45,7 +46,11 @@ def main(dataset: str) -> None:
     bars = load_bars(dataset, bundle.bars.symbols[0])
     identity = {"contract_sha256": contract.hash_contract(folder), "host": describe_host()}
     report: dict[str, Any] = {**identity, "machine": describe_machine(), "selections": {}}
-    native = {name: plugins.load(artifacts.MODELS / name).predict for name in bundle.models}
+    native = {
+        name: plugins.load(artifacts.MODELS / name).predict
+        for name, model in bundle.models.items()
+        if model.family == NATIVE_FAMILY
+    }
     memory_mb = latency.measure_memory_mb(folder, bars[-bundle.warm_up_bars - MEMORY_BARS :])
     for name, models in settings.models.items():
         selected = latency.select_models(bundle, models)
@@ -102,14 +107,14 @@ def measure(
         schedules.append(Latency(arrivals, rate, warms, ns))
     hot_path = start(bundle, graphs, bars[:warm_up])
     throughput, cpu_us = latency.measure_saturation(hot_path.update, bars[warm_up:])
-    native = {name: native[name] for name in bundle.models}
+    native = {name: native[name] for name in bundle.models if name in native}
     parts = measure_parts(bundle, graphs, bars, native=native, warm_up_bars=warm_up)
     quiet = schedules[0].describe()
     figures = {
         "p50_us": quiet["p50_us"],
         "p99_us": quiet["p99_us"],
         "bars_per_second": throughput,
-        "ratio_to_parts": parts.whole_us / sum(parts.alone_us.values()),
+        "ratio_to_parts": parts.whole_us / (parts.within_us["features"] + parts.within_us["models"]),
     }
     found = {"models": list(bundle.models), "figures": figures, "cpu_us_per_bar": cpu_us, **parts._asdict()}
     return {**found, "schedules": [each.describe() for each in schedules]}, schedules
