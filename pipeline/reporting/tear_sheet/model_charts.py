@@ -107,13 +107,16 @@ def plot_calibration(model: ModelEvidence) -> Markup | str:
 
 def plot_importances(model: ModelEvidence) -> Markup | str:
     """Return the features with the largest shares of importance; the reason where a model has none."""
-    importances = (model.training or {}).get("importances")
+    permuted = (model.audit or {}).get("permutation_importance")
+    own = (model.training or {}).get("importances")
+    importances = own or ({"importance by permutation": permuted["importances"]} if permuted else None)
     if not importances:
-        return "no importances: this family of models reports none"
-    kind, gain = next(iter(importances.items()))
+        return "no importances: an ensemble is not fitted, and a split without labeled test rows has none"
+    kind, found = next(iter(importances.items()))
+    gain = {name: max(value, 0.0) for name, value in found.items()}  # permuting a useless column may lower the loss
     total = sum(gain.values())
     if not total:
-        return "no importances: the final model never splits"
+        return "no importances: the model uses no column"
     ranked = sorted(gain.items(), key=lambda item: (-item[1], item[0]))[:TOP_FEATURES]
     title = f"{model.name}: the {len(ranked)} of {len(gain)} features with the largest share of {kind}"
     return draw_shares([(name, value / total) for name, value in ranked], title=title)
