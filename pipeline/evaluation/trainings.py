@@ -24,11 +24,11 @@ class Training:
     out_of_sample: pd.DataFrame  # of the splits and of the final fit
     in_sample: pd.DataFrame
     history: History = field(default_factory=dict)
-    parameters: Mapping[str, Any] = field(default_factory=dict)  # of the fits, as `read_parameters` returns them
     diagnoses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of fits that early stopping reports on
     importances: Mapping[str, Mapping[str, float]] | None = None
     fits: Sequence[Mapping[str, Any]] = ()  # their entries in the report
     audit: Mapping[str, Any] = field(default_factory=lambda: {"permutation_importance": None, "diagnosis": None})
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # of the fits, as `read_parameters` returns them
     not_fitted: str | None = None  # why there is no history
 
     @property
@@ -53,11 +53,11 @@ def load_training(entry: config.ModelBlock) -> Training:
         artifacts.read_table(artifacts.OOS / f"{model}.parquet"),
         artifacts.read_table(artifacts.IN_SAMPLE / f"{model}.parquet"),
         history=history,
-        parameters=report["parameters"],
         diagnoses=diagnose_fits(history, report["fits"]),
         importances=report["importances"],
         fits=report["fits"],
         audit=artifacts.read_json(artifacts.report_path("audit", model)),
+        parameters=report["parameters"],
     )
 
 
