@@ -22,7 +22,7 @@ from pipeline.targets import Kind
 
 OBJECTIVE_LOSSES = {False: ("l2", "l1", "huber"), True: ("log",)}  # by whether outputs are classes
 Fraction = Annotated[float, Interval(gt=0, le=1)]
-CONTRIBUTION_ROWS = 128  # of the valid rows, evenly spread, on which the contributions of columns are measured
+CONTRIBUTION_ROWS = 256  # of the valid rows, evenly spread, on which the contributions of columns are measured
 LEAF_BATCH_ROWS = 16384  # bounds the memory of one leaf for each row and tree
 
 
