@@ -142,8 +142,8 @@ def read_contract(folder: Path) -> Contract:
     found = read_object(file)
     if "model" in found and "models" not in found:
         raise ValueError(
-            f"{folder} has one model alone and is no bundle: name a folder of {BUNDLES}, or use the model as the README "
-            'of deployment says, "One model alone"'
+            f"{folder} has one model alone and is no bundle: name a folder of {BUNDLES}, or see "
+            'pipeline/deployment/README.md, "One model alone"'
         )
     known = found.get("schema_version")
     if str(known).partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
@@ -217,6 +217,8 @@ def _check_names(contract: Contract, file: Path) -> None:
     graphs = {path.name for path in file.parent.glob("*.onnx")}
     faults = [f"ensemble.weights: there is no model {name!r}" for name in members if name not in contract.models]
     faults += [f"signal: {contract.signal!r} is none of {', '.join(names)}"] if contract.signal not in names else []
+    predicted = {symbol for model in contract.models.values() for symbol in model.symbols}
+    faults += [f"bars.symbols: no model predicts {name!r}" for name in contract.bars.symbols if name not in predicted]
     for name, model in contract.models.items():
         unknown = [column for column in model.columns if column not in contract.columns]
         faults += [f"models.{name}.columns: {unknown} are no columns of the stream"] if unknown else []

@@ -60,7 +60,10 @@ class HotPath:
                 bundle.sha256.code,
                 code,
             )
-        return cls(bundle, bind_graphs(graphs), digest=contract.hash_contract(folder))
+        try:
+            return cls(bundle, bind_graphs(graphs), digest=contract.hash_contract(folder))
+        except ValueError as error:  # of a section of the contract that params.yaml has too
+            raise ValueError(f"{folder / contract.CONTRACT}: {str(error).removeprefix('params.yaml: ')}") from error
 
     def update(self, bar: Mapping[str, Any], *, now_ms: float | None = None) -> Signal | None:
         """Return the signal now that `bar` has closed; None while the features of its segment warm up.
@@ -175,8 +178,8 @@ def check_length(bar: Mapping[str, Any], *, interval_ms: int) -> None:
     for found in (length + 1, length):  # a bar may close as the next one opens
         if interval_ms % found == 0:
             raise ValueError(
-                f"bar at open_time {describe_time(opened)}: it is {found:.0f} ms long, the bundle's bars {interval_ms}: "
-                "feed bars of that interval"
+                f"bar at open_time {describe_time(opened)}: it is {found:.0f} ms long, the bundle's bars "
+                f"{interval_ms}: feed bars of that interval"
             )
 
 

@@ -19,7 +19,6 @@ from pipeline.deployment.lane import Bind, Places, Run
 from pipeline.deployment.merged_graph import bind_graphs
 from pipeline.market.bar_reader import describe_time
 
-
 LIMITS = ("max_abs", "max_relative", "mean_abs")  # of parity
 
 

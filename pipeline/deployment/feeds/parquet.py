@@ -49,9 +49,9 @@ def _name_in_errors(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist; name a parquet file of bars") from error
-    except IsADirectoryError as error:
-        raise ValueError(f"{path} is a folder; --bars takes one parquet file") from error
     except (pa.ArrowException, OSError) as error:
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder; --bars takes one parquet file") from error
         fault = str(error).splitlines()[0]
         raise ValueError(f"{path} cannot be read as parquet: {fault}; --bars takes one parquet file") from error
 
