@@ -1,4 +1,4 @@
-"""What is checked of a feed before its bars reach the hot path: the fields of its first bar, and bars of the future."""
+"""Checks of a feed before its bars reach the hot path: the fields of its first bar, and bars of the future."""
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
