@@ -165,8 +165,8 @@ class HotPath:
 def check_length(bar: Mapping[str, Any], *, interval_ms: int) -> None:
     """Raise ValueError where `close_time` shows that a bar is of a shorter interval, of which several make one.
 
-    Another length is that of a bar that an exchange has closed early, before a halt. A longer bar, and a time that is
-    no number, is refused by `Stream.update`.
+    Another length is that of a bar that an exchange has closed early, before a halt. `Stream.update` refuses a
+    longer bar, and a time that is not numeric.
     """
     try:
         opened, closed = bar["open_time"], bar["close_time"]
