@@ -24,7 +24,8 @@ class StreamPath:
     """The interface of a HotPath; a signal has the features of its bar."""
 
     def __init__(self, *symbols: str) -> None:
-        self.contract = SimpleNamespace(bars=SimpleNamespace(symbols=list(symbols or (BTC,)), interval_ms=MINUTE_MS))
+        bars = SimpleNamespace(symbols=list(symbols or (BTC,)), interval_ms=MINUTE_MS)
+        self.contract = SimpleNamespace(bars=bars, features=SHORT)
         self.counts: dict[str, int] = {}
         self.observed: list[int] = []
         self.lanes = {

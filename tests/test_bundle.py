@@ -72,6 +72,12 @@ def test_another_certificate_and_other_golden_rows_are_found(folder):
         with pytest.raises(ValueError, match=f"golden row {len(golden) - 5}, .*: {message}"):
             verify(folder)
     golden.to_parquet(folder / contract.GOLDEN)
+    text = (folder / contract.GOLDEN_TEXT).read_text()
+    (folder / contract.GOLDEN_TEXT).write_text(text.removesuffix("\n") + "1\n")
+    digests.write_sums(folder)
+    with pytest.raises(ValueError, match=r"golden\.csv has other rows than golden\.parquet"):
+        verify(folder)
+    (folder / contract.GOLDEN_TEXT).write_text(text)
     rewrite(folder, contract.CONTRACT, signal="lstm")
     with pytest.raises(ValueError, match="is of another contract"):
         verify(folder)

@@ -62,7 +62,7 @@ MALFORMED = [  # class of fault, changes of a valid bar, message
     ("time type", {"open_time": datetime.datetime(2024, 1, 1)}, r"open_time is datetime.*milliseconds since 1970"),
     ("time type", {"open_time": np.datetime64("2024-01-01")}, r"open_time is .*datetime64.*milliseconds since 1970"),
     ("time type", {"open_time": TIME + 0.5}, "open_time is .*allowed are whole milliseconds"),
-    ("not finite", {"close": np.nan}, "close is nan; allowed is a finite number"),
+    ("not finite", {"close": np.nan}, "close is missing or NaN; allowed is a finite number"),
     ("not finite", {"high": np.inf}, "high is inf; allowed is a finite number"),
     ("not finite", {"trades": "1e999"}, "trades is inf; allowed is a finite number"),
     ("not finite", {"volume": 10**400}, "volume is 1000.*finite number|too large"),

@@ -80,12 +80,15 @@ def test_the_code_of_the_readme_has_the_features_that_the_model_was_trained_on(b
 
     described = contract.describe_bars(clean, fields=clean.columns, calendar=CONTINUES | {"off_grid": "refuse"})
     text = json.dumps({"features": SHORT, "columns": list(trained.columns), "bars": described})
-    (tmp_path / "contract.json").write_text(text)
-    digests.write_sums(tmp_path)
+    folder = tmp_path / "trained/onnx/lightgbm"
+    folder.mkdir(parents=True)
+    (folder / "contract.json").write_text(text)
+    digests.write_sums(folder)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     text = (ROOT / "pipeline/deployment/README.md").read_text().split("## One model alone")[1].split("## ")[0]
     (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    exec(code, {"folder": tmp_path, "bars": bars.to_dict("records")})
+    exec(code, {"bars": bars.to_dict("records")})
     assert np.concatenate(inputs).tobytes() == trained.x.tobytes()
 
 

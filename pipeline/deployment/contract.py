@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, MinLen
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline import artifacts, digests
+from pipeline import artifacts, digests, remedies
+from pipeline.digests import ArtifactError
 from pipeline.targets import Kind, Output
 from pipeline.trading import Terms, make_terms
 
@@ -133,12 +134,17 @@ def read_contract(folder: Path) -> Contract:
         ArtifactError: a file is missing, damaged or not listed.
         ValueError: the contract is of another version, or names what the bundle lacks; one line.
     """
-    file = digests.verify(folder) / CONTRACT
+    file = verify_files(folder) / CONTRACT
     if not file.exists():
         raise ValueError(
             f"{folder} has no {CONTRACT}: it is no bundle; `dvc repro bundle` writes trained/bundles/<dataset>"
         )
-    found = json.loads(file.read_text(encoding="utf-8"))
+    found = read_object(file)
+    if "model" in found and "models" not in found:
+        raise ValueError(
+            f"{folder} has one model alone and is no bundle: name a folder of {BUNDLES}, or see "
+            'pipeline/deployment/README.md, "One model alone"'
+        )
     known = found.get("schema_version")
     if str(known).partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
         raise ValueError(
@@ -149,12 +155,59 @@ def read_contract(folder: Path) -> Contract:
         contract = Contract.model_validate(found)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ValueError(
-            f"{file}: {place}: {first['msg']} (it is {first['input']!r:.40}); make the bundle again"
-        ) from None
+        place, is_missing = ".".join(map(str, first["loc"])), first["type"] == "missing"
+        value = "" if is_missing else f" (it is {first['input']!r:.40})"
+        raise ValueError(f"{file}: {place}: {first['msg']}{value}; make the bundle again") from None
     _check_names(contract, file)
     return contract
+
+
+def verify_files(folder: Path) -> Path:
+    """Return the folder of a bundle, once its files are those of its SHA256SUMS; ArtifactError says what is not."""
+    if folder.exists() and not folder.is_dir():
+        raise ArtifactError(f"{folder} is no folder; name the folder of a bundle, such as {BUNDLES}/klines")
+    try:
+        return digests.verify(folder)
+    except ArtifactError:
+        if not (folder / digests.SUMS).is_file() or remedies.find_writer(folder) is not None:
+            raise
+        raise ArtifactError(
+            f"{folder} is not as it was made: {_describe_damage(folder)}; copy the bundle again from where it was made"
+        ) from None
+
+
+def _describe_damage(folder: Path) -> str:
+    """Return which files of a folder are changed, missing or not listed in SHA256SUMS."""
+    text = (folder / digests.SUMS).read_text(encoding="utf-8", errors="replace")
+    listed = {name: digest for digest, _, name in (line.partition("  ") for line in text.splitlines())}
+    files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
+    del files[digests.SUMS]
+    changed = [name for name in listed if name in files and digests.hash_file(files[name]) != listed[name]]
+    faults = {
+        "changed": changed,
+        "missing": [name for name in listed if name not in files],
+        "unlisted": [name for name in files if name not in listed],
+    }
+    parts = [f"{fault} {', '.join(map(repr, names))}" for fault, names in faults.items() if names]
+    return "; ".join(parts) or f"{digests.SUMS} has other bytes than its writer gave it"
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Return the JSON object in a file of a bundle; ValueError, with its name, where there is another value or none."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON ({error}); make the bundle again") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} has a {type(found).__name__} in place of a JSON object; make the bundle again")
+    return found
+
+
+def check_certificate(folder: Path) -> None:
+    """Raise ValueError where the certificate of a bundle is of another contract; one that is being made has none."""
+    file = folder / CERTIFICATE
+    if file.exists() and read_object(file).get("contract_sha256") != hash_contract(folder):
+        raise ValueError(f"{file} is of another contract; make the bundle again")
 
 
 def _check_names(contract: Contract, file: Path) -> None:
@@ -164,6 +217,8 @@ def _check_names(contract: Contract, file: Path) -> None:
     graphs = {path.name for path in file.parent.glob("*.onnx")}
     faults = [f"ensemble.weights: there is no model {name!r}" for name in members if name not in contract.models]
     faults += [f"signal: {contract.signal!r} is none of {', '.join(names)}"] if contract.signal not in names else []
+    predicted = {symbol for model in contract.models.values() for symbol in model.symbols}
+    faults += [f"bars.symbols: no model predicts {name!r}" for name in contract.bars.symbols if name not in predicted]
     for name, model in contract.models.items():
         unknown = [column for column in model.columns if column not in contract.columns]
         faults += [f"models.{name}.columns: {unknown} are no columns of the stream"] if unknown else []

@@ -60,8 +60,13 @@ def make_golden(bundle: Contract, models: Mapping[str, Model], bars: pd.DataFram
 def write_golden(golden: pd.DataFrame, folder: Path) -> None:
     """Write golden rows as a table, and as text whose numbers read back to the same bits."""
     artifacts.write_table(folder / contract.GOLDEN, golden)
+    (folder / contract.GOLDEN_TEXT).write_bytes(format_text(golden).encode())
+
+
+def format_text(golden: pd.DataFrame) -> str:
+    """Return golden rows as the text of `golden.csv`."""
     text = pd.DataFrame({name: _format(golden[name]) for name in golden})
-    text.to_csv(folder / contract.GOLDEN_TEXT, index=False, lineterminator="\n")
+    return str(text.to_csv(index=False, lineterminator="\n"))
 
 
 def _format(column: pd.Series) -> list[str]:

@@ -18,10 +18,13 @@ from pipeline.deployment.contract import Contract, ModelPart
 from pipeline.deployment.lane import Arrays, Bind, Lane
 from pipeline.deployment.merged_graph import bind_graphs, load_graph, read_shapes
 from pipeline.deployment.signals import Signal
+from pipeline.market.bar_reader import describe_time
 
 log = logging.getLogger(__name__)
 
 LARGEST_WEIGHT = 10.0  # of a position that is given: one beyond is a number of units, or of money
+SHORTEST_MS = 1_000  # of the bars that a feed has; after a halt an exchange may close one sooner
+FINITE = ("memory", "inputs")  # arrays of a state without NaN
 
 
 class HotPath:
@@ -35,6 +38,7 @@ class HotPath:
         """Serve a contract by models that `bind` binds to inputs and predictions; `load` reads all from a folder."""
         self.contract, self._bind, self._digest = bundle, bind, digest
         self._warmer: CacheWarmer | None = None
+        self._has_equal_bars = bundle.bars.calendar.get("exchange") is None  # else the last of a session may be shorter
         self.lanes = {symbol: Lane(bundle, symbol, bind) for symbol in bundle.bars.symbols}
         self.counts = {"bars": 0, "signals": 0, "missing_bars": 0, "given_positions": 0}
 
@@ -44,7 +48,7 @@ class HotPath:
 
         Raises:
             ArtifactError: a file is missing or damaged.
-            ValueError: the contract does not fit the graphs or this version of the code.
+            ValueError: the contract does not fit the graphs, the certificate or this version of the code.
         """
         folder = Path(folder)
         bundle, graphs = open_graphs(folder)
@@ -56,13 +60,17 @@ class HotPath:
                 bundle.sha256.code,
                 code,
             )
-        return cls(bundle, bind_graphs(graphs), digest=contract.hash_contract(folder))
+        try:
+            return cls(bundle, bind_graphs(graphs), digest=contract.hash_contract(folder))
+        except ValueError as error:  # of a section of the contract that params.yaml has too
+            raise ValueError(f"{folder / contract.CONTRACT}: {str(error).removeprefix('params.yaml: ')}") from error
 
     def update(self, bar: Mapping[str, Any], *, now_ms: float | None = None) -> Signal | None:
         """Return the signal now that `bar` has closed; None while the features of its segment warm up.
 
         A bar is a mapping with the kline fields and `symbol`. Missing bars end a segment: what is held is held until
-        the next fill, which closes it. `now_ms` is the time of receipt, see `Stream.update`. Where a bar has a
+        the next fill, which closes it. `now_ms` is the time of receipt: a bar that has not closed by then is refused,
+        see `Stream.update`; without it a bar of the future is taken, and all before it are then late. Where a bar has a
         `position`, it is what the account of the signal really holds at its close, see `set_position`.
 
         Raises:
@@ -129,10 +137,10 @@ class HotPath:
         """Resume from the `state` of a hot path of the same bundle: the signals go on bit for bit.
 
         Raises:
-            ValueError: it is of another bundle, or lacks something.
+            ValueError: it is of another bundle, lacks something, or has arrays of other types or shapes, or NaN.
         """
-        if "contract" not in state or str(state["contract"][0]) != self._digest:
-            raise ValueError("state: it is of another bundle; restore it where it was made, or start anew")
+        has_absent = bool(self.contract.features.get("absent_fields"))
+        state = check_state(state, self.state(), allows_nan=has_absent)
         for symbol, lane in self.lanes.items():
             prefix = f"{symbol}/"
             lane.restore({key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)})
@@ -147,23 +155,78 @@ class HotPath:
             raise ValueError("bar: it has a segment; leave it out: the hot path finds missing bars itself")
         lane = self.lanes.get(symbol) if isinstance(symbol, str) else None
         if lane is None:
-            raise ValueError(f"bar: symbol is {symbol!r}; this bundle is for {', '.join(self.lanes)}")
+            found = "it has no symbol" if symbol is None else f"symbol is {symbol!r}"
+            raise ValueError(f"bar: {found}; this bundle is for {', '.join(self.lanes)}")
+        if self._has_equal_bars:
+            check_length(bar, interval_ms=self.contract.bars.interval_ms)
         return lane
+
+
+def check_length(bar: Mapping[str, Any], *, interval_ms: int) -> None:
+    """Raise ValueError where `close_time` shows that a bar is of a shorter interval, of which several make one.
+
+    Another length is that of a bar that an exchange has closed early, before a halt. `Stream.update` refuses a
+    longer bar, and a time that is not numeric.
+    """
+    try:
+        opened, closed = bar["open_time"], bar["close_time"]
+        length = closed - opened if type(closed) is int and type(opened) is int else float(closed) - float(opened)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return
+    if length >= interval_ms - 1 or not length >= SHORTEST_MS - 1:
+        return
+    for found in (length + 1, length):  # a bar may close as the next one opens
+        if interval_ms % found == 0:
+            raise ValueError(
+                f"bar at open_time {describe_time(opened)}: it is {found:.0f} ms long, the bundle's bars "
+                f"{interval_ms}: feed bars of that interval"
+            )
 
 
 def check_position(position: object) -> None:
     """Raise ValueError where a position is no weight; one that has drifted beyond -1 or 1 is allowed."""
     is_number = isinstance(position, (int, float, np.integer, np.floating)) and not isinstance(position, bool)
     if not is_number or not abs(position) <= LARGEST_WEIGHT:  # type: ignore[arg-type]
+        found = position.item() if isinstance(position, np.generic) else position
         raise ValueError(
-            f"position is {position!r}; allowed is a weight of the symbol's capital, from -1 to 1 or somewhat beyond: "
+            f"position is {found!r}; allowed is a weight of the symbol's capital, from -1 to 1 or somewhat beyond: "
             "value held / capital"
         )
+
+
+def check_state(state: Mapping[str, np.ndarray], expected: Arrays, *, allows_nan: bool) -> Arrays:
+    """Return the arrays of a state, which must have the keys, shapes and types of `expected`, the state so far.
+
+    Raises:
+        ValueError: it is of another bundle, or an array is missing, unknown, of another type or shape, or not finite.
+    """
+    remedy = "restore what `state` of a HotPath of this bundle returned"
+    if not isinstance(state, Mapping):
+        raise ValueError(f"state is {type(state).__name__}; allowed is a mapping: {remedy}")
+    digest = state.get("contract")
+    if not isinstance(digest, np.ndarray) or digest.tolist() != expected["contract"].tolist():
+        raise ValueError("state: it is of another bundle; restore it where it was made, or start anew")
+    if missing := [name for name in expected if name not in state]:
+        raise ValueError(f"state: {', '.join(missing)} missing; {remedy}")
+    if unknown := [name for name in state if name not in expected]:
+        raise ValueError(f"state: {', '.join(map(str, unknown))} unknown; {remedy}")
+    found = {name: state[name] for name in expected}
+    for name, array in found.items():
+        own = expected[name]
+        is_alike = isinstance(array, np.ndarray) and array.shape == own.shape
+        if not is_alike or not (array.dtype == own.dtype or array.dtype.kind == own.dtype.kind == "U"):
+            given = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+            raise ValueError(f"state: {name} is {given}; allowed is {own.dtype} {own.shape}: {remedy}")
+        is_bad = np.isinf if allows_nan else lambda values: ~np.isfinite(values)
+        if name.rpartition("/")[2] in FINITE and is_bad(array).any():
+            raise ValueError(f"state: {name} has numbers that are not finite; {remedy}")
+    return found
 
 
 def open_graphs(folder: Path) -> tuple[Contract, dict[str, onnx.ModelProto]]:
     """Return the contract of a bundle, and each of its graphs; see `HotPath.load` for the errors."""
     bundle = contract.read_contract(folder)
+    contract.check_certificate(folder)
     graphs = {name: load_graph(folder / model.graph) for name, model in bundle.models.items()}
     for name, graph in graphs.items():
         _check_graph(name, bundle.models[name], graph)

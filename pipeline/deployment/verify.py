@@ -13,16 +13,17 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from pipeline import artifacts
 from pipeline.deployment import contract, golden
 from pipeline.deployment.hot_path import HotPath, open_graphs
 from pipeline.deployment.lane import Bind, Places, Run
 from pipeline.deployment.merged_graph import bind_graphs
 from pipeline.market.bar_reader import describe_time
 
+LIMITS = ("max_abs", "max_relative", "mean_abs")  # of parity
+
 
 class BundleError(ValueError):
-    """A bundle that whose predictions are not its golden ones."""
+    """A bundle whose predictions are not its golden ones."""
 
 
 def main() -> None:
@@ -33,7 +34,8 @@ def main() -> None:
     try:
         rows = verify(folder)
     except (ValueError, OSError) as error:
-        sys.stderr.write(f"{folder}: {error}\n")
+        message = " ".join(str(error).split())
+        sys.stderr.write(f"{message}\n" if str(folder) in message else f"{folder}: {message}\n")
         sys.exit(1)
     sys.stdout.write(f"{folder}: verified, {rows:,} golden rows\n")
 
@@ -46,11 +48,9 @@ def verify(folder: Path) -> int:
         ValueError: the contract is not valid, or something is not as in the golden rows; names row and column.
     """
     bundle, graphs = open_graphs(folder)
-    certificate = artifacts.read_json(folder / contract.CERTIFICATE)
-    if certificate["contract_sha256"] != contract.hash_contract(folder):
-        raise BundleError(f"{contract.CERTIFICATE} is of another contract; make the bundle again")
+    limits = _read_limits(folder)
     table = pd.read_parquet(folder / contract.GOLDEN)
-    checks = GoldenPredictions(table, bind_graphs(graphs), certificate["limits_from_trained_model"])
+    checks = GoldenPredictions(table, bind_graphs(graphs), limits)
     hot_path = HotPath(bundle, checks.bind)
     lane = hot_path.lanes[str(table["symbol"].iloc[0])]
     names, _ = golden.list_names(lane)
@@ -68,10 +68,24 @@ def verify(folder: Path) -> int:
             is_equal = (found == expected[place]) | (np.isnan(found) & np.isnan(expected[place]))
             if not is_equal.all():
                 first = int(np.argmin(is_equal))
-                raise BundleError(
-                    f"{checks.name_row()}: {names[first]} is {found[first]!r}, golden is {expected[place, first]!r}"
-                )
+                value, golden_value = found[first].item(), expected[place, first].item()
+                raise BundleError(f"{checks.name_row()}: {names[first]} is {value!r}, golden is {golden_value!r}")
+    if (folder / contract.GOLDEN_TEXT).read_text(encoding="utf-8") != golden.format_text(table):
+        raise BundleError(f"{contract.GOLDEN_TEXT} has other rows than {contract.GOLDEN}; make the bundle again")
     return int(has_features.sum())
+
+
+def _read_limits(folder: Path) -> dict[str, float]:
+    """Return the limits of parity of a certificate; ValueError where there is none, or it lacks them."""
+    file = folder / contract.CERTIFICATE
+    if not file.exists():
+        raise BundleError(f"{folder} has no {contract.CERTIFICATE}; make the bundle again")
+    limits = contract.read_object(file).get("limits_from_trained_model")
+    if not isinstance(limits, dict) or not all(isinstance(limits.get(name), (int, float)) for name in LIMITS):
+        raise BundleError(
+            f"{file}: limits_from_trained_model has no numbers {', '.join(LIMITS)}; make the bundle again"
+        )
+    return limits
 
 
 class GoldenPredictions:

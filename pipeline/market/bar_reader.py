@@ -17,7 +17,7 @@ READ = FIELDS[: FIELDS.index("open_time") + 1]  # that a bar must have; the othe
 PLAIN = frozenset({float, int, np.float64, np.float32, np.int64, np.int32})  # types that need no look at the value
 DECIMAL = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 JUMPS = 1 << checks.JUMP
-CLOSED = ("is_closed", "isClosed", "isFinal", "final", "closed", "confirm", "x")  # feeds mark a closed bar by one
+CLOSED = ("is_closed", "isClosed", "is_final", "isFinal", "final", "closed", "confirm", "x")  # a closed bar has one
 FLAGS = frozenset({*CLOSED, "k"})  # k: the bar in a message of Binance's websocket
 FALSE = ("", "0", "false", "none", "null")
 Times = tuple[float, float, bool]  # of a bar: open_time, close_time, and whether its price jumps from the bar before
@@ -104,7 +104,8 @@ class BarReader:
         """Return what is wrong with a bar, naming a single field's value where one is at fault."""
         place = (broken & -broken).bit_length() - 1
         if place < len(FIELDS):
-            return f"{FIELDS[place]} is {bar[place]}; allowed is a finite number"
+            value = "missing or NaN" if np.isnan(bar[place]) else bar[place]
+            return f"{FIELDS[place]} is {value}; allowed is a finite number"
         signs = {checks.NOT_ABOVE_ZERO: (checks.PRICES, "above 0"), checks.NEGATIVE: (checks.AMOUNTS, "0 or more")}
         for name in signs[place][0] if place in signs else ():
             value = bar[FIELDS.index(name)]

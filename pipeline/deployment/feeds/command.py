@@ -5,13 +5,13 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 from pipeline import cli
-from pipeline.deployment.feeds import backfill, json_lines, parquet
-from pipeline.deployment.feeds.runner import Bar, feed
+from pipeline.deployment.feeds import backfill, input_checks, json_lines, parquet
+from pipeline.deployment.feeds.runner import LATE, REPEATED, Bar, feed
 from pipeline.deployment.feeds.state_file import read_state, write_state
 from pipeline.deployment.feeds.stopping import Stop, call_every
 from pipeline.deployment.feeds.tally import Tally
@@ -28,6 +28,7 @@ standard error. The exit status is 0 at the end of the input, on SIGINT and on S
 or the state cannot be used.
 """
 REST_URL = "https://api.binance.com"
+SAVE_EVERY = 1_000  # bars
 
 
 def main(load: Callable[[Path], HotPath] = HotPath.load) -> None:
@@ -55,7 +56,7 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     source.add_argument("--websocket", metavar="URL", help="Binance's klines, as wss://…:9443/ws/btcusdt@kline_1m")
     parser.add_argument("--symbol", help="of bars that have none; default: the bundle's, for a file without the column")
     parser.add_argument("--state", type=Path, metavar="FILE.npz", help="go on from it where it exists; save to it")
-    parser.add_argument("--save-every", type=_parse_count, default=1_000, metavar="BARS", help="default: %(default)s")
+    parser.add_argument("--save-every", type=_parse_count, metavar="BARS", help="default: 1000")
     parser.add_argument("--summary", action="store_true", help="print the counts at the end, as JSON")
     live = parser.add_argument_group("with --websocket")
     live.add_argument(
@@ -72,6 +73,8 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     given = [name for name in ("stale_s", "backfill", "rest_url") if getattr(arguments, name) is not None]
     if given and not arguments.websocket:
         parser.error(f"--{given[0].replace('_', '-')} needs --websocket")
+    if arguments.save_every is not None and arguments.state is None:
+        parser.error("--save-every needs --state")
     if arguments.rest_url is not None and arguments.backfill is None:
         parser.error("--rest-url needs --backfill")
     return arguments
@@ -86,14 +89,23 @@ class Session:
         self._contract = hot_path.contract.bars
         if arguments.symbol not in (None, *self._contract.symbols):
             raise ValueError(f"--symbol is {arguments.symbol!r}; the bundle has {', '.join(self._contract.symbols)}")
-        if arguments.state is not None and arguments.state.exists():
-            state = read_state(arguments.state)
-            try:
-                hot_path.restore(state)
-            except ValueError as error:
-                raise ValueError(f"{arguments.state}: {error}") from error
-            log.info(f"resumed from {arguments.state}")
+        self._is_resumed = arguments.state is not None and self._resume(arguments.state)
         tally.hot_path = hot_path.counts
+
+    def _resume(self, file: Path) -> bool:
+        """Restore the state in a file; return whether there is one."""
+        if not file.parent.is_dir():
+            raise ValueError(f"--state is {file}, and there is no folder {file.parent}; make it, or name another file")
+        if not file.exists():
+            log.info(f"no state at {file}: starts without history")
+            return False
+        state = read_state(file)
+        try:
+            self._hot_path.restore(state)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+        log.info(f"resumed from {file}")
+        return True
 
     def run(self) -> None:
         """Feed all bars; save the state every --save-every bars and at the end, also where the input ends by an error.
@@ -103,7 +115,7 @@ class Session:
         stop, fault = Stop(), None
         with ExitStack() as stack, stop.register():
             bars = stop.guard(self._open(stack))
-            bars = call_every(bars, self._arguments.save_every, call=self._save)
+            bars = call_every(bars, self._arguments.save_every or SAVE_EVERY, call=self._save)
             try:
                 feed(self._hot_path, bars, write=write, tally=self._tally)
             except KeyboardInterrupt:  # between two bars
@@ -118,6 +130,16 @@ class Session:
             log.warning(f"refused {refused.total():,}: {listed}")
         if fault is not None:
             raise fault
+        if self._arguments.bars is not None and not self._tally.bars and not stop.is_set:
+            self._check_refused(self._arguments.bars)
+
+    def _check_refused(self, file: Path) -> None:
+        """Raise ValueError where no bar of a file was taken, and not because a state has all of them already."""
+        refused = self._tally.refused
+        if self._is_resumed and refused.keys() <= {LATE, REPEATED}:
+            return
+        why = ", ".join(f"{count:,} {kind}" for kind, count in refused.items()) or "it has no rows"
+        raise ValueError(f"{file}: no bar was taken: {why}; the first refusal of each kind is above")
 
     def _save(self) -> None:
         if self._arguments.state is not None:
@@ -128,12 +150,19 @@ class Session:
         if arguments.websocket:
             return self._receive(stack)
         if arguments.stdin:
-            bars = json_lines.read_json_lines(sys.stdin.buffer, tally=self._tally)
+            lines = json_lines.read_json_lines(sys.stdin.buffer, tally=self._tally)
+            past = self._refuse_future(lines)
+            bars = input_checks.check_first_bar(past, self._hot_path, symbol=symbol)
         else:
+            fields = parquet.list_fields(arguments.bars)
+            input_checks.check_fields(fields, self._hot_path, name=str(arguments.bars))
             bars = parquet.read_rows(arguments.bars)
-            if symbol is None and not parquet.has_symbols(arguments.bars):
+            if symbol is None and "symbol" not in fields:
                 symbol = self._choose_symbol()
         return bars if symbol is None else ({"symbol": symbol, **bar} for bar in bars)
+
+    def _refuse_future(self, bars: Iterable[Bar]) -> Iterator[Bar]:
+        return input_checks.refuse_future_bars(bars, interval_ms=self._contract.interval_ms, tally=self._tally)
 
     def _choose_symbol(self) -> str:
         """Return the symbol of a file that has no column for it; ValueError where the bundle has several."""
@@ -158,9 +187,10 @@ class Session:
             raise ValueError(
                 f"--websocket: the bundle's bars have {interval_ms} ms; Binance has {', '.join(INTERVAL_MS)}"
             )
-        bars = websocket.receive_klines(
+        klines = websocket.receive_klines(
             arguments.websocket, interval=names[interval_ms], tally=self._tally, stale_s=arguments.stale_s or 120.0
         )
+        bars = self._refuse_future(klines)
         if not arguments.backfill:
             return bars
         fetch = stack.enter_context(backfill.open_fetch(arguments.rest_url or REST_URL, interval=names[interval_ms]))

@@ -34,11 +34,12 @@ def read_rows(path: Path) -> Iterator[Bar]:
         yield from _read_batches(file, path)
 
 
-def has_symbols(path: Path) -> bool:
-    """Return whether a parquet file has a column of symbols; ValueError as `read_rows`."""
+def list_fields(path: Path) -> list[str]:
+    """Return the names of the fields of bars that a parquet file has columns for; ValueError as `read_rows`."""
     with _name_in_errors(path):
         names = tuple(pq.read_schema(path).names)
-    return "symbol" in match_names(names, name=str(path)).places
+    fields = match_names(names, name=str(path))
+    return [*fields.places, *([] if fields.unnamed is None else ["open_time"])]
 
 
 @contextmanager
@@ -49,8 +50,10 @@ def _name_in_errors(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist; name a parquet file of bars") from error
     except (pa.ArrowException, OSError) as error:
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder; --bars takes one parquet file") from error
         fault = str(error).splitlines()[0]
-        raise ValueError(f"{path} cannot be read as parquet: {fault}; write it again") from error
+        raise ValueError(f"{path} cannot be read as parquet: {fault}; --bars takes one parquet file") from error
 
 
 def _read_batches(file: pq.ParquetFile, path: Path) -> Iterator[Bar]:
