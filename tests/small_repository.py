@@ -45,6 +45,7 @@ SMALL = {
 # those that are fitted, and their families
 MODELS = {"lightgbm": "trees", "xgboost_barrier": "trees", "lstm": "nets", "marl": "agents"}
 ENSEMBLE = "voting"
+COMMITTED_RESULTS = ("trained/metrics", "trained/plots", "trained/reports")
 
 
 def command(folder: Path, *words: str, **environment: str) -> str:
@@ -71,7 +72,7 @@ def copy(folder: Path) -> Path:
     """A repository of its own with the files of this one as they are now, and params of a small market."""
     files = command(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
     for file in files:
-        if (ROOT / file).is_file() and file != "dvc.lock" and not file.startswith(("trained/reports", "trained/plots")):
+        if (ROOT / file).is_file() and file != "dvc.lock" and not file.startswith(COMMITTED_RESULTS):
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / file, folder / file)
     copy_compiled_code(folder)

@@ -174,7 +174,7 @@ RUN_BY = {  # file: the stages that run it, and run again after a comment in it
     "pipeline/models/torch_runtime/device.py": r"(train|audit|export)_(nets|agents)@|bundle@",
     "pipeline/models/nets/recurrent.py": r"(train|audit|export)_nets@lstm|bundle@",
     "pipeline/models/agents/marl.py": r"(train|audit|export)_agents@marl|bundle@",
-    "pipeline/trading.py": r"evaluate_|holdout@|(train|audit|export)_agents@|bundle@|prop_firm@|gate@|report@",
+    "pipeline/trading.py": r"evaluate_|holdout@|(train|audit|export)_agents@|bundle@|(prop_firm|gate|evidence|report)@",
     "pipeline/tail_risk.py": r"(train|audit|export)_agents@|bundle@",
 }
 

@@ -35,7 +35,7 @@ def add_target_kind(repo: Path) -> None:
     text = module.read_text()
     module.write_text(text.replace(extensions.TARGET_PLACE, extensions.TARGET_KIND + extensions.TARGET_PLACE))
     append_to_registry(module, extensions.TARGET_PLACE, extensions.TARGET_LINE)
-    insert_after(repo / "params.yaml", "    targets:", extensions.TARGET_BLOCK)
+    insert_after(repo / "params.yaml", "    targets:  # volatility", extensions.TARGET_BLOCK)
 
 
 def add_net(repo: Path) -> None:

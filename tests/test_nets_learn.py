@@ -111,7 +111,7 @@ def test_every_kind_of_target_is_learned(name, kind):
     prediction = model.predict_rows(samples, data.TEST)
     assert prediction.shape == (len(data.TEST), len(output.names))
     assert not output.is_classification or np.allclose(prediction.sum(axis=1), 1, atol=1e-6)
-    score = prediction[:, 0] if output.no_score_reason else model.score(samples, data.TEST)
+    score = prediction[:, -1] if output.no_score_reason else model.score(samples, data.TEST)
     assert np.corrcoef(score, plant_signal(samples.x[data.TEST]))[0, 1] > 0.6
 
 

@@ -171,7 +171,7 @@ def test_predictions_equal_those_of_the_library_alone(plugin: str, kind: str, tm
     frequency = np.bincount(samples.y[TRAIN]) if model.signature.is_classification else np.array([])
     if kind == "barrier":
         expected = softmax(margins + np.log(frequency), axis=1)
-    elif kind == "direction":
+    elif kind in ("direction", "large_move"):
         expected = expit(margins + np.log(frequency[1] / frequency[0]))[:, None] * [-1, 1] + [1, 0]
     else:
         expected = margins[:, None] + samples.y[TRAIN].mean(dtype=np.float64)

@@ -47,7 +47,7 @@ def test_a_family_shares_its_weight_equally_in_the_order_of_params():
     ensemble = resolve(make_params({"trees": 0.6, "nets": 0.4}))
     assert list(ensemble.weights) == ["lightgbm", "xgboost", "lightgbm_barrier", "xgboost_barrier", "lstm", "cnn"]
     assert list(ensemble.weights.values()) == pytest.approx([0.15] * 4 + [0.2] * 2)
-    assert [member.window for member in ensemble.members] == [1, 1, 1, 1, 16, 9]
+    assert [member.window for member in ensemble.members] == [1, 1, 1, 1, 8, 9]
     assert [member.target for member in ensemble.members[3:5]] == ["barrier_20", "return_5"]
     assert ensemble.left_out == ()
 

@@ -140,7 +140,7 @@ def describe_ensemble(
     name = signal if signal is not None and signal in names else names[0]
     outputs = {each["target"]["name"]: Output.from_description(each["output"]) for each in exported.values()}
     target = config.find_model(params, name).block["target"]
-    outputs.setdefault(target, Target.load(artifacts.LABELS / dataset / f"{target}.parquet").output)
+    outputs.setdefault(target, Target.load(digests.verify(artifacts.LABELS / dataset / f"{target}.parquet")).output)
     return {"name": name, "weights": resolve_weights(params, name, outputs).weights}
 
 
