@@ -35,7 +35,10 @@ def add_target_kind(repo: Path) -> None:
     text = module.read_text()
     module.write_text(text.replace(extensions.TARGET_PLACE, extensions.TARGET_KIND + extensions.TARGET_PLACE))
     append_to_registry(module, extensions.TARGET_PLACE, extensions.TARGET_LINE)
-    insert_after(repo / "params.yaml", "    targets:  # volatility", extensions.TARGET_BLOCK)
+    params = repo / "params.yaml"
+    before, start, after = params.read_text().partition("    targets:\n      ")  # not the list of the prop firm
+    assert start
+    params.write_text(before + start.rstrip(" ") + extensions.TARGET_BLOCK + "      " + after)
 
 
 def add_net(repo: Path) -> None:
