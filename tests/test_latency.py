@@ -8,6 +8,7 @@ import pytest
 from pipeline.deployment import latency
 from pipeline.deployment.contract import read_contract
 from pipeline.deployment.hot_path import open_graphs
+from pipeline.deployment.latency_rule import UNITS
 from pipeline.stages.latency import measure
 from tests import bundles
 from tests.bundles import list_bars, make_bars
@@ -60,7 +61,8 @@ def test_every_part_of_a_hot_path_is_measured(tmp_path):
     settings = latency.LatencySettings(bars=60, models={}, limits={}, **given)
     bars, seen = list_bars(make_bars(bundle.warm_up_bars + 260)), {"value": [], "window": []}
     native = {name: lambda inputs, name=name: seen[name].append(inputs.copy()) for name in seen}
-    found, schedules = measure(bundle, graphs, native, bars, settings=settings, seed=0)
+    found, schedules = measure(bundle, graphs, native, bars, memory_mb=1.0, settings=settings, seed=0)
+    assert set(UNITS) < set(found["figures"])  # all that a promotion can limit
     assert list(found["within_us"]) == ["features", "models", "glue"]
     assert list(found["alone_us"]) == ["features", "value", "window"] and list(found["native_us"]) == [
         "value",
@@ -70,7 +72,7 @@ def test_every_part_of_a_hot_path_is_measured(tmp_path):
     assert [(each.warms_caches, len(each.ns)) for each in schedules] == [(False, 60), (True, 60)]
     assert seen["window"][0].shape == (1, bundles.WINDOW, 3) and len({each.tobytes() for each in seen["value"]}) == 10
     with pytest.raises(ValueError, match=r"latency.bars is 60: there are 100 bars, and \d+ are needed"):
-        measure(bundle, graphs, native, bars[:100], settings=settings, seed=0)
+        measure(bundle, graphs, native, bars[:100], memory_mb=1.0, settings=settings, seed=0)
 
 
 def test_the_memory_is_that_of_a_process_that_serves(tmp_path):

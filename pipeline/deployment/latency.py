@@ -4,7 +4,6 @@ A loop that feeds the next bar once the last is done would hide every delay behi
 omission"). Here a bar that arrives while another is processed waits, and its wait counts.
 """
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from pydantic import PositiveFloat, PositiveInt
 
 from pipeline.deployment.contract import Contract
 from pipeline.deployment.hot_path import HotPath
+from pipeline.deployment.latency_rule import THROUGHPUT
+from pipeline.models.measurements import BYTES_PER_MB, measure_peak_bytes
 
 Bar = Mapping[str, Any]
 PERCENTILES = (50.0, 90.0, 99.0, 99.9)
@@ -136,9 +137,7 @@ def _find_peak_mb(folder: Path, bars: Sequence[Bar]) -> float:
     hot_path = HotPath.load(folder)
     for bar in bars:
         hot_path.update(bar)
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
-    return float(peak) * 1024 / 1e6
+    return measure_peak_bytes() / BYTES_PER_MB
 
 
 def judge(found: Mapping[str, float], limits: Limits) -> dict[str, dict[str, Any]]:
@@ -147,7 +146,7 @@ def judge(found: Mapping[str, float], limits: Limits) -> dict[str, dict[str, Any
         name: {
             "value": value,
             "limit": (limit := getattr(limits, name)),
-            "holds": value >= limit if name == "bars_per_second" else value <= limit,
+            "holds": value >= limit if name == THROUGHPUT else value <= limit,
         }
         for name, value in found.items()
     }

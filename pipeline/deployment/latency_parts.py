@@ -97,7 +97,7 @@ class PartsAlone:
         self.lane = HotPath(bundle, lambda places: []).lanes[symbol]
         places = self.lane.find_places()
         self.runs = {name: bind_graphs({name: graphs[name]})({name: place}) for name, place in places.items()}
-        self.native = {name: partial(predict, places[name][0]) for name, predict in native.items()}
+        self.native = {name: partial(native[name], place[0]) for name, place in places.items() if name in native}
 
     def take(self, block: Sequence[Bar], recorded: Sequence[np.ndarray], spent: Spent) -> None:
         """Time each part for a block of bars, of which a lane's inputs were `recorded`."""

@@ -54,8 +54,9 @@ def main(dataset: str) -> None:
     memory_mb = latency.measure_memory_mb(folder, bars[-bundle.warm_up_bars - MEMORY_BARS :])
     for name, models in settings.models.items():
         selected = latency.select_models(bundle, models)
-        found, schedules = measure(selected, graphs, native, bars, settings=settings, seed=params["seed"])
-        verdicts = latency.judge({**found["figures"], "memory_mb": memory_mb}, limits)
+        terms = {"memory_mb": memory_mb, "settings": settings, "seed": params["seed"]}
+        found, schedules = measure(selected, graphs, native, bars, **terms)
+        verdicts = latency.judge(found["figures"], limits)
         report["selections"][name] = {**found, "verdicts": verdicts}
         plot = latency_plots.plot_latency(
             [(each.name, each.bars_per_second, each.ns) for each in schedules],
@@ -89,10 +90,11 @@ def measure(
     native: Mapping[str, Predict],
     bars: Sequence[Bar],
     *,
+    memory_mb: float,
     settings: LatencySettings,
     seed: int,
 ) -> tuple[dict[str, Any], list[Latency]]:
-    """Return the figures of a hot path of these models, and the latencies of every schedule."""
+    """Return the figures of a hot path of these models, with the memory given, and the latencies of every schedule."""
     count, warm_up = settings.bars, bundle.warm_up_bars + WARM_UP_BARS
     needed = warm_up + count
     if len(bars) < needed:
@@ -101,19 +103,21 @@ def measure(
     schedules = []
     for arrivals, rate, warms in product(settings.arrivals, settings.bars_per_second, settings.warms_caches):
         hot_path = start(bundle, graphs, bars[:warm_up])
+        if warms:
+            hot_path.warm_caches()  # the first call makes what warms them
         arrival_ns = latency.schedule(arrivals, count, bars_per_second=rate, seed=seed)
         idle = hot_path.warm_caches if warms else None
         ns = latency.measure_open_loop(hot_path.update, bars[warm_up:], arrival_ns, while_waiting=idle)
         schedules.append(Latency(arrivals, rate, warms, ns))
     hot_path = start(bundle, graphs, bars[:warm_up])
     throughput, cpu_us = latency.measure_saturation(hot_path.update, bars[warm_up:])
-    native = {name: native[name] for name in bundle.models if name in native}
     parts = measure_parts(bundle, graphs, bars, native=native, warm_up_bars=warm_up)
     quiet = schedules[0].describe()
     figures = {
         "p50_us": quiet["p50_us"],
         "p99_us": quiet["p99_us"],
         "bars_per_second": throughput,
+        "memory_mb": memory_mb,
         "ratio_to_parts": parts.whole_us / (parts.within_us["features"] + parts.within_us["models"]),
     }
     found = {"models": list(bundle.models), "figures": figures, "cpu_us_per_bar": cpu_us, **parts._asdict()}
@@ -121,11 +125,10 @@ def measure(
 
 
 def start(bundle: Contract, graphs: Graphs, bars: Sequence[Bar]) -> HotPath:
-    """Return a hot path of a bundle's models that has taken bars, and made-up ones."""
+    """Return a hot path of a bundle's models that has taken bars."""
     hot_path = HotPath(bundle, bind_graphs(graphs))
     for bar in bars:
         hot_path.update(bar)
-    hot_path.warm_caches()
     return hot_path
 
 
@@ -147,9 +150,11 @@ def render_page(report: Mapping[str, Any]) -> str:
         lines += [f"## {name}", "", markdown.render_table(["figure", "value", "limit", "verdict"], rows), ""]
         groups = ("within_us", "alone_us", "native_us")
         names = dict.fromkeys(part for group in groups for part in each[group])
-        parts = [[part, *(f"{each[group].get(part, float('nan')):.1f}" for group in groups)] for part in names]
+        parts = [
+            [part, *(f"{each[group][part]:.1f}" if part in each[group] else "" for group in groups)] for part in names
+        ]
         header = ["part", "µs within an update", "µs alone", "µs of the trained model"]
-        lines += [markdown.render_table(header, parts).replace("nan", ""), ""]
+        lines += [markdown.render_table(header, parts), ""]
         rows = [
             [f"{value:,.4g}" if isinstance(value, float) else str(value) for value in row.values()]
             for row in each["schedules"]
