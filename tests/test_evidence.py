@@ -6,33 +6,32 @@ from pathlib import Path
 import yaml
 
 from pipeline import artifacts, digests
-from pipeline.deployment.evidence import PARAMS, WITHOUT_RESULTS, render_params
-from pipeline.deployment.revision import Revision
+from pipeline.deployment.evidence import OF_DATASET, PARAMS, WITHOUT_RESULTS, render_params
+from pipeline.deployment.revision import Revision, check_evidence
 from tests.test_architecture import ROOT
-
-NAMES = (
-    "trained/ledger.jsonl",
-    "trained/bundles/klines/contract.json",
-    "trained/bundles/klines/certificate.json",
-    "trained/reports/gate/klines.json",
-    "trained/reports/compare/klines.json",
-    "trained/reports/compare/details/klines.json",
-    "trained/reports/guard/klines.json",
-    "trained/reports/evaluate/voting.json",
-    "trained/reports/evaluate/details/voting.json",
-    "trained/reports/parity/lstm.json",
-    "trained/reports/audit/marl.json",
-)
 
 
 def test_the_evidence_has_params_ledger_contract_certificate_and_reports_as_they_are(ran: Path):
     folder = ran / artifacts.TRAINED / "evidence/klines"
     names = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
-    assert set(NAMES) <= names
+    assert {"trained/ledger.jsonl", "trained/bundles/klines/contract.json"} <= names
     others = names - {digests.SUMS, PARAMS}
     assert all((folder / name).read_bytes() == (ran / name).read_bytes() for name in others)
+    bundle = {file.name: file.read_bytes() for file in (ran / "trained/bundles/klines").iterdir()}
+    check_evidence(Revision(ran, "HEAD"), "trained/bundles/klines", bundle)
     assert json.loads((folder / PARAMS).read_text())["trading"]["no_trade_band"] == 0.02
     digests.verify(folder)
+
+
+def test_the_evidence_has_every_report_that_the_gate_reads():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    read, collected = (
+        {dep.removesuffix("/details") for dep in stages[name]["do"]["deps"] if dep.startswith("trained/reports/")}
+        for name in ("gate", "evidence")
+    )
+    assert read <= collected
+    of_dataset = {f"trained/reports/{stage}/${{item}}.json" for stage in OF_DATASET}
+    assert {dep for dep in read if dep.endswith(".json")} <= of_dataset
 
 
 def test_the_evidence_depends_on_every_section_of_the_params_that_can_change_a_result():

@@ -240,5 +240,4 @@ def test_the_stage_reports_the_signal_of_the_bundle_and_the_gate_reads_it(ran):
     assert details["rules"]["fee_bps"] == 3.25 + 0.5  # with the slippage of the source
     paths, risks = {row["path"] for row in details["by_path"]}, {row["risk"] for row in details["by_risk"]}
     assert paths == {row["path"] for row in details["paths_as_they_are"]} == {0, 1, 2}
-    table = pd.read_csv(ran / "trained/plots/prop_firm_klines.csv")
-    assert table["risk"].tolist() == sorted(risks) == details["challenges"]["risks"]
+    assert sorted(risks) == details["challenges"]["risks"]

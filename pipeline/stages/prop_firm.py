@@ -114,7 +114,7 @@ def make_headline(
 def write_reports(
     dataset: str, signal: str, *, firm: PropFirm, accounts: Sequence[Account], curves: Sequence[RiskCurve]
 ) -> None:
-    """Write the odds of the signal, their details, the page, and the curve by risk as a table."""
+    """Write the odds of the signal, their details with the curve by risk, and the page."""
     phases, path = len(firm.rules.targets), artifacts.report_path("prop_firm", dataset)
     headline = make_headline(signal, accounts, curves, phases=phases)
     by_path, by_risk = (join_tables(curves, name, phases=phases) for name in ("odds", "means"))
@@ -130,7 +130,6 @@ def write_reports(
     endings = count_endings(walks, phases=phases)
     page = render_page(dataset, headline, phases=phases, by_risk=by_risk, endings=endings)
     artifacts.write_text(path.with_suffix(".md"), page)
-    artifacts.write_text(artifacts.PLOTS / f"prop_firm_{dataset}.csv", by_risk.to_csv(index=False))
 
 
 if __name__ == "__main__":
