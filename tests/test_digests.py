@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipeline import artifacts, digests, remedies
 from pipeline.digests import ArtifactError, verify
-from pipeline.models.onnx_session import check_self_contained, open_session
+from pipeline.models.onnx_session import load_self_contained, open_session
 
 ROOT = Path(__file__).parents[1]
 TABLE = pd.DataFrame({"time": np.arange(5), "y": [0.1, 0.2, 0.3, np.nan, 0.5]})
@@ -205,7 +205,7 @@ def make_graph(*, nested: bool, location: str) -> onnx.ModelProto:
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_graph_with_weights_in_another_file_is_refused(nested, location, tmp_path):
     (tmp_path / "model.onnx").write_bytes(make_graph(nested=nested, location=location).SerializeToString())
-    for read in (check_self_contained, open_session):
+    for read in (load_self_contained, open_session):
         with pytest.raises(ValueError, match="takes the weights 'weight' from other files"):
             read(tmp_path / "model.onnx")
 

@@ -95,7 +95,7 @@ def list_values(lane: Lane) -> list[float]:
     """Return the values of these columns at the last bar of a lane."""
     assert lane.x is not None
     values: list[float] = [*lane.x.tolist()]
-    for m, (name, start, stop, window) in enumerate(lane.places_by_model):
+    for m, (name, start, stop, window) in enumerate(lane.predictions_by_model):
         values += lane.predictions[start:stop].tolist()
         values += [lane.scores[m].item(), lane.targets[m].item(), float(lane.rows >= window), lane.seen[m, 0].item()]
         if lane.models[name].account_columns:

@@ -16,9 +16,10 @@ from pipeline.deployment import contract
 from pipeline.deployment.cache_warming import CacheWarmer
 from pipeline.deployment.contract import Contract, ModelPart
 from pipeline.deployment.lane import Arrays, Bind, Lane
-from pipeline.deployment.merged_graph import bind_graphs, load_graph, read_shapes
+from pipeline.deployment.merged_graph import bind_graphs, read_shapes
 from pipeline.deployment.signals import Signal
 from pipeline.market.bar_reader import describe_time
+from pipeline.models.onnx_session import load_self_contained
 
 log = logging.getLogger(__name__)
 
@@ -227,7 +228,7 @@ def open_graphs(folder: Path) -> tuple[Contract, dict[str, onnx.ModelProto]]:
     """Return the contract of a bundle, and each of its graphs; see `HotPath.load` for the errors."""
     bundle = contract.read_contract(folder)
     contract.check_certificate(folder)
-    graphs = {name: load_graph(folder / model.graph) for name, model in bundle.models.items()}
+    graphs = {name: load_self_contained(folder / model.graph) for name, model in bundle.models.items()}
     for name, graph in graphs.items():
         _check_graph(name, bundle.models[name], graph)
     return bundle, graphs

@@ -49,11 +49,10 @@ class Lane:
         self.band, self.signal = bundle.trading.no_trade_band, bundle.signal
         self.x: np.ndarray | None = None  # (F,) features of the last bar; None while they warm up
         self.runs = bind(self.find_places())
-        self.places_by_model = [  # name, first and one beyond the last of its numbers, bars of its window
+        self.predictions_by_model = [  # name, first and one beyond the last of its predictions, bars of its window
             (name, row[kernels.PREDICTION], row[kernels.PREDICTION] + row[kernels.OUTPUTS], row[kernels.WINDOW])
             for name, row in zip(self.models, self.plan.tolist(), strict=True)
         ]
-
         self._longest_window = int(self.plan[:, kernels.WINDOW].max())
         places = self._list_places()
         self._full = [(name, start, stop, True) for name, start, stop, _ in places]
@@ -146,15 +145,9 @@ class Lane:
         return self.stream.state() | copies | {"rows": np.array([self.rows])}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Resume from a state; ValueError, with nothing changed, where it is of other models or another stream."""
-        own = self._list_arrays()
-        for name, array in own.items():
-            if name not in state or state[name].shape != array.shape:
-                raise ValueError(
-                    f"state: {name} is missing or of another shape; restore the state of a HotPath of this bundle"
-                )
+        """Resume from a state of these models, as `HotPath.restore` has checked; ValueError of another stream."""
         self.stream.restore(state)
-        for name, array in own.items():
+        for name, array in self._list_arrays().items():
             array[:] = state[name]
         self.rows = int(state["rows"][0])
 

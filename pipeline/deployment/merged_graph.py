@@ -1,10 +1,11 @@
-"""The graphs of several models as one, which a hot path runs by a single call: each call of onnxruntime costs as much
-as some nodes of a graph. The nodes stay as they are, and so does every bit of their predictions.
+"""The graphs of several models as one, which a hot path runs by a single call.
+
+Each call of onnxruntime costs as much as some nodes of a graph. Graphs of older operators are converted; the replay of
+a bundle compares every bit of what they predict.
 """
 
 from collections.abc import Mapping
 from functools import cache, partial
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -12,16 +13,10 @@ import onnxruntime
 from onnx import compose, version_converter
 
 from pipeline.deployment.lane import Bind, Places, Run
-from pipeline.models.onnx_session import check_self_contained
+from pipeline.models.onnx_session import make_options
 
 Graphs = Mapping[str, onnx.ModelProto]  # by model: `inputs` -> `answer`
 SEPARATOR = "/"  # between the name of a model and that of its input or output in a merged graph
-
-
-def load_graph(file: Path) -> onnx.ModelProto:
-    """Return a graph that holds all of its weights; ValueError as `check_self_contained`."""
-    check_self_contained(file)
-    return onnx.load(file)
 
 
 def read_shapes(graph: onnx.ModelProto) -> list[list[int]]:
@@ -83,8 +78,7 @@ def _append(merged: onnx.ModelProto, graph: onnx.ModelProto) -> None:
 
 def open_graph(graph: onnx.ModelProto) -> onnxruntime.InferenceSession:
     """Return a session of a graph for one row, on one thread."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options = make_options()
     options.add_free_dimension_override_by_name("batch", 1)
     return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
 

@@ -95,7 +95,7 @@ def compare(record: Record, lane: Lane, stretch: Stretch, reference: Reference, 
     all_fills = bulk.find_stretch_fills(stretch, delay_bars=bundle.trading.delay_bars)
     fills = all_fills.take(np.arange(stretch.first, len(stretch.bars)))
     targets, measured = {}, {}
-    for m, (name, start, stop, _) in enumerate(lane.places_by_model):
+    for m, (name, start, stop, _) in enumerate(lane.predictions_by_model):
         predictions, seen = record.predictions[at, start:stop], None
         if bundle.models[name].account_columns:
             seen = _compare_account(name, record, m, at, so_far == 1, fills, lane, stretch)
@@ -117,7 +117,7 @@ def compare(record: Record, lane: Lane, stretch: Stretch, reference: Reference, 
         measured.setdefault(name, {}).update(_count_differences(differs, stretch))
     compared = {
         "features": record.x[at].size,
-        "predictions": sum(len(rows) * (stop - start) for _, start, stop, _ in lane.places_by_model),
+        "predictions": sum(len(rows) * (stop - start) for _, start, stop, _ in lane.predictions_by_model),
         "targets": len(rows) * len(lane.names),
         "positions": positions,
     }

@@ -11,17 +11,17 @@ from onnx.external_data_helper import uses_external_data
 from pipeline import digests
 
 
-def open_session(graph: Path, *, batch: int | None = None) -> onnxruntime.InferenceSession:
-    """Return a session of the graph on one thread, see `check_self_contained`.
+def open_session(graph: Path) -> onnxruntime.InferenceSession:
+    """Return a session of the graph on one thread; ValueError as `load_self_contained`."""
+    load_self_contained(graph)
+    return onnxruntime.InferenceSession(graph, make_options(), providers=["CPUExecutionProvider"])
 
-    With `batch` it is for inputs of that many rows alone, and computes no shapes in a run: the bits are the same.
-    """
-    check_self_contained(graph)
+
+def make_options() -> onnxruntime.SessionOptions:
+    """Return the options of a session on one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    if batch is not None:
-        options.add_free_dimension_override_by_name("batch", batch)
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    return options
 
 
 def hash_graphs(folder: Path) -> str:
@@ -29,8 +29,8 @@ def hash_graphs(folder: Path) -> str:
     return digests.hash_files(sorted(folder.glob("*.onnx")))
 
 
-def check_self_contained(graph: Path) -> None:
-    """Raise ValueError where `graph` is no ONNX, or takes weights from other files, which no digest would cover."""
+def load_self_contained(graph: Path) -> onnx.ModelProto:
+    """Return a graph; ValueError where it is no ONNX, or has weights in other files, which no digest would cover."""
     try:
         loaded = onnx.load(graph, load_external_data=False)
     except DecodeError as error:
@@ -40,6 +40,7 @@ def check_self_contained(graph: Path) -> None:
             f"{graph} takes the weights {', '.join(map(repr, outside))} from other files; a graph must hold all of its "
             "weights: save it without external data"
         )
+    return loaded
 
 
 def _list_tensors(message: Message) -> Iterator[onnx.TensorProto]:

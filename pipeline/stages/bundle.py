@@ -76,12 +76,7 @@ def main(dataset: str) -> None:
 def read_settings(params: config.Block, dataset: str) -> DeploymentSettings:
     """Return the section `deployment`; ParamsError where its signal is neither a model nor an ensemble of a dataset."""
     settings = config.call_with(DeploymentSettings, block=config.look_up(params, "deployment"), name="deployment")
-    known = [
-        name
-        for models in params["models"].values()
-        for name, block in (models or {}).items()
-        if block["dataset"] == dataset
-    ]
+    known = [*list_models(params, dataset), *list_ensembles(params, dataset)]
     if settings.signal is not None and settings.signal not in known:
         raise config.ParamsError(f"deployment.signal is {settings.signal!r}; {dataset} has {', '.join(known)}")
     return settings
@@ -90,6 +85,11 @@ def read_settings(params: config.Block, dataset: str) -> DeploymentSettings:
 def list_models(params: config.Block, dataset: str) -> list[str]:
     """Return the names of the models of a dataset that have a graph; an ensemble has none."""
     return [name for name, block in list_fitted(params) if block["dataset"] == dataset]
+
+
+def list_ensembles(params: config.Block, dataset: str) -> list[str]:
+    """Return the names of the ensembles of a dataset."""
+    return [name for name, block in (params["models"].get(FAMILY) or {}).items() if block["dataset"] == dataset]
 
 
 def load_market(dataset: str) -> Market:
@@ -134,7 +134,7 @@ def describe_ensemble(
     params: config.Block, dataset: str, exported: Contracts, *, signal: str | None
 ) -> dict[str, Any] | None:
     """Return the ensemble of a dataset that is the signal, or else its first one; None where there is none."""
-    names = [name for name, block in (params["models"].get(FAMILY) or {}).items() if block["dataset"] == dataset]
+    names = list_ensembles(params, dataset)
     if not names:
         return None
     name = signal if signal is not None and signal in names else names[0]

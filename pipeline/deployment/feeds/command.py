@@ -56,7 +56,7 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     source.add_argument("--websocket", metavar="URL", help="Binance's klines, as wss://…:9443/ws/btcusdt@kline_1m")
     parser.add_argument("--symbol", help="of bars that have none; default: the bundle's, for a file without the column")
     parser.add_argument("--state", type=Path, metavar="FILE.npz", help="go on from it where it exists; save to it")
-    parser.add_argument("--save-every", type=_parse_count, metavar="BARS", help="default: 1000")
+    parser.add_argument("--save-every", type=_parse_count, metavar="BARS", help=f"default: {SAVE_EVERY:,}")
     parser.add_argument("--summary", action="store_true", help="print the counts at the end, as JSON")
     live = parser.add_argument_group("with --websocket")
     live.add_argument(
