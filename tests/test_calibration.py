@@ -36,6 +36,18 @@ def test_brier_and_calibration_error_are_those_of_scikit_learn():
     assert reasons == {}
 
 
+@pytest.mark.parametrize(("stated", "share"), [(0.9, 0.5), (0.95, 0.55), (0.99, 0.6)])
+def test_the_slope_of_a_probability_that_is_far_too_sure_is_that_of_scikit_learn(stated, share):
+    right = np.arange(400) % 200 < share * 200
+    probability = np.repeat([1.0 - stated, stated], 200)
+    happened = right == (probability > 0.5)
+    metrics, reasons = calibration.measure_probability(probability, happened, bins=2)
+    logits = np.log(probability / (1.0 - probability))[:, None]
+    fitted = LogisticRegression(C=np.inf, tol=1e-10).fit(logits, happened)
+    assert metrics["slope"] == pytest.approx(fitted.coef_[0, 0], abs=1e-5)
+    assert reasons == {}
+
+
 @pytest.mark.parametrize(
     ("stated", "happened", "why"),
     [

@@ -86,11 +86,6 @@ def test_every_column_of_an_input_has_an_importance_whatever_the_family(name):
     assert np.isfinite(list(found["importances"].values())).all()
 
 
-def test_shares_count_a_negative_importance_as_0():
-    assert own.take_positive_shares({"a": 3.0, "b": -1.0, "c": 1.0}) == {"a": 0.75, "b": 0.0, "c": 0.25}
-    assert own.take_positive_shares({"a": -1.0}) == {"a": 0.0}
-
-
 @PLUGINS
 @pytest.mark.parametrize("kind", ["return", "barrier"])
 def test_shap_values_add_up_to_the_differences_of_margins(plugin, kind):

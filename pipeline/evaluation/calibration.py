@@ -109,7 +109,7 @@ def recalibrate(predicted: np.ndarray, happened: np.ndarray) -> tuple[float, flo
     if is_constant(predicted):
         return np.nan, np.nan, "the probability never varies"
     x = logit(np.clip(predicted, LEAST_PROBABILITY, 1.0 - LEAST_PROBABILITY))
-    slope, intercept = 1.0, 0.0
+    slope, intercept = 0.0, 0.0  # from a slope of 1 it diverges where the probability is far too sure
     for _ in range(MAX_STEPS):
         p = expit(intercept + slope * x)
         residual, weight = happened - p, p * (1.0 - p)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from annotated_types import Interval, Len, MinLen
 from pydantic import PositiveInt
+from threadpoolctl import threadpool_limits
 
 from pipeline.evaluation.calibration import measure_calibration
 from pipeline.evaluation.evaluation_data import EvaluationData
@@ -56,17 +57,20 @@ def describe_forecasts(
     instant = np.unique(time, return_inverse=True)[1]
     names = list(data.output.names)
     predicted = labeled[names].to_numpy(np.float64)
-    metrics, undefined = measure_calibration(y, predicted, instant, output=data.output, bins=settings.calibration_bins)
-    gains = measure_gains(
-        y,
-        predicted,
-        {name: select_labeled(table, data.is_labeled)[names].to_numpy() for name, table in baselines.items()},
-        instant,
-        output=data.output,
-        confidence=settings.confidence,
-        resamples=settings.resamples,
-        seed=seed,
-    )
+    others = {name: select_labeled(table, data.is_labeled)[names].to_numpy() for name, table in baselines.items()}
+    with threadpool_limits(limits=1):  # more threads add up in another order
+        bins = settings.calibration_bins
+        metrics, undefined = measure_calibration(y, predicted, instant, output=data.output, bins=bins)
+        gains = measure_gains(
+            y,
+            predicted,
+            others,
+            instant,
+            output=data.output,
+            confidence=settings.confidence,
+            resamples=settings.resamples,
+            seed=seed,
+        )
     calibration = {**metrics, "undefined": undefined}
     return {"calibration": calibration, "gains": gains, **_divide_forecasts(labeled, y, predicted, data, settings)}
 

@@ -80,8 +80,8 @@ def measure_model(
 ) -> dict[str, Measurement]:
     """Return every measurement with a band that the family of a model has; see `describe_model`."""
     found: dict[str, Measurement] = {}
-    if permuted := audit["permutation_importance"]:
-        kinds = importances or {"permutation": permuted["importances"]}
+    permuted = audit["permutation_importance"]
+    if kinds := importances or (permuted and {"permutation": permuted["importances"]}):
         found["importance_gini"] = measure_gini(list(next(iter(kinds.values())).values()))
     if trees := [fit["fit_report"]["trees"] for fit in fits if "trees" in fit.get("fit_report", {})]:
         found["leaf_depth"] = float(np.mean([each["mean_leaf_depth"] for each in trees])), None

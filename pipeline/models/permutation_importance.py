@@ -5,7 +5,6 @@ model owes to it. A window is permuted as a whole, so that its order in time sta
 importance; for trees it stands beside the gain, which is of train rows.
 """
 
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -96,10 +95,3 @@ def estimate_stretch_error(rise: np.ndarray) -> float:
     """Return the standard error of the mean of (n,) rises from the means of STRETCHES parts; NaN for one part."""
     parts = np.array([part.mean() for part in np.array_split(rise, min(STRETCHES, len(rise)))])
     return float(parts.std(ddof=1) / np.sqrt(len(parts))) if len(parts) > 1 else float("nan")
-
-
-def take_positive_shares(importances: Mapping[str, float]) -> dict[str, float]:
-    """Return each importance as a share of all, a negative one as 0: permuting a useless column may lower the loss."""
-    positive = {name: max(value, 0.0) for name, value in importances.items()}
-    total = sum(positive.values())
-    return {name: value / total if total else 0.0 for name, value in positive.items()}

@@ -85,7 +85,7 @@ def main(model: str) -> None:
     headline |= summarize_diagnoses(training.diagnoses)
     write_reports(model, headline, details | {"fit_diagnoses": training.diagnoses})
     draw_confusion(model, result, data)
-    draw_calibration(model, select_path(predictions, data, folds, path=0), data)
+    draw_calibration(model, path, data, number=number)
     draw_training(model, training)
 
 
@@ -287,9 +287,9 @@ def draw_confusion(model: str, result: ModelResult, data: EvaluationData) -> Non
     artifacts.write_figure(artifacts.PLOTS / model / "confusion.png", figure)
 
 
-def draw_calibration(model: str, path: pd.DataFrame, data: EvaluationData) -> None:
+def draw_calibration(model: str, path: pd.DataFrame, data: EvaluationData, *, number: int) -> None:
     """Draw how well the predictions of one path are calibrated; a position, which forecasts no value, is not."""
-    if path["score_std"].isna().all():
+    if data.output.kind == "position":
         figure = plots.plot_message(f"{model}: no calibration: the score is a position, which forecasts no value")
         artifacts.write_figure(artifacts.PLOTS / model / "calibration.png", figure)
         return
@@ -306,7 +306,7 @@ def draw_calibration(model: str, path: pd.DataFrame, data: EvaluationData) -> No
             for i, name in enumerate(output.names)
         }
         unit = "probability" if output.is_classification else output.names[0]
-    figure = plots.plot_calibration(curves, title=f"{model}: calibration on path 0", unit=unit)
+    figure = plots.plot_calibration(curves, title=f"{model}: calibration on path {number}", unit=unit)
     artifacts.write_figure(artifacts.PLOTS / model / "calibration.png", figure)
 
 
