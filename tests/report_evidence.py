@@ -129,11 +129,8 @@ def make_bars(count: int = 96, *, step_ms: int = HOUR_MS) -> Bars:
 def make_row(dsr: float | None) -> dict:
     names = "psr luck_dsr trial_variance expected_max_sharpe sharpe_per_bar min_track_record_bars observations"
     row = dict.fromkeys(names.split(), 0.5)
-    ends = {"low": 0.5, "high": 2.5}
-    sharpes = {
-        f"{kind}{end}": value for kind in ("sharpe", "sharpe_daily") for end, value in [("", 1.5), *ends.items()]
-    }
-    sharpes |= {f"{kind}_{end}": value for kind in ("sharpe", "sharpe_daily") for end, value in ends.items()}
+    ends = {"": 1.5, "_low": 0.5, "_high": 2.5}
+    sharpes = {f"{kind}{end}": value for kind in ("sharpe", "sharpe_daily") for end, value in ends.items()}
     return {**row, **sharpes, "dsr": dsr, "dsr_clusters": dsr, "trials": 4, "path_sharpes": [1.0, 2.0]}
 
 

@@ -33,9 +33,9 @@ LATENCY = {
     "machine": {"cpus": 2, "numpy": "2.0"},
     "selections": {
         "all": {
-            "models": [],
+            "models": ["tree"],
             "verdicts": {"p50_us": {"value": 80.0, "limit": 100.0, "holds": True}},
-            "schedules": [{"arrivals": "poisson", "bars_per_second": 250, "p99_us": 300.0}],
+            "schedules": [{"arrivals": "poisson", "bars_per_second": 250, "warms_caches": True, "p99_us": 300.0}],
         }
     },
 }
@@ -92,8 +92,9 @@ def test_latency_stands_beside_its_limits_with_units():
     *_, machine, figures, rates = make_blocks(replace(NOTHING, latency=LATENCY))
     assert machine.text.startswith("Latency was measured on this machine: cpus 2, numpy 2.0.")
     assert figures.rows == [["p50, µs", "80", "100", "holds"]]
-    assert rates.head == ["arrivals", "bars per second", "p99, µs"]
-    assert rates.rows == [["poisson", "250", "300"]]
+    assert figures.note == "Models: tree."
+    assert rates.head == ["arrivals", "bars per second", "warms caches", "p99, µs"]
+    assert rates.rows == [["poisson", "250", "yes", "300"]]
 
 
 def write(path: Path, content: object) -> None:
@@ -111,9 +112,13 @@ def test_latency_of_another_contract_is_not_shown(tmp_path, monkeypatch):
     assert found.latency is None
     assert found.no_latency_reason == f"{file} is of the contract 01234567, the bundle has {digest[:8]}"
     write(file, {"contract_sha256": digest})
-    write(artifacts.report_path("gate", "bars"), GATE)
+    gate = GATE | {"contract_sha256": digest}
+    write(artifacts.report_path("gate", "bars"), gate)
     found = report.read_bundle("bars")
-    assert (found.latency, found.gate, found.prop_firm) == ({"contract_sha256": digest}, GATE, None)
+    assert (found.latency, found.gate, found.prop_firm) == ({"contract_sha256": digest}, gate, None)
+    write(artifacts.report_path("gate", "bars"), GATE | {"contract_sha256": "0123456789"})
+    with pytest.raises(ArtifactError, match=r"gate/bars.json is of another bundle; run `dvc repro gate@bars`"):
+        report.read_bundle("bars")
 
 
 def test_a_dataset_without_a_bundle_is_refused(tmp_path, monkeypatch):

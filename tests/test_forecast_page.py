@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from pipeline.reporting import forecast_page
 from pipeline.reporting.tear_sheet.forecast_page import tabulate_forecasts
 from pipeline.reporting.tear_sheet.verdict import judge_forecasts
 from tests.report_evidence import make_evidence, make_model
@@ -51,3 +52,28 @@ def test_a_model_without_forecasts_has_its_findings_alone():
 def test_the_claim_of_better_forecasts_follows_the_interval(beats, state):
     forecasts = {**FORECASTS, "gains": {"linear": {"ic": make_gain(0.001, beats=beats)}}}
     assert judge_forecasts(make_evidence(make_forecaster(forecasts))).state == state
+
+
+def test_the_page_of_forecasts_says_what_is_undefined_and_why():
+    gain = {"value": 0.1, "low": 0.05, "high": 0.15, "beats": True, "reason": None}
+    unknown = dict.fromkeys(("value", "low", "high", "beats")) | {"reason": "y never varies"}
+    band = {"value": None, "low": 0.5, "high": 2.0, "is_within": None, "reason": "the net has no attention"}
+    forecasts = {
+        "path": 2,
+        "gains": {"linear": {"loss": gain, "ic": unknown}},
+        "calibration": {"slope": None, "undefined": {"slope": "the forecast never varies"}},
+        **dict.fromkeys(("tiers", "sessions", "signals")),
+    }
+    findings = {"bands": {"attention_entropy": band}, "measurements": {"critic_entropy": 2.0}}
+    page = forecast_page.render_page("lstm", {"forecasts": forecasts, "model_findings": findings})
+    assert page.startswith("# lstm: forecasts on path 2\n")
+    assert "| linear | loss | 0.1 [0.05, 0.15] | yes |" in page
+    assert "| linear | ic | – | not known: y never varies |" in page
+    assert "| slope | – | the forecast never varies |" in page
+    assert "| attention_entropy | – | 0.5 to 2 | undefined: the net has no attention |" in page
+    assert "| critic_entropy | 2 | – | – |" in page
+    assert "Tiers" not in page
+    empty = forecast_page.render_page(
+        "voting", {"forecasts": forecasts, "model_findings": {"bands": {}, "measurements": {}}}
+    )
+    assert "The fitted model" not in empty

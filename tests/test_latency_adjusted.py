@@ -4,7 +4,6 @@ import pytest
 from pipeline import artifacts
 from pipeline.deployment import latency_adjusted
 from pipeline.digests import ArtifactError
-from pipeline.reporting import forecast_page
 
 CURVE = {"values": [0.0, 1.0, 2.0], "net_return": [0.5, 0.2, None]}
 FIGURES = {"p50_us": 6_000_000.0, "p99_us": 30_000_000.0}  # a tenth and a half of a minute
@@ -30,28 +29,3 @@ def test_without_a_measured_latency_the_command_says_how_to_measure_it(tmp_path,
     monkeypatch.setattr(artifacts, "MEASURED", tmp_path)
     with pytest.raises(ArtifactError, match=r"klines\.json does not exist; run `dvc exp run -S 'latency\.datasets"):
         latency_adjusted.read_latency("klines")
-
-
-def test_the_page_of_forecasts_says_what_is_undefined_and_why():
-    gain = {"value": 0.1, "low": 0.05, "high": 0.15, "beats": True, "reason": None}
-    unknown = dict.fromkeys(("value", "low", "high", "beats")) | {"reason": "y never varies"}
-    band = {"value": None, "low": 0.5, "high": 2.0, "is_within": None, "reason": "the net has no attention"}
-    forecasts = {
-        "path": 2,
-        "gains": {"linear": {"loss": gain, "ic": unknown}},
-        "calibration": {"slope": None, "undefined": {"slope": "the forecast never varies"}},
-        **dict.fromkeys(("tiers", "sessions", "signals")),
-    }
-    findings = {"bands": {"attention_entropy": band}, "measurements": {"critic_entropy": 2.0}}
-    page = forecast_page.render_page("lstm", {"forecasts": forecasts, "model_findings": findings})
-    assert page.startswith("# lstm: forecasts on path 2\n")
-    assert "| linear | loss | 0.1 [0.05, 0.15] | yes |" in page
-    assert "| linear | ic | – | not known: y never varies |" in page
-    assert "| slope | – | the forecast never varies |" in page
-    assert "| attention_entropy | – | 0.5 to 2 | undefined: the net has no attention |" in page
-    assert "| critic_entropy | 2 | – | – |" in page
-    assert "Tiers" not in page
-    empty = forecast_page.render_page(
-        "voting", {"forecasts": forecasts, "model_findings": {"bands": {}, "measurements": {}}}
-    )
-    assert "The fitted model" not in empty

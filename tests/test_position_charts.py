@@ -36,15 +36,15 @@ def days_of_24_bars(monkeypatch):
 def test_the_stretches_are_the_worst_the_best_and_the_most_traded_day(days_of_24_bars):
     found = stretches.pick_stretches(make_traded((1, 75, 77)), {"BTC": make_bars()})
     assert found == [
-        Stretch("worst day", "BTC", 24, 48),
-        Stretch("best day", "BTC", 48, 72),
-        Stretch("most-traded day", "BTC", 72, 96),
+        Stretch("worst day, 2024-01-02", "BTC", 24, 48),
+        Stretch("best day, 2024-01-03", "BTC", 48, 72),
+        Stretch("most-traded day, 2024-01-04", "BTC", 72, 96),
     ]
 
 
 def test_a_day_that_is_two_of_them_is_shown_once(days_of_24_bars):
     found = stretches.pick_stretches(make_traded((1, 25, 26), (-1, 30, 60)), {"BTC": make_bars()})
-    assert [each.name for each in found] == ["worst day and most-traded day", "best day"]
+    assert [each.name for each in found] == ["worst day and most-traded day, 2024-01-02", "best day, 2024-01-03"]
 
 
 def test_the_symbol_is_the_one_with_the_most_round_trips_of_the_day():

@@ -257,7 +257,7 @@ def test_calibration_takes_the_first_split_that_predicts_a_labeled_row(small_fil
 
 
 def test_a_position_is_not_calibrated(small_files):
-    output = {"kind": "number", "names": ["return"], "levels": []}
+    output = {"kind": "position", "names": ["return"], "levels": []}
     found = report.calibrate("agent", {"dataset": "bars", "target": "return_5"}, output)
     assert found.curves == {}
     assert found.reason == "the score is a position, which forecasts no value"
@@ -265,11 +265,12 @@ def test_a_position_is_not_calibrated(small_files):
 
 def test_importances_by_permutation_stand_beside_those_of_the_model():
     model = make_model()
-    permuted = {"loss": "mse", "importances": {"a": 0.3, "b": -0.1, "c": 0.1}}
+    permuted = {"loss": "mse", "importances": {"a": 0.1, "b": -0.1, "c": 0.3}}
     measured = replace(model, audit={**model.audit, "permutation_importance": permuted})
     drawn = model_charts.plot_permutation_importances(measured)
     assert [share for share in ("75.0 %", "0.0 %", "25.0 %") if share not in drawn] == []
-    assert "75.0 %" in model_charts.plot_importances(measured)  # a has 3 of 4 of the gain as well
+    own = model_charts.plot_importances(measured)
+    assert own == model_charts.plot_importances(model) != drawn
     net = replace(measured, training=None)
     assert model_charts.plot_permutation_importances(net) == "the importances are those by permutation"
     assert model_charts.plot_permutation_importances(model) == "no importances: they were not measured"

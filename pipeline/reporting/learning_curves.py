@@ -37,8 +37,7 @@ def plot_learning_curves(
     for axes, (label, fields) in zip(all_axes, panels, strict=True):
         style_axes(axes, title if axes is all_axes[0] else "")
         axes.set_ylabel(label)
-        for name in fields.keys() & (targets or {}).keys():
-            target = (targets or {})[name]
+        for target in (value for name, value in (targets or {}).items() if name in fields):
             axes.axhline(target, color=INK, lw=1.0, ls="--", label=f"target, {target:.3g}")
         _draw_histories(axes, histories, fields)
     return figure

@@ -17,8 +17,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 from dvc.exceptions import DvcException
 
-from pipeline import artifacts, cli, config, digests, remedies
+from pipeline import artifacts, cli, config, remedies
 from pipeline.datasets import kinds
+from pipeline.deployment import contract
 from pipeline.digests import ArtifactError
 from pipeline.evaluation import forecast, performance
 from pipeline.evaluation.ledger import Ledger, read_lines
@@ -81,17 +82,23 @@ def run_command() -> None:
 
 def compare(root: Path, dataset: str, *, revision: str) -> str:
     """Return the page with the reports of a revision beside those of the workspace."""
-    before = revision_files.load_side(revision_files.RevisionFiles.find(root, revision), dataset)
-    now = revision_files.load_side(revision_files.WorkspaceFiles(root), dataset)
-    return render_comparison(before, now)
+    before = revision_files.RevisionFiles.find(root, revision)
+    files = (before, revision_files.WorkspaceFiles(root))
+    try:
+        return render_comparison(*(revision_files.load_side(each, dataset) for each in files))
+    except KeyError as error:
+        raise ValueError(
+            f"a report of {before.name} or of the workspace has no {error}: other code wrote it; run `dvc repro` "
+            "there with the present code"
+        ) from error
 
 
 def read_bundle(dataset: str) -> BundleEvidence:
     """Return the reports on the bundle of a dataset, with the latency where it is of the present contract."""
-    contract = artifacts.TRAINED / "bundles" / dataset / "contract.json"
-    if not contract.is_file():
-        raise ArtifactError(f"there is no {contract}; {remedies.describe_writing(contract)}")
-    file, present = artifacts.MEASURED / "latency" / f"{dataset}.json", digests.hash_file(contract)
+    folder = contract.BUNDLES / dataset
+    if not (folder / contract.CONTRACT).is_file():
+        raise ArtifactError(f"there is no {folder / contract.CONTRACT}; {remedies.describe_writing(folder)}")
+    file, present = artifacts.MEASURED / "latency" / f"{dataset}.json", contract.hash_contract(folder)
     measured = artifacts.read_json(file) if file.is_file() else None
     reason = f"there is no {file}"
     if measured is not None and (found := measured.get("contract_sha256")) != present:
@@ -100,6 +107,8 @@ def read_bundle(dataset: str) -> BundleEvidence:
     stages = {"gate": "gate", "prop_firm": "prop_firm", "prop_firm_details": "prop_firm/details"}
     files = {name: artifacts.report_path(stage, dataset) for name, stage in stages.items()}
     reports = {name: artifacts.read_json(each) if each.is_file() else None for name, each in files.items()}
+    if reports["gate"] is not None and reports["gate"]["contract_sha256"] != present:
+        raise ArtifactError(f"{files['gate']} is of another bundle; run `dvc repro gate@{dataset}`")
     return BundleEvidence(**reports, latency=measured, no_latency_reason=reason)
 
 
@@ -219,8 +228,8 @@ def read_history(name: str) -> pd.DataFrame:
 def calibrate(name: str, block: config.Block, output: Report) -> Calibration:
     """Return the calibration of the predictions on path 0 of the first seed; a position has none."""
     names = list(output["names"])
-    table = artifacts.read_table(artifacts.OOS / f"{name}.parquet", ["seed", "split", "row", "score_std", *names])
-    if table["score_std"].isna().all():
+    table = artifacts.read_table(artifacts.OOS / f"{name}.parquet", ["seed", "split", "row", *names])
+    if output["kind"] == "position":
         return Calibration({}, "", "the score is a position, which forecasts no value")
     first = table[table["seed"] == table["seed"].iloc[0]].sort_values("split", kind="stable").drop_duplicates("row")
     joined = first.assign(y=read_labels(block, first["row"].to_numpy())).dropna(subset="y").sort_values("row")

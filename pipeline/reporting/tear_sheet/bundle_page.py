@@ -12,6 +12,7 @@ from markupsafe import Markup
 from pipeline.reporting.tear_sheet.blocks import Figure, Note, Section, Table, Verdict
 from pipeline.reporting.tear_sheet.charts import HEIGHT, span_x
 from pipeline.reporting.tear_sheet.evidence import BundleEvidence, DatasetEvidence
+from pipeline.reporting.tear_sheet.forecast_page import show_fact
 from pipeline.reporting.tear_sheet.formats import format_number, format_percent, list_names
 from pipeline.reporting.tear_sheet.model_charts import to_floats
 from pipeline.reporting.tear_sheet.scales import fit_scale
@@ -27,7 +28,7 @@ from pipeline.reporting.tear_sheet.svg import (
     draw_points,
 )
 
-UNITS = {"us": "µs", "ns": "ns", "mb": "MB", "bps": "bps"}
+UNITS = {"us": "µs", "mb": "MB"}
 SHARES = {"pass_probability": "passes all phases", "ruin": "ruin"}  # of the curve by risk: label by column
 STYLES = ("c0", "c4")
 
@@ -133,7 +134,7 @@ def tabulate_selection(name: str, selection: Report) -> list[Table]:
         ]
         for figure, each in selection["verdicts"].items()
     ]
-    models = f"Models: {list_names(selection['models'])}." if selection["models"] else "All models of the bundle."
+    models = f"Models: {list_names(selection['models'])}."
     tables = [Table(f"Latency of {name}", ["figure", "value", "limit", "verdict"], rows, note=models)]
     if schedules := selection["schedules"]:
         head = [name_quantity(key) for key in schedules[0]]
@@ -143,7 +144,9 @@ def tabulate_selection(name: str, selection: Report) -> list[Table]:
 
 
 def format_value(value: object) -> str:
-    """Return a text as it is, a number with its significant digits."""
+    """Return a text as it is, a fact as yes or no, a number with its significant digits."""
+    if isinstance(value, bool):
+        return show_fact(value)
     return value if isinstance(value, str) else format_number(value)
 
 

@@ -67,8 +67,8 @@ def plot_stretch(model: ModelEvidence, stretch: Stretch, bars: Bars, *, has_cand
         draw_view(frame, RETURN, "net return", draw_growth(frame, gain, net[0], growth)),
     ]
     alt = describe_stretch(model, stretch, frame, trips, growth[-1])
-    ends = {"bars": frame.width, "start": frame.start_ms, "step": frame.step_ms, "low": price.low, "high": price.high}
-    data = " ".join(f'data-{name}="{value:.10g}"' for name, value in ends.items() if name != "start")
+    ends = {"bars": frame.width, "step": frame.step_ms, "low": price.low, "high": price.high}
+    data = " ".join(f'data-{name}="{value:.10g}"' for name, value in ends.items())
     opening = (
         f'<svg class="zoom" viewBox="0 0 {WIDE:g} {HEIGHT:g}" role="img" aria-label="{escape(alt)}" {data} '
         f'data-start="{frame.start_ms}">'

@@ -6,13 +6,14 @@ from pipeline.reporting.tear_sheet.formats import format_day, format_number, for
 from pipeline.reporting.tear_sheet.series import DAY_MS
 
 NOT_OPENED = (
-    "The holdout is sealed: the ledger has no look at it. `dvc exp run -S 'holdout.models=[trees.lightgbm]'` opens it "
-    "for one model; each look lowers the significance of all of them."
+    "The ledger has no look at the holdout of this market. `dvc exp run -S 'holdout.models=[trees.lightgbm]'` opens it "
+    "for one model, here `trees.lightgbm`; each look lowers the significance of all of them."
 )
 NOTE = (
     "Looks of the ledger at the last times of this market, of any revision or experiment. Sharpe ratios are "
-    "annualized, net of costs, of bars. A look counts once `python -m pipeline.evaluation.ledger harvest` has added it."
+    "annualized, net of costs, of bars."
 )
+HARVEST = "A look counts once `python -m pipeline.evaluation.ledger harvest` has added it."
 HEAD = ("model", "target", "parameters", "first day", "last day", "net return", "Sharpe, bars")
 
 
@@ -20,7 +21,7 @@ def make_holdout(evidence: DatasetEvidence) -> Section:
     """Return every look of the ledger at the holdout, or that there is none."""
     rows = [describe_look(look) for look in evidence.looks]
     title = f"Looks at the holdout: {len(rows)}"
-    blocks = [Table(title, HEAD, rows, note=NOTE)] if rows else [Note(NOT_OPENED)]
+    blocks = [Table(title, HEAD, rows, note=f"{NOTE} {HARVEST}")] if rows else [Note(f"{NOT_OPENED} {HARVEST}")]
     return Section("holdout", "Holdout", blocks)
 
 

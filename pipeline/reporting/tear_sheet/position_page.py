@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pipeline.reporting.tear_sheet.blocks import Figure, Note
 from pipeline.reporting.tear_sheet.candles import plot_stretch
 from pipeline.reporting.tear_sheet.evidence import Bars, ModelEvidence
-from pipeline.reporting.tear_sheet.formats import format_day
 from pipeline.reporting.tear_sheet.stretches import Stretch, pick_stretches
 
 NO_BARS = "the rows of this dataset have no open, high and low"
@@ -36,6 +35,5 @@ def draw_positions(models: Sequence[ModelEvidence], bars: Mapping[str, Bars]) ->
 
 def draw_position(model: ModelEvidence, stretch: Stretch, bars: Bars, *, has_candles: bool) -> Figure:
     """Return the chart of one stretch, with its caption."""
-    day = format_day(bars.time_ms[stretch.first])
-    title = f"Positions on the {stretch.name}: {model.name}, {stretch.symbol}, {day}"
+    title = f"Positions on the {stretch.name}: {model.name}, {stretch.symbol}"
     return Figure(title, plot_stretch(model, stretch, bars, has_candles=has_candles), note=LEGEND, is_wide=True)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from pipeline.evaluation import performance
 from pipeline.reporting.tear_sheet.evidence import Bars, ModelEvidence
+from pipeline.reporting.tear_sheet.formats import format_day
 from pipeline.reporting.tear_sheet.series import DAY_MS
 
 MIN_BARS, MAX_BARS = 60, 1500  # of a stretch: a day of fewer bars is widened, of more is narrowed
@@ -15,7 +16,7 @@ MIN_BARS, MAX_BARS = 60, 1500  # of a stretch: a day of fewer bars is widened, o
 
 @dataclass(frozen=True)
 class Stretch:
-    """Bars `first` to `last`, without `last`, of a symbol; `name` says why they are shown."""
+    """Bars `first` to `last`, without `last`, of a symbol; `name` says why they are shown, and the day."""
 
     name: str
     symbol: str
@@ -43,12 +44,15 @@ def pick_stretches(model: ModelEvidence, bars: Mapping[str, Bars]) -> list[Stret
         "best day": (days[np.argmax(returns)], model.net, model.time_ms),
         "most-traded day": (days[np.argmax(count)], np.ones(len(orders)), orders),
     }
-    found: dict[tuple[str, int, int], list[str]] = {}
+    found: dict[tuple[str, str, int, int], list[str]] = {}
     for name, (day, amount, time_ms) in chosen.items():
         symbol = find_symbol(trips, list(bars), start_ms=int(day) * DAY_MS)
         span = find_span(bars[symbol].time_ms, time_ms, amount, start_ms=int(day) * DAY_MS)
-        found.setdefault((symbol, *span), []).append(name)
-    return [Stretch(" and ".join(names), *place) for place, names in found.items()]
+        found.setdefault((format_day(int(day) * DAY_MS), symbol, *span), []).append(name)
+    return [
+        Stretch(f"{' and '.join(names)}, {day}", symbol, first, last)
+        for (day, symbol, first, last), names in found.items()
+    ]
 
 
 def find_symbol(trips: pd.DataFrame, symbols: list[str], *, start_ms: int) -> str:
