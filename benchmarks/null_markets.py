@@ -34,6 +34,7 @@ from pipeline.leakage.findings import LeakageError
 from pipeline.market.bars import find_interval_ms
 from pipeline.reporting import markdown
 from pipeline.stages import (
+    audit,
     baseline,
     compare,
     evaluate,
@@ -171,6 +172,7 @@ def run_until_fits(blocks: dict[str, Any]) -> list[str]:
             stage.main(DATASET)
         for model in list_models(blocks):
             train.main(model)
+            audit.main(model)
     except LeakageError as error:
         return [line.split(":")[0] for line in str(error).splitlines()]
     return []

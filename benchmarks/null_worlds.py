@@ -104,7 +104,7 @@ def run_stages(models: Sequence[str], *, reports: Path, is_whole: bool) -> None:
     share_report("sensitivity", sensitivity, reports=reports)
     run_all(*((guard,) if is_whole else ()), signals, baseline, key=DATASET)
     for model in models:
-        run_all(*((train, audit, evaluate, export_with_parity) if is_whole else (train, evaluate)), key=model)
+        run_all(*((train, audit, evaluate, export_with_parity) if is_whole else (train, audit, evaluate)), key=model)
     run_all(compare, *((bundle, prop_firm, gate) if is_whole else ()), key=DATASET)
 
 

@@ -108,6 +108,7 @@ def measure_seed(market: Path, blocks: Mapping[str, Any], *, seed: int) -> dict[
         if not (folder / artifacts.MODELS / name).exists():  # the last that a training writes
             run_stage(folder, "train", name)
         if not all((folder / file).exists() for file in list_evaluated(name)):
+            run_stage(folder, "audit", name)
             run_stage(folder, "evaluate", name)
     run_stage(folder, "compare", DATASET)
     return read_figures(folder, names)

@@ -135,7 +135,7 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 def list_revisions(root: Path) -> list[Revision]:
     """Return the commits whose reports differ from those before, and those with a tag, the earliest first."""
     names, tags, branches = experiments.name_experiments(root), name_tags(root), name_branches(root)
-    history = ["log", "--reverse", "--date-order", "--format=%H %ct"]
+    history = ["log", "--full-history", "--reverse", "--date-order", "--format=%H %ct"]
     history += [*(f"--exclude={pattern}" for pattern in NOT_RUNS), "--all", "--"]
     changed = {line.split()[0] for line in experiments.run_git(root, *history, str(REPORTS))}
     return [
