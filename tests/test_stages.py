@@ -315,7 +315,6 @@ def read_results() -> dict[str, bytes]:
     oos = {str(file): evaluate.drop_final_fit(pd.read_parquet(file)) for file in Path("trained/oos").iterdir()}
     files = [file for folder in FOLDERS for file in folder.rglob("*") if file.is_file()]
     files = [file for file in files if not file.parent.name.startswith("liquidity")]  # which describes all bars
-    files = [file for file in files if not file.name.startswith("prop_firm")]  # of a stage after the bundle
     files = [file for file in files if file.name not in ("data.json", "SHA256SUMS")]  # of all labels
     return {str(file): file.read_bytes() for file in files} | {
         name: table.to_csv().encode() for name, table in oos.items()
