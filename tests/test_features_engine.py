@@ -170,13 +170,16 @@ def test_a_bar_that_is_repeated_or_goes_back_in_time_is_refused_and_changes_noth
                 stream.update(bars[i - 1])
 
 
-@pytest.mark.parametrize(("field", "value"), [("close", np.nan), ("low", 0.0), ("volume", -1.0), ("trades", np.inf)])
-def test_an_invalid_value_is_refused_by_name(field: str, value: float) -> None:
+@pytest.mark.parametrize(
+    ("field", "value", "got"),
+    [("close", np.nan, "missing or NaN"), ("low", 0.0, "0.0"), ("volume", -1.0, "-1.0"), ("trades", np.inf, "inf")],
+)
+def test_an_invalid_value_is_refused_by_name(field: str, value: float, got: str) -> None:
     bars = make_bars(np.full(20, 9.0)).astype({"trades": float})
     bars.loc[13, field] = value
     with pytest.raises(ValueError, match=f"row 13: {field} is {value}"):
         engine.compute(bars, **SHORT)
-    with pytest.raises(ValueError, match=f"{field} is {value}"):
+    with pytest.raises(ValueError, match=f"{field} is {got}"):
         engine.Stream(**SHORT).update(bars.loc[13].to_dict())
 
 
