@@ -256,7 +256,7 @@ def test_pictures_have_the_same_bytes_each_time(size, tmp_path, monkeypatch):
         evaluate.draw_equity("a", result, data)
         evaluate.draw_positions("a", path_metrics.select_path(predictions, data, cut, path=1), data, number=1)
         evaluate.draw_confusion("a", result, data)
-        evaluate.draw_calibration("a", path_metrics.select_path(predictions, data, cut, path=0), data)
+        evaluate.draw_calibration("a", path_metrics.select_path(predictions, data, cut, path=0), data, number=0)
         evaluate.draw_training("a", Training(oos, oos, history, importances={"gain": {"x": 1.0}}, audit=AUDIT))
         drawn.append({file.name: file.read_bytes() for file in (tmp_path / folder / "a").iterdir()})
     names = ["calibration", "confusion", "equity", "importances", "learning_curves", "positions"]

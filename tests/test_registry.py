@@ -343,9 +343,10 @@ def limited(limited_origin, tmp_path) -> Path:
 
 def test_a_promotion_within_the_limits_of_the_latency_names_and_records_what_was_measured(limited):
     measure(limited)
-    assert promote(limited).endswith(f"on {platform.node()}: p50_us 79.0 µs, bars_per_second 1,000.0 bars a second")
+    measured = "p50_us 79.0 µs, bars_per_second 1,000.0 bars a second, memory_mb 499.0 MB"
+    assert promote(limited).endswith(f"on {platform.node()}: {measured}")
     event = history.read_history(limited, "model").events[-1]
-    assert event.latency["figures"] == {"p50_us": 79.0, "bars_per_second": 1000.0}
+    assert event.latency["figures"] == {"p50_us": 79.0, "bars_per_second": 1000.0, "memory_mb": 499.0}
     assert event.latency["models"] == ["tree"]
     assert verify(limited) == []
 
@@ -359,7 +360,11 @@ def test_a_promotion_without_limits_says_that_latency_is_not_judged(repo):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({}, "tiny.json does not exist, and params.yaml sets promote.p50_us, promote.bars_per_second; run `python -m"),
+        (
+            {},
+            "tiny.json does not exist, and params.yaml sets promote.p50_us, promote.bars_per_second, "
+            "promote.memory_mb; run `python -m",
+        ),
         ({"p50_us": 80.1}, "'trees' is beyond its limits: p50_us is 80.1 µs, above 80.0;"),
         ({"p50_us": 99, "bars_per_second": 999}, "above 80.0; bars_per_second is 999.0 bars a second, below 1,000.0;"),
         (

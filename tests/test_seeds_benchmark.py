@@ -89,8 +89,10 @@ def test_finished_fits_of_a_seed_are_not_made_again(tmp_path: Path, monkeypatch)
     (tmp_path / "seed_5" / artifacts.MODELS / "lightgbm").mkdir(parents=True)
     seeds.measure_seed(tmp_path, blocks, seed=5)
     assert ran == [
+        ("seed_5", "audit", "lightgbm"),
         ("seed_5", "evaluate", "lightgbm"),
         ("seed_5", "train", "lstm"),
+        ("seed_5", "audit", "lstm"),
         ("seed_5", "evaluate", "lstm"),
         ("seed_5", "compare", "klines"),
     ]
