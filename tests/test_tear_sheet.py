@@ -10,10 +10,11 @@ import pytest
 from pipeline import artifacts
 from pipeline.reporting.tear_sheet import charts, model_charts, series
 from pipeline.reporting.tear_sheet.evidence import Calibration
+from pipeline.reporting.tear_sheet.formats import format_hours
 from pipeline.reporting.tear_sheet.page import render_report
 from pipeline.reporting.tear_sheet.sampling import downsample
 from pipeline.reporting.tear_sheet.scales import fit_scale
-from pipeline.reporting.tear_sheet.verdict import make_verdict
+from pipeline.reporting.tear_sheet.verdict import join_by_advice, make_verdict
 from pipeline.stages import report
 from tests.report_evidence import DAY_MS, HOUR_MS, SETTINGS, START_MS, make_evidence, make_model, parse
 
@@ -104,6 +105,31 @@ def test_the_verdict_on_luck_follows_the_deflated_sharpe_ratio(dsr, state, words
     found = {each.claim: each for each in verdict.statements}["Returns are more than the luck of many trials"]
     assert found.state == state
     assert verdict.summary.startswith(words)
+
+
+def test_a_claim_about_all_models_is_not_supported_where_one_of_them_fails_and_a_high_pbo_is_overfitting():
+    evidence = make_evidence(dsr=0.99)
+    rows = evidence.compare["leaderboard"]
+    (name,) = rows
+    both = {**evidence.compare, "leaderboard": {**rows, "other": {**rows[name], "dsr": 0.5}}}
+    high = {"pbo": 0.45, "pbo_lowest": 0.4, "pbo_highest": 0.49}
+    states = {each.claim: each for each in make_verdict(replace(evidence, compare=both, headline=high)).statements}
+    luck = states["Returns are more than the luck of many trials"]
+    assert luck.state == "not supported"
+    assert "not: other" in luck.evidence
+    assert states["The choice of the best model is not overfitted"].state == "not supported"
+
+
+def test_an_advice_that_several_warnings_share_is_written_once():
+    warnings = ["a: it is 16: suspect a leak", "b: it is 17: suspect a leak", "b: it is idle: trade"]
+    assert join_by_advice(warnings) == "a: it is 16; b: it is 17: suspect a leak; b: it is idle: trade"
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "shown"), [(300_000, "5.0 min"), (3_600_000, "1.0 h"), (172_800_000, "2.0 days"), (None, "–")]
+)
+def test_a_duration_is_in_the_unit_of_its_size(milliseconds, shown):
+    assert format_hours(milliseconds) == shown
 
 
 def test_each_claim_follows_its_own_report():
@@ -272,5 +298,5 @@ def test_importances_by_permutation_stand_beside_those_of_the_model():
     own = model_charts.plot_importances(measured)
     assert own == model_charts.plot_importances(model) != drawn
     net = replace(measured, training=None)
-    assert model_charts.plot_permutation_importances(net) == "the importances are those by permutation"
+    assert model_charts.plot_permutation_importances(net) == "the picture above shows them"
     assert model_charts.plot_permutation_importances(model) == "no importances: they were not measured"

@@ -305,12 +305,15 @@ def run(root: Path, arguments: Mapping[str, Any]) -> list[str]:
     if command == "verify":
         if faults := verify(root):
             raise RegistryError("\n".join(faults))
+        if not history.list_tags(root):
+            return ["nothing is registered"]
         return ["tags, revisions, DVC's cache and the promoted files agree"]
     if command == "list":
         return list_events(root)
     if command == "restore":
         return [restore(root)]
     if command == "promote":
+        sys.stderr.write("comparing each stage with dvc.lock, which may take a minute\n")
         return [promote(root, arguments["model"], stage=arguments["stage"])]
     return [rollback(root, arguments["model"], stage=arguments["stage"], to=arguments["to"])]
 

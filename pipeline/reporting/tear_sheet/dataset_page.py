@@ -25,6 +25,7 @@ LEAST_TIME_MS = 10**11  # an instant of 1973: no number of bars, and no length o
 
 Report = Mapping[str, Any]
 Block = Figure | Note | Table
+EXECUTABLE = {True: "yes", False: "no", None: "not known"}
 
 
 def make_leaderboard(evidence: DatasetEvidence) -> Section:
@@ -62,7 +63,7 @@ def tabulate_leaderboard(evidence: DatasetEvidence) -> Table:
                 format_number(model.headline["ic_minus_linear"]),
                 format_number(terms["break_even_bps"]),
                 format_number(terms["round_trips"]),
-                "yes" if terms["executability"]["is_executable"] else "no",
+                EXECUTABLE[terms["executability"]["is_executable"]],
             ]
         )
     head = [
@@ -84,8 +85,9 @@ def tabulate_leaderboard(evidence: DatasetEvidence) -> Table:
     note = (
         "Sharpe ratios are annualized, net of costs, of the median path; intervals by block bootstrap (mean "
         f"block length {length} bars). DSR: probability that the true Sharpe ratio exceeds the maximum expected of "
-        f"{evidence.compare['trials']} trials without skill. IC: correlation of prediction and label, mean "
-        f"of the paths. Costs charged on each side: {charged} bps."
+        f"{evidence.compare['trials']} trials without skill; PSR: that it exceeds 0. IC: correlation of prediction and "
+        f"label, mean of the paths. Costs charged on each side: {charged} bps. Executable: what is earned outlasts one "
+        "more bar of delay and the spread that the data imply. pipeline/evaluation/README.md defines every figure."
     )
     return Table("Models, by the Sharpe ratio of bars", head, rows, note=note)
 

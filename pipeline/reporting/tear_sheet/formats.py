@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from pipeline.reporting.markdown import DASH
 
-HOUR_MS = 3_600_000
+MINUTE_MS = 60_000
 
 
 def format_number(value: object, *, digits: int = 3) -> str:
@@ -48,11 +48,13 @@ def format_day(time_ms: float) -> str:
 
 
 def format_hours(milliseconds: float | None) -> str:
-    """Return a duration in hours, from two days on in days; a dash for None."""
+    """Return a duration in hours, below one hour in minutes, from two days on in days; a dash for None."""
     if milliseconds is None:
         return DASH
-    hours = milliseconds / HOUR_MS
-    return f"{hours / 24:.1f} days" if hours >= 48 else f"{hours:.1f} h"
+    minutes = milliseconds / MINUTE_MS
+    if minutes < 60:
+        return f"{minutes:.1f} min"
+    return f"{minutes / 1440:.1f} days" if minutes >= 2880 else f"{minutes / 60:.1f} h"
 
 
 def list_names(names: list[str]) -> str:

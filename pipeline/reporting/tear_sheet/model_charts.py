@@ -146,7 +146,7 @@ def plot_permutation_importances(model: ModelEvidence) -> Markup | str:
     if not permuted:
         return "no importances: they were not measured"
     if not (model.training or {}).get("importances"):
-        return "the importances are those by permutation"
+        return "the picture above shows them"
     return plot_importances(replace(model, training=None))
 
 

@@ -206,10 +206,10 @@ def tabulate_fits(model: ModelEvidence) -> Table:
 
 def tabulate_tails(tails: series.Tails, *, share: float, model: str) -> Table:
     """Return quantiles and the means beyond them, of the bars that have a return."""
-    low, high = (f"{part:.2%}".replace("%", " %") for part in (share, 1 - share))
+    size = f"{100 * share:g} %"
     rows = [
-        [f"lowest {low}", format_number(tails.low_quantile * 1e4), format_number(tails.low_mean * 1e4)],
-        [f"above {high}", format_number(tails.high_quantile * 1e4), format_number(tails.high_mean * 1e4)],
+        [f"lowest {size}", format_number(tails.low_quantile * 1e4), format_number(tails.low_mean * 1e4)],
+        [f"highest {size}", format_number(tails.high_quantile * 1e4), format_number(tails.high_mean * 1e4)],
     ]
     head = ["tail", "quantile, bps", "mean beyond it, bps"]
     note = f"Of the {tails.bars:,} bars of the median path with a return; the lower mean is the expected shortfall."

@@ -1,6 +1,6 @@
 """The verdict of a report: which claims about the results the evidence supports, in plain words."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.reporting.comparison_page import NO, SIGNIFICANT, YES, judge_model
@@ -9,7 +9,7 @@ from pipeline.reporting.tear_sheet.evidence import DatasetReports, ModelReports
 from pipeline.reporting.tear_sheet.formats import format_number, format_range, list_names
 
 NAN = float("nan")
-MAX_PBO = 0.5  # from it on, the choice in sample does no better than a coin out of sample
+MAX_PBO = 0.1  # low by the bands of pipeline/evaluation/README.md; at 0.5 the choice is no better than a coin
 SIMULATED = "simulated"  # the source of bars that the repository generates
 
 Report = Mapping[str, Any]
@@ -101,7 +101,7 @@ def judge_luck(evidence: DatasetReports) -> Statement:
     others = {name: judge_model(fill_undefined(row)) for name, row in rows.items() if name not in yes}
     no = [name if verdict == NO else f"{name} ({verdict})" for name, verdict in others.items()]
     found = f"deflated Sharpe ratio above {SIGNIFICANT} at {evidence.compare['trials']} trials: {list_names(yes)}"
-    state: State = "not supported" if not yes else "supported"
+    state: State = "not supported" if no else "supported"
     return Statement(state, claim, found + (f"; not: {list_names(no)}" if no else ""))
 
 
@@ -159,7 +159,7 @@ def judge_costs(evidence: DatasetReports) -> Statement:
     }
     charged = next((each["charged_bps"] for each in terms.values()), None)
     breaks = format_range([each["break_even_bps"] for each in terms.values()])
-    detail = f"break-even at {breaks} bps, charged are {format_number(charged)} bps on each side"
+    detail = f"break-even at {breaks} bps, charged are {format_number(charged)} bps on each side; by sums of returns"
     return divide_models(holds, claim="Gross returns cover the costs", detail=detail)
 
 
@@ -179,7 +179,16 @@ def judge_plausibility(evidence: DatasetReports) -> Statement:
     """Return whether a result is too good or too bad to be believed without a cause."""
     warnings = [f"{m.name}: {text}" for m in evidence.models for text in m.details["execution"]["warnings"]]
     state: State = "not supported" if warnings else "supported"
-    return Statement(state, "No result is implausibly large", "; ".join(warnings) or "no warning")
+    return Statement(state, "No result is implausibly large", join_by_advice(warnings) or "no warning")
+
+
+def join_by_advice(warnings: Sequence[str]) -> str:
+    """Return warnings as one text: each advice, what follows the last colon, stands once after its findings."""
+    found: dict[str, list[str]] = {}
+    for warning in warnings:
+        finding, colon, advice = warning.rpartition(": ")
+        found.setdefault(colon + advice, []).append(finding)
+    return "; ".join("; ".join(findings) + advice for advice, findings in found.items())
 
 
 def judge_stationarity(evidence: DatasetReports) -> Statement:
