@@ -4,7 +4,9 @@ Rules are those of FTMO's public pages (Trading Objectives; Maximum Daily Loss; 
 firms differ: those that take the higher of balance and equity at midnight are not covered.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Annotated, Literal
 
 import numpy as np
@@ -19,6 +21,20 @@ Share = Annotated[float, Interval(gt=0, lt=1)]
 Breach = Literal["daily", "max"]
 BREACHES: dict[int, Breach] = {DAILY: "daily", MAX: "max"}
 BPS = 1e-4
+YEAR_2100_MS = 4_102_444_800_000
+MAX_POSITION = 1e6  # a multiple of the equity; products of larger ones overflow
+
+RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {  # of the terms: what is allowed, and whether a value is
+    "initial_balance": ("an amount above 0", lambda value: 0 < value < np.inf),
+    "daily_loss": ("a share of the initial balance between 0 and 1", lambda value: 0 < value < 1),
+    "max_loss": ("a share of the initial balance between 0 and 1", lambda value: 0 < value < 1),
+    "target": ("a share of the initial balance above 0", lambda value: value > 0),
+    "min_days": ("a whole number from 0 to 365", lambda value: isinstance(value, Integral) and 0 <= value <= 365),
+    "fee_bps": ("at least 0 and below 10,000", lambda value: 0 <= value < 1 / BPS),
+    "exposure": ("at least 0", lambda value: 0 <= value < np.inf),
+    "max_leverage": ("above 0", lambda value: value > 0),
+    "lot_size": ("units, at least 0", lambda value: 0 <= value < np.inf),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +48,7 @@ class PropFirmRules:
     min_days: Annotated[int, Interval(ge=0, le=365)]  # of each phase, on which a position is opened
     trailing: bool
     timezone: str  # IANA name: its midnights reset the daily limit
-    fee_bps: NonNegativeFloat  # of the value traded, each side
+    fee_bps: Annotated[float, Interval(ge=0, lt=10_000)]  # of the value traded, each side
     max_leverage: PositiveFloat  # largest value of a position as a multiple of the equity, at each trade
     lot_size: NonNegativeFloat  # units; sizes are cut to whole lots; 0: any size
     challenge_fee: NonNegativeFloat  # in the quote currency; refunded with the first payout
@@ -83,17 +99,18 @@ def simulate(
             to the day of its open time. An unrealized loss that is held over midnight counts again on the next day.
         Maximum loss: (initial balance) - `max_loss` of it; with `trailing`, the highest balance at midnights, at least
             the initial one, replaces the initial balance.
-        Breach: equity below a limit; equal is allowed. Of both limits the higher one breaks first.
+        Breach: equity below a limit; equal is allowed. Of both limits the higher one breaks first; where the limits
+            are equal, the breach counts as "max".
         Target: at a close, the equity less the fee of closing is at least the initial balance + `target` of it, with
             at least `min_days` trading days. All is closed there.
         Trading day: a day on which a position is opened, increased or reversed.
 
     Args:
-        time_ms: open times in ms UTC, ascending.
+        time_ms: open times, whole ms UTC from 1970 to 2100, ascending; integers or floats.
         high: high of each bar.
         low: low of each bar.
         close: close of each bar.
-        position: target position over each bar.
+        position: target position over each bar, from -1e6 to 1e6.
         initial_balance: in the quote currency.
         daily_loss: share of the initial balance.
         max_loss: share of the initial balance.
@@ -104,7 +121,8 @@ def simulate(
         timezone: IANA name of the zone whose midnights begin days, such as Europe/Prague.
 
     Raises:
-        ValueError: arrays differ in length, are empty, not finite or not bars; or a rule is out of its range.
+        ValueError: arrays differ in length, are empty, not finite or not bars; a time or a position is out of its
+            range; or a rule has another type or is out of its range.
 
     >>> bars = {"high": [100.0, 103.0, 99.0], "low": [99.0, 99.0, 95.0], "close": [100.0, 102.0, 98.0]}
     >>> prices = [np.array(bars[name]) for name in ("high", "low", "close")]
@@ -128,7 +146,7 @@ def simulate(
     equity, days = np.empty(len(bars.close)), len(bars.first) - 1
     balance = terms.initial_balance
     end = walk_account(bars, np.arange(days), 0, days, balance, balance, terms, equity)
-    instant = int(time_ms[end.bar])
+    instant = int(np.asarray(time_ms)[end.bar])
     return PropFirmResult(
         passed=end.status == PASSED,
         breached=(breached := BREACHES.get(end.status)),
@@ -167,21 +185,23 @@ def make_terms(
     """Return the rules as amounts; `exposure` is the value of a position of 1 as a multiple of the equity.
 
     Raises:
-        ValueError: a rule is out of its range.
+        ValueError: a rule has another type or is out of its range.
     """
-    for name, value, allowed, is_allowed in (
-        ("initial_balance", initial_balance, "an amount above 0", 0 < initial_balance < np.inf),
-        ("daily_loss", daily_loss, "a share of the initial balance between 0 and 1", 0 < daily_loss < 1),
-        ("max_loss", max_loss, "a share of the initial balance between 0 and 1", 0 < max_loss < 1),
-        ("target", target, "a share of the initial balance above 0", target > 0),
-        ("min_days", min_days, "at least 0", min_days >= 0),
-        ("fee_bps", fee_bps, "at least 0", 0 <= fee_bps < np.inf),
-        ("exposure", exposure, "at least 0", 0 <= exposure < np.inf),
-        ("max_leverage", max_leverage, "above 0", max_leverage > 0),
-        ("lot_size", lot_size, "units, at least 0", 0 <= lot_size < np.inf),
-    ):
-        if not is_allowed:
-            raise ValueError(f"{name} is {value}; give {allowed}")
+    numbers = {
+        "initial_balance": initial_balance,
+        "daily_loss": daily_loss,
+        "max_loss": max_loss,
+        "target": target,
+        "min_days": min_days,
+        "fee_bps": fee_bps,
+        "exposure": exposure,
+        "max_leverage": max_leverage,
+        "lot_size": lot_size,
+    }
+    for name, value in numbers.items():
+        _require_number(name, value)
+    if not isinstance(trailing, bool | np.bool_):
+        raise ValueError(f"trailing is {trailing!r}; give True or False")
     return Terms(
         initial_balance=float(initial_balance),
         daily_loss=float(daily_loss * initial_balance),
@@ -194,6 +214,15 @@ def make_terms(
         max_leverage=float(max_leverage),
         lot_size=float(lot_size),
     )
+
+
+def _require_number(name: str, value: object) -> None:
+    """Raise ValueError where a value is not a number or out of the range of its name."""
+    allowed, is_allowed = RANGES[name]
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; give a number: {allowed}")
+    if not is_allowed(value):  # type: ignore[arg-type]
+        raise ValueError(f"{name} is {value}; give {allowed}")
 
 
 def make_bars(
@@ -215,7 +244,7 @@ def make_bars(
     columns = {name: np.array(values, dtype=np.float64) for name, values in arrays.items()}
     _require_bars(time_ms, columns)
     before = np.append(columns["close"][:1], columns["close"][:-1])
-    return Bars(before, **columns, first=find_days(time_ms, timezone=timezone))
+    return Bars(before, **columns, first=find_days(time_ms.astype(np.int64), timezone=timezone))
 
 
 def _require_bars(time_ms: np.ndarray, columns: dict[str, np.ndarray]) -> None:
@@ -224,24 +253,44 @@ def _require_bars(time_ms: np.ndarray, columns: dict[str, np.ndarray]) -> None:
         if values.shape != time_ms.shape or values.ndim != 1 or not len(values):
             raise ValueError(f"{name} has shape {values.shape}, time_ms {time_ms.shape}; give both (T,), T at least 1")
         if not np.isfinite(values).all():
-            raise ValueError(f"{name} is {values[~np.isfinite(values)][0]} at some bar; give finite numbers")
+            bar = int(np.argmin(np.isfinite(values)))
+            raise ValueError(f"{name} of bar {bar} is {values[bar]}; give finite numbers")
     high, low, close = (columns[name] for name in ("high", "low", "close"))
     if not ((low > 0) & (low <= close) & (close <= high)).all():
         bar = int(np.argmin((low > 0) & (low <= close) & (close <= high)))
         raise ValueError(
             f"bar {bar} has low {low[bar]}, close {close[bar]}, high {high[bar]}; give 0 < low <= close <= high"
         )
-    if (np.diff(time_ms) <= 0).any():
-        bar = int(np.argmax(np.diff(time_ms) <= 0)) + 1
+    if (np.abs(columns["position"]) > MAX_POSITION).any():
+        bar = int(np.argmax(np.abs(columns["position"]) > MAX_POSITION))
+        raise ValueError(
+            f"position of bar {bar} is {columns['position'][bar]:g}; give a multiple of the equity from -1e6 to 1e6"
+        )
+    _require_times(time_ms)
+
+
+def _require_times(time_ms: np.ndarray) -> None:
+    """Raise ValueError where times (T,) are not ascending whole milliseconds from 1970 to 2100."""
+    allowed = "give whole milliseconds UTC from 1970 to 2100, as integers or floats"
+    if time_ms.dtype.kind not in "iuf":
+        raise ValueError(f"time_ms of bar 0 is {time_ms[0]} of type {time_ms.dtype}; {allowed}")
+    is_allowed = (time_ms >= 0) & (time_ms < YEAR_2100_MS) & (time_ms == np.floor(time_ms))
+    if not is_allowed.all():
+        bar = int(np.argmin(is_allowed))
+        raise ValueError(f"time_ms of bar {bar} is {time_ms[bar]}; {allowed}")
+    if (time_ms[1:] <= time_ms[:-1]).any():
+        bar = int(np.argmax(time_ms[1:] <= time_ms[:-1])) + 1
         raise ValueError(f"time_ms of bar {bar} is {time_ms[bar]} after {time_ms[bar - 1]}; give ascending times")
 
 
 def find_days(time_ms: np.ndarray, *, timezone: str) -> np.ndarray:
     """Return (D + 1,) the first bar of each local day that has bars, and T; daylight saving included."""
+    if not isinstance(timezone, str):
+        raise ValueError(f"timezone is {timezone!r}; give a name of the IANA database, such as Europe/Prague")
     local = pd.DatetimeIndex(np.asarray(time_ms).astype("datetime64[ms]"), tz="UTC").tz_convert(
         load_zone(timezone, key="timezone")
     )
-    date = local.normalize().tz_localize(None).to_numpy()
+    date = local.tz_localize(None).normalize().to_numpy()  # in this order: some midnights do not exist in their zone
     starts = np.flatnonzero(date[1:] != date[:-1]) + 1
     return np.concatenate([[0], starts, [len(date)]]).astype(np.int64)
 

@@ -1,6 +1,6 @@
 """The page of a prop firm's evaluation: the odds of the signal by risk, then paths as they are."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -20,23 +20,32 @@ COLUMNS = {
     "undecided": "undecided",
     "ruin": "ruin",
     "days_to_pass": "days to pass",
-    "payout": "payout",
+    "payout": "payout, quote currency",
 }
+PATHS = {"pass_probability_lowest": "lowest path", "pass_probability_highest": "highest"}
 
 
 def render_page(
-    dataset: str, headline: Mapping[str, Any], *, phases: int, by_risk: pd.DataFrame, endings: pd.DataFrame
+    dataset: str,
+    headline: Mapping[str, Any],
+    *,
+    details: Mapping[str, Any],
+    by_risk: pd.DataFrame,
+    endings: pd.DataFrame,
+    notes: Sequence[str],
 ) -> str:
     """Return the page of a dataset as markdown.
 
     Args:
         dataset: its name.
         headline: the odds of the signal at the best risk, see `prop_firm_paths.summarize_accounts`.
-        phases: of an evaluation.
+        details: with `rules`, `challenges` and `by_path`, as the stage writes them.
         by_risk: see `average_odds`, with model and symbol.
         endings: see `count_endings`.
+        notes: paragraphs under the title, see `source_note.note_source`.
     """
-    parts = [f"# Prop firm's evaluation of {dataset}", render_headline(headline), NOTE]
+    phases = len(details["rules"]["targets"])
+    parts = [f"# Prop firm's evaluation of {dataset}", *notes, render_headline(headline, details), NOTE]
     for (model, symbol), means in by_risk.groupby(["model", "symbol"], sort=False):
         parts += [f"`{model}` on {symbol}:", render_curve(means, phases=phases)]
     if len(endings):
@@ -44,8 +53,8 @@ def render_page(
     return "\n\n".join(parts) + "\n"
 
 
-def render_headline(headline: Mapping[str, Any]) -> str:
-    """Return the probability to pass in one sentence, or why there is none."""
+def render_headline(headline: Mapping[str, Any], details: Mapping[str, Any]) -> str:
+    """Return the probability to pass with its uncertainty, or why there is none."""
     if headline["reason"]:
         return f"`{headline['signal']}` has no probability to pass: {headline['reason']}."
     value, low, high = (
@@ -53,16 +62,53 @@ def render_headline(headline: Mapping[str, Any]) -> str:
     )
     return (
         f"`{headline['signal']}` passes with a probability of {value} on {headline['symbol']} at the best risk, "
-        f"{headline['risk']:g}; {low} to {high} by path."
+        f"{headline['risk']:g}; {low} to {high} by path.\n"
+        f"{describe_uncertainty(headline, details, show=markdown.format_number)}"
     )
+
+
+def describe_uncertainty(
+    headline: Mapping[str, Any], details: Mapping[str, Any], *, show: Callable[[float], str]
+) -> str:
+    """Return in sentences how sure a probability to pass is, and whether a larger risk may have a higher payout.
+
+    Args:
+        headline: the odds of the signal at a best risk that is defined.
+        details: with `rules`, `challenges` and `by_path`.
+        show: writes a share as text.
+    """
+    challenges, phases = details["challenges"], len(details["rules"]["targets"])
+    own = [row for row in details["by_path"] if all(row[key] == headline[key] for key in ("symbol", "risk"))]
+    low = min(row[f"pass_{phases}_low"] for row in own if row["model"] == headline["signal"])
+    text = (
+        f"Each path has {challenges['resamples']} resampled challenges; the {100 * challenges['confidence']:g} % "
+        f"interval of the lowest path begins at {show(low)}."
+    )
+    if headline["risk"] == max(challenges["risks"]):
+        text += " The best risk is the largest risk tried: a larger one may pay more."
+    return text
+
+
+def name_odds(phases: int) -> dict[str, str]:
+    """Return the head of each column of the odds by risk, in their order."""
+    passing = {f"pass_{phase}": f"pass {phase} of {phases}" for phase in range(1, phases + 1)}
+    return {**passing, **PATHS, **COLUMNS}
 
 
 def render_curve(means: pd.DataFrame, *, phases: int) -> str:
     """Return the odds by risk as a table."""
-    passing = {f"pass_{phase}": f"pass {phase} of {phases}" for phase in range(1, phases + 1)}
-    columns = {**passing, "pass_probability_lowest": "lowest path", "pass_probability_highest": "highest", **COLUMNS}
-    rows = ([f"{row['risk']:g}", *(markdown.format_number(row[each]) for each in columns)] for row in list_rows(means))
+    columns = name_odds(phases)
+    rows = ([f"{row['risk']:g}", *(format_odds(row[each]) for each in columns)] for row in list_rows(means))
     return markdown.render_table(["risk", *columns.values()], rows)
+
+
+def format_odds(value: float) -> str:
+    """Return four significant digits; of 1,000 and more the whole number, with separators of thousands.
+
+    >>> format_odds(16087.4), format_odds(0.03)
+    ('16,087', '0.03')
+    """
+    return f"{value:,.0f}" if abs(value) >= 1000 else markdown.format_number(value)
 
 
 def render_endings(endings: pd.DataFrame) -> str:

@@ -1,6 +1,6 @@
 """gate <dataset>: judge the bundle of a dataset by the rules of `gate`; `promote` refuses one that does not pass."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from pipeline.evaluation.ledger import Ledger, read_lines
 from pipeline.evaluation.trials import parse_lines
 from pipeline.reporting import markdown
 from pipeline.reporting.markdown import DASH
+from pipeline.reporting.source_note import note_source
 
 HEAD = ("rule", "value", "verdict", "reason")
 
@@ -30,7 +31,7 @@ def main(dataset: str) -> None:
         "rules": {name: asdict(result) for name, result in results.items()},
     }
     artifacts.write_json(artifacts.report_path("gate", dataset), report)
-    page = render_page(dataset, evidence.signal, results)
+    page = render_page(dataset, evidence.signal, results, notes=note_source(params, dataset))
     artifacts.write_text(artifacts.report_path("gate", dataset).with_suffix(".md"), page)
 
 
@@ -78,15 +79,15 @@ def count_looks(signal: str) -> int:
     return sum(any(look.market.overlaps(trial.market) for trial in own) for look in looks)
 
 
-def render_page(dataset: str, signal: str, results: Mapping[str, RuleResult]) -> str:
-    """Return the page of a gate: its verdict first, then each rule."""
+def render_page(dataset: str, signal: str, results: Mapping[str, RuleResult], *, notes: Sequence[str]) -> str:
+    """Return the page of a gate: its verdict, then `notes`, paragraphs on the market, then each rule."""
     verdict = "passes" if is_passed(results) else "does not pass"
     rows = [
         (result.condition, markdown.format_number(result.value), result.verdict, result.reason or DASH)
         for result in results.values()
     ]
-    title = f"# Gate of {dataset}\n\nThe bundle that trades `{signal}` {verdict}."
-    return f"{title}\n\n{markdown.render_table(HEAD, rows)}\n"
+    parts = [f"# Gate of {dataset}", f"The bundle that trades `{signal}` {verdict}.", *notes]
+    return "\n\n".join([*parts, markdown.render_table(HEAD, rows)]) + "\n"
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from pipeline.evaluation.prop_firm_paths import (
 from pipeline.market.time_zones import load_zone
 from pipeline.models.predictions import FINAL
 from pipeline.reporting.prop_firm_page import render_page
+from pipeline.reporting.source_note import note_source
 from pipeline.trading_rules import read_costs
 from pipeline.validation.folds import Folds
 
@@ -47,7 +48,8 @@ def main(dataset: str) -> None:
     own = [entry for entry in entries if entry.block["dataset"] == dataset]
     accounts = [account for entry in own for account in load_accounts(entry, params, firm)]
     curves = [measure_risks(each, firm, seed=params["seed"]) for each in accounts if each.reason is None]
-    write_reports(dataset, signal, firm=firm, accounts=accounts, curves=curves)
+    notes = note_source(params, dataset)
+    write_reports(dataset, signal, firm=firm, accounts=accounts, curves=curves, notes=notes)
 
 
 def read_firm(params: config.Block, dataset: str) -> PropFirm:
@@ -112,9 +114,15 @@ def make_headline(
 
 
 def write_reports(
-    dataset: str, signal: str, *, firm: PropFirm, accounts: Sequence[Account], curves: Sequence[RiskCurve]
+    dataset: str,
+    signal: str,
+    *,
+    firm: PropFirm,
+    accounts: Sequence[Account],
+    curves: Sequence[RiskCurve],
+    notes: Sequence[str],
 ) -> None:
-    """Write the odds of the signal, their details with the curve by risk, and the page."""
+    """Write the odds of the signal, their details with the curve by risk, and the page, with `notes` on top."""
     phases, path = len(firm.rules.targets), artifacts.report_path("prop_firm", dataset)
     headline = make_headline(signal, accounts, curves, phases=phases)
     by_path, by_risk = (join_tables(curves, name, phases=phases) for name in ("odds", "means"))
@@ -128,7 +136,7 @@ def write_reports(
     artifacts.write_json(path, headline)
     artifacts.write_json(artifacts.report_path("prop_firm/details", dataset), details)
     endings = count_endings(walks, phases=phases)
-    page = render_page(dataset, headline, phases=phases, by_risk=by_risk, endings=endings)
+    page = render_page(dataset, headline, details=details, by_risk=by_risk, endings=endings, notes=notes)
     artifacts.write_text(path.with_suffix(".md"), page)
 
 

@@ -5,10 +5,12 @@ that a command writes, and not on that of the stage, which is the same for the s
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from markupsafe import Markup
 
+from pipeline.reporting.prop_firm_page import describe_uncertainty, name_odds
 from pipeline.reporting.tear_sheet.blocks import Figure, Note, Section, Table, Verdict
 from pipeline.reporting.tear_sheet.charts import HEIGHT, span_x
 from pipeline.reporting.tear_sheet.evidence import BundleEvidence, DatasetEvidence
@@ -57,7 +59,13 @@ def tabulate_gate(gate: Report | None) -> Table:
     if gate is None:
         return Table(title, head, [], note="No gate judges this bundle: `deployment.datasets` of params.yaml lacks it.")
     rows = [
-        [name.replace("_", " "), each["verdict"], format_number(each["value"]), each["condition"], each["reason"] or ""]
+        [
+            name.replace("_", " "),
+            each["verdict"],
+            format_number(each["value"]),
+            "off" if each["verdict"] == "off" else each["condition"],
+            each["reason"] or "",
+        ]
         for name, each in gate["rules"].items()
     ]
     verdict = "passes" if gate["passed"] else "does not pass"
@@ -75,17 +83,19 @@ def describe_prop_firm(bundle: BundleEvidence) -> list[Block]:
         row for row in details["by_risk"] if (row["model"], row["symbol"]) == (headline["signal"], headline["symbol"])
     ]
     columns = [name for name in own[0] if name not in ("model", "symbol")]
+    heads = {name: name.replace("_", " ") for name in columns} | name_odds(len(details["rules"]["targets"]))
     rows = [[format_number(row[name]) for name in columns] for row in own]
     passes, low, high = (
         format_percent(headline[f"pass_probability{end}"], digits=1) for end in ("", "_lowest", "_highest")
     )
     text = (
         f"{headline['signal']} on {headline['symbol']} passes with a probability of {passes} at the best risk, "
-        f"{format_number(headline['risk'])}; {low} to {high} by path. Risk: the loss of a full position in a move of "
-        "one daily standard deviation, a share of the equity."
+        f"{format_number(headline['risk'])}; {low} to {high} by path. "
+        f"{describe_uncertainty(headline, details, show=partial(format_percent, digits=1))} Risk: the loss of a full "
+        "position in a move of one daily standard deviation, a share of the equity."
     )
     return [
-        Table("Odds at a prop firm, by risk", [name.replace("_", " ") for name in columns], rows, note=text),
+        Table("Odds at a prop firm, by risk", [heads[name] for name in columns], rows, note=text),
         Figure("Odds at a prop firm", plot_odds(own, best=headline["risk"])),
     ]
 

@@ -1,0 +1,12 @@
+"""What the source of a dataset means for the results on it."""
+
+from pipeline import config
+
+SIMULATED = "simulated"  # the kind of a source
+OF_SIMULATED = "Of a simulated market: it says nothing about a real one."
+
+
+def note_source(params: config.Block, dataset: str) -> list[str]:
+    """Return the paragraphs of a page on the source of a dataset: one where it is simulated, else none."""
+    source = config.look_up(params, f"datasets.{dataset}.source")
+    return [OF_SIMULATED] if config.look_up(params, f"sources.{source}.kind") == SIMULATED else []
