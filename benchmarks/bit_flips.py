@@ -25,12 +25,18 @@ from pathlib import Path
 from dvc.repo import Repo
 
 from pipeline import artifacts, cli, config, digests
+from pipeline.deployment import contract
 from pipeline.evaluation import ledger
 from pipeline.models import plugins
 
 EDGE, BETWEEN = 16, 32
 SEED = 0
-FOLDERS = (artifacts.MODELS, artifacts.ONNX, artifacts.INT8)  # of files with a SHA256SUMS for each model
+FOLDERS = (
+    artifacts.MODELS,
+    artifacts.ONNX,
+    artifacts.INT8,
+    contract.BUNDLES,
+)  # of files with a SHA256SUMS for each model
 CODE = "pipeline.stages."
 REFUSED, PASSED, NOT_READ = "one line", "NOT FOUND", "not read"
 ABORTED, OTHER_MESSAGE = "ABORTED", "OTHER MESSAGE"
@@ -177,8 +183,7 @@ def become_command(words: list[str], errors: int) -> None:
 def list_reads(names: list[str]) -> Iterator[tuple[list[str], Path]]:
     """Yield each command of the stages of these names, or of all, with each data file that it may read.
 
-    These are the files that the stage depends on, or that its first command wrote. Reports of `audit` are left out:
-    stages depend on them for the order alone.
+    These are the files that the stage depends on, or that its first command wrote.
     """
     with Repo.init(no_scm=True) as repo:
         stages = sorted(repo.index.stages, key=lambda stage: stage.addressing)
@@ -189,7 +194,7 @@ def list_reads(names: list[str]) -> Iterator[tuple[list[str], Path]]:
             for command in [stage.cmd] if isinstance(stage.cmd, str) else stage.cmd:
                 for path in sorted(read):
                     found = list_files(Path(path), key=command.split()[-1])
-                    yield from ((command.split(), file) for file in found if file.parent != artifacts.REPORTS / "audit")
+                    yield from ((command.split(), file) for file in found)
                 read |= {out.def_path for out in stage.outs if artifacts.ONNX in Path(out.def_path).parents}
 
 

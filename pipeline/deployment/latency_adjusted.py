@@ -72,7 +72,7 @@ def main(dataset: str) -> None:
     bar_ms = clock.find_step(read_clean(dataset, clock.COLUMNS))
     if bar_ms is None:
         raise ValueError(f"{dataset}: its bars have no fixed length, so that a latency is no fraction of one")
-    models = artifacts.read_json(artifacts.report_path("compare/details", dataset))["leaderboard"]
+    models = artifacts.read_report("compare/details", dataset)["leaderboard"]
     curves = {name: artifacts.read_report("evaluate/details", name)["execution"]["by_delay"] for name in models}
     delay_bars = read_order_delay(params)
     sys.stdout.write(render_table(read_latency(dataset), curves, bar_ms=bar_ms, decision_delay_bars=delay_bars))

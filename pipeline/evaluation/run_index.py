@@ -31,6 +31,7 @@ INDEX = artifacts.TRAINED / "run_index.csv"
 REPORTS = artifacts.REPORTS / "evaluate"
 COMPARISONS = artifacts.REPORTS / "compare" / "details"
 PARAMS = "params.yaml"
+DIGEST = "sha256"  # last key of a report: its digest, no figure
 FILES = (PARAMS, f"{REPORTS}/", f"{COMPARISONS}/")
 WORK_TREE = "work tree"
 NOT_RUNS = ("refs/stash", "refs/exps/stash", "refs/exps/exec/*", "refs/exps/celery/*")  # what git or DVC put aside
@@ -100,6 +101,7 @@ def describe_run(revision: Revision, model: str, texts: Mapping[str, str]) -> Ro
         comparison = contents.get(str(COMPARISONS / f"{block['dataset']}.json"))
         leaderboard: Row = json.loads(comparison)["leaderboard"] if comparison else {}
         report = dict(flatten(json.loads(contents[str(REPORTS / f"{model}.json")])))
+        report.pop(DIGEST, None)
         digest = digest_json(params)
     except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         log.warning("%s at %s is not in the index: its files are of another kind (%r)", model, revision.name, error)

@@ -56,7 +56,7 @@ def load_training(entry: config.ModelBlock) -> Training:
         diagnoses=diagnose_fits(history, report["fits"]),
         importances=report["importances"],
         fits=report["fits"],
-        audit=artifacts.read_json(artifacts.report_path("audit", model)),
+        audit=artifacts.read_report("audit", model),
         parameters=report["parameters"],
     )
 

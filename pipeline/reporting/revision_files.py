@@ -119,7 +119,9 @@ def load_side(files: Files, dataset: str) -> Side:
         raise RevisionError(f"params.yaml of {files.name} has no dataset {dataset!r}")
 
     def read(stage: str, key: str = dataset) -> Any:
-        return json.loads(files.read(artifacts.report_path(stage, key)))
+        report = json.loads(files.read(artifacts.report_path(stage, key)))
+        report.pop("sha256", None)  # its digest, which git or DVC vouches for here
+        return report
 
     compare = read("compare/details")
     reports = DatasetReports(

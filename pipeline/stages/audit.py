@@ -37,7 +37,7 @@ def main(model: str) -> None:
         "findings": [asdict(finding) for finding in of_model],
         **describe_refit(refitted, smallest, samples, params, family=family),
     }
-    artifacts.write_json(artifacts.report_path("audit", model), report)
+    artifacts.write_report("audit", model, report)
     raise_if_critical(finding for found in (*of_fits, of_model) for finding in found)
 
 

@@ -69,7 +69,7 @@ def main(dataset: str) -> None:
         passed = certificate.describe(folder, found, limits=limits, models=names)
         artifacts.write_json(folder / contract.CERTIFICATE, passed)
         digests.write_sums(folder)
-    artifacts.write_json(artifacts.report_path("bundle", dataset), passed)
+    artifacts.write_report("bundle", dataset, passed)
     artifacts.write_json(artifacts.MEASURED / "bundle" / f"{dataset}.json", measured)
 
 

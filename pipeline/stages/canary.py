@@ -45,7 +45,7 @@ def run_canaries(dataset: str, compute_features: Callable[..., Features], blocks
         return config.call_with(compute_features, table, block=block, name="features")
 
     outcomes = list(runner.run_canaries(make_market(bars, compute, settings=settings, seed=blocks["seed"])))
-    artifacts.write_json(artifacts.report_path("canary", dataset), make_report(outcomes))
+    artifacts.write_report("canary", dataset, make_report(outcomes))
     artifacts.write_text(name_page(dataset), render_markdown(dataset, outcomes))
     raise_if_failed(outcomes)
 
@@ -58,7 +58,7 @@ def read_rows(file: TableFile, positions: np.ndarray) -> pd.DataFrame:
 
 def write_reason(dataset: str, reason: str) -> None:
     """Write the report of a dataset that no leak is planted in."""
-    artifacts.write_json(artifacts.report_path("canary", dataset), make_report([]) | {"reason": reason})
+    artifacts.write_report("canary", dataset, make_report([]) | {"reason": reason})
     artifacts.write_text(name_page(dataset), f"# {dataset}: no canary planted, as {reason}\n")
 
 

@@ -55,15 +55,14 @@ def main(dataset: str) -> None:
     targets = sorted({blocks[name]["target"] for name in models})
     snooping = data_snooping(list(models), targets, trials=comparison.trials)
     execution = {name: artifacts.read_report("evaluate/details", name)["execution"] for name in comparison.leaderboard}
-    folder = artifacts.REPORTS / "compare"
     headline = make_headline(comparison, sensitivity)
-    artifacts.write_json(folder / f"{dataset}.json", headline)
+    artifacts.write_report("compare", dataset, headline)
     figures_file = name_metrics_file(f"compare_{dataset}")
     artifacts.write_json(figures_file, select_comparison_figures(headline))
     findings, details = [asdict(snooping), sensitivity["finding"]], collect_details(comparison, execution)
-    artifacts.write_json(folder / "details" / f"{dataset}.json", details | {"findings": findings})
+    artifacts.write_report("compare/details", dataset, details | {"findings": findings})
     page = comparison_page.render_page(dataset, comparison, sensitivity, execution, not_traded=not_traded)
-    artifacts.write_text(folder / f"{dataset}.md", page)
+    artifacts.write_text(artifacts.report_path("compare", dataset).with_suffix(".md"), page)
     figures = plot_comparison(dataset, instants, comparison, sensitivity, bars_per_year=scale.bars_per_year)
     for name, figure in figures.items():
         artifacts.write_figure(artifacts.PLOTS / f"compare_{dataset}" / f"{name}.png", figure)

@@ -91,11 +91,11 @@ def main(model: str) -> None:
 
 def write_reports(model: str, headline: Mapping[str, Any], details: Mapping[str, Any]) -> None:
     """Write the report of a model, its headline figures, all details, and the page of its forecasts."""
-    report = artifacts.report_path("evaluate", model)
-    artifacts.write_json(report, headline)
+    artifacts.write_report("evaluate", model, headline)
     artifacts.write_json(name_metrics_file(model), select_model_figures(headline))
     artifacts.write_report("evaluate/details", model, details)
-    artifacts.write_text(report.with_suffix(".md"), forecast_page.render_page(model, details))
+    page = forecast_page.render_page(model, details)
+    artifacts.write_text(artifacts.report_path("evaluate", model).with_suffix(".md"), page)
 
 
 def write_returns(model: str, result: ModelResult) -> None:

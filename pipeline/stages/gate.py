@@ -5,9 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline import artifacts, cli, config, digests, remedies
+from pipeline import artifacts, cli, config, digests
 from pipeline.deployment import contract
-from pipeline.digests import ArtifactError
 from pipeline.evaluation.gate import Evidence, GateRules, RuleResult, is_passed, judge
 from pipeline.evaluation.ledger import Ledger, read_lines
 from pipeline.evaluation.trials import parse_lines
@@ -30,7 +29,7 @@ def main(dataset: str) -> None:
         "contract_sha256": evidence.contract_sha256,
         "rules": {name: asdict(result) for name, result in results.items()},
     }
-    artifacts.write_json(artifacts.report_path("gate", dataset), report)
+    artifacts.write_report("gate", dataset, report)
     page = render_page(dataset, evidence.signal, results, notes=note_source(params, dataset))
     artifacts.write_text(artifacts.report_path("gate", dataset).with_suffix(".md"), page)
 
@@ -39,35 +38,27 @@ def load_evidence(dataset: str) -> Evidence:
     """Return the reports that the rules read; ArtifactError where one is missing or damaged."""
     bundle = contract.BUNDLES / dataset
     described = contract.read_contract(bundle)
-    audits = {f"audit of {name}": read_plain("audit", name) for name in described.models}
+    audits = {f"audit of {name}": artifacts.read_report("audit", name) for name in described.models}
     return Evidence(
         signal=described.signal,
-        compare=read_plain("compare", dataset),
-        compare_details=read_plain("compare/details", dataset),
+        compare=artifacts.read_report("compare", dataset),
+        compare_details=artifacts.read_report("compare/details", dataset),
         evaluate=artifacts.read_report("evaluate/details", described.signal),
         findings={"guard": artifacts.read_report("guard", dataset), **audits},
-        canary=read_plain("canary", dataset),
+        canary=artifacts.read_report("canary", dataset),
         parity={name: find_parity(name) for name in described.models},
-        bundle=read_plain("bundle", dataset),
+        bundle=artifacts.read_report("bundle", dataset),
         contract_sha256=contract.hash_contract(bundle),
-        signals=read_plain("signals", dataset),
-        prop_firm=read_plain("prop_firm", dataset),
+        signals=artifacts.read_report("signals", dataset),
+        prop_firm=artifacts.read_report("prop_firm", dataset),
         holdout_looks=count_looks(described.signal),
     )
 
 
-def read_plain(stage: str, key: str) -> Any:
-    """Return the content of a report without a digest; ArtifactError where there is none."""
-    path = artifacts.report_path(stage, key)
-    if not path.exists():
-        raise ArtifactError(f"{path} does not exist; {remedies.describe_writing(path)}")
-    return artifacts.read_json(path)
-
-
 def find_parity(model: str) -> Mapping[str, Any] | None:
     """Return the report on the parity of a model's graph; None where there is none."""
-    path = artifacts.report_path("parity", model)
-    found: Mapping[str, Any] | None = artifacts.read_json(path) if path.exists() else None
+    exists = artifacts.report_path("parity", model).exists()
+    found: Mapping[str, Any] | None = artifacts.read_report("parity", model) if exists else None
     return found
 
 

@@ -13,7 +13,7 @@ def main(dataset: str) -> None:
     clean, report = config.call_with(kind.clean, raw, block=config.look_up(params, name), name=name)
     with open_table(artifacts.CLEAN / f"{dataset}.parquet") as writer:
         writer.append(clean)
-    artifacts.write_json(artifacts.report_path("ingest", dataset), report)
+    artifacts.write_report("ingest", dataset, report)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def main(dataset: str) -> None:
             report[target] = summarize_labels(labeled, described, bars=len(bars), unit=clock.UNIT)
             report[target] |= report_tails(labeled, described)
             del labeled  # so that the labels of two targets are not in memory together
-    artifacts.write_json(artifacts.report_path("label", dataset), report)
+    artifacts.write_report("label", dataset, report)
 
 
 def write_labels(file: Path, labeled: Labels, target: Target, *, name: str) -> None:

@@ -51,7 +51,7 @@ def main(dataset: str) -> None:
         report = make_report(table, costs, source=source, warnings=warnings)
         page = render_page(dataset, table, costs, warnings=warnings)
         figure = plot_half_spreads(split_symbols(table), slippage_bps=costs.slippage_bps, title=title)
-    artifacts.write_json(artifacts.report_path("liquidity", dataset), report)
+    artifacts.write_report("liquidity", dataset, report)
     artifacts.write_text(artifacts.report_path("liquidity", dataset).with_suffix(".md"), page)
     artifacts.write_figure(artifacts.PLOTS / f"liquidity_{dataset}" / "half_spread.png", figure)
 

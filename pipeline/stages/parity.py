@@ -78,7 +78,7 @@ def main(model: str) -> None:
     for name, differences in found.items():
         check_limits(differences, name, limits, decisions=checks.decisions)
     report = {name: summarize_comparison(differences, limits) for name, differences in found.items()}
-    artifacts.write_json(artifacts.report_path("parity", model), report)
+    artifacts.write_report("parity", model, report)
 
 
 def check_contract(folder: Path, model: str, data: Mapping[str, str]) -> None:

@@ -133,8 +133,8 @@ def write_reports(
         "by_path": by_path.to_dict("records"),
         "paths_as_they_are": walks.to_dict("records"),
     }
-    artifacts.write_json(path, headline)
-    artifacts.write_json(artifacts.report_path("prop_firm/details", dataset), details)
+    artifacts.write_report("prop_firm", dataset, headline)
+    artifacts.write_report("prop_firm/details", dataset, details)
     endings = count_endings(walks, phases=phases)
     page = render_page(dataset, headline, details=details, by_risk=by_risk, endings=endings, notes=notes)
     artifacts.write_text(path.with_suffix(".md"), page)

@@ -17,11 +17,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 from dvc.exceptions import DvcException
 
-from pipeline import artifacts, cli, config, remedies
+from pipeline import artifacts, cli, config, digests, remedies
 from pipeline.datasets import kinds
 from pipeline.deployment import contract
 from pipeline.digests import ArtifactError
-from pipeline.evaluation import forecast, performance
+from pipeline.evaluation import forecast, performance, voting
 from pipeline.evaluation.ledger import Ledger, read_lines
 from pipeline.evaluation.path_metrics import bin_calibration
 from pipeline.evaluation.returns import Returns
@@ -105,10 +105,13 @@ def read_bundle(dataset: str) -> BundleEvidence:
         reason = f"{file} is of the contract {str(found)[:8]}, the bundle has {present[:8]}"
         measured = None
     stages = {"gate": "gate", "prop_firm": "prop_firm", "prop_firm_details": "prop_firm/details"}
-    files = {name: artifacts.report_path(stage, dataset) for name, stage in stages.items()}
-    reports = {name: artifacts.read_json(each) if each.is_file() else None for name, each in files.items()}
+    reports = {
+        name: artifacts.read_report(stage, dataset) if artifacts.report_path(stage, dataset).is_file() else None
+        for name, stage in stages.items()
+    }
     if reports["gate"] is not None and reports["gate"]["contract_sha256"] != present:
-        raise ArtifactError(f"{files['gate']} is of another bundle; run `dvc repro gate@{dataset}`")
+        file = artifacts.report_path("gate", dataset)
+        raise ArtifactError(f"{file} is of another bundle; run `dvc repro gate@{dataset}`")
     return BundleEvidence(**reports, latency=measured, no_latency_reason=reason)
 
 
@@ -119,7 +122,7 @@ def render(dataset: str, *, bundle: BundleEvidence | None = None) -> str:
     clean = read_clean(dataset, {*clock.COLUMNS, clock.TIME, *PRICES})
     to_ms, per_year = partial(clock.to_ms, clean), clock.count_rows_per_year(clean)
     rate = config.call_with(performance.declare_rate, block=config.look_up(params, "performance"), name="performance")
-    compare = artifacts.read_json(artifacts.report_path("compare/details", dataset))
+    compare = artifacts.read_report("compare/details", dataset)
     blocks = {
         name: (family, block)
         for family, models in params["models"].items()
@@ -133,15 +136,15 @@ def render(dataset: str, *, bundle: BundleEvidence | None = None) -> str:
     evidence = DatasetEvidence(
         dataset=dataset,
         source=config.look_up(params, f"datasets.{dataset}.source"),
-        ingest=read_plain("ingest", dataset),
-        label=read_plain("label", dataset),
-        split=read_plain("split", dataset),
+        ingest=artifacts.read_report("ingest", dataset),
+        label=artifacts.read_report("label", dataset),
+        split=artifacts.read_report("split", dataset),
         guard=artifacts.read_report("guard", dataset),
-        canary=read_plain("canary", dataset),
-        liquidity=read_plain("liquidity", dataset),
-        signals=read_plain("signals/details", dataset),
+        canary=artifacts.read_report("canary", dataset),
+        liquidity=artifacts.read_report("liquidity", dataset),
+        signals=artifacts.read_report("signals/details", dataset),
         sensitivity=artifacts.read_report("sensitivity", dataset),
-        headline=read_plain("compare", dataset),
+        headline=artifacts.read_report("compare", dataset),
         compare=compare,
         models=models,
         not_traded=[name for name in blocks if name not in compare["leaderboard"]],
@@ -181,18 +184,13 @@ def list_looks(symbol: np.ndarray, time_ms: np.ndarray, close: np.ndarray) -> li
     ]
 
 
-def read_plain(stage: str, key: str) -> Report:
-    """Return the content of a report that has no digest."""
-    content: Report = artifacts.read_json(artifacts.report_path(stage, key))
-    return content
-
-
 def load_model(name: str, family: str, block: config.Block, *, clock: Clock, risk_free_rate: float) -> ModelEvidence:
     """Return the results of a model; one that is not fitted has no audit, training, history or predictions."""
     returns = Returns.load(artifacts.RETURNS / f"{name}.parquet")
     excess = returns.take_excess(risk_free_rate=risk_free_rate, bars_per_year=clock.bars_per_year)
     trips = artifacts.read_table(artifacts.ROUND_TRIPS / f"{name}.parquet")
-    is_fitted = (artifacts.OOS / f"{name}.parquet").is_file()
+    is_fitted = family != voting.FAMILY
+    training = artifacts.read_report("train/details", name) if is_fitted else None
     output = read_output(block["dataset"], block["target"])
     return ModelEvidence(
         name=name,
@@ -203,11 +201,11 @@ def load_model(name: str, family: str, block: config.Block, *, clock: Clock, ris
         median_path=excess.median_path,
         bars_per_year=clock.bars_per_year,
         round_trips=trips[trips["path"] == excess.median_path].reset_index(drop=True),
-        headline=read_plain("evaluate", name),
+        headline=artifacts.read_report("evaluate", name),
         details=artifacts.read_report("evaluate/details", name),
-        audit=read_plain("audit", name) if is_fitted else None,
-        training=artifacts.read_report("train/details", name) if is_fitted else None,
-        history=read_history(name) if is_fitted else pd.DataFrame(columns=HISTORY),
+        audit=artifacts.read_report("audit", name) if is_fitted else None,
+        training=training,
+        history=read_history(name, training["history_sha256"]) if training else pd.DataFrame(columns=HISTORY),
         calibration=calibrate(name, block, output) if is_fitted else Calibration({}, "", NOT_FITTED),
         class_names=output["names"] if output["kind"] == "classes" else ("down", "up"),
     )
@@ -215,14 +213,16 @@ def load_model(name: str, family: str, block: config.Block, *, clock: Clock, ris
 
 def read_output(dataset: str, target: str) -> Report:
     """Return the output that models of a target have: its kind, names and levels."""
-    schema = pq.read_schema(artifacts.LABELS / dataset / f"{target}.parquet")
+    schema = pq.read_schema(digests.verify(artifacts.LABELS / dataset / f"{target}.parquet"))
     output: Report = artifacts.read_attributes(schema)["target"]["output"]
     return output
 
 
-def read_history(name: str) -> pd.DataFrame:
-    """Return the losses of every fit by iteration."""
-    return pd.read_csv(artifacts.HISTORY / f"{name}.csv", usecols=HISTORY)[HISTORY]
+def read_history(name: str, digest: str) -> pd.DataFrame:
+    """Return the losses of every fit by iteration; ArtifactError where the file's sha256 is not `digest`."""
+    file = artifacts.HISTORY / f"{name}.csv"
+    digests.verify_digest(file, digest, source=artifacts.report_path("train/details", name))
+    return pd.read_csv(file, usecols=HISTORY)[HISTORY]
 
 
 def calibrate(name: str, block: config.Block, output: Report) -> Calibration:

@@ -64,10 +64,10 @@ def main(dataset: str) -> None:
         segment=data.samples.segment,
         group=data.group,
     )
-    folder = artifacts.REPORTS / "signals"
-    artifacts.write_json(folder / f"{dataset}.json", make_headline(signals, gates))
-    artifacts.write_json(folder / "details" / f"{dataset}.json", collect_details(signals, gates, data.has_direction))
-    artifacts.write_text(folder / f"{dataset}.md", render_page(dataset, signals, gates, data.has_direction))
+    artifacts.write_report("signals", dataset, make_headline(signals, gates))
+    artifacts.write_report("signals/details", dataset, collect_details(signals, gates, data.has_direction))
+    page = render_page(dataset, signals, gates, data.has_direction)
+    artifacts.write_text(artifacts.report_path("signals", dataset).with_suffix(".md"), page)
     panels = {target: make_panel(found, gates) for target, found in signals.items()}
     title = f"{dataset}: rank IC of features, * distinguishable from 0 (p < {gates.signal_p_value:g}, Holm)"
     figure = plot_signals(data.samples.columns, panels, title=title, unit="rank IC (Spearman)")

@@ -49,7 +49,7 @@ def main(dataset: str) -> None:
     groups = summarize_groups(folds, find_gaps(folds, rows) if has_grid else None, rows=rows, unit=clock.UNIT)
     symbols = {"symbols": summarize_symbols(folds, rows["symbol"])}
     content = {**counts, **summarize_folds(folds), "embargo_reason": reason, **groups, **symbols, **findings_report}
-    artifacts.write_json(artifacts.report_path("split", dataset), content)
+    artifacts.write_report("split", dataset, content)
     log_warnings(findings)
     raise_if_critical([*(Finding(**finding) for finding in reports["guard"]["findings"]), *findings])
     with artifacts.replace_atomically(artifacts.FOLDS / f"{dataset}.parquet") as draft:
