@@ -29,6 +29,12 @@ PROP_FIRM = {"signal": "tree", "symbol": "BTC", "risk": 0.02, **ODDS, "reason": 
 BY_RISK = [
     {"model": model, "symbol": "BTC", "risk": risk, **ODDS} for model in ("tree", "net") for risk in (0.01, 0.02)
 ]
+DETAILS = {
+    "rules": {"targets": [0.1]},
+    "challenges": {"resamples": 40, "confidence": 0.95, "risks": [0.01, 0.02]},
+    "by_risk": BY_RISK,
+    "by_path": [{"model": "tree", "symbol": "BTC", "risk": 0.02, "pass_1_low": low} for low in (0.4, 0.0625)],
+}
 LATENCY = {
     "machine": {"cpus": 2, "numpy": "2.0"},
     "selections": {
@@ -65,19 +71,22 @@ def test_the_rules_of_the_gate_stand_with_their_verdicts():
     gate = make_blocks(replace(NOTHING, gate=GATE))[0]
     assert gate.rows == [
         ["dsr", "failed", "0.5", "dsr ≥ 0.95", ""],
-        ["accuracy", "off", "–", "accuracy ≥ null", "null"],
+        ["accuracy", "off", "–", "off", "null"],
     ]
     assert gate.note == "The bundle that trades tree does not pass."
 
 
 def test_the_odds_are_those_of_the_signal_by_risk():
-    _, table, figure, _ = make_blocks(replace(NOTHING, prop_firm=PROP_FIRM, prop_firm_details={"by_risk": BY_RISK}))
+    _, table, figure, _ = make_blocks(replace(NOTHING, prop_firm=PROP_FIRM, prop_firm_details=DETAILS))
     assert isinstance(table, Table)
     assert isinstance(figure, Figure)
     assert [row[0] for row in table.rows] == ["0.01", "0.02"]  # not those of the net
     assert table.note.startswith(
         "tree on BTC passes with a probability of 25.0 % at the best risk, 0.02; 12.5 % to 50.0 %"
     )
+    assert "Each path has 40 resampled challenges; the 95 % interval of the lowest path begins at 6.2 %." in table.note
+    assert "The best risk is the largest risk tried: a larger one may pay more." in table.note
+    assert table.head == ["risk", "pass probability", "lowest path", "highest", "ruin"]  # as on the page in markdown
     assert "at 0.01: 25.0 % and 75.0 %" in figure.svg
 
 

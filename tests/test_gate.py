@@ -175,6 +175,9 @@ def test_a_limit_that_no_value_can_have_is_refused(key, value):
 
 
 def test_the_page_begins_with_the_verdict():
-    page = gate.render_page("klines", "voting", judge(change("compare/pbo", 0.9), RULES))
+    results = judge(change("compare/pbo", 0.9), RULES)
+    page = gate.render_page("klines", "voting", results, notes=[])
     assert page.startswith("# Gate of klines\n\nThe bundle that trades `voting` does not pass.\n\n| rule |")
+    simulated = gate.render_page("klines", "voting", results, notes=["Of a simulated market."])
+    assert "does not pass.\n\nOf a simulated market.\n\n| rule |" in simulated
     assert "| pbo ≤ 0.05 | 0.9 | failed | – |" in page

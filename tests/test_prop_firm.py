@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pipeline.config import ParamsError, call_with
@@ -248,10 +249,19 @@ def test_daily_volatility_is_that_of_the_last_closes_of_local_days():
     [
         ({"daily_loss": 5_000}, "daily_loss is 5000; give a share of the initial balance between 0 and 1"),
         ({"target": 0}, "target is 0; give a share of the initial balance above 0"),
-        ({"fee_bps": float("nan")}, "fee_bps is nan; give at least 0"),
+        ({"fee_bps": float("nan")}, "fee_bps is nan; give at least 0 and below 10,000"),
+        ({"fee_bps": 20_000}, "fee_bps is 20000; give at least 0 and below 10,000"),
+        ({"initial_balance": True}, "initial_balance is True; give a number: an amount above 0"),
+        ({"max_loss": "0.1"}, "max_loss is '0.1'; give a number: a share of the initial balance between 0 and 1"),
+        ({"min_days": 1.5}, "min_days is 1.5; give a whole number from 0 to 365"),
+        ({"min_days": 366}, "min_days is 366; give a whole number from 0 to 365"),
+        ({"trailing": "no"}, "trailing is 'no'; give True or False"),
+        ({"timezone": None}, "timezone is None; give a name of the IANA database"),
+        ({"position": [0, 1e308]}, r"position of bar 1 is 1e\+308; give a multiple of the equity from -1e6 to 1e6"),
+        ({"position": [-1e6, -1.1e6]}, r"position of bar 1 is -1.1e\+06; give"),
         ({"timezone": "Prague"}, "timezone is 'Prague'; give a name of the IANA database"),
         ({"low": [100, 101]}, "bar 1 has low 101.0, close 100.0, high 100.0; give 0 < low <= close <= high"),
-        ({"high": [100, np.nan]}, "high is nan at some bar; give finite numbers"),
+        ({"high": [100, np.nan]}, "high of bar 1 is nan; give finite numbers"),
         ({"position": [1]}, r"position has shape \(1,\), time_ms \(2,\); give both \(T,\)"),
         ({"step_hours": 0}, "time_ms of bar 1 is .* give ascending times"),
     ],
@@ -259,6 +269,58 @@ def test_daily_volatility_is_that_of_the_last_closes_of_local_days():
 def test_inputs_out_of_range_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         run(**{"close": [100, 100], "position": [0, 1]} | change)
+
+
+def run_at(time_ms, **rules) -> PropFirmResult:
+    """Simulate bars at these times of a price that falls by 6 % in the last one."""
+    close = np.append(np.full(len(time_ms) - 1, 100.0), 94.0)
+    return simulate(time_ms, close, close, close, np.ones(len(close)), **RULES | rules)
+
+
+@pytest.mark.parametrize(
+    ("time_ms", "message"),
+    [
+        (np.array([0.0, np.nan]), "time_ms of bar 1 is nan; give whole milliseconds UTC from 1970 to 2100"),
+        (np.array([0.0, np.inf]), "time_ms of bar 1 is inf; give whole milliseconds"),
+        (np.array([0.5, 60_000.0]), "time_ms of bar 0 is 0.5; give whole milliseconds"),
+        (np.array([-60_000, 0]), "time_ms of bar 0 is -60000; give whole milliseconds"),
+        (np.array([60_000, 0], np.uint64), "time_ms of bar 1 is 0 after 60000; give ascending times"),
+        (NOON * 1_000 + np.arange(2), "time_ms of bar 0 is 1704888000000000; give whole milliseconds"),
+        (
+            np.array(["2024-01-10", "2024-01-11"], "datetime64[ns]"),
+            "bar 0 is 2024-01-10.* of type datetime64.ns.; give",
+        ),
+        (["2024-01-10", "2024-01-11"], "time_ms of bar 0 is 2024-01-10 of type <U10; give whole milliseconds"),
+        ([False, True], "time_ms of bar 0 is False of type bool; give whole milliseconds"),
+    ],
+)
+def test_times_that_are_not_ascending_whole_milliseconds_are_refused(time_ms, message):
+    with pytest.raises(ValueError, match=message):
+        run_at(time_ms)
+
+
+@pytest.mark.parametrize(
+    "time_ms", [[0, 60_000], np.array([0.0, 60_000.0]), pd.Series([0, 60_000], index=[7, 3]), np.uint64([0, 60_000])]
+)
+def test_times_of_any_type_of_number_are_read_in_their_order(time_ms):
+    assert run_at(time_ms).breach_time_ms == 60_000
+
+
+@pytest.mark.parametrize(
+    ("timezone", "date", "hours"), [("Africa/Cairo", "2024-04-26", 23), ("America/Santiago", "2024-09-08", 23)]
+)
+def test_a_day_without_midnight_begins_at_its_first_hour(timezone, date, hours):
+    """At midnight of these days the clocks go to 01:00."""
+    time_ms = to_ms(date) + HOUR_MS * np.arange(-48, 72)
+    local = [datetime.fromtimestamp(each / 1000, UTC).astimezone(ZoneInfo(timezone)).date() for each in time_ms]
+    first = find_days(time_ms, timezone=timezone)
+    assert first.tolist() == [local.index(each) for each in sorted(set(local))] + [120]
+    days = dict(zip(map(str, sorted(set(local))), np.diff(first), strict=True))
+    assert days[date] == hours
+
+
+def test_equal_limits_count_as_the_maximum_loss():
+    assert run([100, 94], [0, 1], daily_loss=0.05, max_loss=0.05).breached == "max"
 
 
 def test_the_examples_of_the_docstrings_hold():

@@ -28,7 +28,8 @@ from pipeline.evaluation.prop_firm_paths import (
     walk_paths,
 )
 from pipeline.fills import find_fills
-from pipeline.reporting.prop_firm_page import render_page
+from pipeline.reporting.prop_firm_page import describe_uncertainty, format_odds, render_page
+from pipeline.reporting.source_note import note_source
 from tests.test_prop_firm_odds import HALF_DAY_MS, make_path, make_rules, make_settings
 
 MINUTE_MS = 60_000
@@ -212,12 +213,53 @@ def test_the_curve_of_an_account_names_it_and_chooses_the_best_risk():
     assert join_tables([], "means", phases=2).columns.tolist() == joined.columns.tolist()
 
 
+def make_details(risks: list[float]) -> dict:
+    """One phase on two paths of BTC; a path of another symbol and a model have lower odds."""
+    rows = [("voting", "BTC", 0.02, 0.8), ("voting", "BTC", 0.02, 0.35), ("voting", "BTC", 0.01, 0.1)]
+    rows += [("voting", "ETH", 0.02, 0.1), ("cnn", "BTC", 0.02, 0.1)]
+    return {
+        "rules": {"targets": [0.1]},
+        "challenges": {"resamples": 40, "confidence": 0.95, "risks": risks},
+        "by_path": [dict(zip(("model", "symbol", "risk", "pass_1_low"), row, strict=True)) for row in rows],
+    }
+
+
+def test_the_largest_risk_tried_is_named_as_such():
+    headline, warning = {"signal": "voting", "symbol": "BTC", "risk": 0.02}, "the largest risk tried: a larger one may"
+    assert warning in describe_uncertainty(headline, make_details([0.01, 0.02]), show=str)
+    assert warning not in describe_uncertainty(headline, make_details([0.01, 0.02, 0.04]), show=str)
+
+
+def test_payouts_have_separators_of_thousands_and_undefined_odds_a_dash():
+    assert [format_odds(each) for each in (16087.4, -1000.0, 999.94, 0.03, np.nan)] == [
+        "16,087",
+        "-1,000",
+        "999.9",
+        "0.03",
+        "–",
+    ]
+
+
+def test_the_page_says_that_a_market_is_simulated():
+    sources = {"made_up": {"kind": "simulated"}, "binance": {"kind": "binance"}}
+    params = {"sources": sources, "datasets": {"a": {"source": "made_up"}, "b": {"source": "binance"}}}
+    assert note_source(params, "a") == ["Of a simulated market: it says nothing about a real one."]
+    assert note_source(params, "b") == []
+
+
 def test_the_page_begins_with_the_probability_or_why_there_is_none():
     curve = make_curve("BTC", GOOD)
-    tables = {"phases": 1, "by_risk": join_tables([curve], "means", phases=1), "endings": pd.DataFrame()}
+    tables = {
+        "details": make_details([0.01, 0.02, 0.04]),
+        "by_risk": join_tables([curve], "means", phases=1),
+        "endings": pd.DataFrame(),
+        "notes": ["Of a simulated market."],
+    }
     page = render_page("klines", {"signal": "voting", **summarize({"BTC": GOOD})}, **tables)
     sentence = "`voting` passes with a probability of 0.7 on BTC at the best risk, 0.02; 0.5 to 0.9 by path."
-    assert page.startswith(f"# Prop firm's evaluation of klines\n\n{sentence}\n\nRisk: ")
+    certainty = "Each path has 40 resampled challenges; the 95 % interval of the lowest path begins at 0.35."
+    title = "# Prop firm's evaluation of klines\n\nOf a simulated market."
+    assert page.startswith(f"{title}\n\n{sentence}\n{certainty}\n\nRisk: ")
     assert "| 0.01 | 0.3 | 0.2 | 0.4 | 0 | 0 | 0 | 0 | 40 | 10 |" in page
     none = render_page("klines", {"signal": "voting", **summarize({"BTC": NONE})}, **tables)
     assert "`voting` has no probability to pass: no risk earns more than the fee." in none
