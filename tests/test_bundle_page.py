@@ -122,10 +122,10 @@ def test_latency_of_another_contract_is_not_shown(tmp_path, monkeypatch):
     assert found.no_latency_reason == f"{file} is of the contract 01234567, the bundle has {digest[:8]}"
     write(file, {"contract_sha256": digest})
     gate = GATE | {"contract_sha256": digest}
-    write(artifacts.report_path("gate", "bars"), gate)
+    artifacts.write_report("gate", "bars", gate)
     found = report.read_bundle("bars")
     assert (found.latency, found.gate, found.prop_firm) == ({"contract_sha256": digest}, gate, None)
-    write(artifacts.report_path("gate", "bars"), GATE | {"contract_sha256": "0123456789"})
+    artifacts.write_report("gate", "bars", GATE | {"contract_sha256": "0123456789"})
     with pytest.raises(ArtifactError, match=r"gate/bars.json is of another bundle; run `dvc repro gate@bars`"):
         report.read_bundle("bars")
 
