@@ -1,6 +1,5 @@
 """Signals: correlations of features with targets, their errors and stability, on development rows alone."""
 
-import json
 from dataclasses import fields
 from pathlib import Path
 
@@ -354,7 +353,7 @@ def test_the_report_has_every_metric_of_every_feature_and_target(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     folds = write_dataset(constant=True)
     stage.main("klines")
-    details = json.loads(Path("trained/reports/signals/details/klines.json").read_text())
+    details = artifacts.read_report("signals/details", "klines")
     assert {name: found["has_direction"] for name, found in details.items()} == {
         "return": True,
         "barrier": True,
@@ -369,7 +368,7 @@ def test_the_report_has_every_metric_of_every_feature_and_target(tmp_path, monke
     assert weak["gates"]["signal_p_value"]["passes"] is False
     assert (constant["ic"], constant["undefined"]["ic"]) == (None, "the feature never varies")
     assert constant["gates"]["signal_ic"]["passes"] is None
-    headline = json.loads(Path("trained/reports/signals/klines.json").read_text())["return"]
+    headline = artifacts.read_report("signals", "klines")["return"]
     assert (headline["best_feature"], headline["features"]) == ("x0", 3)
     assert headline["best_abs_ic"] == strong["ic"]
     assert headline["passing"] == {

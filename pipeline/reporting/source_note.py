@@ -1,4 +1,4 @@
-"""What the source of a dataset means for the results on it."""
+"""A note on results, by the source of their dataset."""
 
 from pipeline import config
 
