@@ -31,12 +31,8 @@ from pipeline.models import plugins
 
 EDGE, BETWEEN = 16, 32
 SEED = 0
-FOLDERS = (
-    artifacts.MODELS,
-    artifacts.ONNX,
-    artifacts.INT8,
-    contract.BUNDLES,
-)  # of files with a SHA256SUMS for each model
+# of folders with a SHA256SUMS of their files, one for each model or bundle
+FOLDERS = (artifacts.MODELS, artifacts.ONNX, artifacts.INT8, contract.BUNDLES)
 CODE = "pipeline.stages."
 REFUSED, PASSED, NOT_READ = "one line", "NOT FOUND", "not read"
 ABORTED, OTHER_MESSAGE = "ABORTED", "OTHER MESSAGE"

@@ -158,6 +158,7 @@ def make_evidence(*models: ModelEvidence, dsr: float | None = 0.99, source: str 
     return DatasetEvidence(
         dataset="made_up",
         source=source,
+        is_simulated=source == "simulated",
         ingest={
             "symbols": {"BTC": {"rows": 96, "first_ms": START_MS, "last_ms": START_MS, "missing_bars": 2}},
             "gaps": {"count": 1, "list": [{"symbol": "BTC", "start_ms": START_MS, "bars": 2}]},

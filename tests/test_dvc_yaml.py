@@ -167,9 +167,9 @@ def test_dvc_sees_only_modules_in_the_folders_of_code():
 
 RUN_BY = {  # file: the stages that run it, and run again after a comment in it
     "pipeline/reporting/plots.py": r"evaluate_|holdout@|compare@|signals@|liquidity@",
-    "pipeline/evaluation/overfitting.py": r"evaluate_|holdout@|compare@|(gate|evidence|report)@",
+    "pipeline/evaluation/overfitting.py": r"evaluate_|holdout@|compare@|gate@|report@",
     "pipeline/evaluation/comparison.py": r"compare@|report@",
-    "pipeline/evaluation/performance.py": r"evaluate_|holdout@|compare@|(prop_firm|gate|evidence|report)@",
+    "pipeline/evaluation/performance.py": r"evaluate_|holdout@|compare@|prop_firm@|gate@|report@",
     "pipeline/leakage/fits.py": r"canary@|audit_|compare@",
     "pipeline/models/torch_runtime/device.py": r"(train|audit|export)_(nets|agents)@|bundle@",
     "pipeline/models/nets/recurrent.py": r"(train|audit|export)_nets@lstm|bundle@",

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import artifacts
 from pipeline.digests import ArtifactError
-from pipeline.evaluation import experiments, ledger, trials
+from pipeline.evaluation import experiments, ledger, ledger_lines, trials
 from pipeline.evaluation.ledger import Ledger
 from pipeline.evaluation.population import Population
 
@@ -169,7 +169,7 @@ def test_every_flipped_bit_of_the_ledger_names_its_line_and_a_line_without_a_dig
     for line in lines:
         line["daily"] = line["daily"][:2]
     plain = trials.render_lines(lines)
-    file.write_text(ledger.add_digests(plain))
+    file.write_text(ledger_lines.add_digests(plain))
     assert ledger.read_lines(file) == lines
     content = file.read_bytes()
     for byte in range(len(content)):

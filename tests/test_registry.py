@@ -312,6 +312,11 @@ def test_the_command_prints_one_line_and_exits_with_status_one_where_it_is_refus
         registry.main()
 
 
+def test_without_a_registration_nothing_is_verified_whatever_other_tags_there_are(repo):
+    command(repo, "git", "tag", "before_lunch")
+    assert registry.run(repo, {"command": "verify"}) == ["nothing is registered"]
+
+
 LIMITS = {"selection": "trees", "p50_us": 80.0, "p99_us": None, "bars_per_second": 1000, "memory_mb": 500.0}
 FIGURES = {"p50_us": 79.0, "p99_us": 9999.0, "bars_per_second": 1000.0, "memory_mb": 499.0}
 

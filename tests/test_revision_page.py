@@ -17,6 +17,7 @@ from pipeline.stages import report
 from tests.report_evidence import make_evidence, make_model, parse
 
 PARAMS = {
+    "sources": {"simulated": {"kind": "simulated"}},
     "datasets": {"bars": {"source": "simulated"}},
     "models": {"trees": {"tree": {"plugin": "lightgbm"}}},
     "seed": 1,

@@ -148,12 +148,20 @@ def test_each_claim_follows_its_own_report():
         canary={"canaries": 2, "caught": 1, "false_alarms": 0, "outcomes": {}},
         headline={"pbo": 0.7, "pbo_lowest": 0.7, "pbo_highest": 0.7},
         source="binance",
+        is_simulated=False,
     )
     states = {each.claim: each.state for each in make_verdict(worse).statements}
     assert states["No information from the future leaks"] == "not supported"
     assert states["The guards would find a leak"] == "not supported"
     assert states["The choice of the best model is not overfitted"] == "not supported"
     assert states["Results are those of a real market"] == "supported"
+
+
+def test_a_simulated_market_is_no_real_one_whatever_its_source_is_called():
+    verdict = make_verdict(replace(make_evidence(dsr=0.99, source="fast_market"), is_simulated=True))
+    states = {each.claim: each.state for each in verdict.statements}
+    assert states["Results are those of a real market"] == "not supported"
+    assert verdict.summary.endswith("It says nothing about a real market.")
 
 
 def test_downsampling_retains_every_extreme_and_both_ends():

@@ -31,7 +31,8 @@ from pipeline.deployment.latency_rule import LatencyRule
 from pipeline.deployment.promoted import PROMOTED, REGISTRY, RESTORE
 from pipeline.deployment.revision import RegistryError, Revision, run_git
 from pipeline.evaluation import experiments
-from pipeline.evaluation.ledger import HARVEST, Ledger, read_lines
+from pipeline.evaluation.ledger import Ledger, read_lines
+from pipeline.evaluation.ledger_lines import HARVEST
 
 STAGES = ("staging", "prod")
 FIRST = "v1.0.0"
@@ -305,7 +306,7 @@ def run(root: Path, arguments: Mapping[str, Any]) -> list[str]:
     if command == "verify":
         if faults := verify(root):
             raise RegistryError("\n".join(faults))
-        if not history.list_tags(root):
+        if not history.list_models(history.list_tags(root)):
             return ["nothing is registered"]
         return ["tags, revisions, DVC's cache and the promoted files agree"]
     if command == "list":

@@ -6,9 +6,6 @@ the ledger ends in its own digest, so that the lines of two branches can be merg
 """
 
 import argparse
-import hashlib
-import io
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -18,12 +15,9 @@ from pathlib import Path
 from dvc.exceptions import DvcException
 
 from pipeline import artifacts, cli
-from pipeline.digests import ArtifactError
 from pipeline.evaluation import experiments
+from pipeline.evaluation.ledger_lines import HARVEST, add_digests, verify_lines
 from pipeline.evaluation.trials import Line, Trial, parse_lines, render_lines
-
-DIGEST = re.compile(r',"sha256":"([0-9a-f]{64})"(?=\}\n\Z)')  # the last key of each line of the ledger
-HARVEST = "python -m pipeline.evaluation.ledger harvest"
 
 
 @dataclass(frozen=True)
@@ -71,27 +65,9 @@ def read_lines(file: Path, *, needs_digests: bool = True) -> list[Line]:
     """Return the lines of the ledger, without their digests; none where the file does not exist.
 
     Raises:
-        ArtifactError: a line has another digest than its own, or none where it `needs_digests`; names the line.
+        ArtifactError: a line is damaged; see `verify_lines`.
     """
-    content = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
-    lines = list(io.StringIO(content))
-    for number, line in enumerate(lines, start=1):
-        found = DIGEST.search(line)
-        if needs_digests if found is None else found[1] != _hash_text(DIGEST.sub("", line)):
-            raise ArtifactError(
-                f"{file}, line {number} is damaged: {'its digest is not that of its content' if found else 'no digest'}"
-                f"; run `git checkout {file}`, or, where you changed it, delete its digest and run `{HARVEST}`"
-            )
-    return parse_lines("".join(DIGEST.sub("", line) for line in lines), source=str(file))
-
-
-def add_digests(text: str) -> str:
-    """Return the lines of a ledger, each with its digest as the last key."""
-    return "".join(f'{line[:-2]},"sha256":"{_hash_text(line)}"}}\n' for line in io.StringIO(text))
-
-
-def _hash_text(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return parse_lines(verify_lines(file, needs_digests=needs_digests), source=str(file))
 
 
 def identify_line(line: Line) -> tuple[str, str, str]:

@@ -11,6 +11,7 @@ import yaml
 
 from pipeline import artifacts, config
 from pipeline.evaluation import experiments
+from pipeline.reporting.source_note import is_simulated
 from pipeline.reporting.tear_sheet.evidence import DatasetReports, ModelReports, Side
 
 PARAMS, LOCK = (Path(name) for name in ("params.yaml", "dvc.lock"))  # those of a revision
@@ -127,6 +128,7 @@ def load_side(files: Files, dataset: str) -> Side:
     reports = DatasetReports(
         dataset=dataset,
         source=str(config.look_up(params, f"datasets.{dataset}.source")),
+        is_simulated=is_simulated(params, dataset),
         split=read("split"),
         guard=read("guard"),
         canary=read("canary"),

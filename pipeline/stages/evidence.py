@@ -12,7 +12,7 @@ from pipeline import artifacts, cli, config, digests, remedies
 from pipeline.deployment import contract
 from pipeline.deployment.evidence import EVIDENCE, PARAMS, list_files, render_params
 from pipeline.digests import ArtifactError
-from pipeline.evaluation.ledger import read_lines
+from pipeline.evaluation.ledger_lines import verify_lines
 
 
 def main(dataset: str) -> None:
@@ -34,7 +34,7 @@ def verify(files: Iterable[Path]) -> None:
         if not file.exists():
             raise ArtifactError(f"{file} does not exist; {remedies.describe_writing(file)}")
         if file == artifacts.LEDGER:
-            read_lines(file)
+            verify_lines(file)
         elif contract.BUNDLES not in file.parents:
             digests.verify(file)
 

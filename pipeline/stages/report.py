@@ -27,6 +27,7 @@ from pipeline.evaluation.path_metrics import bin_calibration
 from pipeline.evaluation.returns import Returns
 from pipeline.evaluation.trials import describe_market
 from pipeline.reporting import revision_files
+from pipeline.reporting.source_note import is_simulated
 from pipeline.reporting.tear_sheet.evidence import (
     Bars,
     BundleEvidence,
@@ -136,6 +137,7 @@ def render(dataset: str, *, bundle: BundleEvidence | None = None) -> str:
     evidence = DatasetEvidence(
         dataset=dataset,
         source=config.look_up(params, f"datasets.{dataset}.source"),
+        is_simulated=is_simulated(params, dataset),
         ingest=artifacts.read_report("ingest", dataset),
         label=artifacts.read_report("label", dataset),
         split=artifacts.read_report("split", dataset),

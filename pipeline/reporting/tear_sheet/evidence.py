@@ -108,6 +108,7 @@ class DatasetReports:
 
     dataset: str
     source: str
+    is_simulated: bool
     split: Report
     guard: Report
     canary: Report

@@ -10,7 +10,6 @@ from pipeline.reporting.tear_sheet.formats import format_number, format_range, l
 
 NAN = float("nan")
 MAX_PBO = 0.1  # low by the bands of pipeline/evaluation/README.md; at 0.5 the choice is no better than a coin
-SIMULATED = "simulated"  # the source of bars that the repository generates
 
 Report = Mapping[str, Any]
 
@@ -39,13 +38,13 @@ def summarize(evidence: DatasetReports) -> str:
     skilled, rows = list_skilled(evidence.compare["leaderboard"]), evidence.compare["leaderboard"]
     if not rows:
         return "No model of this dataset is traded, so nothing is known about profit."
-    market = "the simulated market" if evidence.source == SIMULATED else f"the market of source {evidence.source}"
+    market = "the simulated market" if evidence.is_simulated else f"the market of source {evidence.source}"
     if not skilled:
         return (
             f"No model of {len(rows)} is distinguishable from the luckiest of {evidence.compare['trials']} trials "
             f"without skill, on {market}. Do not trade any of them on this evidence."
         )
-    limits = " It says nothing about a real market." if evidence.source == SIMULATED else ""
+    limits = " It says nothing about a real market." if evidence.is_simulated else ""
     return (
         f"{len(skilled)} of {len(rows)} models earn more, net of costs, than the luckiest of "
         f"{evidence.compare['trials']} trials without skill would, on {market}: {list_names(skilled)}.{limits}"
@@ -213,7 +212,7 @@ def judge_gate(evidence: DatasetReports, gate: str, *, claim: str, sign: str) ->
 def judge_market(evidence: DatasetReports) -> Statement:
     """Return whether the results are those of a real market."""
     claim = "Results are those of a real market"
-    if evidence.source == SIMULATED:
+    if evidence.is_simulated:
         return Statement("not supported", claim, "the bars are generated, with an effect that is known to be there")
     return Statement("supported", claim, f"the bars are of source {evidence.source}")
 
