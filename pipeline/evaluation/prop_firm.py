@@ -7,7 +7,7 @@ firms differ: those that take the higher of balance and equity at midnight are n
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ BPS = 1e-4
 YEAR_2100_MS = 4_102_444_800_000
 MAX_POSITION = 1e6  # a multiple of the equity; products of larger ones overflow
 
-RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {  # of the terms: what is allowed, and whether a value is
+RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {  # of the terms: what is allowed, and whether a value is
     "initial_balance": ("an amount above 0", lambda value: 0 < value < np.inf),
     "daily_loss": ("a share of the initial balance between 0 and 1", lambda value: 0 < value < 1),
     "max_loss": ("a share of the initial balance between 0 and 1", lambda value: 0 < value < 1),
@@ -221,7 +221,7 @@ def _require_number(name: str, value: object) -> None:
     allowed, is_allowed = RANGES[name]
     if not isinstance(value, Real) or isinstance(value, bool):
         raise ValueError(f"{name} is {value!r}; give a number: {allowed}")
-    if not is_allowed(value):  # type: ignore[arg-type]
+    if not is_allowed(value):
         raise ValueError(f"{name} is {value}; give {allowed}")
 
 
