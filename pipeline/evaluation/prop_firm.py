@@ -29,7 +29,7 @@ RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {  # of the terms: what i
     "daily_loss": ("a share of the initial balance between 0 and 1", lambda value: 0 < value < 1),
     "max_loss": ("a share of the initial balance between 0 and 1", lambda value: 0 < value < 1),
     "target": ("a share of the initial balance above 0", lambda value: value > 0),
-    "min_days": ("a whole number from 0 to 365", lambda value: isinstance(value, Integral) and 0 <= value <= 365),
+    "min_days": ("a whole number from 0 to 365", lambda value: value in range(366) and isinstance(value, Integral)),
     "fee_bps": ("at least 0 and below 10,000", lambda value: 0 <= value < 1 / BPS),
     "exposure": ("at least 0", lambda value: 0 <= value < np.inf),
     "max_leverage": ("above 0", lambda value: value > 0),
