@@ -1,5 +1,8 @@
 """The 98 columns of an order book: their values, in bulk and event by event, and what they may read."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +19,7 @@ from tests.slow_orderbook import SlowOrderBook
 
 WINDOWS = [5, 60, 200]
 INDEX = {name: i for i, name in enumerate(COLUMNS)}
+FOLDER = Path(engine.__file__).parent
 HOUR_NS = 3600 * 10**9
 
 
@@ -183,6 +187,19 @@ def test_no_column_reads_further_back_than_it_declares(events):
 def test_no_value_depends_on_the_room_that_the_state_had(events, filled, monkeypatch):
     monkeypatch.setattr(state, "FIRST_ORDERS", 2)
     assert fill_columns(events, windows=WINDOWS).tobytes() == filled.tobytes()
+
+
+def test_the_cache_of_the_compiled_update_knows_every_file_that_it_runs():
+    files, pending = set(), ["update"]
+    while pending:
+        name = pending.pop()
+        files.add(name)
+        imported = re.findall(
+            r"^from pipeline\.orderbook(?:\.(\w+))? import (.*)", (FOLDER / f"{name}.py").read_text(), re.M
+        )
+        found = {module or names.split(" ")[0] for module, names in imported}
+        pending += found - files
+    assert files - {"settings"} <= set(engine.COMPILED)  # settings are read before anything is compiled
 
 
 def test_rows_that_fail_a_gate_have_no_features(events, filled, bulk):
