@@ -15,8 +15,8 @@ import pandas as pd
 from annotated_types import Interval
 
 from pipeline import config
-from pipeline.features.engine import Features
 from pipeline.orderbook.columns import CATEGORICAL, COLUMNS
+from pipeline.orderbook.engine import BookFeatures
 from pipeline.row_groups import TableFile
 
 Floats = npt.NDArray[np.float64]
@@ -200,11 +200,13 @@ def read_normalization(
 
 
 def normalize_parts(
-    parts: Iterable[Features], clean: TableFile | pd.DataFrame, normalization: config.Block | None
-) -> Iterator[Features]:
+    parts: Iterable[BookFeatures], clean: TableFile | pd.DataFrame, normalization: config.Block | None
+) -> Iterator[BookFeatures]:
     """Yield parts of features standardized causally; as they are where `normalization` is null.
 
     Rows with too few rows before them are left out and counted as lost. Columns that are categories stay as they are.
+    The others look back further, by the window. A whole day has no such bound: each of its rows weighs little in its
+    mean, and MIN_ROWS stand for it.
 
     Args:
         parts: features of consecutive rows of `clean`.
@@ -229,15 +231,19 @@ def normalize_parts(
         days, symbols = day[part.rows], symbol[part.rows]
         x, has_statistics = normalizer.advance(part.x, _find_starts(days, symbols, last=last))
         last = (int(days[-1]), int(symbols[-1])) if len(days) else last
-        yield _select_rows(part, x, has_statistics, segment=segment)
+        yield _select_rows(part, x, has_statistics, segment=segment, lookback=arguments["window"] or MIN_ROWS)
 
 
-def _select_rows(part: Features, x: Floats32, is_selected: npt.NDArray[np.bool_], *, segment: Integers) -> Features:
-    """Return a part with other columns of some of its rows; the others are lost."""
+def _select_rows(
+    part: BookFeatures, x: Floats32, is_selected: npt.NDArray[np.bool_], *, segment: Integers, lookback: int
+) -> BookFeatures:
+    """Return a part with other columns of some of its rows, which look back further; the other rows are lost."""
     lost = dict(part.lost_by_segment)
-    for number, rows in zip(*np.unique(segment[part.rows[~is_selected]], return_counts=True), strict=True):
-        lost[int(number)] = lost.get(int(number), 0) + int(rows)
-    return replace(part, x=x[is_selected], rows=part.rows[is_selected], lost_by_segment=lost)
+    for number, count in zip(*np.unique(segment[part.rows[~is_selected]], return_counts=True), strict=True):
+        lost[int(number)] = lost.get(int(number), 0) + int(count)
+    lookbacks = {name: bars + (0 if name in UNSCALED else lookback) for name, bars in part.lookback_bars.items()}
+    rows = part.rows[is_selected]
+    return replace(part, x=x[is_selected], rows=rows, lost_by_segment=lost, lookback_bars=lookbacks)
 
 
 def _find_starts(day: Integers, symbol: Integers, *, last: tuple[int, int] | None) -> Integers:
