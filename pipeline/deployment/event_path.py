@@ -4,6 +4,7 @@ A model alone, as `trained/onnx/<model>` has it; `python -m pipeline.deployment.
 computes with the pipeline.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,11 @@ from pipeline.deployment.merged_graph import bind_graphs
 from pipeline.evaluation.position_sizing import size_scores
 from pipeline.models.onnx_session import load_self_contained
 from pipeline.orderbook.engine import Event, Stream
+from pipeline.orderbook.normalization import UNSCALED, Normalizer
 from pipeline.targets import Output
+
+BEYOND_STREAM = ("groups", "normalization")  # keys of a contract's features that the stream of columns does not read
+STARTS_DAY, STARTS_SYMBOL = 1, 2  # codes of a normalizer's rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +45,7 @@ class EventPath:
         Raises:
             ValueError: the model is of another kind of dataset, or its columns are none of an order book.
         """
-        features = {key: value for key, value in described["features"].items() if key != "groups"}
+        features = {key: value for key, value in described["features"].items() if key not in BEYOND_STREAM}
         if described["bars"] is not None:
             raise ValueError(f"{graph.parent}: its dataset has bars and no events; use pipeline.deployment.hot_path")
         self.stream = Stream(**features)
@@ -60,9 +65,10 @@ class EventPath:
         self._rows = self.inputs[0] if len(axes) > 1 else self.inputs  # (window, F), the oldest row first
         bind = bind_graphs({self.name: load_self_contained(graph)})
         self._runs = bind({self.name: (self.inputs, self.prediction)})
-        self.row: np.ndarray | None = None  # (F,) the columns of the last event, where it passes the gates
-        self.rows_so_far = 0  # of the segment
-        self.restart()
+        self.row: np.ndarray | None = None  # (F,) the columns of the last event, where it is a row of the features
+        self.rows_so_far = 0  # since one was missing
+        self._normalizer = make_normalizer(self.stream.columns, described["features"].get("normalization"))
+        self._next_start = STARTS_SYMBOL
 
     @classmethod
     def load(cls, folder: str | Path) -> "EventPath":
@@ -75,10 +81,12 @@ class EventPath:
         folder = digests.verify(Path(folder))
         return cls(artifacts.read_json(folder / "contract.json"), folder / "model.onnx")
 
-    def restart(self) -> None:
+    def restart(self, *, starts_day: bool = True) -> None:
         """Begin a segment: the state of the book's columns and the window start anew."""
         self.stream.restart()
         self.rows_so_far, self.row = 0, None
+        if starts_day and self._next_start != STARTS_SYMBOL:
+            self._next_start = STARTS_DAY
 
     def update(self, event: Event | tuple[np.ndarray, np.ndarray]) -> EventSignal | None:
         """Return the signal after an event; None where its row does not pass the gates, or the window is not full.
@@ -87,13 +95,15 @@ class EventPath:
             ValueError: the event cannot follow the last one; nothing has changed.
         """
         values = self.stream.update(event)
-        self.row = values if self.stream.passes_gates else None
+        if not self.stream.has_valid_book:
+            self.restart(starts_day=False)
+            return None
+        self.row = self._normalize(values) if self.stream.passes_gates else None
         if self.row is None:
-            if not self.stream.has_valid_book:
-                self.restart()
+            self.rows_so_far = 0
             return None
         self._rows[:-1] = self._rows[1:].copy()
-        self._rows[-1] = values[self._places]
+        self._rows[-1] = self.row[self._places]
         self.rows_so_far += 1
         if self.rows_so_far < self.window:
             return None
@@ -106,7 +116,23 @@ class EventPath:
         """Return the target positions (n,) of predictions (n, outputs)."""
         return self._size(self.output.to_score(prediction))
 
+    def _normalize(self, values: np.ndarray) -> np.ndarray | None:
+        """Return the columns (F,) of a row as the features have them; None where too few rows were before it."""
+        if self._normalizer is None:
+            return values
+        scaled, has_statistics = self._normalizer.advance(values[None], np.array([self._next_start]))
+        self._next_start = 0
+        return scaled[0] if has_statistics[0] else None
+
     def _size(self, score: np.ndarray) -> np.ndarray:
         return size_scores(
             score, np.full(len(score), self._spread), kind=self.output.kind, full_position_std=self._full
         )
+
+
+def make_normalizer(columns: tuple[str, ...], normalization: Mapping[str, Any] | None) -> Normalizer | None:
+    """Return the causal standardization of a section `normalization`; None where there is none."""
+    if normalization is None:
+        return None
+    excluded = [place for place, name in enumerate(columns) if name in UNSCALED]
+    return Normalizer(len(columns), **{"window": None, **normalization}, excluded=excluded)

@@ -44,7 +44,7 @@ class Record:
 def record_events(path: EventPath, events: pd.DataFrame) -> Record:
     """Return what a path computes for a clean table, event by event; it restarts at each segment."""
     numbers, amounts = read_events(events)
-    starts = set(find_segments(events)[1].tolist())
+    starts, day = set(find_segments(events)[1].tolist()), events["day"].to_numpy()
     shape = (len(events), len(path.stream.columns))
     record = Record(
         has_row=np.zeros(len(events), bool),
@@ -55,7 +55,7 @@ def record_events(path: EventPath, events: pd.DataFrame) -> Record:
     )
     for i in range(len(events)):
         if i in starts:
-            path.restart()
+            path.restart(starts_day=i == 0 or day[i] != day[i - 1])
         started = time.perf_counter()
         signal = path.update((numbers[i], amounts[i]))
         record.duration_us[i] = 1e6 * (time.perf_counter() - started)
