@@ -1,7 +1,7 @@
 """From an event of an order book to a target position: the columns, a window of rows, one graph, and its score.
 
-A model alone, as `trained/onnx/<model>` has it; `python -m pipeline.deployment.replay_events MODEL` compares all that it
-computes with the pipeline.
+A model alone, as `trained/onnx/<model>` has it. `python -m pipeline.deployment.replay_events MODEL` compares all that
+it computes with the pipeline.
 """
 
 from collections.abc import Mapping
@@ -35,8 +35,8 @@ class EventSignal:
 class EventPath:
     """The predictions of one model, event by event; one symbol, not for several threads at once.
 
-    A day, a halt or another symbol begins a new segment: call `restart` before its first event. An event that leaves the
-    book one-sided, locked or crossed ends a segment, as in the clean table.
+    A day, a halt or another symbol begins a new segment: call `restart` before its first event. An event that leaves
+    the book one-sided, locked or crossed ends a segment, as in the clean table.
     """
 
     def __init__(self, described: dict[str, Any], graph: Path) -> None:
