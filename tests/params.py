@@ -10,6 +10,7 @@ from pipeline.models.base import Model, Signature
 from pipeline.models.plugins import build, find_plugin
 
 PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
+DATASETS: dict[str, dict[str, Any]] = PARAMS["datasets"] | PARAMS["disabled_datasets"]
 BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {  # (family, block) of every model that is fitted, enabled or not
     name: (family, block)
     for section in ("models", "disabled_models")
@@ -27,7 +28,7 @@ SHORT: dict[str, dict[str, Any]] = {  # of each family: a fit with these changes
 def kind_of(name: str) -> str:
     """The kind of target that a model predicts."""
     _, block = BLOCKS[name]
-    return PARAMS["datasets"][block["dataset"]]["targets"][block["target"]]["kind"]
+    return DATASETS[block["dataset"]]["targets"][block["target"]]["kind"]
 
 
 def list_hyperparameters(name: str) -> set[str]:

@@ -75,7 +75,7 @@ def check_features(
     seed: int,
 ) -> Iterator[Finding]:
     """Yield the finding of the guard that recomputes the features of a dataset; `block` is their section."""
-    if kind.compute is None:
+    if kind.compute_parts is None:
         yield explain_missing("truncation")
     else:
         bars = read_bars(kind.list_columns(block))
