@@ -117,7 +117,7 @@ def render_executable(executable: Report) -> str:
 def _render_parts(name: str, parts: list[Report]) -> str:
     figures = ("net_return", "gross_return", "costs")
     rows = [
-        (number, f"{part['events']:,}", *(format_number(part[figure]) for figure in figures))
+        (str(number), f"{part['events']:,}", *(format_number(part[figure]) for figure in figures))
         for number, part in enumerate(parts)
     ]
     return f"Net returns {name.replace('_', ' ')}\n\n{render_table(('part', 'events', *figures), rows)}"
