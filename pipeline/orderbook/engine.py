@@ -19,7 +19,7 @@ from pipeline.features import rolling
 from pipeline.features.engine import Features
 from pipeline.features.rolling import Floats, Floats32, Integers, borrow
 from pipeline.orderbook import state as cells
-from pipeline.orderbook.columns import COLUMNS, GATES, GROUP_OF
+from pipeline.orderbook.columns import COLUMNS, GATES, GROUP_OF, PRESETS
 from pipeline.orderbook.event_table import AMOUNT_NAMES, NUMBER_NAMES, find_segments, read_events
 from pipeline.orderbook.lookback import list_lookbacks
 from pipeline.orderbook.settings import (
@@ -198,6 +198,7 @@ class BulkColumns:
             warm_up_bars=dict.fromkeys(self.settings.columns, self.settings.ready_events),
             lost_by_segment=lost,
             groups={name: GROUP_OF[name] for name in self.settings.columns},
+            presets={name: known for name, known in PRESETS.items() if set(known) <= set(self.settings.columns)},
             lookback_bars={name: lookbacks[name] for name in self.settings.columns},
             orders_by_segment=orders,
         )
