@@ -85,7 +85,7 @@ def compare_columns(
             f"{samples.columns[column]}: {differs.sum():,} of {differs.size:,} values differ, first at event "
             f"{samples.time[rows[row]]:,}"
         )
-    return place
+    return np.asarray(place)
 
 
 def compare_predictions(found: np.ndarray, expected: np.ndarray, *, limits: Mapping[str, float]) -> dict[str, float]:
