@@ -31,23 +31,27 @@ def plant_signal(x: np.ndarray) -> np.ndarray:
     return np.where(x[:, 0] > 0.3, 1.0, -1.0) + x[:, 1] + 0.5 * x[:, 2] * x[:, 3]
 
 
-def plant_samples(kind: str, *, seed: int, rows: int = ROWS) -> Samples:
-    """Return two segments of bars whose y, of the given kind of target, is the signal plus as much noise.
+def plant_samples(
+    kind: str, *, seed: int, rows: int = ROWS, columns: int = COLUMNS, held_rows: int = 1, noise: float = 1.0
+) -> Samples:
+    """Return two segments of bars whose y, of the given kind of target, is the signal plus, by default, as much noise.
 
     TRAIN ends before segment 0 does. VALID and TEST lie in segment 1, which begins at row 5000, a window before VALID.
-    `select_parts` has the parts of other numbers of `rows`.
+    `select_parts` has the parts of other numbers of `rows`. Columns beyond COLUMNS repeat those. Values stay for
+    `held_rows` rows.
     """
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(rows, COLUMNS)).astype(np.float32)
     x[rng.random(rows) < 0.3, 1] = 0.0  # a column that is often zero, as a volume is
-    value = plant_signal(x) / 2 + rng.normal(size=rows)
+    x = x[np.arange(rows) // held_rows * held_rows][:, np.arange(columns) % COLUMNS]
+    value = plant_signal(x) / 2 + noise * rng.normal(size=rows)
     time = np.arange(rows, dtype=np.int64) * BAR_MS
     return Samples(
         time=time,
         label_end=time + 5 * BAR_MS,
         segment=(np.arange(rows) >= rows - 3000).astype(np.int32),
         x=x,
-        columns=tuple(f"column_{i}" for i in range(COLUMNS)),
+        columns=tuple(f"column_{i}" for i in range(columns)),
         y=express_value(value, kind),
         fills=make_fills(value * 1e-2),
     )

@@ -8,6 +8,8 @@ import yaml
 
 from pipeline.models.base import Model, Signature
 from pipeline.models.plugins import build, find_plugin
+from pipeline.samples import Samples
+from tests.data import plant_samples
 
 PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
 DATASETS: dict[str, dict[str, Any]] = PARAMS["datasets"] | PARAMS["disabled_datasets"]
@@ -25,10 +27,39 @@ SHORT: dict[str, dict[str, Any]] = {  # of each family: a fit with these changes
 }
 
 
+_MANY_UPDATES: dict[str, Any] = {"epochs": 6, "batch_size": 64}
+_LOB_NETS: dict[str, Any] = {
+    **{"window": 16, "hidden_size": 16, "num_layers": 1, "train_stride": 1, **_MANY_UPDATES},
+    "optimizer": {"name": "adamw", "learning_rate": 0.005, "weight_decay": 0.01},
+}
+SMALLER: dict[str, dict[str, Any]] = {  # of blocks that would take minutes, or too few updates, in tests
+    "deeplob": {
+        **{"window": 19, "conv_channels": 8, "inception_channels": 4, "hidden_size": 8, "dropout": 0.0},
+        **{"train_stride": 2, **_MANY_UPDATES},
+        "optimizer": {"name": "adamw", "learning_rate": 0.01, "weight_decay": 0.01},
+    },
+    "tlob": _LOB_NETS,
+    "mlplob": _LOB_NETS,
+}
+LEAST_WINDOWS = {"deeplob": 19, "tlob": 8, "mlplob": 8}
+SAMPLES: dict[str, dict[str, Any]] = {  # these nets look at whole windows: hardly at a signal of the last row alone
+    "deeplob": {"columns": 40, "held_rows": 20, "noise": 0.1},
+    "tlob": {"held_rows": 8, "noise": 0.1},
+    "mlplob": {"held_rows": 8, "noise": 0.1},
+}
+
+
 def kind_of(name: str) -> str:
-    """The kind of target that a model predicts."""
+    """The kind of target that a model predicts; of an order book's, that of klines with the same outputs."""
     _, block = BLOCKS[name]
-    return DATASETS[block["dataset"]]["targets"][block["target"]]["kind"]
+    if block["dataset"] not in PARAMS["datasets"]:
+        return "barrier"  # down, flat, up
+    return PARAMS["datasets"][block["dataset"]]["targets"][block["target"]]["kind"]
+
+
+def plant_samples_of(name: str, **options: Any) -> Samples:
+    """Samples as a model can take them, with the planted signal of a target of its kind; see `plant_samples`."""
+    return plant_samples(kind_of(name), seed=1, **SAMPLES.get(name, {}), **options)
 
 
 def list_hyperparameters(name: str) -> set[str]:
@@ -46,7 +77,9 @@ def read_market(name: str) -> dict[str, Any]:
 def build_model(name: str, signature: Signature, *, seed: int, changes: Mapping[str, Any] | None = None) -> Model:
     """The unfitted model of a block; `changes` replace hyperparameters of the block or keys that its family shares."""
     family, block = BLOCKS[name]
-    changes = changes or {}
+    changes = SMALLER.get(name, {}) | dict(changes or {})
+    if "window" in changes:
+        changes["window"] = max(changes["window"], LEAST_WINDOWS.get(name, 1))
     optional = {"window", "flatten", "label_uniqueness", "time_decay", "monotone_constraints"}  # of trees
     assert changes.keys() <= list_hyperparameters(name) | optional
     shared = {key: changes.get(key, value) for key, value in PARAMS.get(family, {}).items()}

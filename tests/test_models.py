@@ -34,11 +34,10 @@ from tests.data import (
     TRAIN,
     VALID,
     corrupt_unseen,
-    plant_samples,
     plant_signal,
     select_parts,
 )
-from tests.params import BLOCKS, PARAMS, SHORT, build_model, kind_of
+from tests.params import BLOCKS, PARAMS, SHORT, build_model, kind_of, plant_samples_of
 
 
 def unfitted(name: str, samples: Samples, *, changes: Mapping[str, Any] | None = None) -> Model:
@@ -71,7 +70,7 @@ class Fitted(NamedTuple):
 
 @pytest.fixture(scope="module", params=BLOCKS)
 def fitted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
-    samples = plant_samples(kind_of(request.param), seed=1)
+    samples = plant_samples_of(request.param)
     model = unfitted(request.param, samples)
     history = model.fit(samples, TRAIN, VALID)
     folder = tmp_path_factory.mktemp(request.param)
@@ -86,7 +85,7 @@ def has_learned(model: Model, samples: Samples, rows: np.ndarray) -> bool:
 
 def learns_from_more_rows(name: str) -> bool:
     """Whether a model learns the signal from ten times as many rows: its epochs hold ten times as many updates."""
-    samples = plant_samples(kind_of(name), seed=1, rows=MORE_ROWS)
+    samples = plant_samples_of(name, rows=MORE_ROWS)
     train, valid, test = select_parts(MORE_ROWS)
     model = unfitted(name, samples)
     model.fit(samples, train, valid)
@@ -215,7 +214,7 @@ def test_hard_inputs_are_reproducible_finite_inputs_and_flip_no_decision(fitted:
 
 @pytest.mark.parametrize("name", [name for name in BLOCKS if OUTPUTS[kind_of(name)].is_classification])
 def test_a_class_that_train_has_not_seen_keeps_its_column_and_is_the_rarest(name: str) -> None:
-    samples = plant_samples(kind_of(name), seed=1)
+    samples = plant_samples_of(name)
     absent = len(OUTPUTS[kind_of(name)].names) // 2  # flat among three, up among two
     train = TRAIN[samples.y[TRAIN] != absent]
     model = unfitted(name, samples)

@@ -22,7 +22,7 @@ class MLPLOB(nn.Module):
         hidden_size: PositiveInt = 40,
         num_layers: PositiveInt = 3,
     ) -> None:
-        """Draw the weights from torch's global generator. Raises ValueError where a size is below 4."""
+        """Draw the weights from torch's global generator. Raises ValueError where a size is below 8."""
         super().__init__()
         check_sizes(plugin="mlplob", window=window, hidden_size=hidden_size)
         self.normalization = BilinearNormalization(columns=columns, window=window)

@@ -31,7 +31,7 @@ class TLOB(nn.Module):
         nhead: PositiveInt = 1,
         positional_encoding: Literal["learned", "sinusoidal"] = "sinusoidal",
     ) -> None:
-        """Draw the weights from torch's global generator. Raises ValueError where a size is below 4."""
+        """Draw the weights from torch's global generator. Raises ValueError where a size is below 8."""
         super().__init__()
         check_sizes(plugin="tlob", window=window, hidden_size=hidden_size)
         self.normalization = BilinearNormalization(columns=columns, window=window)

@@ -62,12 +62,12 @@ def make_head(size: int, outputs: int) -> nn.Sequential:
 
 
 def check_sizes(*, plugin: str, window: int, hidden_size: int) -> None:
-    """Raise ValueError where an axis is too short for a quarter of it."""
+    """Raise ValueError where a quarter of an axis has one number alone, which layer normalization makes constant."""
     for name, size in (("window", window), ("hidden_size", hidden_size)):
-        if size < REDUCTION:
+        if size < 2 * REDUCTION:
             raise ValueError(
-                f"{plugin}: {name} is {size}; allowed is {REDUCTION} or more, since the last pair of layers reduces it "
-                "to a quarter"
+                f"{plugin}: {name} is {size}; allowed is {2 * REDUCTION} or more, since the last pair of layers "
+                "normalizes a quarter of it"
             )
 
 
