@@ -1,4 +1,4 @@
-"""What labels could have earned at the quotes: by hand, and as the backtest with half spreads earns it."""
+"""Executable returns of labels: by hand, and as the backtest with half spreads earns them."""
 
 import numpy as np
 import pandas as pd

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import config, trading
+from pipeline import config, fills, trading
 from pipeline.artifacts import read_json, write_json
 from pipeline.evaluation import performance
 from pipeline.evaluation.evaluation_data import EvaluationData
@@ -22,6 +22,7 @@ from pipeline.evaluation.liquidity import measure_liquidity
 from pipeline.evaluation.portfolio import trade_predictions
 from pipeline.reporting.execution_page import render_execution
 from pipeline.reporting.execution_plots import plot_execution
+from pipeline.reporting.position_chart import trace_positions
 from pipeline.targets import Output
 from pipeline.trading_rules import Costs, Rules, list_terms
 
@@ -131,6 +132,33 @@ def test_at_the_break_even_cost_nothing_is_earned() -> None:
     found = measure_execution(predictions, data, settings=SETTINGS, half_spread_bps=0.5)
     net = trade_directly(predictions, data, fee_bps=found.break_even_bps, slippage_bps=0.0).net
     assert abs(net.sum()) < 0.001 * trade_directly(predictions, data).gross.sum()
+
+
+def add_spread(data: EvaluationData, half_spread: float) -> EvaluationData:
+    def find_fills(bars: pd.DataFrame, *, delay_bars: int) -> fills.Fills:
+        found = fills.find_fills(bars, delay_bars=delay_bars)
+        return replace(found, half_spread=np.full(len(bars), half_spread))
+
+    return replace(data, find_fills=find_fills)
+
+
+def test_half_spreads_of_fills_are_charged_multiplied_and_part_of_the_break_even_cost() -> None:
+    predictions, plain = make_trend(rows=600)
+    data = add_spread(plain, 2e-4)
+    found = measure_execution(
+        predictions, data, settings=SETTINGS, half_spread_bps=average_half_spread(predictions, data)
+    )
+    assert found.half_spread_bps == pytest.approx(2.0) and found.charged_bps == pytest.approx(5.5 + 2.0)
+    assert found.by_cost.values == pytest.approx((0.0, 7.5, 30.0))
+    for cost, earned in zip(found.by_cost.values, found.by_cost.net_return, strict=True):
+        direct = trade_predictions(predictions, plain, cost_bps=cost).backtest.net
+        assert earned == pytest.approx(compound(direct), rel=1e-9)  # a constant half spread is a fee of its size
+    charged = trade_predictions(predictions, data, cost_bps=found.break_even_bps - 2.0).backtest
+    assert found.break_even_bps > found.charged_bps and abs(charged.net.sum()) < 0.05 * charged.gross.sum()
+    assert not any("as slippage" in reason for reason in found.executability.reasons)
+    history = trace_positions(predictions, data)[1]
+    dear = trade_predictions(predictions, data).backtest
+    assert history.equity[-1] == pytest.approx(1 + compound(dear.net))
 
 
 def test_a_signal_that_lasts_is_executable() -> None:

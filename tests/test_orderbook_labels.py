@@ -209,7 +209,7 @@ def test_an_opportunity_is_the_first_crossing_or_the_larger_excursion(mid, first
     assert large.table["y"].tolist() == [int(first != 1)]
 
 
-def test_returns_are_in_half_spreads_of_the_row_and_clipped_where_asked_for():
+def test_returns_are_in_half_spreads_of_the_row_and_clipped_where_the_target_says_so():
     clean = make_clean([100.0, 102.0, 99.0])
     found = make_labels(clean, {"kind": "return", "horizon": 1, "clip_half_spreads": 5.0})
     assert found.table["raw"].tolist() == pytest.approx(np.log([1.02, 99 / 102]))

@@ -379,7 +379,7 @@ def test_every_trade_costs_the_half_spread_of_its_row_and_closing_at_the_end_too
     np.testing.assert_allclose(result.cost, result.turnover * (0.001 + half_spread))
 
 
-def test_a_half_spread_is_paid_by_accounts_alone_and_together_as_by_the_backtest() -> None:
+def test_accounts_alone_and_together_bear_half_spreads_as_the_backtest_does() -> None:
     rng, count = np.random.default_rng(3), 60
     bars, target = make_bars(100 * np.exp(np.cumsum(rng.normal(0, 0.02, count)))), rng.uniform(-1, 1, count)
     fills = replace(find_fills(bars, delay_bars=0), half_spread=rng.uniform(0, 1e-3, count))

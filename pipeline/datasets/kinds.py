@@ -14,7 +14,8 @@
   of it; in both the clock's column is named `open_time`. `compute` returns all Features at once; None where no canary
   can be planted in the rows, which are no bars.
 - `fills`: `find_fills(clean, delay_bars=)` returns the Fills of the orders decided at each row; COLUMNS, what it reads
-  as far as the table has it.
+  as far as the table has it. Where rows have quotes, `measure_executable(clean, segment=, time=, label_end=,
+  delay_bars=, cost_bps=)` returns what labels earn at them, an Executable; it reads COLUMNS and the clock.
 - `clock`: TIME, the clean table's column with the clock, which is unique within a segment and never starts again; its
   UNIT; `find_step(clean)`, None where the clock is no grid; `number_times(clean, time)`, (n,) the number of the row
   at each time among all that a calendar expects, or None; `count_rows_per_year(clean)`; `to_ms(clean, time)`, the

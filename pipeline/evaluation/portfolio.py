@@ -28,7 +28,7 @@ class PortfolioResult:
     half_spread: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:
-        """Let all symbols share the capital at all times, and no spread be paid, where nothing else is given."""
+        """Let all symbols share the capital at all times, and trades cost no spread, where nothing is given."""
         if len(self.sharing) != len(self.time):
             object.__setattr__(self, "sharing", np.full(len(self.time), len(self.symbols)))
         if len(self.half_spread) != len(self.time):

@@ -1,4 +1,4 @@
-"""What a label could have earned: both sides of the trade at the quotes, fees included.
+"""Executable returns of labels: both sides of the trade at the quotes, fees included.
 
 A market order decided at row t is executed `delay_bars` after the next event: a long trade buys at that ask, and sells
 at the bid as much later than the end of its label; a short trade sells at the bid, and buys at the ask. There is no

@@ -1,4 +1,4 @@
-"""What labels of an order book measure along the mids: smoothed moves, α as it is known, crossings and excursions."""
+"""Measurements along the mids for labels of an order book: smoothed moves, α as it is known, crossings, excursions."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -22,7 +22,7 @@ RULES = ("half_spreads", "share", "mean")  # of α, of which a target has one
 
 @with_config(ConfigDict(strict=True, extra="forbid"))
 class AlphaRule(TypedDict, total=False):
-    """How α follows from what is known at a row: by exactly one of the first three keys."""
+    """The rule by which α follows from what is known at a row: exactly one of the first three keys."""
 
     half_spreads: PositiveFloat  # that many half spreads at the row
     share: Annotated[float, Interval(gt=0, lt=1)]  # of flat labels: α is that quantile of |l|
