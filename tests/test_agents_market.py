@@ -97,6 +97,15 @@ def test_an_episode_earns_the_net_returns_of_the_backtest():
     assert np.array_equal(found, expected.net)
 
 
+def test_an_episode_bears_the_half_spreads_of_its_fills_as_the_backtest_does():
+    rng, samples = np.random.default_rng(1), make_samples()
+    targets, half_spread = rng.uniform(-1, 1, size=600), rng.uniform(0, 1e-3, size=600)
+    samples = replace(samples, fills=replace(samples.fills, half_spread=half_spread))
+    steps = run_episode(make_market(samples=samples), 0, targets)
+    expected = trading.trade(targets[:200], samples.fills.take(np.arange(200)), trading.make_terms(**TERMS))
+    assert [step.net[0] for step in steps] == pytest.approx(expected.net, abs=1e-15)
+
+
 def make_bars(rows: int = 600, *, seed: int = 0, changed_from: int | None = None) -> pd.DataFrame:
     """Bars of one symbol with gaps before rows 200 and 450, of which a fifth is idle; later ones may be others."""
     rng, other = np.random.default_rng(seed), np.random.default_rng(seed + 100)

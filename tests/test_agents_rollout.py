@@ -25,7 +25,8 @@ def test_a_rollout_observes_what_an_environment_shows(fitted):
     volume, close = np.where(traded, 1e9, 0.0), 100 + np.cumsum(rng.normal(0, 0.1, bars))
     table = {"symbol": "A", "segment": 0, "open_time": samples.time, "open": close + rng.normal(0, 0.05, bars)}
     table |= {"close": close, "volume": volume, "quote_volume": volume}
-    samples = replace(samples, fills=find_fills(pd.DataFrame(table), delay_bars=2))
+    found = find_fills(pd.DataFrame(table), delay_bars=2)
+    samples = replace(samples, fills=replace(found, half_spread=rng.uniform(0, 1e-3, bars)))
     inputs, targets = model.inputs(samples, ROWS[:300]), model.predict_rows(samples, ROWS[:300])[:, 0]
     market = make_market(samples, ROWS[:300], episode_bars=10_000)
     state = market.start_episodes(ROWS[:1])

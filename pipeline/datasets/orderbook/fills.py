@@ -4,6 +4,9 @@ import numpy as np
 import pandas as pd
 
 from pipeline.fills import CLOSES, FILLS, WAITS, Fills
+from pipeline.orderbook.executable import measure_executable
+
+__all__ = ["COLUMNS", "find_fills", "measure_executable"]
 
 BEST = ["ask_price_1", "bid_price_1", "ask_size_1", "bid_size_1"]
 COLUMNS = ["segment", "time_ns", "close", "half_spread", *BEST]
