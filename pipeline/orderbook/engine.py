@@ -104,7 +104,6 @@ class BookFeatures(Features):
     `warm_up_bars` is the number of events at a segment's start that never have columns; more are lost by the gates.
     """
 
-    lookback_bars: dict[str, int] = field(default_factory=dict)  # column: how many events before its own it reads
     orders_by_segment: dict[int, dict[str, int]] = field(default_factory=dict)  # of these rows, by COUNT_NAMES
 
 

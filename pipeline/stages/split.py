@@ -35,7 +35,7 @@ def main(dataset: str) -> None:
     rows = list_rows(TableFile(features).read(KEY), files, clean)
     rows = remove_closings(rows, clean, number_times=clock.number_times)
     reports = {stage: artifacts.read_report(stage, dataset) for stage in ("featurize", "guard")}
-    warm_up_bars = reports["featurize"]["warm_up_bars"]
+    warm_up_bars = reports["featurize"].get("lookback_bars", reports["featurize"]["warm_up_bars"])
     section = config.look_up(params, "split")
     block, reason = choose_embargo(section, rows, warm_up_bars=warm_up_bars, unit=clock.UNIT)
     folds = divide(rows, block, reason=reason, is_automatic=all(section.get(key) is None for key in EMBARGO_KEYS))
