@@ -81,7 +81,7 @@ def add_params(name: str, targets: dict[str, Any]) -> None:
     """Add a dataset's targets to the params.yaml of the current folder."""
     file = Path("params.yaml")
     params = yaml.safe_load(file.read_text()) if file.exists() else {"datasets": {}}
-    params["datasets"][name] = {"targets": targets}
+    params["datasets"][name] = {"features": {}, "targets": targets}
     file.write_text(yaml.safe_dump(params, sort_keys=False))
 
 
@@ -95,7 +95,9 @@ def run_kind(folder: Path, name: str, **manifest: Any) -> dict[str, Any]:
     keys = clean[["segment", "event"]].rename(columns={"event": "time"})
     (features,) = featurize.compute_parts(file)
     x = pd.DataFrame(features.x, columns=list(features.columns))
-    artifacts.write_table(artifacts.FEATURES / f"{name}.parquet", pd.concat([keys.iloc[features.rows], x], axis=1))
+    artifacts.write_table(
+        artifacts.FEATURES / f"{name}.parquet", pd.concat([keys.iloc[features.rows].reset_index(drop=True), x], axis=1)
+    )
     targets, labeled = {}, {}
     for horizon in fetched["horizons"]:
         target = f"horizon_{horizon}"

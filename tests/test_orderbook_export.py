@@ -87,14 +87,18 @@ def test_an_export_read_as_a_dataset_and_written_again_has_the_same_bytes(home):
         assert (home / "first" / file).read_bytes() == (home / "second" / file).read_bytes(), file
 
 
-def test_sequences_are_rows_of_one_segment_that_end_with_a_labeled_row_that_passes_the_gates(home):
+def test_sequences_are_consecutive_rows_that_pass_the_gates_and_end_with_a_labeled_one(home):
     book, found = draw_book(), dict[str, list]()
-    for segment in range(4):  # a second, slower way: every start, one after another
-        rows = np.flatnonzero(book.segment == segment)
-        for start in range(rows[0], rows[-1] - LENGTH + 2, STRIDE):
-            last = start + LENGTH - 1
-            if book.x[last, 92] == 1 and book.x[last, 94] == 1 and (book.y[last] >= 0).all():
-                found.setdefault(book.day[start], []).append(start)
+    passes = (book.x[:, 92] == 1) & (book.x[:, 94] == 1)
+    start = end = 0
+    while start < len(book.x):  # a second, slower way: one row after another
+        end = start
+        while end < len(book.x) and passes[end] and book.segment[end] == book.segment[start]:
+            end += 1
+        for first in range(start, end - LENGTH + 1, STRIDE):
+            if (book.y[first + LENGTH - 1] >= 0).all():
+                found.setdefault(book.day[first], []).append(first)
+        start = max(end, start + 1)
     for day, split in zip(DAYS, ("train", "val", "test"), strict=True):
         sequences, labels = (np.load(home / f"first/{split}/{day}_{name}.npy") for name in ("sequences", "labels"))
         assert (sequences.dtype, labels.dtype) == (np.float32, np.int8)
@@ -110,8 +114,8 @@ def test_the_manifest_records_digests_shapes_and_where_sequences_do_not_follow(h
     sums = command(home / "first", "sha256sum", *manifest["files"]).splitlines()
     assert [line.split()[0] for line in sums] == [entry["sha256"] for entry in manifest["files"].values()]
     entry = manifest["files"][f"{VAL}_sequences.npy"]
-    assert [run["segment"] for run in entry["runs"]] == [0, 1, 1]  # a halt, then rows without a label
-    assert entry["shape"] == [41, LENGTH, 98]
+    assert [run["segment"] for run in entry["runs"]] == [0, 1, 1, 1]  # a halt, an invalid row, rows without a label
+    assert entry["shape"] == [35, LENGTH, 98]
 
 
 def test_labels_of_an_export_end_where_they_did_in_the_dataset_that_it_was_made_of(home):
@@ -171,6 +175,25 @@ def test_the_time_of_a_row_is_midnight_and_the_sum_of_dt_seconds(home):
     seconds = np.cumsum(clean["dt_seconds"].astype(np.float64))
     np.testing.assert_allclose(clean["time_ns"] - midnight, seconds * 1e9, atol=1)
     assert list(np.diff(clean["event"])) == [1] * (len(clean) - 1)
+
+
+def test_rows_of_an_export_that_do_not_pass_the_gates_have_neither_features_nor_labels(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    book = whole_book()
+    book.x[LENGTH - 1 : LENGTH + 60, 96] = 1  # rows 19 to 79, of which sequences end with 13
+    book.x[LENGTH + 30, 5] = np.nan
+    write_foreign(tmp_path / "foreign", book)
+    report = run_kind(tmp_path / "foreign", "foreign")
+    assert report["ingest"]["gated"] == {"book_valid": 0, "mbo_ready": 0, "invalidity_delta": 61}
+    features = pd.read_parquet("data/features/foreign.parquet")
+    times = set(features["time"][features["segment"] == 0])
+    assert times == set(range(290)) - set(range(19, 80))  # 290 rows are exported, and the others have no sequence
+    labels = report["labels"][HORIZONS[0]]
+    assert labels.lost["gates"] == 13
+    assert set(labels.table["time"][labels.table["segment"] == 0]) <= times
+    checked = validate_export(tmp_path / "foreign")
+    assert checked["splits"]["train"]["gates_share"] == pytest.approx(1 - 61 / 290)
+    assert len(checked["faults"]) == 1
 
 
 def test_a_label_of_an_upside_down_encoding_is_read_by_its_name(tmp_path):
@@ -241,7 +264,7 @@ FAULTS = {  # what is done to a file, and the fault that names it
     "horizons": (f"{TRAIN}_labels.npy", lambda y: y[:, :1], "the manifest has 2 horizons"),
     "code": (f"{TRAIN}_labels.npy", lambda y: y.__setitem__((0, 0), 2), r"has labels \[2\]; .*-1 down, 0 flat, 1 up"),
     "values": (f"{TRAIN}_labels.npy", lambda y: y.astype(np.float32), "it must be of whole numbers"),
-    "class": (f"{VAL}_labels.npy", lambda y: y.__setitem__((y == 0, ...), 1), "none of 41 labels of horizon 5 is flat"),
+    "class": (f"{VAL}_labels.npy", lambda y: y.__setitem__((y == 0, ...), 1), "none of 35 labels of horizon 5 is flat"),
 }
 
 
@@ -317,7 +340,7 @@ def test_the_report_has_class_shares_and_gates_by_split_and_warns_of_drift_and_c
     assert report["faults"] == []
     labels = np.load(home / f"first/{TRAIN}_labels.npy")
     assert report["splits"]["train"]["class_shares"]["10"]["up"] == pytest.approx((labels[:, 1] == 1).mean())
-    assert report["splits"]["val"]["gates_share"] == pytest.approx(1 - 11 / report["splits"]["val"]["rows"])
+    assert report["splits"]["val"]["gates_share"] == 1
     assert report["warnings"] == ["spread: one value in all rows; models learn nothing from it"]
     rewrite(first, lambda manifest: None)
     alter(first / f"{VAL}_labels.npy", lambda y: y.__setitem__((slice(3, None), 0), 1))

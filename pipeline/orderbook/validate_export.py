@@ -119,12 +119,12 @@ def find_file_faults(folder: Path, files: DayFiles, manifest: Manifest) -> list[
 def find_value_faults(day: DayExport) -> Iterator[str]:
     """Yield the faults of the values of a day: what is not finite, gates, categories, and spans of time."""
     x, name = day.rows.x[day.rows.is_exported], day.files.rows
-    for column in np.flatnonzero(~np.isfinite(x).all(axis=0)):
+    for column in np.flatnonzero(~np.isfinite(x).all(axis=0)).tolist():
         count = int(np.count_nonzero(~np.isfinite(x[:, column])))
         yield f"{name}: {COLUMNS[column]} is NaN or infinite in {count} of {len(x)} rows; export finite values"
     for column in CATEGORICAL:
-        values = np.float32(VALUES[column])
-        if unknown := [float(each) for each in np.unique(x[:, column]) if each not in values and np.isfinite(each)]:
+        values = np.array(VALUES[column], np.float32)
+        if unknown := [each for each in np.setdiff1d(x[:, column], values).tolist() if np.isfinite(each)]:
             yield f"{name}: {COLUMNS[column]} has {unknown[:3]}; it may have {', '.join(map(str, VALUES[column]))}"
     for column in (DT_SECONDS, INVALIDITY_DELTA):
         if (x[:, column] < 0).any():
@@ -136,7 +136,7 @@ def find_value_faults(day: DayExport) -> Iterator[str]:
 
 def find_passing(x: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     """Return (n,) whether a row passes every gate."""
-    return np.all([x[:, column] == np.float32(value) for column, value in GATES.items()], axis=0)
+    return np.asarray(np.all([x[:, column] == np.float32(value) for column, value in GATES.items()], axis=0))
 
 
 def add_day(totals: Totals, day: DayExport) -> None:

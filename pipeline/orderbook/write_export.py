@@ -1,8 +1,8 @@
 """Write the rows and labels of a dataset of order books as npy: sequences and labels by day, and a manifest.
 
 Files are {split}/{day}_sequences.npy, float32 (N, T, 98), {day}_labels.npy, int8 (N,) or (N, horizons), and
-dataset_manifest.json. A sequence ends with a row that passes the gates and has a label of every target; it has
-consecutive rows of one segment. Days are whole in one split. The same data and arguments give the same bytes.
+dataset_manifest.json. A sequence has consecutive rows of one segment, which all pass the gates, and ends with a row
+that has a label of every target. Days are whole in one split. The same data and arguments give the same bytes.
 """
 
 import argparse
@@ -34,7 +34,7 @@ BLOCK = 512  # sequences that are written at once
 
 @dataclass(frozen=True, kw_only=True)
 class Labeling:
-    """What the labels of an export are."""
+    """The strategy, targets and horizons of the labels of an export."""
 
     strategy: str
     targets: tuple[str, ...]  # by horizon
@@ -44,7 +44,7 @@ class Labeling:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """The rows of one symbol in a table of features, in its order."""
+    """The rows of one symbol in a table of features that pass the gates, in its order."""
 
     position: Ints  # (n,) in the table
     run: npt.NDArray[np.int32]  # (n,) of consecutive rows of the clean table
@@ -92,6 +92,10 @@ def write_export(
     clean = TableFile(digests.verify(artifacts.CLEAN / f"{dataset}.parquet"))
     keys = clean.read(["symbol", "day", "split", "segment", "event"])
     symbol = choose_symbol(keys["symbol"].unique().tolist(), symbol)
+    if config.look_up(config.load_params(), f"datasets.{dataset}.features").get("normalization"):
+        raise ValueError(
+            f"datasets.{dataset}.features.normalization is set; an export has plain values: set it to null"
+        )
     labeling = choose_labeling(dataset, targets, exported=clean.attributes.get("export"))
     files = artifacts.list_labels(dataset, labeling.targets)
     by_name = {file.stem: file for file in files}
@@ -192,7 +196,7 @@ def read_rows(
         y[row] = table["y"].to_numpy()
         classes[:, column] = y[place]
         reach.append(find_reach(event, clean["segment"].to_numpy(), row, table["label_end"].to_numpy()))
-    position = np.flatnonzero(clean["symbol"].to_numpy()[place] == symbol)
+    position = np.flatnonzero(passes & (clean["symbol"].to_numpy()[place] == symbol))
     place, segment = place[position], known["segment"].to_numpy()[position]
     return Rows(
         position=position,
@@ -200,7 +204,7 @@ def read_rows(
         place=place,
         segment=segment.astype(np.int64),
         day=clean["day"].to_numpy()[place],
-        is_used=(passes & (classes != UNLABELED).all(axis=1))[position],
+        is_used=(classes != UNLABELED).all(axis=1)[position],
         classes=classes[position],
     ), reach
 

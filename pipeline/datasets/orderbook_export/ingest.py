@@ -26,7 +26,7 @@ def clean(
 
     `close` is the mid, and `half_spread` the part of it that an order pays beside; a row whose book is one-sided or
     crossed has those of the last valid row of its segment, or else of the first one. A segment without any is dropped.
-    Rows that do not pass the gates stay, since windows need them, but get no label and fill no order. The keyword
+    Rows that do not pass the gates stay, since labels may end there, but have no features and no label. The keyword
     arguments are the section `calendar`.
 
     Raises:
@@ -36,7 +36,7 @@ def clean(
     check_finite(table, passes)
     ask, bid = (table[name].to_numpy(np.float64) for name in BEST)
     segment = table["segment"].to_numpy()
-    is_valid = (bid > 0) & (ask > bid)
+    is_valid = (bid > 0) & (ask >= bid)  # float32 may have rounded the two to one
     latest, is_known = _find_valid(segment, is_valid)
     mid = (ask[latest] + bid[latest]) / 2
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -66,14 +66,13 @@ def find_passing(table: pd.DataFrame) -> npt.NDArray[np.bool_]:
 
 
 def check_finite(table: pd.DataFrame, passes: npt.NDArray[np.bool_]) -> None:
-    """Raise ValueError where a row has a value that is not finite; names the first column and day."""
+    """Raise ValueError where a row that passes the gates has a value that is not finite; names column and day."""
     for name in COLUMNS:
-        if (wrong := ~np.isfinite(table[name].to_numpy())).any():
+        if (wrong := passes & ~np.isfinite(table[name].to_numpy())).any():
             row = int(np.argmax(wrong))
-            gate = "passes" if passes[row] else "does not pass"
             raise ValueError(
-                f"orderbook_export: {name} is {table[name].iloc[row]} in {np.count_nonzero(wrong)} rows, first of "
-                f"{table['day'].iloc[row]}, in a row that {gate} the gates; export finite values"
+                f"orderbook_export: {name} is {table[name].iloc[row]} in {np.count_nonzero(wrong)} rows that pass the "
+                f"gates, first on {table['day'].iloc[row]}; export finite values"
             )
 
 

@@ -1,4 +1,4 @@
-"""What a folder of exports says of itself: labels, codes, horizons, sequences and files, in several spellings.
+"""The facts that a folder of exports gives of itself: labels, codes, sequences and files, in several spellings.
 
 Our exports have one `dataset_manifest.json`. Others divide the same facts among that file, `<day>_metadata.json` and
 `<day>_horizons.json` for each day, and `export_config.toml`. Of several that have a fact the first of these counts.
@@ -73,7 +73,7 @@ class Run:
 
 @dataclass(frozen=True)
 class FileRecord:
-    """What a manifest says of one file."""
+    """The facts that a manifest gives of one file."""
 
     sha256: str | None = None
     shape: tuple[int, ...] | None = None

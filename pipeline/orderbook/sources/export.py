@@ -79,7 +79,7 @@ def number_rows(tables: list[pd.DataFrame]) -> pd.DataFrame:
     """Return the tables of days as one, with segments numbered throughout and the number of each row as `event`."""
     first = 0
     for table in tables:
-        table["segment"] += np.int32(first)
+        table["segment"] = table["segment"].to_numpy(np.int32) + np.int32(first)
         first = int(table["segment"].iloc[-1]) + 1
     joined = pd.concat(tables, ignore_index=True)
     joined.insert(4, "event", np.arange(len(joined), dtype=np.int64))
