@@ -23,7 +23,9 @@ PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 FAMILIES = tuple(PARAMS["models"])
 IN_PANDAS = ROOT / "pipeline/features/in_pandas"
 RUN_MODELS = ("train", "audit", "export")
-VERBS = {"train_ensembles": "combine", "prop_firm": "prop_firm"}  # of stages whose module has not their name
+VERBS = {"train_ensembles": "combine"} | {
+    name: name for name in ("prop_firm", "validate_export")
+}  # of stages whose module has not their name
 PARTS = {  # modules of a kind of dataset, by the stage that runs them
     "fetch": ("fetch",),
     "ingest": ("ingest",),
@@ -44,6 +46,7 @@ PARTS = {  # modules of a kind of dataset, by the stage that runs them
 def load_stages() -> list:
     """Every stage, those among them that params leave off."""
     params = PARAMS | {"quantize": PARAMS["quantize"] | {"models": ["nets.lstm"]}, "holdout": {"models": ["nets.lstm"]}}
+    params["validate_export"] = {"exports": ["orderbook"]}
     with TemporaryDirectory() as folder:
         (Path(folder) / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
         (Path(folder) / "params.yaml").write_text(yaml.safe_dump(params))

@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pipeline.orderbook.columns import BOOK
 from pipeline.orderbook.raw_table import (
     ACTIONS,
     ADD,
     ASK,
     BID,
-    BOOK,
     CANCEL,
     COLUMNS,
     DELETE,

@@ -1,4 +1,4 @@
-"""Where events of order books come from: every module of the package is a source."""
+"""Where events of order books come from: every module of the package is a source, but exports."""
 
 SOURCES = "pipeline.orderbook.sources"
-NOT_SOURCES = ()
+NOT_SOURCES = ("export",)

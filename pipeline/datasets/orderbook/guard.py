@@ -11,11 +11,13 @@ from pipeline import config
 from pipeline.datasets.orderbook.featurize import compute_parts
 from pipeline.labels import Labels
 from pipeline.orderbook import labels
-from pipeline.orderbook.raw_table import BOOK, MESSAGE
+from pipeline.orderbook.columns import BOOK
+from pipeline.orderbook.raw_table import MESSAGE
 
 __all__ = ["compute", "compute_parts", "list_columns", "make_labels"]
 
 compute = None  # canaries are planted in bars alone
+HAS_GATES = True
 
 
 def list_columns(block: config.Block) -> list[str]:
