@@ -20,10 +20,12 @@ from tests.small_repository import command
 
 ROOT = Path(__file__).parents[1]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+DATASETS = PARAMS["datasets"] | PARAMS["disabled_datasets"]
 FAMILIES = tuple(PARAMS["models"])
 IN_PANDAS = ROOT / "pipeline/features/in_pandas"
 RUN_MODELS = ("train", "audit", "export")
 VERBS = {"train_ensembles": "combine", "prop_firm": "prop_firm"}  # of stages whose module has not their name
+OF_NAMES = ("evaluate", "holdout", "export", "prop_firm")  # of whose items DVC knows no kind: they list all kinds
 PARTS = {  # modules of a kind of dataset, by the stage that runs them
     "fetch": ("fetch",),
     "ingest": ("ingest",),
@@ -44,6 +46,7 @@ PARTS = {  # modules of a kind of dataset, by the stage that runs them
 def load_stages() -> list:
     """Every stage, those among them that params leave off."""
     params = PARAMS | {"quantize": PARAMS["quantize"] | {"models": ["nets.lstm"]}, "holdout": {"models": ["nets.lstm"]}}
+    params["datasets"] = DATASETS
     with TemporaryDirectory() as folder:
         (Path(folder) / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
         (Path(folder) / "params.yaml").write_text(yaml.safe_dump(params))
@@ -112,9 +115,12 @@ def import_stage(stage) -> frozenset[str]:
     verb, _, family = name.partition("_")
     verb = VERBS.get(name, verb)
     modules = [f"pipeline.stages.{verb}"]
-    of, model = key.split(".") if verb == "holdout" else (family, key)
-    dataset = PARAMS["models"][of][model]["dataset"] if verb in ("evaluate", "holdout", "export") else key
-    modules += [f"pipeline.datasets.{PARAMS['datasets'][dataset]['kind']}.{part}" for part in PARTS.get(verb, ())]
+    parts = [
+        file
+        for part in PARTS.get(verb, ())
+        for file in (ROOT / "pipeline/datasets").glob(f"{'*' if verb in OF_NAMES else DATASETS[key]['kind']}/{part}.py")
+    ]
+    modules += [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in parts]
     if verb == "fetch":
         modules += list_sources(import_module(modules[-1]))
     if verb in ("featurize", "guard", "canary"):
