@@ -130,7 +130,8 @@ def import_stage(stage) -> frozenset[str]:
     if verb in RUN_MODELS:
         modules.append(f"pipeline.models.{family}.{PARAMS['models'][family][key]['plugin']}")
         models = ROOT / "pipeline/models"
-        modules += [f"pipeline.models.{family}.engine.net"] * (models / family / "engine/net.py").exists()
+        shared = (models / family / "engine").glob("[!_]*.py")  # by any plugin: a new one needs no line of dvc.yaml
+        modules += [f"pipeline.models.{family}.engine.{file.stem}" for file in shared]
     if verb in ("bundle", "latency"):  # of models of all families, or of trees
         models = ROOT / "pipeline/models"
         families = [family for family in FAMILIES if (models / family).is_dir()] if verb == "bundle" else ["trees"]
