@@ -22,6 +22,8 @@ COLUMNS = ["symbol", "segment", "open_time", "open", "close", "volume"]  # that 
 OPTIONAL_COLUMNS = ["quote_volume", "bar_number", "closes_positions"]  # that it uses where they are there
 FILLS, WAITS, CLOSES = range(3)  # outcomes of an order
 
+FillArrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
 
 @dataclass(frozen=True, eq=False)
 class Fills:
@@ -36,21 +38,24 @@ class Fills:
     lag: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     # (N,) float64, simple return of the price from that fill to the row's close; not given: 0
     mark: np.ndarray = field(default_factory=lambda: np.empty(0))
+    # (N,) float64, of the quotes at the fill, relative to their mid: a market order pays it; not given: 0
+    half_spread: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:
-        """Take each fill as known one row later, and the price as unchanged since, where nothing else is given."""
+        """Take fills as known one row later, the price as unchanged since, and no spread, where nothing is given."""
         if len(self.lag) != len(self.move):
             object.__setattr__(self, "lag", np.ones(self.move.shape, np.int64))
-        if len(self.mark) != len(self.move):
-            object.__setattr__(self, "mark", np.zeros(self.move.shape))
+        for name in ("mark", "half_spread"):
+            if len(getattr(self, name)) != len(self.move):
+                object.__setattr__(self, name, np.zeros(self.move.shape))
 
     def take(self, rows: np.ndarray) -> "Fills":
         """Return the fills of these rows."""
         return Fills(**{each.name: getattr(self, each.name)[rows] for each in fields(self)})
 
-    def list_arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return move, years, quote_volume and outcome, as compiled loops take them."""
-        return self.move, self.years, self.quote_volume, self.outcome
+    def list_arrays(self) -> FillArrays:
+        """Return move, years, quote_volume, outcome and half_spread, as compiled loops take them."""
+        return self.move, self.years, self.quote_volume, self.outcome, self.half_spread
 
 
 def find_fills(bars: pd.DataFrame, *, delay_bars: int) -> Fills:

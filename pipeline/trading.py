@@ -1,7 +1,7 @@
 """From a target to a position, its costs and its net return: the one P&L formula.
 
 All amounts are fractions of the capital. A position is a weight: the value held over the capital, between -1 and 1.
-Units are held, so the weight drifts with the price; turnover is the distance of the new weight from the drifted one.
+Units are held: the weight drifts with the price. Turnover, the distance from that weight, costs fees and half spreads.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numba import njit
 
-from pipeline.fills import CLOSES, WAITS, Fills, find_fills
+from pipeline.fills import CLOSES, WAITS, FillArrays, Fills, find_fills
 
 UNLIMITED = np.inf  # change of a position that an order can make
 
@@ -47,7 +47,7 @@ class Backtest:
     position: np.ndarray  # float64 in [-1, 1], of the symbol's share of the capital, held from that fill on
     turnover: np.ndarray  # float64: traded at the row's fill, and after the last row to close
     gross: np.ndarray  # float64: return before costs and interest
-    cost: np.ndarray  # float64: fees and slippage
+    cost: np.ndarray  # float64: fees, slippage and half spreads
     interest: np.ndarray  # float64: of what is short
 
 
@@ -122,11 +122,13 @@ def fill_order(target: float, held: float, volume: float, outcome: int, terms: T
 
 
 @njit(cache=True)
-def earn(position: float, held: float, move: float, years: float, terms: Terms) -> AccountStep:
+def earn(
+    position: float, held: float, move: float, years: float, terms: Terms, half_spread: float = 0.0
+) -> AccountStep:
     """Return what a weight earns until the next fill, less the cost of changing it from `held`, and less interest."""
     turnover, gross = abs(position - held), position * move
     interest = terms.borrow_rate * years * max(-position, 0.0)
-    return AccountStep(position, turnover, gross, interest, gross - turnover * terms.cost - interest)
+    return AccountStep(position, turnover, gross, interest, gross - turnover * (terms.cost + half_spread) - interest)
 
 
 @njit(cache=True)
@@ -144,6 +146,7 @@ def step_account(
     fill: tuple[float, float, float, int],
     is_last: bool,
     terms: Terms,
+    half_spread: float = 0.0,
 ) -> tuple[AccountStep, float, float, int]:
     """Return one row of a single account, and weight, unrealized return and age of the position at the next fill.
 
@@ -152,12 +155,12 @@ def step_account(
     """
     move, years, volume, outcome = fill
     position = fill_order(target, held, volume, outcome, terms)
-    step = earn(position, held, move, years, terms)
+    step = earn(position, held, move, years, terms, half_spread)
     drifted, earned, age = _follow(step, held, unrealized, since, move)
     if not is_last:
         return step, drifted, earned, age
     closed = abs(drifted) * max(1.0 + step.net, 0.0)
-    net = step.net - closed * terms.cost
+    net = step.net - closed * (terms.cost + half_spread)
     return AccountStep(position, step.turnover + closed, step.gross, step.interest, net), 0.0, 0.0, 0
 
 
@@ -173,42 +176,36 @@ def _follow(step: AccountStep, held: float, unrealized: float, since: int, move:
 
 @njit(cache=True)
 def mark_account(
-    position: float, before: tuple[float, float, int], mark: float, terms: Terms
+    position: float, before: tuple[float, float, int], mark: float, terms: Terms, half_spread: float = 0.0
 ) -> tuple[float, float, int]:
     """Return weight, unrealized return and age of a position where the price has moved by `mark` since its fill.
 
     `before` are the three just before that fill, see `step_account`. Interest is left out.
     """
     held, unrealized, since = before
-    return _follow(earn(position, held, mark, 0.0, terms), held, unrealized, since, mark)
+    return _follow(earn(position, held, mark, 0.0, terms, half_spread), held, unrealized, since, mark)
 
 
 @njit(cache=True)
-def mark_accounts(recent: np.ndarray, mark: np.ndarray, terms: Terms) -> np.ndarray:
+def mark_accounts(recent: np.ndarray, mark: np.ndarray, half_spread: np.ndarray, terms: Terms) -> np.ndarray:
     """Return (E, 3) `mark_account` of each; `recent` (E, 4) are the positions and the three before their fills."""
     seen = np.empty((len(recent), 3))
     for i in range(len(recent)):
         before = (recent[i, 1], recent[i, 2], int(recent[i, 3]))
-        seen[i, 0], seen[i, 1], seen[i, 2] = mark_account(recent[i, 0], before, mark[i], terms)
+        seen[i, 0], seen[i, 1], seen[i, 2] = mark_account(recent[i, 0], before, mark[i], terms, half_spread[i])
     return seen
 
 
 @njit(cache=True)
-def earn_alone(
-    target: np.ndarray,
-    held: np.ndarray,
-    fills: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
-    row: np.ndarray,
-    terms: Terms,
-) -> np.ndarray:
+def earn_alone(target: np.ndarray, held: np.ndarray, fills: FillArrays, row: np.ndarray, terms: Terms) -> np.ndarray:
     """Return (E, K) net returns until the next fill of each of K targets (E, K) by itself, from weights `held` (E,)."""
-    move, years, volume, outcome = fills
+    move, years, volume, outcome, half_spread = fills
     net = np.empty(target.shape)
     for i in range(len(target)):
         at = row[i]
         for k in range(target.shape[1]):
             position = fill_order(target[i, k], held[i], volume[at], outcome[at], terms)
-            net[i, k] = earn(position, held[i], move[at], years[at], terms).net
+            net[i, k] = earn(position, held[i], move[at], years[at], terms, half_spread[at]).net
     return net
 
 
@@ -216,7 +213,7 @@ def earn_alone(
 def step_accounts(
     target: np.ndarray,
     account: tuple[np.ndarray, np.ndarray, np.ndarray],
-    fills: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    fills: FillArrays,
     row: np.ndarray,
     is_last: np.ndarray,
     terms: Terms,
@@ -228,12 +225,12 @@ def step_accounts(
     held, unrealized, since = account
     position, net = np.empty(len(target)), np.empty(len(target))
     following = np.empty(len(target)), np.empty(len(target)), np.empty(len(target), np.int64)
-    move, years, volume, outcome = fills
+    move, years, volume, outcome, half_spread = fills
     for i in range(len(target)):
         at = row[i]
         fill = (move[at], years[at], volume[at], outcome[at])
         step, following[0][i], following[1][i], following[2][i] = step_account(
-            target[i], held[i], unrealized[i], since[i], fill, is_last[i], terms
+            target[i], held[i], unrealized[i], since[i], fill, is_last[i], terms, half_spread[at]
         )
         position[i], net[i] = step.position, step.net
     return position, net, following
@@ -243,9 +240,10 @@ def trade(target: np.ndarray, fills: Fills, terms: Terms, *, sharing: np.ndarray
     """Return the backtest of targets (T, S) of S symbols that share one capital, each with 1/S of it, or (T,) of one.
 
     The arrays of `fills` have the shape of `target`. A target of NaN closes the position. What is held after the last
-    row is closed at the next instant, and the last row bears the cost. A symbol without a bar at a row WAITS there.
-    After ruin nothing is traded. `sharing` (T,) is the number of symbols that share the capital at each row, where
-    some are not listed; the capital of `terms` is that of 1/S. Where it changes, what is held is the same value.
+    row is closed at the next instant; the last row bears the cost, with its own half spread. A symbol without a bar at
+    a row WAITS there. After ruin nothing is traded. `sharing` (T,) is the number of symbols that share the capital at
+    each row, where some are not listed; the capital of `terms` is that of 1/S. Where it changes, what is held is the
+    same value.
 
     Raises:
         ValueError: a target is infinite, a move is not finite, or shapes differ.
@@ -258,10 +256,11 @@ def trade(target: np.ndarray, fills: Fills, terms: Terms, *, sharing: np.ndarray
     if not np.isfinite(fills.move).all():
         raise ValueError("move: not finite at some row; only finite moves can be traded")
     shape = (len(target), target.shape[1] if target.ndim > 1 else 1)
-    move, years, volume, outcome = (each.reshape(shape) for each in fills.list_arrays())
+    move, years, volume, outcome, half_spread = (each.reshape(shape) for each in fills.list_arrays())
     shares = np.full(len(target), shape[1], np.float64) if sharing is None else np.asarray(sharing, np.float64)
-    net, amounts = _trade_rows(target.reshape(shape), (move, years, volume, outcome), shares, terms)
-    return Backtest(net, *(each.reshape(target.shape) for each in amounts))
+    net, amounts = _trade_rows(target.reshape(shape), (move, years, volume, outcome, half_spread), shares, terms)
+    position, turnover, gross, interest = (each.reshape(target.shape) for each in amounts)
+    return Backtest(net, position, turnover, gross, turnover * (terms.cost + fills.half_spread), interest)
 
 
 def trade_runs(target: np.ndarray, fills: Fills, run: np.ndarray, terms: Terms) -> Backtest:
@@ -323,10 +322,10 @@ def backtest(
 
 @njit(cache=True)
 def _trade_rows(
-    target: np.ndarray, fills: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], sharing: np.ndarray, terms: Terms
-) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Return (T,) net returns, and (T, S) position, turnover, gross, cost and interest; see `trade`."""
-    (move, years, volume, outcome), (rows, symbols) = fills, target.shape
+    target: np.ndarray, fills: FillArrays, sharing: np.ndarray, terms: Terms
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Return (T,) net returns, and (T, S) position, turnover, gross and interest; see `trade`."""
+    (move, years, volume, outcome, half_spread), (rows, symbols) = fills, target.shape
     net, held = np.zeros(rows), np.zeros(symbols)
     position, turnover = np.zeros((rows, symbols)), np.zeros((rows, symbols))
     gross, interest = np.zeros((rows, symbols)), np.zeros((rows, symbols))
@@ -334,7 +333,7 @@ def _trade_rows(
         n = sharing[i]
         for s in range(symbols):
             weight = fill_order(target[i, s], held[s], volume[i, s] * (n / symbols), outcome[i, s], terms)
-            step = earn(weight, held[s], move[i, s], years[i, s], terms)
+            step = earn(weight, held[s], move[i, s], years[i, s], terms, half_spread[i, s])
             position[i, s], turnover[i, s] = weight, step.turnover / n
             gross[i, s], interest[i, s] = step.gross / n, step.interest / n
             net[i] += step.net / n
@@ -343,8 +342,9 @@ def _trade_rows(
         for s in range(symbols):
             held[s] = drift(position[i, s], move[i, s], net[i]) * (sharing[min(i + 1, rows - 1)] / n)
         if i == rows - 1:  # close what is held
-            closed = np.abs(held) * ((1.0 + net[i]) / n)
+            closed, spreads = np.abs(held) * ((1.0 + net[i]) / n), 0.0
             for s in range(symbols):  # `turnover[i] += closed` takes as long to compile as all the rest
                 turnover[i, s] += closed[s]
-            net[i] -= closed.sum() * terms.cost
-    return net, (position, turnover, gross, turnover * terms.cost, interest)
+                spreads += closed[s] * half_spread[i, s]
+            net[i] -= closed.sum() * terms.cost + spreads
+    return net, (position, turnover, gross, interest)

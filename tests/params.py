@@ -12,6 +12,7 @@ from pipeline.samples import Samples
 from tests.data import plant_samples
 
 PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
+DATASETS: dict[str, dict[str, Any]] = PARAMS["datasets"] | PARAMS["disabled_datasets"]
 BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {  # (family, block) of every model that is fitted, enabled or not
     name: (family, block)
     for section in ("models", "disabled_models")
@@ -79,7 +80,7 @@ def build_model(name: str, signature: Signature, *, seed: int, changes: Mapping[
     changes = SMALLER.get(name, {}) | dict(changes or {})
     if "window" in changes:
         changes["window"] = max(changes["window"], LEAST_WINDOWS.get(name, 1))
-    optional = {"window", "flatten"}  # keys that trees may have
+    optional = {"window", "flatten", "label_uniqueness", "time_decay", "monotone_constraints"}  # of trees
     assert changes.keys() <= list_hyperparameters(name) | optional
     shared = {key: changes.get(key, value) for key, value in PARAMS.get(family, {}).items()}
     hyperparameters = {key: changes.get(key, value) for key, value in block["hyperparameters"].items()}

@@ -74,7 +74,7 @@ def copy(folder: Path) -> Path:
     for file in files:
         if (ROOT / file).is_file() and file != "dvc.lock" and not file.startswith(COMMITTED_RESULTS):
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / file, folder / file)
+            shutil.copy2(ROOT / file, folder / file, follow_symlinks=False)  # links to code follow that of the copy
     copy_compiled_code(folder)
     params = yaml.safe_load((folder / "params.yaml").read_text())
     for path, value in SMALL.items():

@@ -126,14 +126,19 @@ def test_the_contract_of_a_kind_without_bars_says_so(repo):
     assert contract["trading"]["delay_bars"] == 0
 
 
-def test_a_kind_is_the_files_of_its_package_and_lines_that_update_deps_writes(repo):
-    assert "dvc.yaml" in command(repo, "git", "show", "--stat")
+def test_a_kind_is_the_files_of_its_package_and_what_update_deps_writes(repo):
     stages = yaml.safe_load((repo / "dvc.yaml").read_text())["stages"]
-    deps = {name: stages[name]["do"]["deps"] for name in ("fetch", "ingest", "evaluate_trees")}
-    assert "pipeline/datasets/events/sources/npz.py" in deps["fetch"]
-    assert "pipeline/datasets/${item.kind}/ingest.py" in deps["ingest"]
     parts = [f"{kind}/{part}" for kind in ("events", "klines") for part in ("clock", "fills")]
-    assert {f"pipeline/datasets/{part}.py" for part in parts} <= set(deps["evaluate_trees"])
+    assert {f"pipeline/datasets/{part}.py" for part in parts} <= set(stages["evaluate_trees"]["do"]["deps"])
+    assert ".ci/kinds/${item.kind}/fetch" in stages["fetch"]["do"]["deps"]
+    assert list_linked(repo, "events/fetch") == {f"events/{file}.py" for file in ("fetch", "sources/npz")}
+    assert list_linked(repo, "klines/split") == {"klines/clock.py"}
+
+
+def list_linked(repo: Path, folder: str) -> set[str]:
+    """The modules of kinds that the links of a kind and stage point to."""
+    datasets = (repo / "pipeline/datasets").resolve()
+    return {link.resolve().relative_to(datasets).as_posix() for link in (repo / ".ci/kinds" / folder).iterdir()}
 
 
 @pytest.mark.parametrize("kind", ["books", "../evil", 5, None, ["klines"]])

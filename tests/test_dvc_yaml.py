@@ -1,24 +1,31 @@
 """dvc.yaml lists the code that each stage runs: a missing file is a stale result, a superfluous one a needless fit."""
 
+import json
 import re
 import subprocess
 import sys
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from tempfile import TemporaryDirectory
+from types import ModuleType
 
 import pytest
 import yaml
 from dvc.repo import Repo
 
 from pipeline.stages import export, export_with_parity, parity
+from tests.small_repository import command
 
 ROOT = Path(__file__).parents[1]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+DATASETS = PARAMS["datasets"] | PARAMS["disabled_datasets"]
 FAMILIES = tuple(PARAMS["models"])
 IN_PANDAS = ROOT / "pipeline/features/in_pandas"
 RUN_MODELS = ("train", "audit", "export")
 VERBS = {"train_ensembles": "combine", "prop_firm": "prop_firm"}  # of stages whose module has not their name
+OF_NAMES = ("evaluate", "holdout", "export", "prop_firm")  # of whose items DVC knows no kind: they list all kinds
 PARTS = {  # modules of a kind of dataset, by the stage that runs them
     "fetch": ("fetch",),
     "ingest": ("ingest",),
@@ -39,6 +46,7 @@ PARTS = {  # modules of a kind of dataset, by the stage that runs them
 def load_stages() -> list:
     """Every stage, those among them that params leave off."""
     params = PARAMS | {"quantize": PARAMS["quantize"] | {"models": ["nets.lstm"]}, "holdout": {"models": ["nets.lstm"]}}
+    params["datasets"] = DATASETS
     with TemporaryDirectory() as folder:
         (Path(folder) / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
         (Path(folder) / "params.yaml").write_text(yaml.safe_dump(params))
@@ -95,17 +103,26 @@ def import_in_new_process(*modules: str) -> frozenset[str]:
     return frozenset(file.as_posix() for file in files if (ROOT / file).read_text().strip())
 
 
+def list_sources(fetch: ModuleType) -> list[str]:
+    """The modules of all sources of a kind of dataset, given its module `fetch`."""
+    names = [module.name for module in iter_modules(import_module(fetch.SOURCES).__path__)]
+    return [f"{fetch.SOURCES}.{name}" for name in names if name not in fetch.NOT_SOURCES]
+
+
 def import_stage(stage) -> frozenset[str]:
     """The files that are loaded when a stage runs: its module, and the plugin that it builds or loads."""
     name, _, key = stage.name.partition("@")
     verb, _, family = name.partition("_")
     verb = VERBS.get(name, verb)
     modules = [f"pipeline.stages.{verb}"]
-    of, model = key.split(".") if verb == "holdout" else (family, key)
-    dataset = PARAMS["models"][of][model]["dataset"] if verb in ("evaluate", "holdout", "export") else key
-    modules += [f"pipeline.datasets.{PARAMS['datasets'][dataset]['kind']}.{part}" for part in PARTS.get(verb, ())]
+    parts = [
+        file
+        for part in PARTS.get(verb, ())
+        for file in (ROOT / "pipeline/datasets").glob(f"{'*' if verb in OF_NAMES else DATASETS[key]['kind']}/{part}.py")
+    ]
+    modules += [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in parts]
     if verb == "fetch":
-        modules += [f"pipeline.market.{source['kind']}" for source in PARAMS["sources"].values()]
+        modules += list_sources(import_module(modules[-1]))
     if verb in ("featurize", "guard", "canary"):
         modules += [f"pipeline.features.in_pandas.{file.stem}" for file in IN_PANDAS.glob("[!_]*.py")]
     if verb == "sensitivity":
@@ -113,7 +130,8 @@ def import_stage(stage) -> frozenset[str]:
     if verb in RUN_MODELS:
         modules.append(f"pipeline.models.{family}.{PARAMS['models'][family][key]['plugin']}")
         models = ROOT / "pipeline/models"
-        modules += [f"pipeline.models.{family}.engine.net"] * (models / family / "engine/net.py").exists()
+        shared = (models / family / "engine").glob("[!_]*.py")  # by any plugin: a new one needs no line of dvc.yaml
+        modules += [f"pipeline.models.{family}.engine.{file.stem}" for file in shared]
     if verb in ("bundle", "latency"):  # of models of all families, or of trees
         models = ROOT / "pipeline/models"
         families = [family for family in FAMILIES if (models / family).is_dir()] if verb == "bundle" else ["trees"]
@@ -138,11 +156,16 @@ def test_code_deps_are_the_modules_that_the_stage_loads(stage):
 
 @cache
 def list_code(stage) -> frozenset[str]:
-    """The modules among the dependencies of a stage, those of a folder one by one; empty ones hold no code."""
+    """The modules among the dependencies of a stage, those of a folder one by one; empty ones hold no code.
+
+    A folder of `.ci/kinds` has links to modules.
+    """
     listed = {dep.def_path for dep in stage.deps if dep.def_path.startswith("pipeline")}
     files = {
         file for path in listed for file in ((ROOT / path).rglob("*.py") if (ROOT / path).is_dir() else [ROOT / path])
     }
+    linked = [dep.def_path for dep in stage.deps if dep.def_path.startswith(".ci/kinds/")]
+    files |= {link.resolve(strict=True) for path in linked for link in (ROOT / path).iterdir()}
     return frozenset(file.relative_to(ROOT).as_posix() for file in files if file.read_text().strip())
 
 
@@ -163,6 +186,32 @@ def test_dvc_sees_only_modules_in_the_folders_of_code():
         }
     assert seen
     assert {file.suffix for file in seen} == {".py"}
+
+
+LINKED = """
+stages:
+  label:
+    foreach: {book: {kind: orderbook}, bars: {kind: klines}}
+    do:
+      cmd: "true"
+      deps:
+        - .ci/kinds/${item.kind}/label
+"""
+
+
+def test_an_edit_of_a_module_makes_stale_the_stages_of_the_kinds_that_link_to_it(tmp_path):
+    for kind in ("orderbook", "klines"):
+        folder = tmp_path / ".ci/kinds" / kind / "label"
+        folder.mkdir(parents=True)
+        (tmp_path / f"{kind}.py").write_text("HORIZON = 1")
+        (folder / kind).symlink_to(f"../../../../{kind}.py")
+    (tmp_path / "dvc.yaml").write_text(LINKED)
+    (tmp_path / ".dvcignore").write_text((ROOT / ".dvcignore").read_text())
+    command(tmp_path, "dvc", "init", "--no-scm", "--quiet")
+    command(tmp_path, "dvc", "repro")
+    assert json.loads(command(tmp_path, "dvc", "status", "--json")) == {}
+    (tmp_path / "orderbook.py").write_text("HORIZON = 2")  # of the same size
+    assert list(json.loads(command(tmp_path, "dvc", "status", "--json"))) == ["label@book"]
 
 
 RUN_BY = {  # file: the stages that run it, and run again after a comment in it

@@ -9,9 +9,11 @@
 - `label`: COLUMNS, what it reads as far as the clean table has it; `make_labels(clean, block, name=, delay_bars=)`
   returns Labels, where orders fill `delay_bars` after the next row; `describe_target(block, name=, path=)` returns the
   Target.
-- `guard`: `compute` and `make_labels`, which recompute both; None where rows come from an export. `compute_parts` is as
-  that of `featurize`, of a table in memory; `list_columns(block)` returns what both read of the clean table, None for
-  all of it.
+- `guard`: `compute_parts`, as that of `featurize` but of a table in memory, and `make_labels` recompute both; None
+  where rows come from an export. `list_columns(block)` returns what the first reads of the clean table, None for all
+  of it; in both the clock's column is named `open_time`. `compute` returns all Features at once; None where no canary
+  can be planted in the rows, which are no bars. HAS_GATES: whether features leave out rows within a segment, over
+  which windows then reach: those of rows that count.
 - `fills`: `find_fills(clean, delay_bars=)` returns the Fills of the orders decided at each row; COLUMNS, what it reads
   as far as the table has it.
 - `clock`: TIME, the clean table's column with the clock, which is unique within a segment and never starts again; its

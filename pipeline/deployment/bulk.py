@@ -94,14 +94,14 @@ def follow_account(targets: np.ndarray, starts: np.ndarray, fills: Fills, terms:
     account: tuple[float, float, int] = (0.0, 0.0, 0)
     first = 0
     arrays = zip(*fills.list_arrays(), strict=True)
-    for i, (target, fill) in enumerate(zip(targets, arrays, strict=True)):
+    for i, (target, (*fill, half_spread)) in enumerate(zip(targets, arrays, strict=True)):
         if starts[i]:
             account, first = (0.0, 0.0, 0), i
         if (at := i - int(fills.lag[i])) >= first:
-            weight, unrealized, age = mark_account(filled[at], before[at], fills.mark[i], terms)
+            weight, unrealized, age = mark_account(filled[at], before[at], fills.mark[i], terms, fills.half_spread[at])
             seen[i] = weight, unrealized, np.log1p(age)
         before.append(account)
-        step, held, unrealized, since = step_account(target, *account, fill, False, terms)
+        step, held, unrealized, since = step_account(target, *account, tuple(fill), False, terms, half_spread)
         account, filled[i] = (held, unrealized, since), step.position
     return seen
 

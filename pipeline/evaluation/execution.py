@@ -70,9 +70,9 @@ class Execution:
     Costs are in bps of the value traded, each side.
     """
 
-    charged_bps: float  # fee and slippage
+    charged_bps: float  # fee and slippage, and the mean half spread of the trades where fills have one
     break_even_bps: float  # at which the gross return less interest is used up
-    half_spread_bps: float  # that the data imply
+    half_spread_bps: float  # of the fills where they have one, else that the data imply
     round_trips: int
     by_delay: Curve  # bars
     by_cost: Curve  # bps
@@ -93,14 +93,16 @@ def measure_execution(
         settings: the terms to vary.
         half_spread_bps: half the bid-ask spread that the data imply, averaged over the trades; NaN where unknown.
     """
-    charged = data.costs.fee_bps + data.costs.slippage_bps
-    result = trade_predictions(predictions, data)
+    fees, result = data.costs.fee_bps + data.costs.slippage_bps, trade_predictions(predictions, data)
+    charged = fees + result.half_spread_bps
     amounts, reasons = measure_amounts(result)
     if np.isnan(half_spread_bps):
         reasons = reasons | {"half_spread_bps": "the data imply none" if result.turnover.any() else "no trade"}
-    costs = [factor * charged for factor in settings.cost_factors]
     by_delay = {float(d): trade_predictions(predictions, data, delay_bars=d) for d in settings.delay_bars}
-    by_cost = {cost: trade_predictions(predictions, data, cost_bps=cost) for cost in costs}
+    by_cost = {
+        factor * charged: trade_predictions(predictions, data, cost_bps=factor * fees, spread_factor=factor)
+        for factor in settings.cost_factors
+    }
     by_capital = {capital: trade_predictions(predictions, data, capital=capital) for capital in settings.capitals}
     return Execution(
         charged_bps=charged,
@@ -119,7 +121,7 @@ def measure_execution(
 def judge_executability(predictions: pd.DataFrame, data: EvaluationData, *, half_spread_bps: float) -> Executability:
     """Return whether a positive net return survives the half spread that the data imply, and one more bar of delay.
 
-    The half spread replaces a smaller slippage; NaN leaves that check out.
+    The half spread replaces a smaller slippage, unless it is charged as it is; NaN leaves that check out.
     """
     result = trade_predictions(predictions, data)
     if not result.turnover.any():
@@ -128,7 +130,7 @@ def judge_executability(predictions: pd.DataFrame, data: EvaluationData, *, half
         return Executability(None, (f"it earns nothing at the costs charged: net {net:.2%}",))
     costs, delay = data.costs, data.rules.delay_bars + 1
     tests: dict[str, dict[str, Any]] = {f"with a delay of {delay} bar{'s' if delay > 1 else ''}": {"delay_bars": delay}}
-    if half_spread_bps > costs.slippage_bps:
+    if half_spread_bps > costs.slippage_bps and not result.half_spread_bps:
         text = (
             f"with half the spread that the data imply, {half_spread_bps:.3g} bps, as slippage in place of "
             f"{costs.slippage_bps:.3g} bps"
@@ -140,14 +142,16 @@ def judge_executability(predictions: pd.DataFrame, data: EvaluationData, *, half
 
 
 def average_half_spread(predictions: pd.DataFrame, data: EvaluationData) -> float:
-    """Return half the spread that the bars imply, in bps, averaged over what predictions trade; NaN without a trade.
+    """Return half the spread, in bps, averaged over what predictions trade; NaN without a trade.
 
-    Only bars up to the last traded one are measured: a month that reaches the holdout is measured without it. NaN as
-    well where rows are no bars.
+    It is that of the fills where they have one, else what the bars imply. Only bars up to the last traded one are
+    measured: a month that reaches the holdout is measured without it. NaN as well where rows are no bars.
     """
+    result = trade_predictions(predictions, data)
+    if result.half_spread_bps:
+        return result.half_spread_bps
     if find_missing_columns(data.clean):
         return float("nan")
-    result = trade_predictions(predictions, data)
     table = measure_liquidity(data.clean[data.clean[data.time_column] <= result.time[-1]])
     traded, spread = 0.0, 0.0
     for turnover, symbol in zip(result.backtest.turnover.T, result.symbols, strict=True):

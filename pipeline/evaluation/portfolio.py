@@ -24,11 +24,15 @@ class PortfolioResult:
     is_predicted: np.ndarray  # (T,) bool, whether any symbol has a prediction
     # (T,) number of symbols that share the capital; not given: all
     sharing: np.ndarray = field(default_factory=lambda: np.empty(0))
+    # (T, S) half spread that a trade at the row costs, relative to the mid; not given: 0
+    half_spread: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:
-        """Let all symbols share the capital at all times, where nothing else is given."""
+        """Let all symbols share the capital at all times, and no spread be paid, where nothing else is given."""
         if len(self.sharing) != len(self.time):
             object.__setattr__(self, "sharing", np.full(len(self.time), len(self.symbols)))
+        if len(self.half_spread) != len(self.time):
+            object.__setattr__(self, "half_spread", np.zeros((len(self.time), len(self.symbols))))
 
     @property
     def is_active(self) -> np.ndarray:
@@ -47,6 +51,13 @@ class PortfolioResult:
         gross, gap = float(result.gross.sum()), float(result.gross[self.crosses_gap].sum())
         cost, interest, turnover = (float(each.sum()) for each in (result.cost, result.interest, result.turnover))
         return {"gross_return": gross, "gap_return": gap, "costs": cost, "interest": interest, "turnover": turnover}
+
+    @property
+    def half_spread_bps(self) -> float:
+        """Mean half spread of what is traded, in bps of its value: 0 where fills have none, or nothing is traded."""
+        traded = self.backtest.turnover.sum()
+        spread = (self.backtest.turnover * self.half_spread).sum()
+        return float(1e4 * spread / traded) if traded > 0 else 0.0
 
     @property
     def exposure(self) -> float:
@@ -71,11 +82,12 @@ def trade_predictions(
     delay_bars: int | None = None,
     cost_bps: float | None = None,
     capital: float | None = None,
+    spread_factor: float = 1.0,
 ) -> PortfolioResult:
     """Return the backtest of predictions of rows in any order, at most one for each.
 
-    What is None is as in params; `cost_bps` replaces the fee and the slippage of each side. The capital is shared by
-    the symbols that are listed, see `count_listed`.
+    What is None is as in params; `cost_bps` replaces the fee and the slippage of each side, and `spread_factor`
+    multiplies the half spreads of the fills. The capital is shared by the symbols that are listed, see `count_listed`.
     """
     rules = replace(data.rules, capital=capital or data.rules.capital)
     costs = data.costs if cost_bps is None else replace(data.costs, fee_bps=cost_bps, slippage_bps=0.0)
@@ -83,13 +95,20 @@ def trade_predictions(
     place = grid.locate(data.rows["time"].to_numpy()[predictions["row"]])
     first, last = int(place.min()), int(place.max())
     grid = grid.slice_times(first, last)
-    target = np.full(grid.fills.move.shape, np.nan)
+    fills = replace(grid.fills, half_spread=spread_factor * grid.fills.half_spread)
+    target = np.full(fills.move.shape, np.nan)
     target[place - first, data.symbol_code[predictions["row"]]] = size_positions(predictions, data)
     share, is_predicted = replace(rules, capital=rules.capital / len(grid.symbols)), ~np.isnan(target)
     sharing = count_listed(is_predicted, grid.last_place)
-    result = trading.trade(target, grid.fills, trading.make_terms(**list_terms(share, costs)), sharing=sharing)
+    result = trading.trade(target, fills, trading.make_terms(**list_terms(share, costs)), sharing=sharing)
     return PortfolioResult(
-        grid.time, grid.symbols, result, grid.fills.crosses_gap, is_predicted.any(axis=1), sharing=sharing
+        grid.time,
+        grid.symbols,
+        result,
+        fills.crosses_gap,
+        is_predicted.any(axis=1),
+        sharing=sharing,
+        half_spread=fills.half_spread,
     )
 
 

@@ -51,7 +51,7 @@ def make_grid(
     gap = np.flatnonzero(found.crosses_gap)
     earned = row.copy()  # where a move is booked: over missing bars not before the last of them
     earned[gap] = row[gap + 1] - 1
-    for name in ("quote_volume", "outcome"):
+    for name in ("quote_volume", "outcome", "half_spread"):
         getattr(grid, name)[row, column] = getattr(found, name)
     for name in ("move", "years", "crosses_gap"):
         getattr(grid, name)[earned, column] = getattr(found, name)

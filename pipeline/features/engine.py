@@ -91,6 +91,7 @@ class Features:
     absent_fields: tuple[str, ...] = ()  # optional fields of bars that the table lacks
     left_out: dict[str, str] = field(default_factory=dict)  # column that is not computed: the field that it needs
     presets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # names for several groups or columns together
+    lookback_bars: dict[str, int] = field(default_factory=dict)  # column: bars before its own that it reads
 
 
 @expand_params

@@ -9,7 +9,7 @@ import pandas as pd
 from pipeline.feature_file import Matrix
 
 DAY_MS = 24 * 3600 * 1000
-COLUMNS = ("segment", "open_time", "high", "low", "volume")  # of bars, by which cut times are drawn
+COLUMNS = ("segment", "open_time", "high", "low", "volume", "close")  # as far as bars have them: cut times are by these
 SLOW_FRACTION = 0.9  # a column that changes in a smaller fraction of rows has steps to cut at
 
 Candidates = dict[str, np.ndarray]  # positions in the table of bars, by the kind of place
@@ -20,14 +20,22 @@ def find_bar_candidates(bars: pd.DataFrame) -> Candidates:
     time, segment = bars["open_time"].to_numpy(), bars["segment"].to_numpy()
     first = np.flatnonzero(np.diff(segment, prepend=segment[:1] - 1))
     last = np.append(first[1:], len(bars)) - 1
-    is_idle = (bars["volume"].to_numpy() == 0) | (bars["high"].to_numpy() == bars["low"].to_numpy())
     return {
         "anywhere": np.arange(len(bars)),
         "segment_end": add_offsets(last, len(bars), offsets=(-1, 0, 1)),
         "segment_start": add_offsets(first, len(bars), offsets=(0, 1, 2)),
         "day_end": add_offsets(np.flatnonzero(np.diff(time // DAY_MS)), len(bars), offsets=(-1, 0, 1)),
-        "idle": np.flatnonzero(is_idle),
+        "idle": np.flatnonzero(_find_idle(bars)),
     }
+
+
+def _find_idle(bars: pd.DataFrame) -> np.ndarray:
+    """Return (N,) whether a bar has no trade or one price; of rows that are no bars, whether the price stays."""
+    if "volume" in bars.columns:
+        return np.asarray((bars["volume"].to_numpy() == 0) | (bars["high"].to_numpy() == bars["low"].to_numpy()))
+    if "close" in bars.columns:
+        return np.diff(bars["close"].to_numpy(), prepend=np.nan) == 0
+    return np.zeros(len(bars), dtype=bool)
 
 
 def find_column_candidates(

@@ -1,6 +1,6 @@
 """Guards of labels: a label reads no bar after its `label_end`, and is known only after its own bar."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,17 @@ from pipeline.leakage.findings import Finding, make_finding
 
 Relabel = Callable[[pd.DataFrame], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
-PRICES = ["open", "high", "low", "close"]
-AMOUNTS = ["volume", "quote_volume", "trades", "taker_buy_base", "taker_buy_quote"]
+PRICES = ("open", "high", "low", "close", "ask_price_", "bid_price_")  # of bars, and the levels of order books
+AMOUNTS = (
+    "volume",
+    "quote_volume",
+    "trades",
+    "taker_buy_base",
+    "taker_buy_quote",
+    "half_spread",
+    "ask_size_",
+    "bid_size_",
+)
 PRICE_LOG_SD = 0.3  # standard deviation of the log factor that scales the prices of an altered bar
 
 
@@ -87,8 +96,9 @@ class AlteredBars:
     def __init__(self, bars: pd.DataFrame, *, rng: np.random.Generator) -> None:
         """Copy the bars, none of which is altered yet, and draw what they may become."""
         self._factor = np.exp(rng.normal(0.0, PRICE_LOG_SD, len(bars)))  # (N,)
-        permutation, names = rng.permutation(len(bars)), [name for name in (*PRICES, *AMOUNTS) if name in bars]
-        self._amounts = {name: bars[name].to_numpy()[permutation] * self._factor for name in names if name in AMOUNTS}
+        permutation, names = rng.permutation(len(bars)), [name for name in bars if is_any(name, (*PRICES, *AMOUNTS))]
+        amounts = [name for name in names if is_any(name, AMOUNTS)]
+        self._amounts = {name: bars[name].to_numpy()[permutation] * self._factor for name in amounts}
         self._numbers = {name: bars[name].to_numpy(copy=True) for name in names}
         self._others = {name: bars[name].array for name in bars if name not in names}
         self._order, self._index, self._attributes = list(bars), bars.index, bars.attrs
@@ -107,6 +117,11 @@ class AlteredBars:
         table = pd.DataFrame({name: columns[name] for name in self._order}, index=self._index, copy=False)
         table.attrs = self._attributes
         return table
+
+
+def is_any(name: str, columns: Collection[str]) -> bool:
+    """Return whether a column is one of these, or of those whose names begin with one that ends in `_`."""
+    return name in columns or name.startswith(tuple(each for each in columns if each.endswith("_")))
 
 
 def _find_changes(

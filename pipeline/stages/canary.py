@@ -24,9 +24,12 @@ CAUGHT, MISSED, ALSO_CRITICAL, NOT_CRITICAL = "●", "✗", "○", "·"
 def main(dataset: str) -> None:
     """Run every canary on the bars of a dataset; stop at a missed leak or at a false alarm."""
     blocks = config.load_params()
-    compute: Callable[..., Features] | None = kinds.import_part(blocks, dataset, "guard").compute
-    if compute is None:
+    kind = kinds.import_part(blocks, dataset, "guard")
+    compute: Callable[..., Features] | None = kind.compute
+    if kind.compute_parts is None:
         write_reason(dataset, "rows come from an export and cannot be recomputed")
+    elif compute is None:
+        write_reason(dataset, "canaries are planted in bars, and this dataset has none")
     else:
         run_canaries(dataset, compute, blocks)
 

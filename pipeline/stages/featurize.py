@@ -169,6 +169,7 @@ def summarize_features(features: Features, table: TableFile, segments: pd.DataFr
         },
         "left_out": features.left_out,
         "warm_up_bars": max(features.warm_up_bars.values()),
+        **({"lookback_bars": max(features.lookback_bars.values())} if features.lookback_bars else {}),
         "columns": {
             name: {
                 "group": features.groups[name],

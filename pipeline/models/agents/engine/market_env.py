@@ -100,7 +100,8 @@ class MarketEnv:
         back = self.fills.lag[state.row] - 1
         known = state.recent[np.arange(len(back)), np.minimum(back, self._lags - 1)]
         known = np.where((back < self._lags)[:, None], known, 0.0)
-        account = mark_accounts(known, self.fills.mark[state.row], self.terms)
+        half_spread = self.fills.half_spread[np.maximum(state.row - back - 1, 0)]  # of the latest known fill
+        account = mark_accounts(known, self.fills.mark[state.row], half_spread, self.terms)
         account[:, 2] = np.log1p(account[:, 2])
         return np.concatenate([self.samples.x[state.row], account.astype(np.float32)], axis=1)
 

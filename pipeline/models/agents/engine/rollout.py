@@ -170,13 +170,13 @@ def _compile_loop() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         limiting_actor: int,
         least: np.float32,
         starts: np.ndarray,
-        filling: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+        filling: fills.FillArrays,
         marks: tuple[np.ndarray, np.ndarray],
         terms: trading.Terms,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return (n,) target positions and the (n, 3) position columns observed."""
         _ = sources
-        move, years, volume, outcome = filling
+        move, years, volume, outcome, half_spread = filling
         lag, mark = marks
         filled, before, first = np.empty(len(known)), [(0.0, 0.0, 0)] * len(known), 0
         target, account = np.empty(len(known), np.float32), np.empty((len(known), 3), np.float32)
@@ -187,14 +187,14 @@ def _compile_loop() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
                 first = i
             at, weight, earned, age = i - lag[i], 0.0, 0.0, 0
             if at >= first:
-                weight, earned, age = trading.mark_account(filled[at], before[at], mark[i], terms)
+                weight, earned, age = trading.mark_account(filled[at], before[at], mark[i], terms, half_spread[at])
             account[i, 0], account[i, 1], account[i, 2] = weight, earned, np.log1p(age)
             units = _add_account(known[i], account[i], account_weight, scale)
             target[i] = _decide(units, weights, ranges, biases, kinds, limiting_actor, least)
             before[i] = (position, unrealized, since)
             fill = (move[i], years[i], volume[i], outcome[i])
             step, position, unrealized, since = trading.step_account(
-                float(target[i]), position, unrealized, since, fill, False, terms
+                float(target[i]), position, unrealized, since, fill, False, terms, half_spread[i]
             )
             filled[i] = step.position
         return target, account
