@@ -20,12 +20,14 @@ from tests.small_repository import command
 
 ROOT = Path(__file__).parents[1]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+DATASETS = PARAMS["datasets"] | PARAMS["disabled_datasets"]
 FAMILIES = tuple(PARAMS["models"])
 IN_PANDAS = ROOT / "pipeline/features/in_pandas"
 RUN_MODELS = ("train", "audit", "export")
 VERBS = {"train_ensembles": "combine"} | {
     name: name for name in ("prop_firm", "validate_export")
 }  # of stages whose module has not their name
+OF_NAMES = ("evaluate", "holdout", "export", "prop_firm")  # of whose items DVC knows no kind: they list all kinds
 PARTS = {  # modules of a kind of dataset, by the stage that runs them
     "fetch": ("fetch",),
     "ingest": ("ingest",),
@@ -47,6 +49,7 @@ def load_stages() -> list:
     """Every stage, those among them that params leave off."""
     params = PARAMS | {"quantize": PARAMS["quantize"] | {"models": ["nets.lstm"]}, "holdout": {"models": ["nets.lstm"]}}
     params["validate_export"] = {"exports": ["orderbook"]}
+    params["datasets"] = DATASETS
     with TemporaryDirectory() as folder:
         (Path(folder) / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
         (Path(folder) / "params.yaml").write_text(yaml.safe_dump(params))
@@ -115,9 +118,12 @@ def import_stage(stage) -> frozenset[str]:
     verb, _, family = name.partition("_")
     verb = VERBS.get(name, verb)
     modules = [f"pipeline.stages.{verb}"]
-    of, model = key.split(".") if verb == "holdout" else (family, key)
-    dataset = PARAMS["models"][of][model]["dataset"] if verb in ("evaluate", "holdout", "export") else key
-    modules += [f"pipeline.datasets.{PARAMS['datasets'][dataset]['kind']}.{part}" for part in PARTS.get(verb, ())]
+    parts = [
+        file
+        for part in PARTS.get(verb, ())
+        for file in (ROOT / "pipeline/datasets").glob(f"{'*' if verb in OF_NAMES else DATASETS[key]['kind']}/{part}.py")
+    ]
+    modules += [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in parts]
     if verb == "fetch":
         modules += list_sources(import_module(modules[-1]))
     if verb in ("featurize", "guard", "canary"):
@@ -127,7 +133,8 @@ def import_stage(stage) -> frozenset[str]:
     if verb in RUN_MODELS:
         modules.append(f"pipeline.models.{family}.{PARAMS['models'][family][key]['plugin']}")
         models = ROOT / "pipeline/models"
-        modules += [f"pipeline.models.{family}.engine.net"] * (models / family / "engine/net.py").exists()
+        shared = (models / family / "engine").glob("[!_]*.py")  # by any plugin: a new one needs no line of dvc.yaml
+        modules += [f"pipeline.models.{family}.engine.{file.stem}" for file in shared]
     if verb in ("bundle", "latency"):  # of models of all families, or of trees
         models = ROOT / "pipeline/models"
         families = [family for family in FAMILIES if (models / family).is_dir()] if verb == "bundle" else ["trees"]

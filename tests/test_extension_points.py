@@ -156,7 +156,7 @@ def test_a_section_that_a_family_shares_is_a_param_of_its_fits_while_it_exists(e
 
 def test_a_source_is_one_file_one_block_and_its_costs(extended):
     assert extended[1]["source"] == {
-        "dvc.yaml": (1, 0),
+        ".ci/kinds/klines/fetch/pipeline.market.walk": (1, 0),
         "pipeline/market/walk.py": (count_lines(extensions.SOURCE), 0),
         "params.yaml": (count_lines(extensions.SOURCE_BLOCK + extensions.COSTS_BLOCK), 0),
     }

@@ -140,7 +140,7 @@ def _read_amounts(column: pd.Series, action: npt.NDArray[np.int64], file: Path) 
     is_wrong = ~np.isfinite(values) | (values < 0) | ((values == 0) & np.isin(action, (NEW, TRADE)))
     if is_wrong.any():
         row = int(np.argmax(is_wrong))
-        raise ValueError(f"l3: {file} row {row + 1}: {column.name} is {column.iloc[row]!r}; it must be above 0")
+        raise ValueError(f"l3: {file} row {row + 1}: {column.name} is {column.iloc[row]}; it must be above 0")
     return values
 
 

@@ -30,7 +30,8 @@ class BilinearNormalization(nn.Module):
         by_column = self.column_scale[:, 0] * _normalize(x, axis=1) + self.column_bias[:, 0]
         by_row = self.row_scale * _normalize(x, axis=2) + self.row_bias
         over_rows, over_columns = self.weights.clamp(min=MIN_WEIGHT)
-        return over_columns * by_row + over_rows * by_column
+        normalized: Tensor = over_columns * by_row + over_rows * by_column
+        return normalized
 
 
 class MixingMlp(nn.Module):
