@@ -70,6 +70,7 @@ LISTED = {  # every leak that must be planted, by its usual name
     "duplicated rows on both sides": "rows_copied_to_both_sides",
     "early stopping on test rows": "early_stopping_on_test_rows",
     "a threshold chosen on the holdout": "threshold_chosen_on_holdout",
+    "a stack on reused out-of-sample predictions": "stacked_on_reused_predictions",
     "a model that memorizes row order": "model_memorizes_row_order",
     "the open taken for known-at, by a join": "longer_bars_joined_at_open",
 }

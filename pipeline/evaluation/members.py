@@ -1,14 +1,16 @@
 """The predictions of an ensemble's members on their common rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from pipeline import artifacts
 from pipeline.evaluation.position_sizing import size_scores
-from pipeline.evaluation.voting import Member, combine_targets
-from pipeline.targets import Kind
+from pipeline.evaluation.voting import Ensemble, Member, combine_targets
+from pipeline.targets import Kind, Target
 
 KEY = ["seed", "split", "row"]  # identifies a prediction of one model
 SCORES = ["score", "score_std"]
@@ -31,9 +33,21 @@ class CommonRows:
     targets: np.ndarray  # (n, M) in [-1, 1]; 0 of a member that does not predict the row's symbol
     is_full: np.ndarray  # (n, M) bool, whether a member predicts the row, from a full window
 
-    def combine(self, weights: Sequence[float]) -> np.ndarray:
-        """Return the (n,) target positions of the ensemble."""
+    def combine(self, weights: Sequence[float] | np.ndarray) -> np.ndarray:
+        """Return the (n,) target positions of the ensemble; weights are (M,), or (M, n) where rows have their own."""
         return combine_targets(self.targets, self.is_full, np.asarray(weights, np.float64))
+
+
+def read_members(folder: Path, ensemble: Ensemble, targets: Mapping[str, Target]) -> list[MemberPredictions]:
+    """Return the predictions in a folder of every member."""
+    return [
+        MemberPredictions(
+            member,
+            targets[member.target].output.kind,
+            artifacts.read_table(folder / f"{member.name}.parquet", columns=[*KEY, *SCORES]),
+        )
+        for member in ensemble.members
+    ]
 
 
 def find_common_rows(

@@ -4,7 +4,7 @@ An entry of `models.ensembles` in params.yaml is not fitted: it combines what mo
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
@@ -15,12 +15,13 @@ from pipeline import artifacts, config
 from pipeline.targets import Output
 
 FAMILY = "ensembles"  # of params' `models`
-PLUGIN = "voting"
+PLUGINS = ("voting", "stacking")  # of the second the weights are fitted, see `stacking`
 ENSEMBLES = artifacts.TRAINED / FAMILY  # the stage `combine` writes a folder for each ensemble
 OUT_OF_SAMPLE, IN_SAMPLE = "oos.parquet", "in_sample.parquet"  # there
 OF_FITTED_MODELS = ("columns", "include_symbols", "exclude_neutrals")  # keys of a block that an ensemble cannot have
 
 Weights = Annotated[dict[str, NonNegativeFloat], MinLen(1)]
+Members = Annotated[list[str], MinLen(1)]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class Ensemble:
     def weights(self) -> dict[str, float]:
         """The weight of each member by its name."""
         return {member.name: member.weight for member in self.members}
+
+    def replace_weights(self, weights: np.ndarray) -> "Ensemble":
+        """Return the ensemble with other weights (M,) of its members."""
+        pairs = zip(self.members, weights.tolist(), strict=True)
+        return replace(self, members=tuple(replace(member, weight=weight) for member, weight in pairs))
 
 
 def combine_targets(targets: np.ndarray, is_full: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -91,14 +97,15 @@ def resolve_weights(params: config.Block, model: str, outputs: Mapping[str, Outp
     name, dataset = f"models.{FAMILY}.{model}", entry.block["dataset"]
     check_block(entry, outputs)
     owner = f"{name}.hyperparameters"
-    given: dict[str, float] = config.call_with(read_weights, block=entry.block["hyperparameters"], name=owner)
+    read, key_name = (read_weights, "weights") if entry.block["plugin"] == "voting" else (read_members, "members")
+    given: dict[str, float] = config.call_with(read, block=entry.block["hyperparameters"], name=owner)
     shares: dict[tuple[str, str], float] = {}
     left_out = []
     for key, weight in given.items():
-        found = find_members(params, key, outputs, dataset=dataset, owner=f"{owner}.weights")
+        found = find_members(params, key, outputs, dataset=dataset, owner=f"{owner}.{key_name}")
         if doubled := [member for family, member in found if (family, member) in shares]:
             raise config.ParamsError(
-                f"{owner}.weights names {doubled[0]} twice, the second time by {key}; name it once"
+                f"{owner}.{key_name} names {doubled[0]} twice, the second time by {key}; name it once"
             )
         if not found:
             left_out.append(f"{key} has no enabled model of {dataset} with a score")
@@ -106,8 +113,8 @@ def resolve_weights(params: config.Block, model: str, outputs: Mapping[str, Outp
     total = sum(shares.values())
     if not total > 0:
         raise config.ParamsError(
-            f"{owner}.weights: none of {', '.join(given)} has both a weight above 0 and an enabled model of {dataset} "
-            f"with a score; enable one, or disable the ensemble by -S '~{name}'"
+            f"{owner}.{key_name}: none of {', '.join(given)} has both a weight above 0 and an enabled model of "
+            f"{dataset} with a score; enable one, or disable the ensemble by -S '~{name}'"
         )
     members = [describe_member(params, *key, weight=share / total) for key, share in shares.items() if share > 0]
     return Ensemble(tuple(members), tuple(left_out))
@@ -118,14 +125,20 @@ def read_weights(*, weights: Weights) -> dict[str, float]:
     return dict(weights)
 
 
+def read_members(*, members: Members) -> dict[str, float]:
+    """Return equal weights of the families and models that a stacking ensemble fits weights of."""
+    return dict.fromkeys(members, 1.0)
+
+
 def check_block(entry: config.ModelBlock, outputs: Mapping[str, Output]) -> None:
-    """Raise ParamsError where an entry of the family is no voting ensemble that predicts positions."""
+    """Raise ParamsError where an entry of the family is no ensemble that predicts positions."""
     family, block, name = entry
     owner = f"models.{family}.{name}"
     if family != FAMILY:
         raise config.ParamsError(f"{owner} is no ensemble; entries of models.{FAMILY} are")
-    if block["plugin"] != PLUGIN:
-        raise config.ParamsError(f"{owner}: unknown plugin {block['plugin']!r} of family {FAMILY!r}; there is {PLUGIN}")
+    if (plugin := block["plugin"]) not in PLUGINS:
+        known = " and ".join(PLUGINS)
+        raise config.ParamsError(f"{owner}: unknown plugin {plugin!r} of family {FAMILY!r}; there are {known}")
     if foreign := [key for key in OF_FITTED_MODELS if key in block]:
         raise config.ParamsError(f"{owner} has {foreign[0]}, which is of models that are fitted; remove it")
     if (kind := outputs[block["target"]].kind) != "position":

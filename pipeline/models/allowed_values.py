@@ -68,7 +68,7 @@ def describe_parameter(parameter: inspect.Parameter) -> str:
     if parameter.default is parameter.empty:
         return allowed
     is_made = repr(parameter.default) == "<factory>"  # as the signature of a dataclass shows an empty list or section
-    empty = {} if get_origin(parameter.annotation) is dict else []
+    empty: Any = {} if get_origin(parameter.annotation) is dict else []
     return f"{allowed}; {empty if is_made else parameter.default!r} by default"
 
 

@@ -14,12 +14,14 @@ from pipeline.deployment import certificate, contract, golden
 from pipeline.deployment.certificate import Market, ReplaySettings
 from pipeline.deployment.hot_path import HotPath
 from pipeline.deployment.replay import Reference
+from pipeline.evaluation import stacking
 from pipeline.evaluation.voting import FAMILY, list_fitted, resolve_weights
 from pipeline.feature_file import FeatureFile
 from pipeline.features.engine import Stream
 from pipeline.models import plugins
 from pipeline.models.agents.engine.market_env import POSITION_COLUMNS
 from pipeline.models.onnx_session import open_session
+from pipeline.models.predictions import FINAL
 from pipeline.row_groups import TableFile
 from pipeline.samples import KEY
 from pipeline.targets import Output, Target
@@ -141,7 +143,13 @@ def describe_ensemble(
     outputs = {each["target"]["name"]: Output.from_description(each["output"]) for each in exported.values()}
     target = config.find_model(params, name).block["target"]
     outputs.setdefault(target, Target.load(digests.verify(artifacts.LABELS / dataset / f"{target}.parquet")).output)
-    return {"name": name, "weights": resolve_weights(params, name, outputs).weights}
+    ensemble = resolve_weights(params, name, outputs)
+    if config.find_model(params, name).block["plugin"] == stacking.PLUGIN:
+        own = {target, *(member.target for member in ensemble.members)}
+        targets = {each: Target.load(digests.verify(artifacts.LABELS / dataset / f"{each}.parquet")) for each in own}
+        fitted = stacking.fit_all_weights(params, name, ensemble=ensemble, targets=targets, final=FINAL)
+        ensemble = ensemble.replace_weights(stacking.choose_deployed(fitted, final=FINAL))
+    return {"name": name, "weights": ensemble.weights}
 
 
 def describe_model(name: str, exported: Mapping[str, Any]) -> dict[str, Any]:

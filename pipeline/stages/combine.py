@@ -3,15 +3,14 @@
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pipeline import artifacts, cli, config, digests
-from pipeline.evaluation import voting
-from pipeline.evaluation.members import KEY, SCORES, CommonRows, MemberPredictions, find_common_rows
+from pipeline.evaluation import stacking, voting
+from pipeline.evaluation.members import KEY, SCORES, CommonRows, MemberPredictions, find_common_rows, read_members
 from pipeline.evaluation.voting import Ensemble
 from pipeline.models.predictions import FINAL, make_predictions
 from pipeline.samples import open_features
@@ -23,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def main(model: str) -> None:
-    """Combine the predictions of the members of an ensemble; nothing is fitted."""
+    """Combine the predictions of the members of an ensemble, by given weights, or by those that stacking fits."""
     params = config.load_params()
     block, fitted = config.find_model(params, model).block, dict(voting.list_fitted(params))
     remove_other_files(fitted)
@@ -31,6 +30,10 @@ def main(model: str) -> None:
     ensemble = voting.resolve_weights(params, model, {name: target.output for name, target in targets.items()})
     for reason in ensemble.left_out:
         log.warning("models.%s.%s: %s: it is left out", voting.FAMILY, model, reason)
+    weights = None
+    if block["plugin"] == stacking.PLUGIN:
+        weights = stacking.fit_all_weights(params, model, ensemble=ensemble, targets=targets, final=FINAL)
+        ensemble = ensemble.replace_weights(stacking.choose_deployed(weights, final=FINAL))
     parameters = list_parameters(params, model, ensemble)
     _, rows = Folds.load(digests.verify(artifacts.FOLDS / f"{block['dataset']}.parquet"))
     _, segment = open_features(digests.verify(artifacts.FEATURES / f"{block['dataset']}.parquet"), rows=rows)
@@ -45,10 +48,10 @@ def main(model: str) -> None:
                 rows_so_far=so_far,
                 full_position_std=trading.full_position_std,
             )
-            table = tabulate(common, ensemble, rows, own)
+            table = tabulate(common, find_weights(ensemble, weights, common.keys), rows, own)
             artifacts.write_table(folder / file, table if source == artifacts.OOS else table[[*KEY, *SCORES]])
     artifacts.write_report("combine/details", model, {"parameters": parameters})
-    artifacts.write_json(artifacts.report_path("combine", model), summarize(ensemble, common))
+    artifacts.write_json(artifacts.report_path("combine", model), summarize(ensemble, common, weights))
 
 
 def remove_other_files(names: Collection[str]) -> None:
@@ -96,22 +99,10 @@ def list_parameters(params: config.Block, model: str, ensemble: Ensemble) -> dic
         "model": name,
         "family": family,
         "plugin": block["plugin"],
-        "weights": ensemble.weights,
+        **({} if block["plugin"] == stacking.PLUGIN else {"weights": ensemble.weights}),
         "members": members,
         "seeds": expected,
     }
-
-
-def read_members(folder: Path, ensemble: Ensemble, targets: Mapping[str, Target]) -> list[MemberPredictions]:
-    """Return the predictions in a folder of every member."""
-    return [
-        MemberPredictions(
-            member,
-            targets[member.target].output.kind,
-            artifacts.read_table(folder / f"{member.name}.parquet", columns=[*KEY, *SCORES]),
-        )
-        for member in ensemble.members
-    ]
 
 
 def join_final_fits(members: Sequence[MemberPredictions]) -> list[MemberPredictions]:
@@ -129,12 +120,21 @@ def join_final_fits(members: Sequence[MemberPredictions]) -> list[MemberPredicti
     ]
 
 
-def tabulate(common: CommonRows, ensemble: Ensemble, rows: pd.DataFrame, target: Target) -> pd.DataFrame:
+def find_weights(
+    ensemble: Ensemble, weights: Mapping[stacking.Fit, np.ndarray] | None, keys: pd.DataFrame
+) -> np.ndarray:
+    """Return the weights of the members, (M,), or (M, n) where those of each seed and split are fitted."""
+    if weights is None:
+        return np.array(list(ensemble.weights.values()))
+    return stacking.spread_weights(weights, keys)
+
+
+def tabulate(common: CommonRows, weights: np.ndarray, rows: pd.DataFrame, target: Target) -> pd.DataFrame:
     """Return the positions of an ensemble as a table like those of `train`, but float64: as a deployment computes them.
 
     `rows` has the time and symbol of all rows of the samples.
     """
-    position = common.combine(list(ensemble.weights.values()))
+    position = common.combine(weights)
     tables = []
     for _, part in common.keys.groupby(["seed", "split"]):
         own = position[part.index]
@@ -145,15 +145,29 @@ def tabulate(common: CommonRows, ensemble: Ensemble, rows: pd.DataFrame, target:
     return pd.concat(tables)
 
 
-def summarize(ensemble: Ensemble, common: CommonRows) -> dict[str, object]:
-    """Return the weights, and the share of the rows out of sample on which each member counts."""
+def summarize(
+    ensemble: Ensemble, common: CommonRows, weights: Mapping[stacking.Fit, np.ndarray] | None
+) -> dict[str, object]:
+    """Return the weights, and the share of the rows out of sample on which each member counts.
+
+    Where weights are fitted they are those of the final fits, beside the range of each over all fits.
+    """
     counted = common.is_full.mean(axis=0)
+    fitted = {} if weights is None else {"weight_ranges": summarize_range(ensemble, weights)}
     return {
         "weights": ensemble.weights,
+        **fitted,
         "left_out": list(ensemble.left_out),
         "rows": len(common.keys),
         "counted_share": dict(zip(ensemble.weights, counted, strict=True)),
     }
+
+
+def summarize_range(ensemble: Ensemble, weights: Mapping[stacking.Fit, np.ndarray]) -> dict[str, list[float]]:
+    """Return the lowest and the highest weight of each member over all fits."""
+    stacked = np.stack(list(weights.values()))  # (fits, M)
+    lowest, highest = stacked.min(axis=0).tolist(), stacked.max(axis=0).tolist()
+    return {name: [low, high] for name, low, high in zip(ensemble.weights, lowest, highest, strict=True)}
 
 
 if __name__ == "__main__":

@@ -118,6 +118,14 @@ CANARIES: tuple[Canary[FitModel], ...] = (
         "it is the one that earns most on the valid rows",
     ),
     Canary(
+        "stacked_on_reused_predictions",
+        "unseen_rows",
+        partial(learners.fit_stacked, is_naive=True),
+        partial(learners.fit_stacked, is_naive=False),
+        "a stack's weights are fitted on out-of-sample predictions of other splits, whose fits have seen the test rows",
+        "they are fitted on the valid rows of its own members",
+    ),
+    Canary(
         "columns_selected_on_all_rows",
         "unseen_rows",
         partial(learners.fit_screened, select=learners.select_all),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -174,3 +175,38 @@ def fit_smoothed(samples: Samples, rows: FitRows) -> SmallFit:
         return predictions
 
     return SmallFit(rows, predict_rows)
+
+
+def fit_stacked(samples: Samples, rows: FitRows, *, is_naive: bool) -> SmallFit:
+    """Fit the weights of two ridges, of every other column each, by their predictions of rows that they have not seen.
+
+    These are the valid rows. Naively they are the train rows, predicted out of sample by fits of other splits: as in
+    CPCV, whose fits of other splits have learned from the test rows of this one.
+    """
+    parts = [partial(_take_every_other, first=first) for first in (0, 1)]
+    members = [fit_ridge(samples, rows, make_inputs=part) for part in parts]
+    if is_naive:
+        halves = np.array_split(rows.train, 2)
+        learned = [np.concatenate([halves[1 - half], rows.test]) for half in (0, 1)]
+        fits = [[fit_ridge(samples, rows._replace(train=each), make_inputs=part) for part in parts] for each in learned]
+        found = [_predict_all(fit, samples, half) for fit, half in zip(fits, halves, strict=True)]
+        weights = _fit_weights(np.concatenate(found), samples.y[rows.train])
+    else:
+        weights = _fit_weights(_predict_all(members, samples, rows.valid), samples.y[rows.valid])
+    return SmallFit(rows, lambda table, some: (_predict_all(members, table, some) * weights).sum(axis=1)[:, None])
+
+
+def _fit_weights(predictions: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the weights (fits,) of least squares; of either sign, so that each depends on every prediction."""
+    gram = np.einsum("ij,ik->jk", predictions, predictions)
+    moment = np.einsum("ij,i->j", predictions, y.astype(np.float64))
+    return np.asarray(np.linalg.lstsq(gram, moment)[0])
+
+
+def _take_every_other(samples: Samples, rows: np.ndarray, *, first: int) -> np.ndarray:
+    return take_columns(samples, rows)[:, first::2]
+
+
+def _predict_all(fits: list[SmallFit], samples: Samples, rows: np.ndarray) -> np.ndarray:
+    """Return the predictions of several fits, (n, fits)."""
+    return np.concatenate([fit.predict_rows(samples, rows) for fit in fits], axis=1)

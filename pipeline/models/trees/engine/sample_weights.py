@@ -71,4 +71,4 @@ def _find_stops(rows: np.ndarray, *, time: np.ndarray, label_end: np.ndarray, se
     for each in np.unique(run):
         own, begin = run == each, begins[each]
         stop[own] = begin + np.searchsorted(time[begin : ends[each]], label_end[own], side="right")
-    return np.maximum(stop, rows + 1)
+    return np.asarray(np.maximum(stop, rows + 1))
