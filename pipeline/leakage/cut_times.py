@@ -34,7 +34,7 @@ def _find_idle(bars: pd.DataFrame) -> np.ndarray:
     if "volume" in bars.columns:
         return np.asarray((bars["volume"].to_numpy() == 0) | (bars["high"].to_numpy() == bars["low"].to_numpy()))
     if "close" in bars.columns:
-        return np.diff(bars["close"].to_numpy(), prepend=np.nan) == 0
+        return np.asarray(np.diff(bars["close"].to_numpy(), prepend=np.nan) == 0)
     return np.zeros(len(bars), dtype=bool)
 
 

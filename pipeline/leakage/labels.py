@@ -96,7 +96,10 @@ class AlteredBars:
     def __init__(self, bars: pd.DataFrame, *, rng: np.random.Generator) -> None:
         """Copy the bars, none of which is altered yet, and draw what they may become."""
         self._factor = np.exp(rng.normal(0.0, PRICE_LOG_SD, len(bars)))  # (N,)
-        permutation, names = rng.permutation(len(bars)), [name for name in bars if is_any(name, (*PRICES, *AMOUNTS))]
+        permutation, names = (
+            rng.permutation(len(bars)),
+            [name for name in map(str, bars) if is_any(name, (*PRICES, *AMOUNTS))],
+        )
         amounts = [name for name in names if is_any(name, AMOUNTS)]
         self._amounts = {name: bars[name].to_numpy()[permutation] * self._factor for name in amounts}
         self._numbers = {name: bars[name].to_numpy(copy=True) for name in names}

@@ -75,4 +75,4 @@ def number_events(time_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 def repeat_texts(texts: Sequence[str], counts: Sequence[int]) -> pd.Series:
     """Return a column in which each text is repeated."""
-    return pd.Series(list(texts), dtype="str").repeat(counts).reset_index(drop=True)
+    return pd.Series(list(texts), dtype="str").repeat(list(counts)).reset_index(drop=True)

@@ -98,7 +98,8 @@ def _read_columns(file: Path) -> pd.DataFrame:
         raise ValueError(f"l3: {file} lacks {', '.join(missing)}; name its columns {', '.join(COLUMNS)}")
     if null := [name for name in COLUMNS if table.column(name).null_count and name not in ("price", "size")]:
         raise ValueError(f"l3: {file} has empty values in {', '.join(null)}; remove these rows or fill them")
-    return table.to_pandas()
+    events: pd.DataFrame = table.to_pandas()
+    return events
 
 
 def _read_times(column: pd.Series, file: Path, *, time_unit: Units) -> npt.NDArray[np.int64]:
@@ -130,7 +131,7 @@ def _read_codes(column: pd.Series, codes: dict[str, int], file: Path) -> npt.NDA
         raise ValueError(
             f"l3: {file} row {row + 1}: {column.name} is {column.iloc[row]!r}; allowed are {', '.join(codes)}"
         )
-    return found.to_numpy(np.int64)
+    return np.asarray(found, dtype=np.int64)
 
 
 def _read_amounts(column: pd.Series, action: npt.NDArray[np.int64], file: Path) -> npt.NDArray[np.float64]:
@@ -168,7 +169,7 @@ def _rebuild_symbol(events: pd.DataFrame, *, symbol: str) -> tuple[Arrays, dict[
         "price": taken.price / price_scale,
         "side": taken.side.astype(np.int8),
     }
-    arrays |= rebuild_and_count(arrays, levels=LEVELS).columns
+    arrays.update(rebuild_and_count(arrays, levels=LEVELS).columns)
     return arrays, faults
 
 

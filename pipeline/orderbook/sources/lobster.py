@@ -42,14 +42,14 @@ def load(*, path: Paths, sha256: str | None, timezone: str = "America/New_York")
     days = _find_days(path)
     check_pin([file for _, files in days for file in files], sha256, source="lobster")
     parts: list[tuple[str, str, Arrays]] = []
+    listed: dict[str, int] = {}
     empty: dict[str, int] = {}
     for named, files in days:
         arrays, count = _read_day(files, midnight_ns=_find_midnight(named, timezone))
         parts.append((named.symbol, named.day, arrays))
         empty[f"{named.symbol} {named.day}"] = count
+        listed[f"{named.symbol} {named.day}"] = len(arrays["time_ns"])
     table = join_days(parts)
-    rows = table.groupby(["symbol", "day"], sort=False).size()
-    listed = {f"{symbol} {day}": int(count) for (symbol, day), count in rows.items()}
     return table, {"days": listed, "empty_levels": empty, "timezone": timezone}
 
 
