@@ -5,7 +5,7 @@ volatility, is estimated from bars up to t; a row whose volatility is too small 
 whose label spans a closing at which positions are closed: no position earns it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -61,8 +61,8 @@ def make_labels(bars: pd.DataFrame, block: dict[str, Any], *, name: str = "targe
     Raises:
         ValueError: an unknown kind, or a wrong key or value.
     """
-    kind = _find_kind(block, name=name)
-    arguments = {key: value for key, value in block.items() if key not in ("kind", "quantiles")}
+    kind = find_kind(block, KINDS, name=name)
+    arguments = select_arguments(block)
     if not kind.starts_at_fill:
         return config.call_with(kind.make, bars, block=arguments, name=name)
     keys = tuple(key for key in config.list_keys(kind.make) if key != "delay_bars")  # stands under `trading`
@@ -70,13 +70,23 @@ def make_labels(bars: pd.DataFrame, block: dict[str, Any], *, name: str = "targe
     return kind.make(bars, **arguments, delay_bars=delay_bars)
 
 
-def describe_target(block: dict[str, Any], *, name: str, path: str) -> Target:
+def select_arguments(block: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys of a target that its kind's function takes."""
+    return {key: value for key, value in block.items() if key not in ("kind", "quantiles")}
+
+
+def describe_target(
+    block: dict[str, Any], *, name: str, path: str, kinds: Mapping[str, TargetKind] | None = None
+) -> Target:
     """Return what a target is; with `quantiles`, such as [0.1, 0.5, 0.9], models predict these of its y.
+
+    `kinds` are those of the dataset's kind; None: of klines.
 
     Raises:
         ParamsError: an unknown kind, or levels that do not ascend, or of a kind whose y is no plain value.
     """
-    kind = _find_kind(block, name=path)
+    kinds = KINDS if kinds is None else kinds
+    kind = find_kind(block, kinds, name=path)
     output = kind.output
     if "quantiles" in block:
         levels = block["quantiles"]
@@ -98,12 +108,13 @@ def _declare_quantiles(*, quantiles: Annotated[list[Level], MinLen(1)]) -> None:
     """Declare the type of the key that any target of values may have."""
 
 
-def _find_kind(block: dict[str, Any], *, name: str) -> TargetKind:
-    if block.get("kind") not in KINDS:
+def find_kind(block: dict[str, Any], kinds: Mapping[str, TargetKind], *, name: str) -> TargetKind:
+    """Return the kind of a target among those of its dataset's kind; ParamsError where it is none of them."""
+    if block.get("kind") not in kinds:
         raise config.ParamsError(
-            f"params.yaml: {name}.kind is {block.get('kind')!r}; it must be one of {', '.join(KINDS)}"
+            f"params.yaml: {name}.kind is {block.get('kind')!r}; it must be one of {', '.join(kinds)}"
         )
-    return KINDS[block["kind"]]
+    return kinds[block["kind"]]
 
 
 def forward_return(
@@ -118,7 +129,7 @@ def forward_return(
     raw = take_log_returns(bars, row, row + horizon)
     y = raw / (volatility[row] * np.sqrt(horizon))
     labels = _assemble_labels(bars, row, end=row + horizon, y=y.astype(np.float32), raw=raw, lost=lost, ties=0)
-    return _clip_labels(labels, clip_sigma)
+    return clip_labels(labels, clip_sigma)
 
 
 def direction(bars: pd.DataFrame, *, horizon: Horizon) -> Labels:
@@ -211,7 +222,7 @@ def position(
     end = row + 2 + delay_bars
     raw = np.log(opened[end] / opened[end - 1])
     y = (raw / scale[row]).astype(np.float32)
-    return _clip_labels(_assemble_labels(bars, row, end=end, y=y, raw=raw, lost=lost, ties=0), clip_sigma)
+    return clip_labels(_assemble_labels(bars, row, end=end, y=y, raw=raw, lost=lost, ties=0), clip_sigma)
 
 
 def volatility(
@@ -226,7 +237,7 @@ def volatility(
     y = (np.sqrt(squares / horizon) / scale[row]).astype(np.float32)
     raw = take_log_returns(bars, row, row + horizon)
     labels = _assemble_labels(bars, row, end=row + horizon, y=y, raw=raw, lost=lost, ties=0)
-    return _clip_labels(labels, clip_sigma)
+    return clip_labels(labels, clip_sigma)
 
 
 def price_range(
@@ -242,7 +253,7 @@ def price_range(
     y = (np.log(highest / lowest) / (scale[row] * np.sqrt(horizon))).astype(np.float32)
     raw = take_log_returns(bars, row, row + horizon)
     labels = _assemble_labels(bars, row, end=row + horizon, y=y, raw=raw, lost=lost, ties=0)
-    return _clip_labels(labels, clip_sigma)
+    return clip_labels(labels, clip_sigma)
 
 
 KINDS: dict[str, TargetKind] = {
@@ -306,7 +317,7 @@ def _assemble_labels(
     return Labels(table=pd.DataFrame(columns, copy=False), lost=lost, ties=ties)
 
 
-def _clip_labels(labels: Labels, clip_sigma: float | None) -> Labels:
+def clip_labels(labels: Labels, clip_sigma: float | None) -> Labels:
     """Return the labels with y within ± clip_sigma, the count of those beyond, and the largest |y| before."""
     y = labels.table["y"].to_numpy()
     largest = float(np.abs(y).max()) if len(y) else None

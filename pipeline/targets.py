@@ -103,11 +103,13 @@ class Target:
     name: str
     horizon_bars: int
     output: Output
+    strategy: dict[str, Any] | None = None  # kind and terms, where reports have metrics of that kind of strategy
 
     @property
     def attributes(self) -> dict[str, Any]:
         """The `attrs` of a table of labels, which parquet stores: the table says what it is."""
-        return {"target": asdict(self)}
+        described = asdict(self)
+        return {"target": {key: value for key, value in described.items() if key != "strategy" or value is not None}}
 
     @classmethod
     def load(cls, labels: Path) -> "Target":

@@ -100,6 +100,7 @@ def describe_target(block: dict[str, Any], *, name: str, path: str) -> Target:
 GUARD = '''"""Nothing recomputes the rows of an export."""
 
 compute = compute_parts = make_labels = None
+HAS_GATES = False
 '''
 
 FILLS = '''"""The fills of orders on events: at the price of the next event, or delay_bars later; not overnight."""

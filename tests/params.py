@@ -47,7 +47,7 @@ def build_model(name: str, signature: Signature, *, seed: int, changes: Mapping[
     """The unfitted model of a block; `changes` replace hyperparameters of the block or keys that its family shares."""
     family, block = BLOCKS[name]
     changes = changes or {}
-    optional = {"window", "flatten"}  # keys that trees may have
+    optional = {"window", "flatten", "label_uniqueness", "time_decay", "monotone_constraints"}  # of trees
     assert changes.keys() <= list_hyperparameters(name) | optional
     shared = {key: changes.get(key, value) for key, value in PARAMS.get(family, {}).items()}
     hyperparameters = {key: changes.get(key, value) for key, value in block["hyperparameters"].items()}

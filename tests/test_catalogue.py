@@ -164,7 +164,7 @@ def test_the_command_needs_params_alone_and_prints_one_plugin_in_detail(tmp_path
     done = run_catalogue("lightgbm", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("trees.lightgbm\n")
-    assert "    num_leaves        whole number, at least 2 and at most 131072\n" in done.stdout
+    assert "    num_leaves            whole number, at least 2 and at most 131072\n" in done.stdout
 
 
 def test_an_unknown_plugin_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,12 @@ def test_groups_and_presets_name_their_columns():
     assert list_groups({}) == {}
 
 
+def test_a_preset_may_name_columns_too():
+    presets = {"presets": {"signals": ["c", "flow"], "absent": ["d"]}}
+    assert list_groups(ATTRIBUTES | presets)["signals"] == ["c", "b"]
+    assert "absent" not in list_groups(ATTRIBUTES | presets)
+
+
 def test_a_preset_of_groups_that_are_off_does_not_exist():
     assert list_groups(ATTRIBUTES | {"groups": {"a": "price"}}) == {"price": ["a"]}
 

@@ -1,5 +1,6 @@
 """The stage `featurize`: the table that it writes part by part, the values that it refuses, and its report."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -105,3 +106,10 @@ def test_the_segments_of_a_table_are_listed_in_its_order_with_symbol_and_length(
 
 def test_the_params_of_the_report_name_the_compiled_groups_alone():
     assert featurize.list_groups(make_features([[1, 2]], [2])) == ["price"]
+
+
+def test_the_report_has_the_longest_look_back_where_it_is_not_the_warm_up(tmp_path):
+    features, file, segments = write_parts(tmp_path, make_features([[1, 2]], [1]))
+    assert "lookback_bars" not in featurize.summarize_features(features, file, segments)
+    longer = replace(features, lookback_bars={"a": 0, "b": 5000})
+    assert featurize.summarize_features(longer, file, segments)["lookback_bars"] == 5000

@@ -26,7 +26,7 @@ weight.sum().backward()
 optimizer.step()
 optimizer.load_state_dict(optimizer.state_dict())
 """
-PLUGINS = ["trees.lightgbm", "trees.xgboost", "nets.recurrent", "agents.marl"]
+PLUGINS = ["trees.catboost", "trees.lightgbm", "trees.xgboost", "nets.recurrent", "agents.marl"]
 UNUSED = {"sklearn", "scipy.stats", "torch._dynamo", "matplotlib"}
 
 

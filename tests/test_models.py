@@ -232,14 +232,14 @@ SHAPE = Signature(columns=("a",), output=OUTPUTS["return"])
 def test_an_unknown_family_or_plugin_is_refused_with_those_that_exist() -> None:
     with pytest.raises(ValueError, match=r"unknown family 'forests'; there are \[.*'trees'"):
         build("forests", BLOCK, SHAPE, shared={}, seed=1)
-    with pytest.raises(ValueError, match=r"unknown plugin 'engine' .*\['lightgbm', 'xgboost'\]"):
+    with pytest.raises(ValueError, match=r"unknown plugin 'engine' .*\['catboost', 'lightgbm', 'xgboost'\]"):
         build("trees", BLOCK | {"plugin": "engine"}, SHAPE, shared={}, seed=1)
 
 
 def test_a_family_is_a_package_with_plugins_and_not_what_families_share() -> None:
     assert {"agents", "nets", "trees"} <= set(list_families())
     assert {"parity_checks", "torch_runtime"}.isdisjoint(list_families())
-    assert list_plugins("trees") == ["lightgbm", "xgboost"]
+    assert list_plugins("trees") == ["catboost", "lightgbm", "xgboost"]
 
 
 def test_a_misspelled_missing_or_doubled_key_is_named() -> None:

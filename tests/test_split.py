@@ -109,3 +109,8 @@ def test_an_embargo_below_the_warm_up_is_logged(caplog):
     split.log_warnings([finding])
     assert caplog.messages == [f"split: {finding.guard}: {finding.message}"]
     assert finding.severity == "warning"
+
+
+def test_an_embargo_spans_what_features_read_not_only_where_they_have_no_value():
+    assert split.find_lookback_bars({"warm_up_bars": 60}) == 60
+    assert split.find_lookback_bars({"warm_up_bars": 100, "lookback_bars": 5000}) == 5000

@@ -1,5 +1,6 @@
 """Orders, fills, positions, costs and net returns: by hand, by a second slow method, and on real halts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.evaluation.trading_grid import make_grid
-from pipeline.fills import CLOSES, FILLS, WAITS, find_fills
+from pipeline.fills import CLOSES, FILLS, WAITS, Fills, find_fills
 from pipeline.market import bars as klines
-from pipeline.trading import backtest, make_terms, step_account, trade, trade_runs
+from pipeline.trading import backtest, earn_alone, make_terms, step_account, step_accounts, trade, trade_runs
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 MINUTE = 60_000
@@ -361,3 +362,46 @@ def test_the_loss_over_a_real_halt_is_that_from_its_last_bar_to_the_first(file, 
     result = backtest(np.ones(len(bars)), bars, no_trade_band=0.2, **COSTS)
     assert result.gross[row] == pytest.approx(fills.move[row] * result.position[row])
     assert result.position[row + 1] == 0
+
+
+def test_every_trade_costs_the_half_spread_of_its_row_and_closing_at_the_end_too() -> None:
+    zeros = np.zeros(3)
+    half_spread = np.array([0.01, 0.002, 0.004])
+    fills = Fills(zeros, zeros, zeros + 1, np.full(3, FILLS, np.int8), zeros > 0, half_spread=half_spread)
+    terms = make_terms(fee_bps=10.0, slippage_bps=0.0)
+    result = trade(np.array([1.0, 0.0, -1.0]), fills, terms)
+    np.testing.assert_allclose(result.net[0], -0.011)
+    held = 1.0 / (1 - 0.011)  # the value held, over what is left of the capital
+    np.testing.assert_allclose(result.net[1], -held * 0.003)
+    closed = 1.0 / (1 - 0.005)  # the short, after its own cost
+    np.testing.assert_allclose(result.turnover[2], 1 + closed * (1 - 0.005))
+    np.testing.assert_allclose(result.net[2], -0.005 - 0.005)
+    np.testing.assert_allclose(result.cost, result.turnover * (0.001 + half_spread))
+
+
+def test_a_half_spread_is_paid_by_accounts_alone_and_together_as_by_the_backtest() -> None:
+    rng, count = np.random.default_rng(3), 60
+    bars, target = make_bars(100 * np.exp(np.cumsum(rng.normal(0, 0.02, count)))), rng.uniform(-1, 1, count)
+    fills = replace(find_fills(bars, delay_bars=0), half_spread=rng.uniform(0, 1e-3, count))
+    terms = make_terms(no_trade_band=0.2, **COSTS)
+    expected = trade(target, fills, terms)
+    one, many = (0.0, 0.0, 0), (np.zeros(1), np.zeros(1), np.zeros(1, np.int64))
+    for i in range(count):
+        at, is_last = np.array([i]), np.array([i == count - 1])
+        alone = earn_alone(target[None, i : i + 1], many[0], fills.list_arrays(), at, terms)
+        fill = tuple(each[i] for each in fills.list_arrays()[:4])
+        step, *one = step_account(target[i], *one, fill, bool(is_last[0]), terms, fills.half_spread[i])
+        _, net, many = step_accounts(target[i : i + 1], many, fills.list_arrays(), at, is_last, terms)
+        assert step.net == net[0] == pytest.approx(expected.net[i], abs=1e-15)
+        assert is_last[0] or alone[0, 0] == net[0]
+
+
+def test_without_half_spreads_every_bit_is_as_before() -> None:
+    rng, count = np.random.default_rng(4), 200
+    bars, target = make_bars(100 * np.exp(np.cumsum(rng.normal(0, 0.02, count)))), rng.uniform(-1, 1, count)
+    fills, terms = find_fills(bars, delay_bars=0), make_terms(no_trade_band=0.1, **COSTS)
+    assert not fills.half_spread.any()
+    result = trade(target, fills, terms)
+    assert np.array_equal(result.cost, result.turnover * terms.cost)
+    net = result.gross - result.turnover * terms.cost - result.interest
+    assert np.array_equal(result.net[:-1], net[:-1])

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import catboost as cb
 import lightgbm as lgb
 import numpy as np
 import onnx
@@ -50,6 +51,15 @@ HYPERPARAMETERS: dict[str, dict[str, Any]] = {
         "subsample": 0.7,
         "reg_lambda": 1.0,
         "max_bin": 255,
+    },
+    "catboost": {
+        "learning_rate": 0.2,
+        "depth": 5,
+        "l2_leaf_reg": 1.0,
+        "rsm": 0.7,
+        "subsample": 0.7,
+        "random_strength": 1.0,
+        "border_count": 254,
     },
 }
 PLUGINS = pytest.mark.parametrize("plugin", HYPERPARAMETERS)
@@ -98,7 +108,8 @@ def test_the_best_iteration_is_the_one_that_predicts_and_is_exported(plugin: str
     best = min(history, key=lambda entry: entry["valid_loss"])
     assert best["iteration"] < len(history)  # otherwise nothing is shown
     exported, _ = read_onnx_trees(tmp_path / "model.onnx")
-    assert len(exported) == best["iteration"] * (3 if kind == "barrier" else 1)
+    trees_of_a_round = 3 if kind == "barrier" and plugin != "catboost" else 1  # CatBoost's leaves have all margins
+    assert len(exported) == best["iteration"] * trees_of_a_round
     inputs, truth = model.inputs(samples, VALID), samples.y[VALID]
     for prediction in (model.predict(inputs), run_graph(tmp_path / "model.onnx", inputs)):
         exact = prediction.astype(np.float64)
@@ -166,6 +177,8 @@ def test_predictions_equal_those_of_the_library_alone(plugin: str, kind: str, tm
     inputs = model.inputs(samples, TEST)
     if plugin == "lightgbm":
         margins = lgb.Booster(model_file=tmp_path / "forest.txt").predict(inputs, raw_score=True)
+    elif plugin == "catboost":
+        margins = cb.CatBoost().load_model(tmp_path / "forest.cbm").predict(inputs)
     else:
         margins = xgb.Booster(model_file=tmp_path / "forest.ubj").predict(xgb.DMatrix(inputs), output_margin=True)
     frequency = np.bincount(samples.y[TRAIN]) if model.signature.is_classification else np.array([])
@@ -191,7 +204,7 @@ def test_a_threshold_moved_by_one_float32_step_is_a_flip(plugin: str, tmp_path: 
     (column,) = (a.ints[0] for a in node.attribute if a.name == "nodes_featureids")
     on_root[0, column] = thresholds[0]
     assert count_flips(model, on_root, tmp_path / "model.onnx").tolist() == [0]
-    direction = -np.inf if plugin == "lightgbm" else np.inf  # x <= t turns false below t, x < t turns true above it
+    direction = -np.inf if plugin != "xgboost" else np.inf  # x <= t turns false below t, x < t turns true above it
     thresholds[0] = np.nextafter(np.float32(thresholds[0]), np.float32(direction))
     values.t.CopyFrom(numpy_helper.from_array(thresholds))
     onnx.save(graph, tmp_path / "moved.onnx")

@@ -12,7 +12,8 @@
 - `guard`: `compute_parts`, as that of `featurize` but of a table in memory, and `make_labels` recompute both; None
   where rows come from an export. `list_columns(block)` returns what the first reads of the clean table, None for all
   of it; in both the clock's column is named `open_time`. `compute` returns all Features at once; None where no canary
-  can be planted in the rows, which are no bars.
+  can be planted in the rows, which are no bars. HAS_GATES: whether features leave out rows within a segment, over
+  which windows then reach: those of rows that count.
 - `fills`: `find_fills(clean, delay_bars=)` returns the Fills of the orders decided at each row; COLUMNS, what it reads
   as far as the table has it.
 - `clock`: TIME, the clean table's column with the clock, which is unique within a segment and never starts again; its

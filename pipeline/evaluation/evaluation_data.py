@@ -1,9 +1,10 @@
 """The labels of every row, the prices and the costs of trading, against which predictions of a model are measured."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from types import ModuleType
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,26 @@ from pipeline.row_groups import read_clean
 from pipeline.samples import read_labels
 from pipeline.targets import Output, Target
 from pipeline.trading_rules import Costs, Rules, read_costs, read_rules
+
+
+class Executable(Protocol):
+    """Trades of rows (N,) at the quotes, from their order to the end of their labels; NaN without quotes."""
+
+    @property
+    def long(self) -> np.ndarray:
+        """Net return of buying, a share of the value traded."""
+
+    @property
+    def short(self) -> np.ndarray:
+        """Net return of selling."""
+
+    @property
+    def move(self) -> np.ndarray:
+        """Return of the mid between the two executions."""
+
+    @property
+    def half_spread(self) -> np.ndarray:
+        """Mean half spread of the two, relative to the mid."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +59,9 @@ class EvaluationData:
     to_ms: Callable[[np.ndarray], np.ndarray] = np.asarray  # from the clock to the instants that plots show
     time_column: str = "open_time"  # of `clean`: the clock
     find_fills: Callable[..., Fills] = find_fills  # of the dataset's kind
+    strategy: Mapping[str, Any] | None = None  # of the target, whose metrics reports have
+    label_end: np.ndarray | None = None  # (N,) the clock's time at which each label is known
+    measure_executable: Callable[..., Executable] | None = None  # where the dataset's kind has quotes
 
     def __post_init__(self) -> None:
         """Keep the grids that were made: each delay of an evaluation has one."""
@@ -86,11 +110,12 @@ def load_evaluation_data(
     dataset, file = block["dataset"], artifacts.LABELS / block["dataset"] / f"{block['target']}.parquet"
     labels = read_labels(digests.verify(file), rows=rows)
     clean = read_clean(dataset, {clock.TIME, *clock.COLUMNS, *fills.COLUMNS, *COLUMNS})
+    target = Target.load(file)
     return EvaluationData(
         rows=rows,
         clean=clean,
         y=labels["y"],
-        output=Target.load(file).output,
+        output=target.output,
         target=block["target"],
         is_included=rows["symbol"].isin(symbols).to_numpy(),
         symbols=tuple(sorted(symbols)),
@@ -102,6 +127,9 @@ def load_evaluation_data(
         to_ms=partial(clock.to_ms, clean),
         time_column=clock.TIME,
         find_fills=fills.find_fills,
+        strategy=target.strategy,
+        label_end=labels["label_end"],
+        measure_executable=getattr(fills, "measure_executable", None),
     )
 
 

@@ -22,6 +22,7 @@ from pipeline.evaluation.forecast_parts import (
     name_sessions,
 )
 from pipeline.evaluation.predictions import select_labeled
+from pipeline.evaluation.strategy_metrics import describe_strategy
 
 Share = Annotated[float, Interval(gt=0, lt=1)]
 Hour = Annotated[float, Interval(ge=0, le=24)]
@@ -49,7 +50,8 @@ def describe_forecasts(
     """Return calibration, tiers, sessions, signals and gains of the predictions of one path, JSON-able.
 
     `baselines` have predictions of the same rows by their names. Rows without a label do not count. Tiers and sessions
-    need a score, signals classes with a direction; what does not apply to a target is None.
+    need a score, signals classes with a direction; what does not apply to a target is None. A target with a strategy
+    has its metrics too, see `describe_strategy`.
     """
     labeled = select_labeled(predictions, data.is_labeled)
     rows = labeled["row"].to_numpy()
@@ -71,8 +73,23 @@ def describe_forecasts(
             resamples=settings.resamples,
             seed=seed,
         )
+        strategy = (
+            {}
+            if data.strategy is None
+            else describe_strategy(
+                predictions,
+                others,
+                gains,
+                data,
+                quantiles=settings.tiers,
+                confidence=settings.confidence,
+                resamples=settings.resamples,
+                seed=seed,
+            )
+        )
     calibration = {**metrics, "undefined": undefined}
-    return {"calibration": calibration, "gains": gains, **_divide_forecasts(labeled, y, predicted, data, settings)}
+    parts = _divide_forecasts(labeled, y, predicted, data, settings)
+    return {"calibration": calibration, "gains": gains, **parts, **strategy}
 
 
 def _divide_forecasts(

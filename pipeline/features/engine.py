@@ -18,7 +18,7 @@ import pandas as pd
 
 from pipeline.features import chunks, registry
 from pipeline.features.bar_table import find_segments, join_ranges, list_absent_fields, read_matrix
-from pipeline.features.catalogue import Layout, add_owners, make_layout, select_indicators
+from pipeline.features.catalogue import PRESETS, Layout, add_owners, make_layout, select_indicators
 from pipeline.features.pandas_file import PandasFile, compute_columns
 from pipeline.features.params import FeatureParams, expand_params
 from pipeline.features.registry import GROUPS
@@ -90,6 +90,8 @@ class Features:
     in_pandas: tuple[str, ...] = ()  # the columns that `Stream` cannot compute
     absent_fields: tuple[str, ...] = ()  # optional fields of bars that the table lacks
     left_out: dict[str, str] = field(default_factory=dict)  # column that is not computed: the field that it needs
+    presets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # names for several groups or columns together
+    lookback_bars: dict[str, int] = field(default_factory=dict)  # column: bars before its own that it reads
 
 
 @expand_params
@@ -162,6 +164,7 @@ class BulkFeatures:
             groups=self.layout.groups,
             absent_fields=self.absent,
             left_out=self.left_out,
+            presets=PRESETS,
         )
         for file in self.files if places else ():
             features = _append_columns(

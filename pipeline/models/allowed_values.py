@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_origin
 
 from pydantic import TypeAdapter
 
@@ -67,8 +67,9 @@ def describe_parameter(parameter: inspect.Parameter) -> str:
     allowed = "any value" if parameter.annotation is parameter.empty else describe_type(parameter.annotation)
     if parameter.default is parameter.empty:
         return allowed
-    is_made = repr(parameter.default) == "<factory>"  # as the signature of a dataclass shows an empty list
-    return f"{allowed}; {[] if is_made else parameter.default!r} by default"
+    is_made = repr(parameter.default) == "<factory>"  # as the signature of a dataclass shows an empty list or section
+    empty = {} if get_origin(parameter.annotation) is dict else []
+    return f"{allowed}; {empty if is_made else parameter.default!r} by default"
 
 
 def describe_type(annotation: Any) -> str:

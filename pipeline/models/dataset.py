@@ -112,10 +112,15 @@ def check_sources(recorded: Mapping[str, str], files: Mapping[str, str], *, sour
 
 
 def list_groups(attributes: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the columns of every group and preset of groups, from the `attrs` of a table of features."""
+    """Return the columns of every group and preset, from the `attrs` of a table of features.
+
+    A preset names groups or columns; those that are not in the table are left out.
+    """
     columns: dict[str, list[str]] = {}
-    for column, group in attributes.get("groups", {}).items():
+    owners: Mapping[str, str] = attributes.get("groups", {})
+    for column, group in owners.items():
         columns.setdefault(group, []).append(column)
-    for preset, groups in attributes.get("presets", {}).items():
-        columns[preset] = [column for group in groups for column in columns.get(group, [])]
+    for preset, names in attributes.get("presets", {}).items():
+        found = [[name] if name in owners else columns.get(name, []) for name in names]
+        columns[preset] = [column for members in found for column in members]
     return {name: found for name, found in columns.items() if found}

@@ -75,10 +75,10 @@ def build_like(folder: Path, *, seed: int) -> Model:
 
 
 def find_plugin_of(entry: config.ModelBlock) -> type[Model]:
-    """Return the plugin of an entry of params' `models`; ParamsError where there is none of that name."""
+    """Return the plugin of an entry of params' `models`; ParamsError where none has that name, or its library lacks."""
     try:
         return find_plugin(entry.family, entry.block["plugin"])
-    except ValueError as error:
+    except (ValueError, ModuleNotFoundError) as error:
         raise config.ParamsError(f"models.{entry.family}.{entry.name}: {error}") from error
 
 

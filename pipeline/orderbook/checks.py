@@ -7,16 +7,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pipeline.orderbook.columns import BOOK
 from pipeline.orderbook.raw_table import (
     ACTIONS,
     ADD,
     ASK,
     BID,
-    BOOK,
     CANCEL,
     COLUMNS,
     DELETE,
     EXECUTE,
+    EXECUTE_HIDDEN,
     HALT,
     MESSAGE,
     SIDES,
@@ -99,7 +100,8 @@ def _check_messages(table: pd.DataFrame) -> None:
     action, side = table["action"].to_numpy(), table["side"].to_numpy()
     refuse(~np.isin(action, list(ACTIONS)), table, "action", what=f"it must be one of {', '.join(map(str, ACTIONS))}")
     is_order = np.isin(action, (ADD, *OF_ORDERS))
-    refuse(is_order & ~np.isin(side, (BID, ASK)), table, "side", what="it must be 1 for a bid or -1 for an ask")
+    has_side = is_order | (action == EXECUTE_HIDDEN)
+    refuse(has_side & ~np.isin(side, (BID, ASK)), table, "side", what="it must be 1 for a bid or -1 for an ask")
     for name in ("size", "price"):
         refuse(
             is_order & ~(table[name].to_numpy() > 0), table, name, what="it must be above 0 for a message on an order"

@@ -4,8 +4,6 @@ The order is that of schema 2.2 of the public contract (nagarx/feature-extractor
 README.md of this folder has the formula, unit, sign and look-back of each.
 """
 
-from itertools import pairwise
-
 LEVELS = 10  # price levels of each side
 SCHEMA_VERSION = 2.2
 
@@ -95,20 +93,9 @@ GROUPS = {
 COLUMNS = tuple(name for names in GROUPS.values() for name in names)
 GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
 
-ENDS = [0]  # of the groups: the index of the first column of each, and the number of columns
-for _names in GROUPS.values():
-    ENDS.append(ENDS[-1] + len(_names))
-(
-    (FIRST_BOOK, FIRST_DERIVED),
-    (_, FIRST_FLOW),
-    (_, FIRST_SIZE),
-    (_, FIRST_QUEUE),
-    (_, FIRST_LARGE),
-    (_, FIRST_LIFECYCLE),
-    (_, FIRST_SIGNAL),
-    (_, FIRST_META),
-    _,
-) = pairwise(ENDS)
+_, FIRST_DERIVED, FIRST_FLOW, FIRST_SIZE, FIRST_QUEUE, FIRST_LARGE, FIRST_LIFECYCLE, FIRST_SIGNAL, FIRST_META = (
+    COLUMNS.index(names[0]) for names in GROUPS.values()
+)
 
 BOOK_VALID, TIME_REGIME, MBO_READY, DT_SECONDS, INVALIDITY_DELTA, SCHEMA = range(FIRST_META, len(COLUMNS))
 NET_TRADE_FLOW = 56  # positive where more trades were bought than sold: buying pressure

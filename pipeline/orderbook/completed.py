@@ -70,4 +70,4 @@ def find_median_lifetime_ns(s: State) -> float:
     if count == 0:
         return 0.0
     low = s.ints[cells.SORTED_LIFETIMES + (count - 1) // 2]
-    return 0.5 * (low + s.ints[cells.SORTED_LIFETIMES + count // 2])
+    return float(0.5 * (low + s.ints[cells.SORTED_LIFETIMES + count // 2]))

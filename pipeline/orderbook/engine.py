@@ -19,7 +19,7 @@ from pipeline.features import rolling
 from pipeline.features.engine import Features
 from pipeline.features.rolling import Floats, Floats32, Integers, borrow
 from pipeline.orderbook import state as cells
-from pipeline.orderbook.columns import COLUMNS, GATES, GROUP_OF
+from pipeline.orderbook.columns import BOOK_VALID, COLUMNS, GATES, GROUP_OF, PRESETS
 from pipeline.orderbook.event_table import AMOUNT_NAMES, NUMBER_NAMES, find_segments, read_events
 from pipeline.orderbook.lookback import list_lookbacks
 from pipeline.orderbook.settings import (
@@ -39,6 +39,7 @@ from pipeline.row_groups import TableFile
 
 CHUNK_EVENTS = 512  # whose columns are in memory as float64; no value depends on it
 PART_EVENTS = 1 << 16  # of a part of a table in memory
+COMPILED = ("columns", "state", "completed", "orders", "events", "book_columns", "flow_columns", "update", "engine")
 
 Advance = Callable[[Integers, Floats, Integers, Floats, Integers, Integers, Floats, int, int, Floats], int]
 
@@ -48,7 +49,8 @@ def is_acceptable(s: State, numbers: Integers, amounts: Floats) -> bool:
     """Return whether an event may follow the last one."""
     is_known = cells.ADD <= numbers[ACTION] <= cells.HALT
     has_side = numbers[ACTION] > cells.EXECUTE_HIDDEN or abs(numbers[SIDE]) == 1
-    return is_known and has_side and numbers[TIME_NS] >= s.ints[cells.TIME_NS] and 0.0 <= amounts[SIZE] < np.inf
+    is_next = numbers[TIME_NS] >= s.ints[cells.TIME_NS]
+    return bool(is_known and has_side and is_next and 0.0 <= amounts[SIZE] < np.inf)
 
 
 def _compile_advance() -> Advance:
@@ -56,7 +58,7 @@ def _compile_advance() -> Advance:
 
     numba itself looks at this file alone. It does include the values that a function closes over, hence `sources`.
     """
-    files = [*sorted(Path(__file__).parent.glob("*.py")), Path(rolling.__file__)]
+    files = [*(Path(__file__).parent / f"{name}.py" for name in COMPILED), Path(rolling.__file__)]
     content = b"".join(file.name.encode() + file.read_bytes() for file in files)
     sources = int(hashlib.sha256(content).hexdigest()[:12], 16)
 
@@ -102,7 +104,6 @@ class BookFeatures(Features):
     `warm_up_bars` is the number of events at a segment's start that never have columns; more are lost by the gates.
     """
 
-    lookback_bars: dict[str, int] = field(default_factory=dict)  # column: how many events before its own it reads
     orders_by_segment: dict[int, dict[str, int]] = field(default_factory=dict)  # of these rows, by COUNT_NAMES
 
 
@@ -198,6 +199,7 @@ class BulkColumns:
             warm_up_bars=dict.fromkeys(self.settings.columns, self.settings.ready_events),
             lost_by_segment=lost,
             groups={name: GROUP_OF[name] for name in self.settings.columns},
+            presets={name: known for name, known in PRESETS.items() if set(known) <= set(self.settings.columns)},
             lookback_bars={name: lookbacks[name] for name in self.settings.columns},
             orders_by_segment=orders,
         )
@@ -218,7 +220,10 @@ class BulkColumns:
 
 def find_passing(columns: Floats) -> npt.NDArray[np.bool_]:
     """Return a mask (n,) of the rows (n, 98) that count: those that pass every gate."""
-    return np.logical_and.reduce([columns[:, place] == value for place, value in GATES.items()])
+    passes = np.ones(len(columns), np.bool_)
+    for place, value in GATES.items():
+        passes &= columns[:, place] == value
+    return passes
 
 
 def advance_all(state: State, events: tuple[Integers, Floats], start: int, out: Floats, *, row: int = 0) -> State:
@@ -280,13 +285,18 @@ class Stream:
         self._numbers[0], self._amounts[0] = event
         if advance(*self._state, self._numbers, self._amounts, 0, 1, self._out) == 0:
             self._state = advance_all(self._state, (self._numbers, self._amounts), 0, self._out)
-        values = self._out[0] if self._places is None else self._out[0, self._places]
+        values: Floats = self._out[0] if self._places is None else self._out[0, self._places]
         return values.astype(np.float32)
 
     @property
     def passes_gates(self) -> bool:
         """Whether the last event's row counts: `compute` returns such rows alone."""
         return bool(find_passing(self._out)[0])
+
+    @property
+    def has_valid_book(self) -> bool:
+        """Whether the book after the last event has both sides, the bid below the ask."""
+        return bool(self._out[0, BOOK_VALID] == 1.0)
 
 
 def make_event(values: Mapping[str, Any]) -> Event:

@@ -14,10 +14,8 @@ def read_events(events: pd.DataFrame) -> tuple[Integers, Floats]:
     """Return the integers (N, 4) and the amounts (N, 42) of events."""
     if missing := [name for name in (*NUMBER_NAMES, *AMOUNT_NAMES) if name not in events.columns]:
         raise ValueError(f"events: columns {missing} are missing; there are {list(events.columns)}")
-    numbers, amounts = (
-        np.empty((len(events), len(names)), dtype)
-        for names, dtype in ((NUMBER_NAMES, np.int64), (AMOUNT_NAMES, np.float64))
-    )
+    numbers = np.empty((len(events), len(NUMBER_NAMES)), np.int64)
+    amounts = np.empty((len(events), len(AMOUNT_NAMES)))
     for i, name in enumerate(NUMBER_NAMES):
         numbers[:, i] = events[name].to_numpy()
     for i, name in enumerate(AMOUNT_NAMES):

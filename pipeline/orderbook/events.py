@@ -14,7 +14,7 @@ TIME, SIDE, KIND = 0, 1, 2  # fields of an event of the ring; KIND is the first 
 @inline_kernel
 def find_slot(s: State, number: int) -> int:
     """Return the first cell of the event of a number, of the last slow window; the segment's first has number 1."""
-    return s.ints[cells.RING_AT] + RING_FIELDS * (number % s.ints[cells.RING])
+    return int(s.ints[cells.RING_AT] + RING_FIELDS * (number % s.ints[cells.RING]))
 
 
 @inline_kernel
@@ -22,13 +22,13 @@ def count_events(s: State, kind: int, window: int) -> int:
     """Return how many of the last `window` events are of a kind."""
     last = s.ints[cells.WINDOW_EVENTS]
     first = last - min(window, last)
-    return s.ints[find_slot(s, last) + KIND + kind] - s.ints[find_slot(s, first) + KIND + kind]
+    return int(s.ints[find_slot(s, last) + KIND + kind] - s.ints[find_slot(s, first) + KIND + kind])
 
 
 @inline_kernel
 def find_size(s: State, number: int) -> int:
     """Return the cell of `floats` with the size of the event of a number."""
-    return cells.FLOATS + 2 * s.ints[cells.MEDIUM] + number % s.ints[cells.RING]
+    return int(cells.FLOATS + 2 * s.ints[cells.MEDIUM] + number % s.ints[cells.RING])
 
 
 @compile_kernel
@@ -99,4 +99,4 @@ def find_duration_s(s: State) -> float:
     last = s.ints[cells.WINDOW_EVENTS]
     first = max(last - s.ints[cells.MEDIUM], 0) + 1
     duration_ns = s.ints[find_slot(s, last) + TIME] - s.ints[find_slot(s, first) + TIME]
-    return max(duration_ns / 1e9, 1e-3)
+    return float(max(duration_ns / 1e9, 1e-3))

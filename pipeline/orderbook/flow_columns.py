@@ -78,7 +78,7 @@ def find_part_flow(s: State, part: int, count: int) -> float:
     stop = last if part == PARTS - 1 else start + count // PARTS
     first, end = find_slot(s, start) + KIND, find_slot(s, stop) + KIND
     bids, asks = s.ints[end + BID_ADDS] - s.ints[first + BID_ADDS], s.ints[end + ASK_ADDS] - s.ints[first + ASK_ADDS]
-    return (bids - asks) / max(bids + asks, 1)
+    return float((bids - asks) / max(bids + asks, 1))
 
 
 @compile_kernel

@@ -1,4 +1,4 @@
-"""How many events before its own each column reads: what an embargo has to span."""
+"""The look-back of each column, in events: an embargo has to span the longest."""
 
 from pipeline.orderbook.columns import BOOK, COLUMNS, DERIVED, GROUP_OF
 from pipeline.orderbook.settings import Settings

@@ -57,7 +57,7 @@ def find_order(s: State, order_id: int) -> int:
     cell, table = find_home(order_id, s.table), s.table
     while table[cell] > 0 and s.order_ints[cells.ID, table[cell] - 1] != order_id:
         cell = (cell + 1) & (len(table) - 1)
-    return table[cell] - 1
+    return int(table[cell]) - 1
 
 
 @compile_kernel
@@ -107,7 +107,7 @@ def find_or_add_level(s: State, side: int, key: float) -> int:
     count = s.ints[cells.LEVELS + row]
     place = find_place(keys, count, key)
     if place < count and keys[place] == key:
-        return order[place]
+        return int(order[place])
     for i in range(count, place, -1):
         keys[i], order[i] = keys[i - 1], order[i - 1]
     level = s.ints[cells.FREE_LEVEL]
@@ -118,7 +118,7 @@ def find_or_add_level(s: State, side: int, key: float) -> int:
     s.order_ints[cells.HEAD, level] = s.order_ints[cells.TAIL, level] = NONE
     for field in (cells.VOLUME, cells.UNTRACKED, cells.LEVEL_AHEAD):
         s.order_floats[field, level] = 0.0
-    return level
+    return int(level)
 
 
 @compile_kernel

@@ -13,6 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pipeline.orderbook.columns import BOOK
+from pipeline.orderbook.columns import LEVELS as LEVELS
+
 ADD, CANCEL, DELETE, EXECUTE, EXECUTE_HIDDEN, CROSS, HALT = range(1, 8)  # LOBSTER's codes
 ACTIONS = {
     ADD: "adds",
@@ -25,12 +28,10 @@ ACTIONS = {
 }
 BID, ASK = 1, -1
 PRICE_RESUMED = 1.0
-LEVELS = 10
 SIDES = ("ask", "bid")
 
 KEYS = ("symbol", "day", "event", "time_ns")
 MESSAGE = ("action", "order_id", "size", "price", "side")
-BOOK = tuple(f"{side}_{what}_{i}" for side in SIDES for what in ("price", "size") for i in range(1, LEVELS + 1))
 COLUMNS = (*KEYS, *MESSAGE, *BOOK)
 TYPES = {"event": "int64", "time_ns": "int64", "action": "int8", "order_id": "int64", "side": "int8"}
 

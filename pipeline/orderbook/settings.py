@@ -2,9 +2,10 @@
 
 import functools
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +35,7 @@ CLOCK = re.compile(r"([01]\d|2[0-3]):([0-5]\d)|24:00")
 
 @dataclass(frozen=True)
 class Settings:
-    """What the compiled update reads."""
+    """The parameters as the compiled update reads them."""
 
     columns: tuple[str, ...] = COLUMNS  # those that are returned
     windows: tuple[int, ...] = WINDOWS  # events: fast, medium, slow
@@ -74,7 +75,7 @@ def read_settings(
     return Settings(
         columns=select_columns(columns),
         windows=tuple(windows),
-        regime_starts_s=read_session(SESSION if session is None else dict(session)),
+        regime_starts_s=read_session(SESSION if session is None else session),
         timezone=timezone,
         tick_size=float(tick_size),
         ready_events=ready_events,
@@ -98,7 +99,7 @@ def select_columns(columns: list[str] | str | None) -> tuple[str, ...]:
     return names
 
 
-def read_session(session: dict[str, str]) -> tuple[int, ...]:
+def read_session(session: Mapping[Any, str]) -> tuple[int, ...]:
     """Return where the regimes 1 to 4 and the end of the session begin, in seconds of the local day."""
     if missing := [name for name in REGIMES if name not in session]:
         raise config.ParamsError(f"features.session lacks {missing[0]}; it needs {', '.join(REGIMES)}, as HH:MM")

@@ -88,7 +88,13 @@ def allocate(settings: Settings) -> State:
 
 def copy_state(state: State) -> State:
     """Return a copy that shares no array."""
-    return State(*(array.copy() for array in state))
+    return State(
+        state.ints.copy(),
+        state.floats.copy(),
+        state.order_ints.copy(),
+        state.order_floats.copy(),
+        state.table.copy(),
+    )
 
 
 def grow(state: State, orders: int) -> State:
@@ -111,7 +117,7 @@ def grow(state: State, orders: int) -> State:
 def find_home(order_id: int, table: Integers) -> int:
     """Return the cell of the table where an id stands, unless others took it."""
     mixed = np.uint64(order_id) * np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio
-    return np.int64(mixed >> np.uint64(32)) & (len(table) - 1)
+    return int(mixed >> np.uint64(32)) & (len(table) - 1)
 
 
 @numba.njit(cache=True)

@@ -7,6 +7,7 @@ from pipeline.reporting.markdown import DASH, format_interval, format_number, re
 
 Report = Mapping[str, Any]
 VERDICTS = {True: "yes", False: "no: it is worse", None: "not distinguishable"}
+EARNED = ("accuracy", "net_return_bps", "profitable", "move_bps", "half_spread_bps", "break_even_half_spread_bps")
 SIDES = ("hit_rate", "precision_up", "recall_up", "precision_down", "recall_down")
 
 
@@ -20,6 +21,7 @@ def render_page(model: str, details: Report) -> str:
         render_tiers(forecasts["tiers"]),
         render_sessions(forecasts["sessions"]),
         render_signals(forecasts["signals"]),
+        render_strategy(forecasts.get("strategy")),
         render_findings(details["model_findings"]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -79,6 +81,46 @@ def render_signals(signals: Report | None) -> str:
         return ""
     rows = [(name, format_number(value)) for name, value in signals.items() if name != "undefined"]
     return f"Likeliest classes as trades\n\n{render_table(('metric', 'value'), rows)}"
+
+
+def render_strategy(strategy: Report | None) -> str:
+    """Return the tables of a strategy: its metrics, and its calls on labels and at the quotes; nothing without one."""
+    if strategy is None:
+        return ""
+    terms = ", ".join(f"{key} {strategy[key]}" for key in ("profit", "stop", "unit") if key in strategy)
+    metrics = [(name, format_number(value)) for name, value in strategy["metrics"].items() if name != "undefined"]
+    gains = [
+        (name, format_interval(found["value"], found["low"], found["high"]), _judge(found))
+        for name, found in strategy["improvement"].items()
+    ]
+    title = f"Strategy: {strategy['kind']}{f' ({terms})' if terms else ''}"
+    parts = [f"{title}\n\n{render_table(('metric', 'value'), metrics)}"]
+    parts.append(render_table(("baseline", "improvement", "beats it"), gains))
+    if strategy["executable"] is not None:
+        parts.append(render_executable(strategy["executable"]))
+    if strategy["net_returns"] is not None:
+        parts += [_render_parts(name, rows) for name, rows in strategy["net_returns"].items()]
+    return "\n\n".join(parts)
+
+
+def render_executable(executable: Report) -> str:
+    """Return the table of the score of calls on labels beside what they earn at the quotes, by side and by tier."""
+    tiers = {f"tier from {format_number(tier['from'])}": tier for tier in executable["tiers"]}
+    named = {name: executable[name] for name in ("all", "up", "down")} | tiers
+    rows = [
+        (name, f"{found['traded']:,}", *(format_number(found[figure]) for figure in EARNED))
+        for name, found in named.items()
+    ]
+    return f"Calls on labels, and executed at the quotes\n\n{render_table(('calls', 'traded', *EARNED), rows)}"
+
+
+def _render_parts(name: str, parts: list[Report]) -> str:
+    figures = ("net_return", "gross_return", "costs")
+    rows = [
+        (str(number), f"{part['events']:,}", *(format_number(part[figure]) for figure in figures))
+        for number, part in enumerate(parts)
+    ]
+    return f"Net returns {name.replace('_', ' ')}\n\n{render_table(('part', 'events', *figures), rows)}"
 
 
 def render_findings(findings: Report) -> str:

@@ -10,7 +10,6 @@ import pandas as pd
 
 from pipeline import artifacts, cli, config, digests
 from pipeline.datasets import kinds
-from pipeline.features.catalogue import PRESETS
 from pipeline.features.engine import Features
 from pipeline.row_groups import TableFile, open_table
 
@@ -65,7 +64,7 @@ def write_features(
                 table = pd.DataFrame(part.x, columns=list(part.columns))
                 table.insert(0, "segment", segment[part.rows])
                 table.insert(1, "time", times[part.rows])
-                table.attrs |= {"groups": part.groups, "presets": PRESETS, "left_out": part.left_out}
+                table.attrs |= {"groups": part.groups, "presets": part.presets, "left_out": part.left_out}
                 writer.append(table)
         raise_if_empty(features, segments["bars"], rows=writer.rows)
         faults.raise_any()
@@ -170,6 +169,7 @@ def summarize_features(features: Features, table: TableFile, segments: pd.DataFr
         },
         "left_out": features.left_out,
         "warm_up_bars": max(features.warm_up_bars.values()),
+        **({"lookback_bars": max(features.lookback_bars.values())} if features.lookback_bars else {}),
         "columns": {
             name: {
                 "group": features.groups[name],

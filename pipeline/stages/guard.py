@@ -50,8 +50,8 @@ def main(dataset: str) -> None:
     findings += of_labels
     table = TableFile(clean).read(clock.COLUMNS)
     grid = {"step": clock.find_step(table), "number_times": partial(clock.number_times, table)}
-    warm_up_bars = artifacts.read_report("featurize", dataset)["warm_up_bars"]
-    findings += check_segments(read_bars(BAR_KEY), features, files, **grid, warm_up_bars=warm_up_bars)
+    known = {"warm_up_bars": artifacts.read_report("featurize", dataset)["warm_up_bars"], "has_gates": kind.HAS_GATES}
+    findings += check_segments(read_bars(BAR_KEY), features, files, **grid, **known)
     artifacts.write_report("guard", dataset, {"findings": list(map(asdict, findings))})
     raise_if_critical(findings)
 
@@ -197,17 +197,20 @@ def check_segments(
     step: int | None,
     number_times: Callable[[np.ndarray], np.ndarray | None],
     warm_up_bars: int,
+    has_gates: bool = False,
 ) -> Iterator[Finding]:
     """Yield the findings of rows with the latest of their labels, and of the runs from which windows are taken.
 
     `step` is that of the clock's grid. `number_times` gives the numbers of the bars of a calendar, a grid of step
-    1. Without any grid the positions in the clean table are one.
+    1. Without any grid the positions in the clean table are one, or with gates those in the table of features.
     """
     time, latest, segment = (
         list_labeled(features, files)[name].to_numpy() for name in ("time", "label_end", "segment")
     )
     known = TableFile(features).read(KEY)
     place = known["time"].to_numpy() if step else locate_bars(known, bars)
+    if has_gates:
+        place = np.arange(len(known))
     if (numbers := number_times(bars["open_time"].to_numpy())) is not None:
         time, latest = (np.asarray(number_times(each)) for each in (time, latest))
         bars, place, step = bars.assign(open_time=numbers), numbers[place], 1

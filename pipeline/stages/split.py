@@ -1,9 +1,10 @@
 """split <dataset>: make the folds that all models of a dataset share, purged by the latest label end of any target."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,7 +36,7 @@ def main(dataset: str) -> None:
     rows = list_rows(TableFile(features).read(KEY), files, clean)
     rows = remove_closings(rows, clean, number_times=clock.number_times)
     reports = {stage: artifacts.read_report(stage, dataset) for stage in ("featurize", "guard")}
-    warm_up_bars = reports["featurize"]["warm_up_bars"]
+    warm_up_bars = find_lookback_bars(reports["featurize"])
     section = config.look_up(params, "split")
     block, reason = choose_embargo(section, rows, warm_up_bars=warm_up_bars, unit=clock.UNIT)
     folds = divide(rows, block, reason=reason, is_automatic=all(section.get(key) is None for key in EMBARGO_KEYS))
@@ -55,6 +56,11 @@ def main(dataset: str) -> None:
     with artifacts.replace_atomically(artifacts.FOLDS / f"{dataset}.parquet") as draft:
         spans = [] if find_span_names(rows) == SPANS else [*SPANS, *TRADING_SPANS]
         folds.save(draft, rows[["segment", "symbol", *spans]])
+
+
+def find_lookback_bars(report: Mapping[str, Any]) -> int:
+    """Return how many bars a row's features read at most: those of a warm-up, where features have values after it."""
+    return int(report.get("lookback_bars", report["warm_up_bars"]))
 
 
 def remove_closings(

@@ -7,6 +7,8 @@ from pipeline.labels import make_labels
 
 __all__ = ["compute", "compute_parts", "list_columns", "make_labels"]
 
+HAS_GATES = False
+
 
 def list_columns(block: config.Block) -> list[str] | None:
     """Return the columns of the clean table that features read; None: all, where columns in pandas may read any."""

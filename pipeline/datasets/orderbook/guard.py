@@ -8,19 +8,21 @@ from typing import Any
 import pandas as pd
 
 from pipeline import config
+from pipeline.datasets.orderbook.featurize import compute_parts
 from pipeline.labels import Labels
 from pipeline.orderbook import labels
-from pipeline.orderbook.engine import compute_parts
-from pipeline.orderbook.raw_table import BOOK, MESSAGE
+from pipeline.orderbook.columns import BOOK
+from pipeline.orderbook.raw_table import MESSAGE
 
 __all__ = ["compute", "compute_parts", "list_columns", "make_labels"]
 
 compute = None  # canaries are planted in bars alone
+HAS_GATES = True
 
 
 def list_columns(block: config.Block) -> list[str]:
     """Return the columns of the clean table that features read, and the clock."""
-    return ["segment", "open_time", "time_ns", *MESSAGE, *BOOK]
+    return ["segment", "open_time", "symbol", "day", "time_ns", *MESSAGE, *BOOK]
 
 
 def make_labels(clean: pd.DataFrame, block: dict[str, Any], *, name: str = "target", delay_bars: int = 0) -> Labels:

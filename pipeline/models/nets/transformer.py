@@ -7,6 +7,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from pipeline.models.nets.engine.positions import make_sinusoids
 from pipeline.models.torch_runtime.hyperparameters import Dropout
 
 
@@ -39,7 +40,7 @@ class Transformer(nn.Module):
         if positional_encoding == "learned":
             self.positions = nn.Parameter(0.02 * torch.randn(window, d_model))  # as in BERT (Devlin et al. 2019)
         else:
-            self.register_buffer("positions", _make_sinusoids(window, d_model), persistent=False)
+            self.register_buffer("positions", make_sinusoids(window, d_model), persistent=False)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
             _Block(d_model, nhead=nhead, dim_feedforward=dim_feedforward, dropout=dropout) for _ in range(num_layers)
@@ -114,13 +115,3 @@ class _MultiheadAttention(nn.Module):
 
     def _split_heads(self, x: Tensor) -> Tensor:
         return torch.unflatten(x, 2, (self.nhead, self.head_size)).transpose(1, 2)  # (B, nhead, Q or T, head_size)
-
-
-def _make_sinusoids(window: int, d_model: int) -> Tensor:
-    """Return (T, d_model) sines in the even and cosines in the odd columns (Vaswani et al. 2017, 3.5).
-
-    Their wavelengths are 2π to 10000·2π bars.
-    """
-    frequency = 10000.0 ** (-torch.arange(0, d_model, 2) / d_model)
-    angle = torch.arange(window)[:, None] * frequency  # (T, ceil(d_model / 2))
-    return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)[:, :d_model]

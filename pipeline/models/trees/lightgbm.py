@@ -39,7 +39,9 @@ class LightGBM(BoostedTrees):
     def grow(self, train: BoostingData, valid: BoostingData) -> LossCurves:
         """Boost, and keep the trees up to the best iteration, with float32 thresholds and leaves as in the graph."""
         parameters = self._make_parameters()
-        train_set = lgb.Dataset(train.x, train.y, init_score=train.base_margin.ravel("F"), params=parameters)
+        train_set = lgb.Dataset(
+            train.x, train.y, weight=train.weight, init_score=train.base_margin.ravel("F"), params=parameters
+        )
         valid_set = train_set.create_valid(valid.x, valid.y, init_score=valid.base_margin.ravel("F"))
         curves: dict[str, dict[str, list[float]]] = {}
         try:
@@ -106,7 +108,9 @@ class LightGBM(BoostedTrees):
         return "binary" if self.num_margins == 1 else "multiclass"
 
     def _make_parameters(self) -> dict[str, object]:
+        constraints = {"monotone_constraints": self.monotone_signs} if self.monotone_constraints else {}
         return {
+            **constraints,
             "objective": self._choose_objective(),
             "num_class": self.num_margins,
             "boost_from_average": False,  # boosting starts at the offset of BoostedTrees

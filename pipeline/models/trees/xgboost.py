@@ -117,8 +117,10 @@ class XGBoost(BoostedTrees):
         self._forest = xgb.Booster({"nthread": 1}, model_file=bytearray((folder / "forest.ubj").read_bytes()))
 
     def _make_parameters(self) -> dict[str, object]:
+        constraints = {"monotone_constraints": tuple(self.monotone_signs)} if self.monotone_constraints else {}
         objective, metric = OBJECTIVES.get((self.loss, self.num_margins), MULTICLASS_OBJECTIVE)
         return {
+            **constraints,
             "objective": objective,
             "eval_metric": metric,
             "num_class": self.num_margins if self.num_margins > 1 else 0,
@@ -139,7 +141,13 @@ class XGBoost(BoostedTrees):
 
     def _make_matrix(self, data: BoostingData, *, ref: xgb.QuantileDMatrix | None) -> xgb.QuantileDMatrix:
         return xgb.QuantileDMatrix(
-            data.x, data.y, base_margin=data.base_margin, max_bin=self.max_bin, ref=ref, nthread=1
+            data.x,
+            data.y,
+            weight=data.weight,
+            base_margin=data.base_margin,
+            max_bin=self.max_bin,
+            ref=ref,
+            nthread=1,
         )
 
 

@@ -20,8 +20,9 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
 from pipeline.orderbook.book import count_units, rebuild_and_count
+from pipeline.orderbook.columns import LEVELS
 from pipeline.orderbook.order_states import CHANGE, NEW, REMOVE, TRADE, Messages, convert_messages
-from pipeline.orderbook.raw_table import ASK, BID, LEVELS, Arrays, join_days
+from pipeline.orderbook.raw_table import ASK, BID, Arrays, join_days
 from pipeline.orderbook.source_files import Paths, check_pin, list_files, read_name
 
 COLUMNS = ("time", "order_id", "side", "price", "size", "action")

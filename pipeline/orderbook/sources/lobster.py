@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
-from pipeline.orderbook.raw_table import HALT, LEVELS, Arrays, join_days
+from pipeline.orderbook.columns import LEVELS
+from pipeline.orderbook.raw_table import HALT, Arrays, join_days
 from pipeline.orderbook.source_files import NamedFile, Paths, check_pin, list_files, read_name
 
 UNITS_PER_PRICE = 10_000

@@ -17,11 +17,13 @@ from pipeline.models.base import Model, Window, split_into_batches
 from pipeline.models.fit_files import FitFiles
 from pipeline.models.trees.engine.flattening import Flatten, Flattening
 from pipeline.models.trees.engine.forest_graph import LEAF, Tree, make_forest_graph
+from pipeline.models.trees.engine.sample_weights import make_sample_weights
 from pipeline.samples import Samples
 from pipeline.targets import Kind
 
 OBJECTIVE_LOSSES = {False: ("l2", "l1", "huber"), True: ("log",)}  # by whether outputs are classes
 Fraction = Annotated[float, Interval(gt=0, le=1)]
+TimeDecay = Annotated[float, Interval(gt=-1, le=1)]
 CONTRIBUTION_ROWS = 256  # of the valid rows, evenly spread, on which the contributions of columns are measured
 LEAF_BATCH_ROWS = 16384  # bounds the memory of one leaf for each row and tree
 
@@ -32,6 +34,7 @@ class BoostingData(NamedTuple):
     x: np.ndarray  # (n, F) float32
     y: np.ndarray  # (n,) float32 values or int32 class codes
     base_margin: np.ndarray  # (n, margins) float64
+    weight: np.ndarray | None  # (n,) float64; None where all rows count the same
 
 
 class LossCurves(NamedTuple):
@@ -52,6 +55,7 @@ class BoostedTrees(Model):
 
     The offset is fitted here on train rows, not by the library. So every class has its column, even where train has no
     row of it. And no tree carries the level of y, which would cost float32 leaves their last digits.
+    Weights count for the train rows alone: the loss of the valid rows, which stops a fit, is unweighted.
     After `fit` the forest ends at its best iteration: no later tree exists that a prediction or an export might use by
     mistake. Trees see the last bar, the mean or all bars of a window, as `flatten` says. A regression has one margin,
     two classes one (of the second over the first), more classes one each.
@@ -64,6 +68,9 @@ class BoostedTrees(Model):
     early_stopping_rounds: PositiveInt
     window: Window = 1  # bars
     flatten: Flatten = "last"  # what trees see of a window
+    label_uniqueness: bool = False  # whether train rows are weighted by the average uniqueness of their labels
+    time_decay: TimeDecay = 1.0  # of the weights of train rows; 1: none, see `sample_weights.decay_by_age`
+    monotone_constraints: dict[str, Literal[-1, 1]] = field(default_factory=dict)  # sign of the effect by column
     offset: np.ndarray = field(init=False, repr=False)  # (outputs,) float64
     trees: list[Tree] = field(init=False, repr=False)  # the library's own, in the order of its iterations
     report: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
@@ -75,6 +82,7 @@ class BoostedTrees(Model):
         if self.loss not in allowed:
             names = ", ".join(self.outputs)
             raise ValueError(f"loss is {self.loss!r}; for the outputs {names} it must be one of {', '.join(allowed)}")
+        self._check_monotone_constraints()
 
     @property
     def num_margins(self) -> int:
@@ -85,6 +93,17 @@ class BoostedTrees(Model):
     def flattening(self) -> Flattening:
         """The rule by which a window becomes the row that trees split on."""
         return Flattening(self.window, self.flatten, self.signature.columns)
+
+    @property
+    def monotone_signs(self) -> list[int]:
+        """The sign of the effect of each value that trees see, 0 where it is free; empty without constraints.
+
+        Of a whole window every bar of a column has the column's sign.
+        """
+        if not self.monotone_constraints:
+            return []
+        signs = [self.monotone_constraints.get(column, 0) for column in self.signature.columns]
+        return signs * (len(self.flattening.names) // len(signs))
 
     @property
     def lookback_bars(self) -> int:
@@ -141,8 +160,11 @@ class BoostedTrees(Model):
     ) -> list[dict[str, float]]:
         """Grow trees on `train` until `valid` has not improved for `early_stopping_rounds`; return the history."""
         self.check_fit(samples, train, valid)
-        self.offset = self._fit_offset(samples.y[train])
-        losses = self.grow(self._make_boosting_data(samples, train), self._make_boosting_data(samples, valid))
+        weight = make_sample_weights(samples, train, label_uniqueness=self.label_uniqueness, time_decay=self.time_decay)
+        self.offset = self._fit_offset(samples.y[train], weight)
+        losses = self.grow(
+            self._make_boosting_data(samples, train, weight), self._make_boosting_data(samples, valid, None)
+        )
         self.trees = self.parse_trees()
         if not (np.isfinite(losses.train).all() and np.isfinite(losses.valid).all()):
             raise ValueError(
@@ -202,14 +224,25 @@ class BoostedTrees(Model):
         self.load_forest(folder)
         self.trees = self.parse_trees()
 
-    def _fit_offset(self, y: np.ndarray) -> np.ndarray:
+    def _check_monotone_constraints(self) -> None:
+        if not self.monotone_constraints:
+            return
+        if self.num_margins > 1 or self.loss == "l1":
+            reason = "the loss l1, whose leaves are medians" if self.loss == "l1" else "more than two classes"
+            raise ValueError(f"monotone_constraints cannot hold with {reason}; remove them, or change loss or target")
+        if unknown := sorted(set(self.monotone_constraints) - set(self.signature.columns)):
+            raise ValueError(
+                f"monotone_constraints has {unknown}; the model's columns are {', '.join(self.signature.columns)}"
+            )
+
+    def _fit_offset(self, y: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
         """Return the best constant prediction of train rows before the link, (outputs,): mean or log frequencies.
 
         Each class is counted once more than it occurs (Laplace), so that an absent one is rare and not impossible.
         """
         if not self.signature.is_classification:
-            return np.array([y.mean(dtype=np.float64)])
-        counts = np.bincount(y, minlength=len(self.outputs)) + 1.0
+            return np.array([y.mean(dtype=np.float64) if weight is None else np.average(y, weights=weight)])
+        counts = np.bincount(y, weights=weight, minlength=len(self.outputs)) + 1.0
         offset: np.ndarray = np.log(counts / counts.sum())
         return offset - offset[0] if len(offset) == 2 else offset
 
@@ -224,10 +257,10 @@ class BoostedTrees(Model):
             "mean_absolute_shap": dict(zip(self.flattening.names, size.tolist(), strict=True)),
         }
 
-    def _make_boosting_data(self, samples: Samples, rows: np.ndarray) -> BoostingData:
+    def _make_boosting_data(self, samples: Samples, rows: np.ndarray, weight: np.ndarray | None) -> BoostingData:
         base_margin = np.tile(self.offset[-self.num_margins :], (len(rows), 1))  # (n, margins)
         x = np.concatenate([self.flattening.flatten(self.inputs(samples, part)) for part in split_into_batches(rows)])
-        return BoostingData(x=x, y=samples.y[rows], base_margin=base_margin)
+        return BoostingData(x=x, y=samples.y[rows], base_margin=base_margin, weight=weight)
 
 
 def apply_in_batches(function: Callable[[np.ndarray], np.ndarray], inputs: np.ndarray) -> np.ndarray:
