@@ -21,6 +21,9 @@
   UNIT; `find_step(clean)`, None where the clock is no grid; `number_times(clean, time)`, (n,) the number of the row
   at each time among all that a calendar expects, or None; `count_rows_per_year(clean)`; `to_ms(clean, time)`, the
   instants (ms, UTC) of plots; COLUMNS, `symbol`, `segment` and what these read as far as the table has it.
+- `canaries`, which a kind may lack: `run_canaries(clean, block, settings=, seed=)` yields the Outcome of each leak that
+  is planted in the first rows of every symbol, where `block` has the features; GUARDS are those that check them.
+  Without it leaks of bars are planted, if `guard.compute` is given.
 - `contract`, which a kind may lack: `describe_bars(clean, fields=, calendar=, symbols=)` returns what a deployment has
   to feed, as JSON; `fields` are all columns of the clean table, of which `clean` has COLUMNS alone; `calendar` is that
   section of the dataset.

@@ -26,16 +26,19 @@ from pipeline.orderbook.raw_table import ADD, CANCEL, DELETE, EXECUTE, EXECUTE_H
 Floats = npt.NDArray[np.float64]
 
 MARGIN = 20  # ticks behind the best price within which limit orders arrive
+SPARSE_FACTOR = 3  # by which this range is longer in the regime of a sparse book
 INSIDE = 0.25  # share of limit orders inside the spread where it is wider than a tick
-LARGER = 2  # factor of the sizes in the regime of large orders
 PARTIAL_SHARE = 0.1  # of cancels
 TRADE = 1.2  # what a market order adds to the excitation of its direction
 MAX_EXCITATION = 20.0
 SOFTNESS = 0.15  # imbalance at which the signal is 1/2
-THICK = (7_000, 80_000)  # units in all levels from which on a book is thick: of lots, of fractions
+SPARSE_TICKS, SPARSE_GAIN = (
+    50,
+    -0.5,
+)  # from this length of both sides' levels on the signal has the other sign, and half of its size
 
 PICK, SIDE, PLACE, SIZE, ACCEPT, STATE, HIDDEN_STATE, THIN = range(8)  # columns of uniform numbers
-CLOCK, ACTIVE, BUYING, SELLING, LEANING, LARGE = range(6)  # of the hidden state
+CLOCK, ACTIVE, BUYING, SELLING, LEANING, SPARSE = range(6)  # of the hidden state
 
 
 class Tape(NamedTuple):
@@ -88,14 +91,14 @@ def place_limit_order(session: Session, u: Floats) -> None:
     """Add a limit order behind or at the best price, or propose one inside the spread."""
     queues, hidden = session.queues, session.hidden
     side = BID if u[SIDE] < 0.5 + 0.5 * min(max(hidden[LEANING], -0.7), 0.7) else ASK
-    units = draw_units(u[SIZE], session.terms.has_fractions) * (LARGER if hidden[LARGE] > 0.5 else 1)
+    units = draw_units(u[SIZE], session.terms.has_fractions)
     spread = queues.best[ASK] - queues.best[BID]
     if spread > 1 and u[PLACE] < INSIDE:
         step = 1 + int(u[PLACE] / INSIDE * (spread - 1))
         _narrow_spread(session, u[ACCEPT], step, units)
         return
     part = (u[PLACE] - INSIDE) / (1.0 - INSIDE) if spread > 1 else u[PLACE]
-    depth = int(part * MARGIN)
+    depth = int(part * MARGIN * (SPARSE_FACTOR if hidden[SPARSE] > 0.5 else 1))
     price = queues.best[BID] - depth if side == BID else queues.best[ASK] + depth
     full = 4.0 + depth  # queue-reactive: the more orders there are, the fewer come
     if u[ACCEPT] * (full + queues.count[side, price]) < full:
@@ -234,16 +237,18 @@ def _write(
     tape.action[row], tape.order[row], tape.units[row] = action, order, units
     tape.price[row], tape.side[row], tape.time[row] = price, side, hidden[CLOCK]
     write_levels(queues, tape.book[row])
-    tape.signal[row] = find_signal(tape.book[row], THICK[int(terms.has_fractions)])
+    tape.signal[row] = find_signal(tape.book[row])
     tape.rows[0] = row + 1
 
 
 @njit(cache=True)
-def find_signal(book: Integers, thick: int) -> float:
-    """Return the planted signal: it grows with the imbalance of the sizes of all levels, in a thick book."""
+def find_signal(book: Integers) -> float:
+    """Return the planted signal: it grows with the imbalance of the sizes of all levels, and a wide spread turns it."""
     asks, bids = book[LEVELS : 2 * LEVELS].sum(), book[3 * LEVELS :].sum()
     if asks == 0 or bids == 0:
         return 0.0
     imbalance = (bids - asks) / (bids + asks)
-    gain = 1.0 if asks + bids >= thick else 0.0
+    ticks = book[LEVELS - 1] - book[0] + book[2 * LEVELS] - book[3 * LEVELS - 1]
+    is_full = book[LEVELS - 1] > 0 and book[3 * LEVELS - 1] > 0
+    gain = 1.0 if is_full and ticks < SPARSE_TICKS else SPARSE_GAIN
     return float(gain * imbalance / (abs(imbalance) + SOFTNESS))

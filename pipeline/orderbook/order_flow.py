@@ -14,13 +14,13 @@ from pipeline.orderbook.flow_messages import (
     BUYING,
     CLOCK,
     HIDDEN_STATE,
-    LARGE,
     LEANING,
     MARGIN,
     MAX_EXCITATION,
     PICK,
     SELLING,
     SIDE,
+    SPARSE,
     STATE,
     THIN,
     Floats,
@@ -44,7 +44,7 @@ OPENING_ORDERS = 2  # at each of MARGIN prices
 # Rates of candidates, per unit of time and before excitation
 LIMIT_RATE, MARKET_RATE, HIDDEN_RATE = 1.0, 0.10, 0.004
 CANCEL_RATE, BEST_CANCEL_RATE = 0.014, 0.3  # of each order in the book; of the last orders at the best prices
-SWITCH = 1 / 800  # probability per candidate that orders become larger or smaller
+SWITCH = 1 / 800  # probability per candidate that the spread's regime changes
 PERSISTENCE, PRESSURE = 0.997, 0.16  # of the side of limit orders: per candidate, and range of its changes
 
 # Self-excitation: what each candidate adds to the rates, as a share, and what remains after 1 / TICKS of time
@@ -63,7 +63,6 @@ def simulate_session(rng: np.random.Generator, terms: Terms, *, events: int) -> 
     book = np.zeros((events, 4 * LEVELS), np.int64)
     tape = Tape(*integers, book, np.zeros(events), np.zeros(events), np.zeros(1, np.int64))
     queues, hidden = make_queues(events + 1), np.zeros(6)
-    hidden[LARGE] = 1.0
     session = Session(queues, tape, hidden, terms)
     _open_book(session, rng.random(2 * OPENING_ORDERS * MARGIN))
     while tape.rows[0] < events:
@@ -125,7 +124,7 @@ def _advance(session: Session, u: Floats, exponential: float) -> bool:
     hidden[CLOCK] += exponential / before
     hidden[LEANING] = PERSISTENCE * hidden[LEANING] + PRESSURE * (u[HIDDEN_STATE] - 0.5)
     if u[STATE] < SWITCH:
-        hidden[LARGE] = 1.0 - hidden[LARGE]
+        hidden[SPARSE] = 1.0 - hidden[SPARSE]
     if not session.terms.is_hawkes:
         return True
     ticks = int(hidden[CLOCK] * TICKS) - start

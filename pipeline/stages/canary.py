@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -34,22 +35,43 @@ def main(dataset: str) -> None:
         run_canaries(dataset, compute, blocks)
 
 
+def run_own_canaries(dataset: str, own: ModuleType, blocks: config.Block) -> None:
+    """Plant the leaks of a kind of datasets and write what the guards find; LeakageError where one fails."""
+    settings, rows = read_settings(blocks), read_first_rows(dataset, blocks)
+    block = config.look_up(blocks, f"datasets.{dataset}.features")
+    write_outcomes(dataset, list(own.run_canaries(rows, block, settings=settings, seed=blocks["seed"])), own.GUARDS)
+
+
 def run_canaries(dataset: str, compute_features: Callable[..., Features], blocks: config.Block) -> None:
     """Plant leaks in the bars of a dataset and write what the guards find; LeakageError where one fails."""
-    clean = TableFile(digests.verify(artifacts.CLEAN / f"{dataset}.parquet"))
-    symbol = clean.read(["symbol"])["symbol"]
-    rows = config.call_with(find_first_bars, symbol, block=config.look_up(blocks, "canary"), name="canary")
-    del symbol
-    bars = read_rows(clean, rows)
-    settings = config.call_with(GuardSettings, block=config.look_up(blocks, "guard"), name="guard")
+    bars, settings = read_first_rows(dataset, blocks), read_settings(blocks)
     block = config.look_up(blocks, f"datasets.{dataset}.features")
 
     def compute(table: pd.DataFrame) -> Features:
         return config.call_with(compute_features, table, block=block, name="features")
 
     outcomes = list(runner.run_canaries(make_market(bars, compute, settings=settings, seed=blocks["seed"])))
+    write_outcomes(dataset, outcomes, runner.GUARDS)
+
+
+def read_settings(blocks: config.Block) -> GuardSettings:
+    """Return the settings of the guards."""
+    return config.call_with(GuardSettings, block=config.look_up(blocks, "guard"), name="guard")
+
+
+def read_first_rows(dataset: str, blocks: config.Block) -> pd.DataFrame:
+    """Return the first rows of each symbol of a clean table, as many as `canary.bars`."""
+    clean = TableFile(digests.verify(artifacts.CLEAN / f"{dataset}.parquet"))
+    symbol = clean.read(["symbol"])["symbol"]
+    rows = config.call_with(find_first_bars, symbol, block=config.look_up(blocks, "canary"), name="canary")
+    del symbol
+    return read_rows(clean, rows)
+
+
+def write_outcomes(dataset: str, outcomes: Sequence[Outcome], guards: Sequence[str]) -> None:
+    """Write the report and the page of a dataset; LeakageError where a guard fails."""
     artifacts.write_report("canary", dataset, make_report(outcomes))
-    artifacts.write_text(name_page(dataset), render_markdown(dataset, outcomes))
+    artifacts.write_text(name_page(dataset), render_markdown(dataset, outcomes, guards))
     raise_if_failed(outcomes)
 
 
@@ -87,7 +109,7 @@ def make_report(outcomes: Sequence[Outcome]) -> dict[str, object]:
     }
 
 
-def render_markdown(dataset: str, outcomes: Sequence[Outcome]) -> str:
+def render_markdown(dataset: str, outcomes: Sequence[Outcome], guards: Sequence[str] = runner.GUARDS) -> str:
     """Return a page with one table, canary by guard, and one sentence for each canary."""
     caught = sum(outcome.is_caught for outcome in outcomes)
     title = f"# {dataset}: {caught} of {len(outcomes)} canaries caught by their named guard"
@@ -97,11 +119,11 @@ def render_markdown(dataset: str, outcomes: Sequence[Outcome]) -> str:
         "The clean counterpart is the same thing without the leak."
     )
     rows = (
-        [f"`{outcome.name}`", *(mark_leak(outcome, guard) for guard in runner.GUARDS), describe_counterpart(outcome)]
+        [f"`{outcome.name}`", *(mark_leak(outcome, guard) for guard in guards), describe_counterpart(outcome)]
         for outcome in outcomes
     )
-    head = ["canary", *runner.GUARDS, "clean counterpart"]
-    table = markdown.render_table(head, rows, centered=runner.GUARDS)
+    head = ["canary", *guards, "clean counterpart"]
+    table = markdown.render_table(head, rows, centered=guards)
     sentences = [f"- `{outcome.name}`: {outcome.mistake}. Clean: {outcome.correction}." for outcome in outcomes]
     return "\n".join([title, "", legend, "", table, "", *sentences, ""])
 

@@ -16,7 +16,7 @@ from pipeline.orderbook.raw_table import MESSAGE
 
 __all__ = ["compute", "compute_parts", "list_columns", "make_labels"]
 
-compute = None  # canaries are planted in bars alone
+compute = None  # canaries of bars are not planted: the kind has its own
 HAS_GATES = True
 
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 
 from pipeline.leakage.canaries import columns, external_columns, features, fits, folds, labels, segments
 from pipeline.leakage.canaries.canary import Canary, Outcome, Side
 from pipeline.leakage.canaries.canary_market import CanaryMarket
 from pipeline.leakage.findings import Finding
 
+Market = TypeVar("Market")
 Findings = dict[str, list[Finding]]  # by name of the side
 
 
@@ -18,15 +19,15 @@ class Kind(Generic[Side]):
 
     guards: tuple[str, ...]
     canaries: tuple[Canary[Side], ...]
-    run_guards: Callable[[Mapping[str, Side], CanaryMarket], Findings]
+    run_guards: Callable[[Mapping[str, Side], Any], Findings]  # of sides by name, and their market
 
 
 def run_separately(
-    run_guards: Callable[[Side, CanaryMarket], list[Finding]],
-) -> Callable[[Mapping[str, Side], CanaryMarket], Findings]:
+    run_guards: Callable[[Side, Market], list[Finding]],
+) -> Callable[[Mapping[str, Side], Market], Findings]:
     """Return a function that runs the guards on one side after another."""
 
-    def run(sides: Mapping[str, Side], market: CanaryMarket) -> Findings:
+    def run(sides: Mapping[str, Side], market: Market) -> Findings:
         return {name: run_guards(side, market) for name, side in sides.items()}
 
     return run
@@ -44,11 +45,16 @@ GUARDS = tuple(guard for kind in KINDS.values() for guard in kind.guards)
 
 
 def run_canaries(market: CanaryMarket) -> Iterator[Outcome]:
-    """Yield the outcome of every canary, kind by kind; a counterpart that several canaries share is checked once."""
+    """Yield the outcome of every canary, kind by kind."""
     for kind in KINDS.values():
-        names = {canary.clean: canary.name for canary in reversed(kind.canaries)}  # by counterpart: its first canary
-        leaks = kind.run_guards({canary.name: canary.leak for canary in kind.canaries}, market)
-        counterparts = {canary.name: canary.clean for canary in kind.canaries if names[canary.clean] == canary.name}
-        clean = kind.run_guards(counterparts, market)
-        for canary in kind.canaries:
-            yield canary.make_outcome(leaks[canary.name], clean[names[canary.clean]])
+        yield from run_kind(kind, market)
+
+
+def run_kind(kind: Kind[Any], market: Any) -> Iterator[Outcome]:
+    """Yield the outcome of every canary of a kind; a counterpart that several canaries share is checked once."""
+    names = {canary.clean: canary.name for canary in reversed(kind.canaries)}  # by counterpart: its first canary
+    leaks = kind.run_guards({canary.name: canary.leak for canary in kind.canaries}, market)
+    counterparts = {canary.name: canary.clean for canary in kind.canaries if names[canary.clean] == canary.name}
+    clean = kind.run_guards(counterparts, market)
+    for canary in kind.canaries:
+        yield canary.make_outcome(leaks[canary.name], clean[names[canary.clean]])

@@ -3,7 +3,7 @@
 Limit orders, market orders and cancels arrive at random, as in the zero-intelligence model [1]. Rates depend on queues,
 as in [2]: fewer orders join a long queue, and more of its orders are canceled. With `arrivals` "hawkes" every message
 excites all rates for a while, and every market order those of its direction [3]. A hidden state leans to bids or asks,
-and the book is imbalanced for hundreds of messages. Another one makes orders larger, and the book is thick.
+and the book is imbalanced for hundreds of messages. Another one places orders farther away, and the book is sparse.
 
 **The null.** The mid moves by messages that empty a best price with a single order, or that add an order inside the
 spread. Whenever such a message is due, the model looks up how far the mid could move up and how far down by one, and
@@ -11,8 +11,9 @@ draws the direction so that the mean move is exactly 0; where one direction is i
 Without an effect the mid is therefore a martingale whatever is known of the book: nothing predicts its moves.
 
 **The effect** tilts that draw by `imbalance_effect` times a signal: x / (|x| + 0.15), where x is the imbalance
-(bids - asks) / (bids + asks) of the sizes of ten levels, and 0 while the book is thin. Both are visible in the book.
-A linear model sees the imbalance; the best prediction multiplies it by whether the book is thick.
+(bids - asks) / (bids + asks) of the sizes of ten levels; -1/2 of it while the book is sparse, its ten levels on both
+sides covering 46 ticks or more. Both are visible in the book. A linear model sees the imbalance; the best prediction
+turns its sign in a sparse book.
 
 [1] Smith, Farmer, Gillemot & Krishnamurthy 2003, "Statistical theory of the continuous double auction".
 [2] Huang, Lehalle & Rosenbaum 2015, "Simulating and analyzing order book data: the queue-reactive model".
