@@ -28,6 +28,10 @@ SHORT: dict[str, dict[str, Any]] = {  # of each family: a fit with these changes
 
 
 _MANY_UPDATES: dict[str, Any] = {"epochs": 6, "batch_size": 64}
+_FEW_UPDATES: dict[str, Any] = {
+    **{"epochs": 4, "batch_size": 64},
+    "optimizer": {"name": "adamw", "learning_rate": 0.005, "weight_decay": 0.01},
+}
 _LOB_NETS: dict[str, Any] = {
     **{"window": 16, "hidden_size": 16, "num_layers": 1, "train_stride": 1, **_MANY_UPDATES},
     "optimizer": {"name": "adamw", "learning_rate": 0.005, "weight_decay": 0.01},
@@ -40,8 +44,19 @@ SMALLER: dict[str, dict[str, Any]] = {  # of blocks that would take minutes, or 
     },
     "tlob": _LOB_NETS,
     "mlplob": _LOB_NETS,
+    "nhits": {"window": 8, "train_stride": 1, "dropout": 0.0, **_FEW_UPDATES},
+    "patchtst": {
+        "window": 8,
+        "patch_len": 4,
+        "stride": 2,
+        "d_model": 8,
+        "train_stride": 1,
+        "dropout": 0.0,
+        **_FEW_UPDATES,
+    },
+    "tft": {"window": 4, "train_stride": 1, "dropout": 0.0, **_FEW_UPDATES},
 }
-LEAST_WINDOWS = {"deeplob": 19, "tlob": 8, "mlplob": 8}
+LEAST_WINDOWS = {"deeplob": 19, "tlob": 8, "mlplob": 8, "patchtst": 4}
 SAMPLES: dict[str, dict[str, Any]] = {  # these nets look at whole windows: hardly at a signal of the last row alone
     "deeplob": {"columns": 40, "held_rows": 20, "noise": 0.1},
     "tlob": {"held_rows": 8, "noise": 0.1},

@@ -1,12 +1,12 @@
 """A transformer encoder over the window (Vaswani et al. 2017) with pre-layer normalization (Xiong et al. 2020)."""
 
-import math
 from typing import Literal
 
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from pipeline.models.nets.engine.attention import MultiheadAttention
 from pipeline.models.nets.engine.positions import make_sinusoids
 from pipeline.models.torch_runtime.hyperparameters import Dropout
 
@@ -77,7 +77,7 @@ class _Block(nn.Module):
     def __init__(self, d_model: int, *, nhead: int, dim_feedforward: int, dropout: float) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(d_model)
-        self.attention = _MultiheadAttention(d_model, nhead=nhead)
+        self.attention = MultiheadAttention(d_model, nhead=nhead)
         self.feedforward_norm = nn.LayerNorm(d_model)
         self.feedforward = nn.Sequential(
             nn.Linear(d_model, dim_feedforward), nn.GELU(), nn.Linear(dim_feedforward, d_model)
@@ -89,29 +89,3 @@ class _Block(nn.Module):
         targets = targets + self.dropout(attended)
         output: Tensor = targets + self.dropout(self.feedforward(self.feedforward_norm(targets)))
         return output
-
-
-class _MultiheadAttention(nn.Module):
-    """Multi-head scaled dot-product attention (Vaswani et al. 2017, 3.2), in operations that ONNX has."""
-
-    def __init__(self, d_model: int, *, nhead: int) -> None:
-        super().__init__()
-        self.nhead = nhead
-        self.head_size = d_model // nhead
-        self.query = nn.Linear(d_model, d_model)
-        self.key = nn.Linear(d_model, d_model, bias=False)  # a bias would cancel in the softmax
-        self.value = nn.Linear(d_model, d_model)
-        self.out_proj = nn.Linear(d_model, d_model)
-
-    def forward(self, targets: Tensor, states: Tensor) -> Tensor:
-        attended = self.weigh(targets, states) @ self._split_heads(self.value(states))  # (B, nhead, Q, head_size)
-        output: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
-        return output
-
-    def weigh(self, targets: Tensor, states: Tensor) -> Tensor:
-        """Return the weights of the states for each target, (B, nhead, Q, T), with sum 1."""
-        query, key = self._split_heads(self.query(targets)), self._split_heads(self.key(states))
-        return (query @ key.transpose(2, 3) / math.sqrt(self.head_size)).softmax(dim=-1)
-
-    def _split_heads(self, x: Tensor) -> Tensor:
-        return torch.unflatten(x, 2, (self.nhead, self.head_size)).transpose(1, 2)  # (B, nhead, Q or T, head_size)
