@@ -45,7 +45,7 @@ class Levels(NamedTuple):
 
     keys: Integers  # (2, C) ascending: price units of bids, minus those of asks
     units: Integers  # (2, C) total size
-    count: Integers  # (2,) levels in use
+    used: Integers  # (2,) levels in use
 
 
 class Messages(NamedTuple):
@@ -59,7 +59,7 @@ class Messages(NamedTuple):
 
 
 class Orders(NamedTuple):
-    """What is known of every order, each field (M,)."""
+    """The state of every order, each field (M,)."""
 
     left: Integers  # units; -1 before it is added
     price: Integers
@@ -86,7 +86,7 @@ def rebuild(
         ValueError: a message does not fit the book, and `faults` is "refuse"; or a column cannot be read.
     """
     rebuilt, first = _rebuild(messages, levels=levels)
-    if faults == "refuse" and sum(rebuilt.faults.values()):
+    if faults == "refuse" and any(rebuilt.faults.values()):
         row, code = first
         name = list(FAULTS)[code - 1]
         order = np.asarray(messages["order_id"])[row]
@@ -176,7 +176,7 @@ def make_orders(order: Integers) -> Orders:
 @njit(cache=True)
 def find_level(levels: Levels, side: int, key: int) -> int:
     """Return the place of a level among those of its side, or the place where it would stand."""
-    low, high = 0, levels.count[side]
+    low, high = 0, levels.used[side]
     while low < high:
         middle = (low + high) // 2
         if levels.keys[side, middle] < key:
@@ -190,18 +190,18 @@ def find_level(levels: Levels, side: int, key: int) -> int:
 def change_level(levels: Levels, side: int, price: int, change: int) -> None:
     """Add units to a level, or take them; a new level is inserted, and an empty one removed."""
     key = price if side == BID else -price
-    place, count = find_level(levels, side, key), levels.count[side]
+    place, count = find_level(levels, side, key), levels.used[side]
     keys, units = levels.keys[side], levels.units[side]
     if place == count or keys[place] != key:
         for i in range(count, place, -1):
             keys[i], units[i] = keys[i - 1], units[i - 1]
         keys[place], units[place] = key, 0
-        levels.count[side] = count + 1
+        levels.used[side] = count + 1
     units[place] += change
     if units[place] == 0:
-        for i in range(place, levels.count[side] - 1):
+        for i in range(place, levels.used[side] - 1):
             keys[i], units[i] = keys[i + 1], units[i + 1]
-        levels.count[side] -= 1
+        levels.used[side] -= 1
 
 
 @njit(cache=True)
@@ -241,7 +241,7 @@ def write_levels(levels: Levels, row: npt.NDArray[np.int64]) -> None:
     width = len(row) // 4
     for side in (ASK, BID):
         start = 0 if side == ASK else 2 * width
-        count = levels.count[side]
+        count = levels.used[side]
         for j in range(min(width, count)):
             key = levels.keys[side, count - 1 - j]
             row[start + j] = -key if side == ASK else key

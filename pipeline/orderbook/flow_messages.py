@@ -101,7 +101,7 @@ def place_limit_order(session: Session, u: Floats) -> None:
     depth = int(part * MARGIN * (SPARSE_FACTOR if hidden[SPARSE] > 0.5 else 1))
     price = queues.best[BID] - depth if side == BID else queues.best[ASK] + depth
     full = 4.0 + depth  # queue-reactive: the more orders there are, the fewer come
-    if u[ACCEPT] * (full + queues.count[side, price]) < full:
+    if u[ACCEPT] * (full + queues.orders[side, price]) < full:
         add_limit_order(session, side, price, units)
 
 
@@ -114,13 +114,13 @@ def execute_market_order(session: Session, u: Floats, side: int) -> None:
     excited = BUYING if side == ASK else SELLING
     if terms.is_hawkes:
         hidden[excited] = min(hidden[excited] + TRADE, MAX_EXCITATION)
-    if queues.count[side, price] == 1 and units >= queues.units[side, price]:
+    if queues.orders[side, price] == 1 and units >= queues.units[side, price]:
         _empty_best(session, u[ACCEPT], EXECUTE, draw_units(u[PLACE], terms.has_fractions))
         return
     units = min(units, queues.units[side, price] - 1)
     while units > 0 and tape.rows[0] < len(tape.action):
         order = queues.head[side, price]
-        if queues.count[side, price] == 1 and units >= queues.left[order]:
+        if queues.orders[side, price] == 1 and units >= queues.left[order]:
             return
         taken = min(units, queues.left[order])
         take_units(queues, order, taken)
@@ -133,7 +133,7 @@ def cancel_order(session: Session, u: Floats, order: int) -> None:
     """Cancel an order, or a part of it; propose a move where it is the only one at the best price."""
     queues = session.queues
     side, price, left = queues.side[order], queues.price[order], queues.left[order]
-    count = queues.count[side, price]
+    count = queues.orders[side, price]
     if u[ACCEPT] * (count + 2.0) >= count + 1.0:  # queue-reactive: an order in a longer queue is canceled earlier
         return
     if u[PLACE] < PARTIAL_SHARE and left > 1:
@@ -185,7 +185,7 @@ def find_step(queues: Queues, side: int) -> int:
     That is in the direction in which `side` empties: up for asks. 0 where no single message does.
     """
     price = queues.best[side]
-    if queues.count[side, price] == 1:
+    if queues.orders[side, price] == 1:
         behind = find_level_behind(queues, side, price)
         return abs(behind - price) if 0 <= behind < PRICES else 0
     return 1 if queues.best[ASK] - queues.best[BID] > 1 else 0
@@ -204,7 +204,7 @@ def _empty_best(session: Session, uniform: float, action: int, units: int) -> No
         return
     side = ASK if draw_direction(uniform, up, down, find_tilt(session)) else BID
     price = queues.best[side]
-    if queues.count[side, price] == 1:
+    if queues.orders[side, price] == 1:
         order = queues.head[side, price]
         left = queues.left[order]
         take_units(queues, order, left)

@@ -59,9 +59,10 @@ def simulate_session(rng: np.random.Generator, terms: Terms, *, events: int) -> 
     Raises:
         ValueError: the price leaves the range that a session has.
     """
-    integers = [np.zeros(events, np.int64) for _ in range(5)]
+    action, order, units, price, side = (np.zeros(events, np.int64) for _ in range(5))
     book = np.zeros((events, 4 * LEVELS), np.int64)
-    tape = Tape(*integers, book, np.zeros(events), np.zeros(events), np.zeros(1, np.int64))
+    flow = np.zeros(events), np.zeros(events)
+    tape = Tape(action, order, units, price, side, book, *flow, np.zeros(1, np.int64))
     queues, hidden = make_queues(events + 1), np.zeros(6)
     session = Session(queues, tape, hidden, terms)
     _open_book(session, rng.random(2 * OPENING_ORDERS * MARGIN))

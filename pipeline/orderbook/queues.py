@@ -21,7 +21,7 @@ class Queues(NamedTuple):
 
     head: Integers  # (2, PRICES) first order in the queue
     tail: Integers  # (2, PRICES) last one
-    count: Integers  # (2, PRICES) orders
+    orders: Integers  # (2, PRICES) orders
     units: Integers  # (2, PRICES) total size
     best: Integers  # (2,) best price
     left: Integers  # (M,) units of each order; 0 when it is finished
@@ -36,10 +36,12 @@ class Queues(NamedTuple):
 
 def make_queues(orders: int) -> Queues:
     """Return an empty book with space for so many orders."""
-    links = [np.full((2, PRICES), NONE, np.int64) for _ in range(2)]
-    amounts = [np.zeros((2, PRICES), np.int64) for _ in range(2)]
+    head, tail = (np.full((2, PRICES), NONE, np.int64) for _ in range(2))
+    count, units = (np.zeros((2, PRICES), np.int64) for _ in range(2))
+    left, price, side, following, preceding, place, active = (np.zeros(orders, np.int64) for _ in range(7))
     best = np.array([NONE, PRICES], np.int64)
-    return Queues(*links, *amounts, best, *(np.zeros(orders, np.int64) for _ in range(7)), np.zeros(2, np.int64))
+    known = left, price, side, following, preceding, place, active
+    return Queues(head, tail, count, units, best, *known, np.zeros(2, np.int64))
 
 
 @njit(cache=True)
@@ -53,7 +55,7 @@ def add_order(queues: Queues, side: int, price: int, units: int) -> int:
     else:
         queues.following[last] = order
     queues.tail[side, price] = order
-    queues.count[side, price] += 1
+    queues.orders[side, price] += 1
     queues.units[side, price] += units
     queues.place[order] = queues.used[0]
     queues.active[queues.used[0]] = order
@@ -73,11 +75,11 @@ def take_units(queues: Queues, order: int, units: int) -> None:
     if queues.left[order] > 0:
         return
     _unlink(queues, order)
-    queues.count[side, price] -= 1
+    queues.orders[side, price] -= 1
     last = queues.active[queues.used[0] - 1]
     queues.active[queues.place[order]], queues.place[last] = last, queues.place[order]
     queues.used[0] -= 1
-    if price == queues.best[side] and queues.count[side, price] == 0:
+    if price == queues.best[side] and queues.orders[side, price] == 0:
         queues.best[side] = find_level_behind(queues, side, price)
 
 
@@ -101,7 +103,7 @@ def find_level_behind(queues: Queues, side: int, price: int) -> int:
     """Return the next price with an order behind `price`: NONE for bids, PRICES for asks where there is none."""
     step = -1 if side == BID else 1
     price += step
-    while 0 <= price < PRICES and queues.count[side, price] == 0:
+    while 0 <= price < PRICES and queues.orders[side, price] == 0:
         price += step
     return int(price)
 

@@ -1,4 +1,4 @@
-"""What a simulated book is like, measured from its own state: the planted signal, and the facts known of real books."""
+"""The facts of a simulated book, measured from its own state: the planted signal, and those that real books have."""
 
 from typing import Any
 

@@ -65,7 +65,8 @@ def standardize(events: pd.DataFrame, *, uses_whole_day: bool) -> pd.Series:
     count = sizes.cumcount() + 1
     mean = sizes.cumsum() / count
     square = (events["bid_size_1"] ** 2).groupby(events["segment"]).cumsum() / count
-    return (events["bid_size_1"] - mean) / np.sqrt((square - mean**2).clip(lower=0) + 1.0)
+    deviation = ((square - mean**2).clip(lower=0) + 1.0) ** 0.5
+    return (events["bid_size_1"] - mean) / deviation
 
 
 def measure_lifetime(events: pd.DataFrame, *, uses_end: bool) -> pd.Series:

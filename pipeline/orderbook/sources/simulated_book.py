@@ -57,7 +57,7 @@ class Session(NamedTuple):
 
 
 class Scales(NamedTuple):
-    """How many ticks and units are in 1."""
+    """The ticks and units in 1."""
 
     tick_units: int
     price_units: float  # in a price of 1; a tick has `tick_units` of them
@@ -81,7 +81,7 @@ def load(
     imbalance_effect: Annotated[float, Interval(ge=0, le=1)],
     seed: NonNegativeInt,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return the raw table of all symbols and days, and by symbol what its book is like; see `describe_book`.
+    """Return the raw table of all symbols and days, and the facts of each symbol's book; see `describe_book`.
 
     A session of less than 24 hours is held on weekdays alone. `price` is that of the first open; a day opens where the
     one before closed. A symbol's messages depend only on its name, the day's number and the parameters.
