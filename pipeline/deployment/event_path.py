@@ -35,8 +35,8 @@ class EventSignal:
 class EventPath:
     """The predictions of one model, event by event; one symbol, not for several threads at once.
 
-    A day, a halt or another symbol begins a new segment: call `restart` before its first event. An event that leaves
-    the book one-sided, locked or crossed ends a segment, as in the clean table.
+    A day, a halt or another symbol begins a new segment: call `restart` before its first event. Windows reach over
+    events whose rows do not pass the gates.
     """
 
     def __init__(self, described: dict[str, Any], graph: Path) -> None:
@@ -66,7 +66,7 @@ class EventPath:
         bind = bind_graphs({self.name: load_self_contained(graph)})
         self._runs = bind({self.name: (self.inputs, self.prediction)})
         self.row: np.ndarray | None = None  # (F,) the columns of the last event, where it is a row of the features
-        self.rows_so_far = 0  # since one was missing
+        self.rows_so_far = 0  # of the segment
         self._normalizer = make_normalizer(self.stream.columns, described["features"].get("normalization"))
         self._next_start = STARTS_SYMBOL
 
@@ -95,12 +95,8 @@ class EventPath:
             ValueError: the event cannot follow the last one; nothing has changed.
         """
         values = self.stream.update(event)
-        if not self.stream.has_valid_book:
-            self.restart(starts_day=False)
-            return None
         self.row = self._normalize(values) if self.stream.passes_gates else None
         if self.row is None:
-            self.rows_so_far = 0
             return None
         self._rows[:-1] = self._rows[1:].copy()
         self._rows[-1] = self.row[self._places]

@@ -19,7 +19,7 @@ from pipeline.features import rolling
 from pipeline.features.engine import Features
 from pipeline.features.rolling import Floats, Floats32, Integers, borrow
 from pipeline.orderbook import state as cells
-from pipeline.orderbook.columns import BOOK_VALID, COLUMNS, GATES, GROUP_OF, PRESETS
+from pipeline.orderbook.columns import COLUMNS, GATES, GROUP_OF, PRESETS
 from pipeline.orderbook.event_table import AMOUNT_NAMES, NUMBER_NAMES, find_segments, read_events
 from pipeline.orderbook.lookback import list_lookbacks
 from pipeline.orderbook.settings import (
@@ -292,11 +292,6 @@ class Stream:
     def passes_gates(self) -> bool:
         """Whether the last event's row counts: `compute` returns such rows alone."""
         return bool(find_passing(self._out)[0])
-
-    @property
-    def has_valid_book(self) -> bool:
-        """Whether the book after the last event has both sides, the bid below the ask."""
-        return bool(self._out[0, BOOK_VALID] == 1.0)
 
 
 def make_event(values: Mapping[str, Any]) -> Event:

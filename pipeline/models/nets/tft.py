@@ -130,7 +130,8 @@ class _VariableSelection(nn.Module):
 
     def process(self, x: Tensor) -> Tensor:
         """Map (B, T, F) -> (B, T, F, hidden_size): a gated residual network of its own for each column."""
-        first, second, gate = self.biases.split([self.hidden_size, self.hidden_size, 2 * self.hidden_size], dim=1)
+        size = self.hidden_size
+        first, second, gate = self.biases[:, :size], self.biases[:, size : 2 * size], self.biases[:, 2 * size :]
         embedded = x[..., None] * self.embedding + self.embedding_bias
         states = embedded.permute(2, 0, 1, 3)  # (F, B, T, hidden_size): a batch of matrix products
         hidden = self.elu(states @ self.first[:, None] + first[:, None, None])

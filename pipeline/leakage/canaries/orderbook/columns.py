@@ -10,7 +10,7 @@ from pipeline.leakage.canaries.canary import Canary
 from pipeline.leakage.canaries.columns import make_column_table, select_truncation
 from pipeline.leakage.features import Part, truncation
 from pipeline.leakage.findings import Finding
-from pipeline.orderbook.canaries.market import GATED_EVENTS, BookMarket, take_first
+from pipeline.leakage.canaries.orderbook.market import GATED_EVENTS, BookMarket, take_first
 from pipeline.orderbook.raw_table import DELETE, EXECUTE
 
 GUARDS = ("truncation",)
@@ -66,7 +66,8 @@ def standardize(events: pd.DataFrame, *, uses_whole_day: bool) -> pd.Series:
     mean = sizes.cumsum() / count
     square = (events["bid_size_1"] ** 2).groupby(events["segment"]).cumsum() / count
     deviation = ((square - mean**2).clip(lower=0) + 1.0) ** 0.5
-    return (events["bid_size_1"] - mean) / deviation
+    scaled: pd.Series = (events["bid_size_1"] - mean) / deviation
+    return scaled
 
 
 def measure_lifetime(events: pd.DataFrame, *, uses_end: bool) -> pd.Series:
