@@ -143,7 +143,7 @@ def list_linked(repo: Path, folder: str) -> set[str]:
 
 @pytest.mark.parametrize("kind", ["books", "../evil", 5, None, ["klines"]])
 def test_an_unknown_kind_is_refused_with_those_that_exist(kind):
-    message = f"params.yaml: datasets.klines.kind is {kind!r}; it must be one of klines"
+    message = f"params.yaml: datasets.klines.kind is {kind!r}; it must be one of klines, orderbook, orderbook_export"
     with pytest.raises(config.ParamsError) as refused:
         kinds.import_part({"datasets": {"klines": {"kind": kind}}}, "klines", "clock")
     assert str(refused.value) == message

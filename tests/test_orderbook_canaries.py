@@ -9,8 +9,8 @@ import pytest
 from pipeline import config
 from pipeline.datasets.orderbook import canaries, ingest
 from pipeline.leakage.canaries.canary import Outcome
-from pipeline.leakage.settings import GuardSettings
 from pipeline.leakage.canaries.orderbook.market import MIN_EVENTS, REMOVED_EVENTS, cut_segment
+from pipeline.leakage.settings import GuardSettings
 from pipeline.orderbook.sources import simulated_book
 from pipeline.stages.canary import make_report, render_markdown
 from tests.params import PARAMS

@@ -8,10 +8,10 @@ import pandas as pd
 from pipeline import config
 from pipeline.datasets.orderbook.featurize import compute_parts
 from pipeline.leakage.canaries.canary import Outcome
-from pipeline.leakage.canaries.runner import Kind, run_kind, run_separately
-from pipeline.leakage.settings import GuardSettings
 from pipeline.leakage.canaries.orderbook import columns, labels
 from pipeline.leakage.canaries.orderbook.market import make_market
+from pipeline.leakage.canaries.runner import Kind, run_kind, run_separately
+from pipeline.leakage.settings import GuardSettings
 
 KINDS: Mapping[str, Kind[Any]] = {  # by the kind of thing that the guards check
     "columns": Kind(columns.GUARDS, columns.CANARIES, columns.run_guards),

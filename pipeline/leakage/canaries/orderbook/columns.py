@@ -8,9 +8,9 @@ import pandas as pd
 
 from pipeline.leakage.canaries.canary import Canary
 from pipeline.leakage.canaries.columns import make_column_table, select_truncation
+from pipeline.leakage.canaries.orderbook.market import GATED_EVENTS, BookMarket, take_first
 from pipeline.leakage.features import Part, truncation
 from pipeline.leakage.findings import Finding
-from pipeline.leakage.canaries.orderbook.market import GATED_EVENTS, BookMarket, take_first
 from pipeline.orderbook.raw_table import DELETE, EXECUTE
 
 GUARDS = ("truncation",)

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from pipeline.leakage.canaries.canary import Canary
+from pipeline.leakage.canaries.orderbook.market import ALPHA, HORIZON, WINDOW, BookMarket
 from pipeline.leakage.findings import Finding
 from pipeline.leakage.folds import label_overlap
 from pipeline.leakage.labels import label_end, label_timing
 from pipeline.leakage.segments import check_window_runs, segments
-from pipeline.leakage.canaries.orderbook.market import ALPHA, HORIZON, WINDOW, BookMarket
 from pipeline.orderbook.labels import DOWN, FLAT, UP, smoothed
 from pipeline.samples import number_runs
 from pipeline.validation.folds import Folds, cpcv
