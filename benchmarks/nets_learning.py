@@ -2,11 +2,12 @@
 
 Three planted tasks, one for the idea of each architecture; every window is a segment of its own, and only its last row
 has a target. `rates`: volatility has a season of 48 bars, drawn anew in each window, and the level one of 6 bars; the
-target is the next value of both. `patches`: y is the log ratio of the energies of two shapes of 12 bars. `known`: the
-flags of four sessions are known in advance; y is the mean of one of 16 columns, which the session selects, over the bars
-that have the session of the last one. All nets have the same rows, epochs, batches and learning rate; the linear
-model is a ridge regression on all numbers of a window. The table has the correlation with y on unseen windows: mean and
-standard deviation over seeds, which draw data and weights, and CPU seconds of a fit.
+target is the next log volatility plus half the next level. `patches`: y is the log ratio of the energies of two shapes
+of 12 bars in the older half of the window; the newer half has its own. `known`: the flags of four sessions are known in
+advance; y is the mean of one of 16 columns, which the session selects, over the bars that have the session of the last
+one. All nets have the same rows, epochs, batches and learning rate; the linear model is a ridge regression on all
+numbers of a window. The table has the correlation with y on unseen windows: mean and standard deviation over seeds,
+which draw data and weights, and CPU seconds of a fit.
 """
 
 import argparse
@@ -56,12 +57,12 @@ def plant_rates(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def plant_patches(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return windows (n, 96, 1) and y (n,): the log ratio of the energies of two orthogonal shapes."""
+    """Return windows (n, 96, 1) and y (n,): the log ratio of the energies of two shapes in the older half."""
     shapes = np.linalg.qr(rng.standard_normal((12, 2)))[0].T
-    log_energy = rng.standard_normal((WINDOWS, 2))
-    amplitude = 2 * np.exp(log_energy / 2)[:, None] * rng.standard_normal((WINDOWS, 8, 2))
+    log_energy = rng.standard_normal((WINDOWS, 2, 2))  # (n, older and newer half, shapes)
+    amplitude = 2 * np.repeat(np.exp(log_energy / 2), 4, axis=1) * rng.standard_normal((WINDOWS, 8, 2))
     x = (amplitude @ shapes).reshape(WINDOWS, 96) + 0.5 * rng.standard_normal((WINDOWS, 96))
-    return x[..., None], log_energy[:, 0] - log_energy[:, 1]
+    return x[..., None], log_energy[:, 0, 0] - log_energy[:, 0, 1]
 
 
 def plant_known(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ from pipeline.models.nets.tft import TFT
 from pipeline.models.onnx_session import open_session
 from pipeline.models.plugins import build
 from pipeline.models.torch_runtime.onnx_export import export_onnx
+from pipeline.targets import Output
 from tests.data import OUTPUTS, TRAIN, VALID, plant_samples
 from tests.params import BLOCKS, PARAMS
 
@@ -208,22 +209,24 @@ def test_the_graph_agrees_with_the_net_also_where_a_window_does_not_move(
         assert_allclose(output, made(windows).detach(), rtol=0, atol=1e-6)
 
 
-LOSSES = {"barrier": {"name": "cross_entropy"}, "quantiles": {"name": "pinball"}}
+QUANTILES = Output(kind="quantiles", names=("q10", "q50", "q90"), levels=(0.1, 0.5, 0.9))
+LOSSES = {"barrier": ("cross_entropy", OUTPUTS["barrier"]), "return": ("pinball", QUANTILES)}
 
 
-@pytest.mark.parametrize("kind", [kind for kind in LOSSES if kind in OUTPUTS])
+@pytest.mark.parametrize("kind", LOSSES)
 @pytest.mark.parametrize("name", ["nhits", "patchtst", "tft"])
 def test_classes_and_quantiles_are_fitted_by_their_losses(name: str, kind: str) -> None:
     _, block = BLOCKS[name]
     samples = plant_samples(kind, seed=1)
-    own = {"window": 8, "loss": LOSSES[kind]}
+    loss, output = LOSSES[kind]
+    own = {"window": 8, "loss": {"name": loss}}
     made = build(
         "nets",
         block | {"hyperparameters": block["hyperparameters"] | own},
-        Signature(samples.columns, OUTPUTS[kind]),
+        Signature(samples.columns, output),
         shared=PARAMS["nets"] | {"epochs": 1, "batch_size": 64, "train_stride": 1},
         seed=1,
     )
     (entry,) = made.fit(samples, TRAIN[:600], VALID[:100])
     assert np.isfinite([entry["train_loss"], entry["valid_loss"]]).all()
-    assert made.predict_rows(samples, VALID[:5]).shape == (5, len(OUTPUTS[kind].names))
+    assert made.predict_rows(samples, VALID[:5]).shape == (5, 3)
