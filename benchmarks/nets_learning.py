@@ -1,0 +1,146 @@
+"""What the forecasting nets learn that an LSTM and a linear model do not: `python benchmarks/nets_learning.py`.
+
+Three planted tasks, one for the idea of each architecture; every window is a segment of its own, and only its last row
+has a target. `rates`: volatility has a season of 48 bars, drawn anew in each window, and the level one of 6 bars; the
+target is the next log volatility plus half the next level. `patches`: y is the log ratio of the energies of two shapes
+of 12 bars in the older half of the window; the newer half has its own. `known`: the flags of four sessions are known in
+advance; y is the mean of one of 16 columns, which the session selects, over the bars that have the session of the last
+one. All nets have the same rows, epochs, batches and learning rate; the linear model is a ridge regression on all
+numbers of a window. The table has the correlation with y on unseen windows: mean and standard deviation over seeds,
+which draw data and weights, and CPU seconds of a fit.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pipeline.labels import KINDS
+from pipeline.models import base, plugins
+from pipeline.models.nets.engine.net import Net
+from pipeline.samples import Samples
+
+TRAIN_WINDOWS, VALID_WINDOWS, TEST_WINDOWS, EPOCHS = 6000, 1000, 2000, 8
+WINDOWS = TRAIN_WINDOWS + VALID_WINDOWS + TEST_WINDOWS
+SESSIONS, NOISE_COLUMNS = 4, 16
+RIDGE = 100.0  # of standardized columns, whose squares sum to the number of train windows
+COMMON: dict[str, Any] = {
+    **{"dropout": 0.0, "loss": {"name": "mse"}, "lr_schedule": {"name": "cosine", "eta_min": 1e-4}},
+    "optimizer": {"name": "adamw", "learning_rate": 3e-3, "weight_decay": 0.01},
+}
+SHARED: dict[str, Any] = {
+    **{"device": "cpu", "mixed_precision": False, "batch_size": 64, "clip_sigma": 5.0, "epochs": EPOCHS},
+    **{"max_grad_norm": 1.0, "gradient_log_interval": 10, "checkpoint_seconds": 1e9, "train_stride": 1},
+    "early_stopping": {"metric": "valid_loss", "mode": "min", "patience": EPOCHS, "min_delta": 0.0},
+}
+LSTM = {"cell": "lstm", "hidden_size": 32, "num_layers": 1, "bidirectional": False, "attention": False}
+NHITS = {"horizon": 4, "n_pool_kernel_size": [4, 2, 1], "n_freq_downsample": [4, 2, 1], "mlp_units": [64, 64]}
+PATCHTST = {"patch_len": 12, "stride": 12, "d_model": 16, "nhead": 2, "num_layers": 1, "dim_feedforward": 32}
+TFT = {"hidden_size": 16, "nhead": 2}
+NETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "LSTM": ("recurrent", LSTM),
+    "N-HiTS": ("nhits", NHITS),
+    "PatchTST": ("patchtst", PATCHTST),
+    "TFT": ("tft", TFT),
+}
+
+
+def plant_rates(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return windows (n, 96, 1) and y (n,): log volatility and level of the next bar."""
+    slow = rng.standard_normal((WINDOWS, 12))  # the log volatility of 4 bars each
+    fast = rng.standard_normal((WINDOWS, 6))
+    volatility = np.tile(np.repeat(np.exp(slow), 4, axis=1), 2)
+    x = np.tile(fast, 16) + volatility * rng.standard_normal((WINDOWS, 96))
+    return x[..., None], slow[:, 0] + 0.5 * fast[:, 0]
+
+
+def plant_patches(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return windows (n, 96, 1) and y (n,): the log ratio of the energies of two shapes in the older half."""
+    shapes = np.linalg.qr(rng.standard_normal((12, 2)))[0].T
+    log_energy = rng.standard_normal((WINDOWS, 2, 2))  # (n, older and newer half, shapes)
+    amplitude = 2 * np.repeat(np.exp(log_energy / 2), 4, axis=1) * rng.standard_normal((WINDOWS, 8, 2))
+    x = (amplitude @ shapes).reshape(WINDOWS, 96) + 0.5 * rng.standard_normal((WINDOWS, 96))
+    return x[..., None], log_energy[:, 0, 0] - log_energy[:, 0, 1]
+
+
+def plant_known(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return windows (n, 24, 20) and y (n,): the mean of the session's column over the bars of the last session."""
+    session = rng.integers(SESSIONS, size=(WINDOWS, 24))
+    noise = rng.standard_normal((WINDOWS, 24, NOISE_COLUMNS))
+    relevant = np.take_along_axis(noise, session[..., None], axis=2)[..., 0]
+    same = session == session[:, -1:]
+    y = (relevant * same).sum(axis=1) / np.sqrt(same.sum(axis=1))
+    return np.concatenate([noise, np.eye(SESSIONS)[session]], axis=2), y + 0.3 * rng.standard_normal(WINDOWS)
+
+
+TASKS: dict[str, Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]] = {
+    "rates": plant_rates,
+    "patches": plant_patches,
+    "known": plant_known,
+}
+
+
+def make_samples(windows: np.ndarray, y: np.ndarray) -> Samples:
+    """Return the table in which each window is a segment; y stands in its last row, and is 0 elsewhere."""
+    count, length, columns = windows.shape
+    time_ms = 60_000 * np.arange(count * length, dtype=np.int64)
+    of_rows = np.zeros((count, length), np.float32)
+    of_rows[:, -1] = y
+    segment = np.repeat(np.arange(count, dtype=np.int32), length)
+    x = windows.reshape(-1, columns).astype(np.float32)
+    return Samples(time_ms, time_ms, segment, x, tuple(f"column_{i}" for i in range(columns)), of_rows.ravel())
+
+
+def make_net(name: str, *, columns: tuple[str, ...], window: int, task: str, seed: int) -> Net:
+    """Return an unfitted net of `NETS`; the TFT has the sessions of `known` as its known columns."""
+    plugin, own = NETS[name]
+    if name == "TFT":
+        own = own | {"known_columns": SESSIONS if task == "known" else 0}
+    block = {"dataset": "d", "target": "t", "plugin": plugin, "hyperparameters": COMMON | own | {"window": window}}
+    net = plugins.build("nets", block, base.Signature(columns, KINDS["return"].output), shared=SHARED, seed=seed)
+    assert isinstance(net, Net)
+    return net
+
+
+def predict_linearly(windows: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the predictions of a ridge regression on the windows of the test."""
+    x = windows.reshape(WINDOWS, -1)
+    x = ((x - x[:TRAIN_WINDOWS].mean(axis=0)) / x[:TRAIN_WINDOWS].std(axis=0)).clip(-5, 5)
+    train = x[:TRAIN_WINDOWS]
+    moments = train.T @ train + RIDGE * np.eye(x.shape[1])
+    return np.asarray(x[-TEST_WINDOWS:] @ np.linalg.solve(moments, train.T @ y[:TRAIN_WINDOWS]))
+
+
+def measure(name: str, task: str, seed: int) -> float:
+    """Return the correlation of a model's predictions with y on the windows of the test."""
+    windows, y = TASKS[task](np.random.default_rng(seed))
+    if name == "linear":
+        return float(np.corrcoef(predict_linearly(windows, y), y[-TEST_WINDOWS:])[0, 1])
+    samples, length = make_samples(windows, y), windows.shape[1]
+    net = make_net(name, columns=samples.columns, window=length, task=task, seed=seed)
+    train, valid, test = np.split(
+        np.arange(length - 1, WINDOWS * length, length), [TRAIN_WINDOWS, TRAIN_WINDOWS + VALID_WINDOWS]
+    )
+    net.fit(samples, train, valid)
+    return float(np.corrcoef(net.predict_rows(samples, test)[:, 0], samples.y[test])[0, 1])
+
+
+def main() -> None:
+    """Print a row of the table for each task and net."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--nets", nargs="+", choices=["linear", *NETS], default=["linear", *NETS])
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    for task in options.tasks:
+        for name in options.nets:
+            start = time.process_time()
+            found = [measure(name, task, seed) for seed in range(options.seeds)]
+            seconds = (time.process_time() - start) / options.seeds
+            print(f"| {task} | {name} | {np.mean(found):.3f} ± {np.std(found):.3f} | {seconds:.1f} s |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
