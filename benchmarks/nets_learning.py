@@ -1,4 +1,4 @@
-"""What the forecasting nets learn that an LSTM and a linear model do not: `python benchmarks/nets_learning.py`.
+"""Compare forecasting nets with an LSTM and a linear model on planted tasks: `python benchmarks/nets_learning.py`.
 
 Three planted tasks, one for the idea of each architecture; every window is a segment of its own, and only its last row
 has a target. `rates`: volatility has a season of 48 bars, drawn anew in each window, and the level one of 6 bars; the

@@ -10,7 +10,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [  # from the top; a package imports what stands below it, and itself
     {"stages"},
     {"reporting", "deployment"},
-    {"evaluation", "leakage", "models", "datasets"},
+    {"datasets"},
+    {"evaluation", "leakage", "models"},
     {"orderbook"},
     {"validation", "features"},
     {"market"},

@@ -25,7 +25,7 @@ STARTS_DAY, STARTS_SYMBOL = 1, 2  # codes of a normalizer's rows
 
 @dataclass(frozen=True, eq=False)
 class EventSignal:
-    """What a model predicts after an event."""
+    """The prediction of a model after an event."""
 
     prediction: np.ndarray  # (outputs,) float32
     score: float  # in [-1, 1]

@@ -32,7 +32,7 @@ class ReplayError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """What an event path returned for each of N events."""
+    """The results of an event path for each of N events."""
 
     has_row: np.ndarray  # (N,) bool, whether the event's row passes the gates
     x: np.ndarray  # (N, F) float32, the columns of the stream

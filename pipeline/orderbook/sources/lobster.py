@@ -31,7 +31,7 @@ def load(*, path: Paths, sha256: str | None, timezone: str = "America/New_York")
     """Return the raw table of LOBSTER's days and a report of what was read.
 
     Args:
-        path: a file or folder of CSV or parquet, or a list of these; a message file brings the book of its name along.
+        path: a file or folder of CSV or parquet, or a list of these; the book of a message file is that of its name.
         sha256: of the files, see `check_pin`.
         timezone: IANA name, of the exchange, whose midnight times count from.
 
