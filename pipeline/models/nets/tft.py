@@ -13,8 +13,8 @@ from pipeline.models.torch_runtime.hyperparameters import Dropout
 class TFT(nn.Module):
     """Variable selection, an LSTM, and interpretable attention, joined by gated residual networks.
 
-    The last `known_columns` columns are known in advance, as those of a calendar: their values at the last bar are the
-    input of the decoder, whose single step stands for the horizon. With none of them the last bar itself is decoded.
+    The last `known_columns` columns are known in advance, as those of a calendar. Their values at the last bar are the
+    input of the decoder: one step stands for the horizon. With none of them the last bar itself is decoded.
     There are no static columns: a model sees one symbol, or many without their name. The paper has hidden_size 160 and
     4 heads.
     """
@@ -101,7 +101,8 @@ class _GatedResidualNetwork(nn.Module):
 class _VariableSelection(nn.Module):
     """Weights of the columns by a softmax, times an embedding of each (ibid., eq. 6 to 8), all columns at once.
 
-    One product with a tensor of all columns' weights replaces a gated residual network for each.
+    One product with a tensor of all columns' weights replaces a network for each. The softmax reads the columns, in which
+    their embeddings are linear, and all columns share a layer normalization: both differ from the paper.
     """
 
     def __init__(self, columns: int, hidden_size: int, *, dropout: float) -> None:
