@@ -2,8 +2,9 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
-from pipeline.reporting.book_heat_map import BookWindow, plot_book, rasterize
+from pipeline.reporting.book_heat_map import BookWindow, plot_book, rasterize, select_events
 
 
 def make_window(score: list[float]) -> BookWindow:
@@ -34,3 +35,14 @@ def test_the_strongest_scores_are_marked_at_the_mid():
 def test_an_event_without_a_prediction_has_no_mark():
     figure = plot_book(make_window([np.nan, np.nan, np.nan]), title="book")
     assert figure.axes[0].get_legend_handles_labels()[1] == ["mid"]
+
+
+def test_a_first_event_of_any_segment_is_drawn_and_one_that_is_not_there_is_refused():
+    clean = pd.DataFrame({"segment": [0, 0, 0, 1, 1, 1], "event": [0, 2, 4, 1, 3, 5]})
+    predicted = pd.Index([3, 4])
+    assert select_events(clean, predicted, first=3, events=9)["event"].tolist() == [3, 5]
+    assert select_events(clean, predicted, first=None, events=1)["event"].tolist() == [2]
+    with pytest.raises(ValueError, match="no event 7; it has those from 0 to 5"):
+        select_events(clean, predicted, first=7, events=9)
+    with pytest.raises(ValueError, match="--events is 0; it must be at least 1"):
+        select_events(clean, predicted, first=3, events=0)

@@ -106,10 +106,10 @@ def mark_scores(axes: Axes, window: BookWindow) -> None:
 
 
 def load_window(model: str, *, first: int | None, events: int) -> BookWindow:
-    """Return events of the first symbol that a model has predicted out of sample, from `first` on or from the middle.
+    """Return events that a model has predicted out of sample, see `select_events`.
 
     Raises:
-        ValueError: the model's dataset is no order book, or it has no predictions of these events.
+        ValueError: the model's dataset is no order book, or it has no prediction of these events.
     """
     params = config.load_params()
     block = config.find_model(params, model).block
@@ -119,14 +119,29 @@ def load_window(model: str, *, first: int | None, events: int) -> BookWindow:
     clean = artifacts.read_table(clean_file)
     if "ask_price_1" not in clean.columns:
         raise ValueError(f"{model}: {block['dataset']} has no order book; name a model of a dataset of kind orderbook")
-    clean = clean[clean["segment"] == clean.loc[clean["event"].isin(predictions["time"]), "segment"].min()]
-    event = clean["event"].to_numpy()
-    start = len(event) // 2 if first is None else int(np.searchsorted(event, first))
     score = predictions.set_index("time")["score"]
-    window = BookWindow.from_tables(clean.iloc[start : start + events], score)
+    window = BookWindow.from_tables(select_events(clean, score.index, first=first, events=events), score)
     if np.isnan(window.score).all():
         raise ValueError(f"{model} has no prediction of the {len(window.event):,} events; name another --first")
     return window
+
+
+def select_events(clean: pd.DataFrame, predicted: pd.Index, *, first: int | None, events: int) -> pd.DataFrame:
+    """Return `events` rows of one segment: from the event `first` on, or from the middle of the first predicted one.
+
+    Raises:
+        ValueError: `events` is below 1, no predicted event is there, or the table has no event `first`.
+    """
+    if events < 1:
+        raise ValueError(f"--events is {events}; it must be at least 1")
+    is_wanted = clean["event"].isin(predicted) if first is None else clean["event"] == first
+    if not is_wanted.any():
+        known = clean["event"]
+        reason = f"no event {first}" if first is not None else "no event with a prediction"
+        raise ValueError(f"the clean table has {reason}; it has those from {known.min()} to {known.max()}")
+    own = clean[clean["segment"] == clean.loc[is_wanted, "segment"].min()]
+    start = len(own) // 2 if first is None else int(np.searchsorted(own["event"].to_numpy(), first))
+    return own.iloc[start : start + events]
 
 
 def main() -> None:
@@ -134,7 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="of a dataset of kind orderbook")
     parser.add_argument("file", type=Path, help="PNG to write")
-    parser.add_argument("--first", type=int, help="event; default: the middle of the first segment")
+    parser.add_argument("--first", type=int, help="event; default: the middle of the first segment with a prediction")
     parser.add_argument("--events", type=int, default=2000, help="default: 2000")
     arguments = parser.parse_args()
     try:
