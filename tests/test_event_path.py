@@ -10,9 +10,16 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline import digests
+from pipeline.datasets.orderbook.featurize import compute_parts as featurize
 from pipeline.deployment import replay_events
 from pipeline.deployment.event_path import EventPath
-from pipeline.deployment.replay_events import ReplayError, compare_columns, compare_predictions, record_events
+from pipeline.deployment.replay_events import (
+    ReplayError,
+    compare_columns,
+    compare_predictions,
+    record_events,
+    select_last,
+)
 from pipeline.orderbook.engine import compute
 from pipeline.orderbook.normalization import UNSCALED, standardize_causally
 from pipeline.samples import Samples
@@ -27,7 +34,7 @@ def events() -> pd.DataFrame:
     """Two segments of one day and one of the next, of 400 events each."""
     parts = [draw_events(400, seed=seed, segment=seed).assign(day=f"2012-06-2{seed // 2}") for seed in (0, 1, 2)]
     table = pd.concat(parts, ignore_index=True)
-    return table.assign(event=np.arange(len(table)))
+    return table.assign(event=np.arange(len(table)), symbol="A")
 
 
 def write_model(folder: Path, *, columns: list[str], features: dict) -> Path:
@@ -95,6 +102,27 @@ def test_a_causal_standardization_is_that_of_the_features(events, tmp_path):
     rows, x = standardize_causally(bulk.x, day, method="running", window=100, excluded=excluded)
     assert np.array_equal(np.flatnonzero(record.has_row), bulk.rows[rows])
     assert np.array_equal(record.x[bulk.rows[rows]].view(np.int32), x.view(np.int32))
+
+
+@pytest.mark.parametrize("method", ["running", "previous_day"])
+def test_symbols_whose_events_alternate_are_replayed_each_with_its_own_statistics(events, tmp_path, method):
+    symbol = np.where(events["segment"] < 2, "A", "B")
+    alternating = np.argsort(np.argsort(np.arange(len(events)) % 800, kind="stable"), kind="stable")
+    book = events.assign(symbol=symbol, event=alternating, day=[f"2012-06-2{n % 2}" for n in events["segment"]])
+    features = {"columns": PRESET, "ready_events": 5, "normalization": {"method": method}}
+    path = EventPath.load(write_model(tmp_path / "sum", columns=["book_valid"], features=features))
+    (bulk,) = featurize(book, **features)
+    samples = make_samples(book, bulk.rows, bulk.x, bulk.columns)
+    rows, event = np.arange(len(bulk.rows)), book["event"].to_numpy()
+    place = compare_columns(record_events(path, book), samples, rows, event=event, columns=path.stream.columns)
+    assert place.tolist() == bulk.rows.tolist()
+    assert set(symbol[place]) == ({"A", "B"} if method == "running" else {"A"})
+
+
+def test_the_last_events_are_replayed_with_the_rows_on_which_they_depend(events):
+    assert select_last(events, None, normalization=None) is events
+    assert len(select_last(events, 401, normalization=None)) == 800
+    assert len(select_last(events, 401, normalization={"method": "previous_day"})) == 1200
 
 
 def test_a_column_that_differs_in_bulk_is_named_with_its_event(events, tmp_path):

@@ -35,7 +35,8 @@ class EventSignal:
 class EventPath:
     """The predictions of one model, event by event; one symbol, not for several threads at once.
 
-    A day, a halt or another symbol begins a new segment: call `restart` before its first event. Windows reach over
+    A day, a halt or another symbol begins a new segment: call `restart` before its first event, with `starts_day` and
+    `starts_symbol` for a causal standardization. Windows reach over
     events whose rows do not pass the gates.
     """
 
@@ -67,7 +68,8 @@ class EventPath:
         self._runs = bind({self.name: (self.inputs, self.prediction)})
         self.row: np.ndarray | None = None  # (F,) the columns of the last event, where it is a row of the features
         self.rows_so_far = 0  # of the segment
-        self._normalizer = make_normalizer(self.stream.columns, described["features"].get("normalization"))
+        self.normalization: Mapping[str, Any] | None = described["features"].get("normalization")
+        self._normalizer = make_normalizer(self.stream.columns, self.normalization)
         self._next_start = STARTS_SYMBOL
 
     @classmethod
@@ -81,11 +83,13 @@ class EventPath:
         folder = digests.verify(Path(folder))
         return cls(artifacts.read_json(folder / "contract.json"), folder / "model.onnx")
 
-    def restart(self, *, starts_day: bool = True) -> None:
-        """Begin a segment: the state of the book's columns and the window start anew."""
+    def restart(self, *, starts_day: bool = True, starts_symbol: bool = False) -> None:
+        """Begin a segment: the state of the book's columns and the window start anew; of a symbol, all statistics."""
         self.stream.restart()
         self.rows_so_far, self.row = 0, None
-        if starts_day and self._next_start != STARTS_SYMBOL:
+        if starts_symbol:
+            self._next_start = STARTS_SYMBOL
+        elif starts_day and self._next_start != STARTS_SYMBOL:
             self._next_start = STARTS_DAY
 
     def update(self, event: Event | tuple[np.ndarray, np.ndarray]) -> EventSignal | None:

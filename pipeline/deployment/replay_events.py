@@ -44,7 +44,8 @@ class Record:
 def record_events(path: EventPath, events: pd.DataFrame) -> Record:
     """Return what a path computes for a clean table, event by event; it restarts at each segment."""
     numbers, amounts = read_events(events)
-    starts, day = set(find_segments(events)[1].tolist()), events["day"].to_numpy()
+    starts = set(find_segments(events)[1].tolist())
+    day, symbol = (pd.factorize(events[name])[0] for name in ("day", "symbol"))
     shape = (len(events), len(path.stream.columns))
     record = Record(
         has_row=np.zeros(len(events), bool),
@@ -55,7 +56,7 @@ def record_events(path: EventPath, events: pd.DataFrame) -> Record:
     )
     for i in range(len(events)):
         if i in starts:
-            path.restart(starts_day=i == 0 or day[i] != day[i - 1])
+            path.restart(starts_day=day[i] != day[i - 1], starts_symbol=i == 0 or symbol[i] != symbol[i - 1])
         started = time.perf_counter()
         signal = path.update((numbers[i], amounts[i]))
         record.duration_us[i] = 1e6 * (time.perf_counter() - started)
@@ -66,18 +67,30 @@ def record_events(path: EventPath, events: pd.DataFrame) -> Record:
     return record
 
 
+def select_last(clean: pd.DataFrame, events: int | None, *, normalization: Mapping[str, Any] | None) -> pd.DataFrame:
+    """Return the last `events` rows of a clean table, None: all, with the rows before them on which they depend.
+
+    These begin with their segment; with a causal standardization, which depends on earlier days, with their symbol.
+    """
+    if events is None:
+        return clean
+    key = "segment" if normalization is None else "symbol"
+    place = pd.factorize(clean[key])[0]
+    return clean[place >= place[max(len(clean) - events, 0)]].reset_index(drop=True)
+
+
 def compare_columns(
     record: Record, samples: Samples, rows: np.ndarray, *, event: np.ndarray, columns: tuple[str, ...]
 ) -> np.ndarray:
     """Return (n,) the places in the record of these rows of the samples; ReplayError where rows or columns differ."""
-    place = np.searchsorted(event, samples.time[rows])
+    order = np.argsort(event, kind="stable")  # events are numbered across symbols, by which the table is sorted
+    place = order[np.searchsorted(event, samples.time[rows], sorter=order)]
     if not np.array_equal(np.flatnonzero(record.has_row), place):
         different = np.setxor1d(np.flatnonzero(record.has_row), place)
         raise ReplayError(
             f"event {event[different[0]]:,} has a row streamed or in bulk alone, the first of {len(different):,}"
         )
-    order = [columns.index(name) for name in samples.columns]
-    streamed = record.x[np.ix_(place, order)]
+    streamed = record.x[np.ix_(place, [columns.index(name) for name in samples.columns])]
     differs = streamed.view(np.int32) != np.ascontiguousarray(samples.x[rows]).view(np.int32)
     if differs.any():
         row, column = np.argwhere(differs)[0]
@@ -107,7 +120,7 @@ def compare_predictions(found: np.ndarray, expected: np.ndarray, *, limits: Mapp
 def replay(model: str, params: config.Block, *, events: int | None) -> dict[str, Any]:
     """Return the report of replaying the last `events` events of a model's dataset, or all of them.
 
-    A segment is replayed from its first event: state before the first compared event is that of the whole segment.
+    All events of the replay are compared, from the start of a segment or of a symbol on, see `select_last`.
 
     Raises:
         ReplayError: a column, a row, a prediction or a target is not that of the pipeline.
@@ -117,11 +130,9 @@ def replay(model: str, params: config.Block, *, events: int | None) -> dict[str,
     fitted = plugins.load(artifacts.MODELS / model)
     clean = artifacts.read_table(digests.verify(artifacts.CLEAN / f"{block['dataset']}.parquet"))
     samples = load_dataset(block["dataset"], block["target"]).samples
-    if events is not None:
-        first = clean["segment"].iloc[max(len(clean) - events, 0)]
-        clean = clean[clean["segment"] >= first].reset_index(drop=True)
+    clean = select_last(clean, events, normalization=path.normalization)
     record, event = record_events(path, clean), clean["event"].to_numpy()
-    rows = np.flatnonzero(samples.time >= event[0])
+    rows = np.flatnonzero(np.isin(samples.time, event))
     place = compare_columns(record, samples, rows, event=event, columns=path.stream.columns)
     own = samples.select_columns(fitted.signature.columns)
     has_signal = ~np.isnan(record.target[place])
@@ -152,7 +163,11 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="of a dataset of kind orderbook")
-    parser.add_argument("--events", type=int, help="the last ones, from the start of their segment; default: all")
+    parser.add_argument(
+        "--events",
+        type=int,
+        help="the last ones, from the start of their segment, or of their symbol with a standardization; default: all",
+    )
     arguments = parser.parse_args()
     try:
         report = replay(arguments.model, config.load_params(), events=arguments.events)
