@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from pipeline import artifacts, config
-from pipeline.datasets.orderbook_export import label
+from pipeline.datasets.orderbook_export import fills, label
 from pipeline.leakage.labels import label_timing
 from pipeline.orderbook import write_export as writer
 from pipeline.orderbook.columns import COLUMNS
@@ -418,6 +418,17 @@ def test_an_unknown_horizon_is_refused_with_those_of_the_export(home, monkeypatc
     clean = TableFile(home / "data/clean/again.parquet").read()
     with pytest.raises(config.ParamsError, match=r"t\.horizon is 7; the export has \[5, 10\]"):
         label.make_labels(clean, {"horizon": 7}, name="t")
+
+
+def test_reports_of_an_export_have_metrics_of_calls_and_what_they_earn_at_the_quotes(home):
+    assert label.describe_target({"horizon": 5}, name="t", path="t").strategy == {"kind": "exported"}
+    clean = TableFile(home / "data/clean/again.parquet").read()
+    labels = pd.read_parquet(home / "data/labels/again/horizon_5.parquet")[["segment", "time", "label_end"]]
+    keys = {name: column.to_numpy() for name, column in labels.items()}
+    earned = fills.measure_executable(clean[[*fills.COLUMNS, "event"]], **keys, delay_bars=0, cost_bps=0.0)
+    place = np.searchsorted(clean["event"], keys["time"][0])
+    ask, bid = (clean[name].to_numpy() for name in ("ask_price_1", "bid_price_1"))
+    assert earned.long[0] == pytest.approx(bid[place + 6] / ask[place + 1] - 1)
 
 
 RUN = """

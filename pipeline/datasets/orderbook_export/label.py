@@ -28,11 +28,12 @@ def make_labels(clean: pd.DataFrame, block: dict[str, Any], *, name: str = "targ
 
 
 def describe_target(block: dict[str, Any], *, name: str, path: str) -> Target:
-    """Return what a target of an export is: down, flat or up."""
+    """Return what a target of an export is: down, flat or up, with metrics of calls, whose terms no manifest has."""
     return Target(
         name=name,
         horizon_bars=block["horizon"],
         output=Output(kind="classes", names=CLASSES, neutral_class="flat"),
+        strategy={"kind": "exported"},
     )
 
 
