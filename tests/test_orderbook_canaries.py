@@ -12,6 +12,7 @@ from pipeline.leakage.canaries.canary import Outcome
 from pipeline.leakage.canaries.orderbook.market import MIN_EVENTS, REMOVED_EVENTS, cut_segment
 from pipeline.leakage.settings import GuardSettings
 from pipeline.orderbook.sources import simulated_book
+from pipeline.stages import canary
 from pipeline.stages.canary import make_report, render_markdown
 from tests.params import PARAMS
 
@@ -64,3 +65,12 @@ def test_a_single_segment_is_cut_in_two_with_events_missing_between():
 def test_too_few_events_are_refused_with_the_number_that_is_needed():
     with pytest.raises(ValueError, match=rf"the longest segment has 1\d\d\d events; at least {MIN_EVENTS}"):
         run(make_clean(events=1_500))
+
+
+def test_the_stage_plants_the_canaries_of_the_kind(monkeypatch):
+    params = PARAMS | {"datasets": {"book": PARAMS["disabled_datasets"]["orderbook"]}}
+    planted = []
+    monkeypatch.setattr(canary.config, "load_params", lambda: params)
+    monkeypatch.setattr(canary, "run_own_canaries", lambda dataset, own, blocks: planted.append((dataset, own)))
+    canary.main("book")
+    assert planted == [("book", canaries)]

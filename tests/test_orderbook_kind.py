@@ -20,7 +20,7 @@ from tests.orderbook_events import MIDNIGHT_NS, draw_events
 from tests.params import PARAMS
 
 DAYS = ("2012-06-21", "2012-06-22")
-EVENTS = 1200  # a day
+EVENTS = 2100  # a day: canaries need 2,000
 CALENDAR = {"days_per_year": 252, "hours_per_day": 6.5}
 DAY_SECONDS = 86_400
 
@@ -85,8 +85,10 @@ def test_no_guard_finds_a_leak_and_features_and_labels_were_recomputed(folder):
     assert "when the bars after its label_end are altered" in found["label_end"]["message"]
 
 
-def test_no_canary_is_planted_in_events_and_the_report_says_why(folder):
-    assert read_report(folder, "canary")["reason"] == "canaries are planted in bars, and this dataset has none"
+def test_every_planted_leak_is_caught_and_no_clean_counterpart_alarms(folder):
+    report = read_report(folder, "canary")
+    assert report["canaries"] == report["caught"] > 0
+    assert report["false_alarms"] == 0
 
 
 def test_folds_are_cut_by_the_number_of_the_event(folder):
@@ -190,6 +192,13 @@ def test_events_of_several_symbols_are_numbered_in_time_order():
 def test_a_year_has_as_many_rows_as_the_calendar_has_hours_at_their_rate():
     table, _ = clean(make_book([98] * 11, [102] * 11))
     assert clock.count_rows_per_year(table) == pytest.approx(11 / 10 * 252 * 6.5 * 3600)
+
+
+def test_sessions_of_several_symbols_that_overlap_count_their_time_once():
+    second = 1_000_000_000
+    table = pd.DataFrame({"segment": [0, 0, 1, 1, 1], "time_ns": [0, 10 * second, 5 * second, 6 * second, 15 * second]})
+    table.attrs["traded_ms_per_year"] = 15_000.0
+    assert clock.count_rows_per_year(table) == 5.0
 
 
 def test_an_order_fills_at_the_mid_of_the_next_event_and_all_is_closed_at_the_segments_end():

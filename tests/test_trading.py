@@ -405,3 +405,18 @@ def test_without_half_spreads_every_bit_is_as_before() -> None:
     assert np.array_equal(result.cost, result.turnover * terms.cost)
     net = result.gross - result.turnover * terms.cost - result.interest
     assert np.array_equal(result.net[:-1], net[:-1])
+
+
+def test_what_is_held_at_the_end_is_closed_at_the_half_spread_of_its_own_latest_row():
+    events = pd.DataFrame({"symbol": list("AAABBB"), "event": [0, 2, 4, 1, 3, 5]})
+    found = Fills(
+        move=np.zeros(6),
+        years=np.zeros(6),
+        quote_volume=np.full(6, 1e9),
+        outcome=np.zeros(6, np.int8),
+        crosses_gap=np.zeros(6, bool),
+        half_spread=np.array([1e-4, 2e-4, 3e-4, 4e-4, 5e-4, 6e-4]),
+    )
+    grid = make_grid(events, lambda *_, **__: found, time_column="event", symbols=["A", "B"], delay_bars=0, bar_ms=None)
+    assert grid.fills.half_spread[:, 0].tolist() == [1e-4, 1e-4, 2e-4, 2e-4, 3e-4, 3e-4]
+    assert grid.fills.half_spread[1:, 1].tolist() == [4e-4, 4e-4, 5e-4, 5e-4, 6e-4]

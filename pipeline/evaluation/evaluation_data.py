@@ -94,6 +94,13 @@ class EvaluationData:
         return np.asarray(self.rows.get("is_labeled", np.ones(len(self.rows), bool)))
 
 
+def select_symbols(clean: pd.DataFrame, symbols: Sequence[str]) -> pd.DataFrame:
+    """Return the rows of these symbols, with the attributes of the table."""
+    is_selected = clean["symbol"].isin(symbols)
+    selected: pd.DataFrame = clean if is_selected.all() else clean[is_selected]
+    return selected
+
+
 def load_evaluation_data(
     params: config.Block,
     block: config.Block,
@@ -120,7 +127,7 @@ def load_evaluation_data(
         is_included=rows["symbol"].isin(symbols).to_numpy(),
         symbols=tuple(sorted(symbols)),
         bar_ms=clock.find_step(clean),
-        bars_per_year=clock.count_rows_per_year(clean),
+        bars_per_year=clock.count_rows_per_year(select_symbols(clean, symbols)),
         rules=read_rules(params),
         costs=read_costs(params, dataset),
         risk_free_rate=read_risk_free_rate(params),

@@ -46,8 +46,9 @@ def describe_strategy(
     improvement = {name: found["loss"] for name, found in gains.items()}
     if output.is_classification:
         instant = np.unique(data.rows["time"].to_numpy()[rows], return_inverse=True)[1]
-        settings = {"confidence": confidence, "resamples": resamples, "seed": seed}
-        improvement = compare_accuracy(y, predicted, baselines, instant, **settings)  # type: ignore[arg-type]
+        improvement = compare_accuracy(
+            y, predicted, baselines, instant, confidence=confidence, resamples=resamples, seed=seed
+        )
     found: dict[str, Any] = {
         **data.strategy,
         "metrics": measure_calls(y, predicted, data.strategy, output),
@@ -138,8 +139,7 @@ def compare_accuracy(
         [is_right.astype(np.float64) - (other.argmax(axis=1) == y) for other in baselines.values()]
     )
     values = differences.mean(axis=0)
-    settings = {"confidence": confidence, "resamples": resamples, "seed": seed}
-    intervals = bootstrap_means(differences - values, instant, **settings)  # type: ignore[arg-type]
+    intervals = bootstrap_means(differences - values, instant, confidence=confidence, resamples=resamples, seed=seed)
     found = {}
     for name, value, ends in zip(baselines, values, intervals, strict=True):
         low, high = (float(value + end) for end in ends)

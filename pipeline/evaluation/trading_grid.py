@@ -55,6 +55,9 @@ def make_grid(
         getattr(grid, name)[row, column] = getattr(found, name)
     for name in ("move", "years", "crosses_gap"):
         getattr(grid, name)[earned, column] = getattr(found, name)
+    latest = np.zeros(shape, np.int64)  # each symbol's latest bar: at the end it is closed at that bar's half spread
+    latest[row, column] = row
+    grid.half_spread[:] = np.take_along_axis(grid.half_spread, np.maximum.accumulate(latest), axis=0)
     last_place = np.full(len(symbols), -1)
     np.maximum.at(last_place, column, row)
     return TradingGrid(time, tuple(symbols), grid, last_place)

@@ -27,8 +27,11 @@ def main(dataset: str) -> None:
     blocks = config.load_params()
     kind = kinds.import_part(blocks, dataset, "guard")
     compute: Callable[..., Features] | None = kind.compute
+    own = kinds.find_optional_part(blocks, dataset, "canaries")
     if kind.compute_parts is None:
         write_reason(dataset, "rows come from an export and cannot be recomputed")
+    elif own is not None:
+        run_own_canaries(dataset, own, blocks)
     elif compute is None:
         write_reason(dataset, "canaries are planted in bars, and this dataset has none")
     else:

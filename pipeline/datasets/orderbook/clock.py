@@ -17,9 +17,14 @@ def number_times(clean: pd.DataFrame, time: np.ndarray) -> None:
 
 
 def count_rows_per_year(clean: pd.DataFrame) -> float:
-    """Return the number of a symbol's rows in a year, at their mean rate; `traded_ms_per_year` is by the calendar."""
-    spans = clean.groupby("segment")["time_ns"].agg(["min", "max"])
-    traded_ms = max(float((spans["max"] - spans["min"]).sum()) / NS_PER_MS, 1.0)
+    """Return the number of rows of all symbols in a year, at their mean rate while one of them is traded.
+
+    `traded_ms_per_year` is by the calendar. A portfolio has a row for each event of any symbol.
+    """
+    spans = clean.groupby("segment")["time_ns"].agg(["min", "max"]).sort_values("min")
+    start, end = spans["min"].to_numpy(), np.maximum.accumulate(spans["max"].to_numpy())
+    before = np.append(start[:1], end[:-1])  # sessions of several symbols overlap: time counts once
+    traded_ms = max(float(np.maximum(end - np.maximum(start, before), 0).sum()) / NS_PER_MS, 1.0)
     return float(clean.attrs["traded_ms_per_year"]) * len(clean) / traded_ms
 
 

@@ -101,8 +101,8 @@ class _GatedResidualNetwork(nn.Module):
 class _VariableSelection(nn.Module):
     """Weights of the columns by a softmax, times an embedding of each (ibid., eq. 6 to 8), all columns at once.
 
-    One product with a tensor of all columns' weights replaces a network for each. The softmax reads the columns, in which
-    their embeddings are linear, and all columns share a layer normalization: both differ from the paper.
+    One product with a tensor of all columns' weights replaces a network for each. The softmax reads the columns, in
+    which their embeddings are linear, and all columns share a layer normalization: both differ from the paper.
     """
 
     def __init__(self, columns: int, hidden_size: int, *, dropout: float) -> None:
