@@ -49,8 +49,8 @@ def add_feature(folder: Path, file: Path, section: str) -> None:
     code, lines = take_blocks(section)
     (folder / file).write_text(code)
     params = (folder / "params.yaml").read_text()
-    assert params.count("\n    features:\n") == 1
-    (folder / "params.yaml").write_text(params.replace("\n    features:\n", f"\n    features:\n{lines}"))
+    assert params.partition("\ndisabled_datasets:")[0].count("\n    features:\n") == 1
+    (folder / "params.yaml").write_text(params.replace("\n    features:\n", f"\n    features:\n{lines}", 1))
     commit(folder, section)
 
 

@@ -47,7 +47,7 @@ class EventPath:
             ValueError: the model is of another kind of dataset, or its columns are none of an order book.
         """
         features = {key: value for key, value in described["features"].items() if key not in BEYOND_STREAM}
-        if described["bars"] is not None:
+        if "interval_ms" in (described["bars"] or {}):
             raise ValueError(f"{graph.parent}: its dataset has bars and no events; use pipeline.deployment.hot_path")
         self.stream = Stream(**features)
         if missing := [name for name in described["columns"] if name not in self.stream.columns]:
