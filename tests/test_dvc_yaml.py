@@ -34,7 +34,7 @@ PARTS = {  # modules of a kind of dataset, by the stage that runs them
     "featurize": ("featurize", "clock"),
     "label": ("label", "clock"),
     "guard": ("guard", "clock", "label"),
-    "canary": ("guard",),
+    "canary": ("guard", "canaries"),
     "split": ("clock",),
     "evaluate": ("clock", "fills"),
     "compare": ("clock",),

@@ -76,7 +76,8 @@ def select_last(clean: pd.DataFrame, events: int | None, *, normalization: Mappi
         return clean
     key = "segment" if normalization is None else "symbol"
     place = pd.factorize(clean[key])[0]
-    return clean[place >= place[max(len(clean) - events, 0)]].reset_index(drop=True)
+    last: pd.DataFrame = clean[place >= place[max(len(clean) - events, 0)]].reset_index(drop=True)
+    return last
 
 
 def compare_columns(

@@ -141,7 +141,8 @@ def select_events(clean: pd.DataFrame, predicted: pd.Index, *, first: int | None
         raise ValueError(f"the clean table has {reason}; it has those from {known.min()} to {known.max()}")
     own = clean[clean["segment"] == clean.loc[is_wanted, "segment"].min()]
     start = len(own) // 2 if first is None else int(np.searchsorted(own["event"].to_numpy(), first))
-    return own.iloc[start : start + events]
+    selected: pd.DataFrame = own.iloc[start : start + events]
+    return selected
 
 
 def main() -> None:
