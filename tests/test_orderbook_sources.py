@@ -106,8 +106,8 @@ def damage(file: Path, *, row: int, text: str) -> None:
 FAULTS = [
     ("34200.1,1,5,1,1,1", 0, "row 2: time is 34200017459617 ns since midnight, which is earlier than 34200100000000"),
     ("90001,1,5,1,1,1", 2, "row 3: time is 90001000000000 ns since midnight, which is not within a day"),
-    ("34200.1,1,5,1.5,1,1", 2, "size is of type double"),
-    ("34200.1,1,,1,1,1", 2, "order_id is of type int64, with 1 missing .row 3"),
+    ("34200.1,1,5,1.5,1,1", 2, "size is .1.5. in row 3; allowed are whole numbers"),
+    ("34200.1,1,,1,1,1", 2, "order_id is empty in row 3; allowed are whole numbers"),
     ("noon,1,5,1,1,1", 2, "cannot be read as CSV without a header"),
 ]
 

@@ -40,7 +40,8 @@ def list_files(path: Paths, *, suffixes: tuple[str, ...], source: str) -> list[P
         matching = [file for file in files if file.name.endswith(suffixes) and not file.name.startswith(".")]
         if not matching:
             raise ValueError(
-                f"{source}: {place} has no file to read; allowed are names ending in {', '.join(suffixes)}"
+                f"{source}: {place} has no file to read; allowed are names ending in {', '.join(suffixes)}: unpack "
+                "archives first"
             )
         found += matching
     return found

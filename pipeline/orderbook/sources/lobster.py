@@ -5,6 +5,7 @@ are in units of 1/10,000. Levels beyond the tenth are dropped, missing ones are 
 `GOOG_2012-06-21_34200000_57600000_message_10.csv`, with `..._orderbook_10.csv`; or `GOOG_2012-06-21_L10.parquet`.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ EMPTY_PRICE = 9_999_999_999  # of an ask level that is empty; of a bid with a mi
 DIGITS = 12  # of seconds behind the point, that are read
 PS_PER_NS, NS_PER_DAY = 1000, 86_400 * 10**9
 MESSAGE_COLUMNS = ("time", "type", "order_id", "size", "price", "direction")
+WHOLE = re.compile(r"-?\d+")
 MESSAGES, BOOKS = "_message_", "_orderbook_"
 
 
@@ -177,10 +179,11 @@ def _read_times(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
 def _take_numbers(column: pa.ChunkedArray, name: str, file: Path) -> npt.NDArray[Any]:
     """Return a column of whole numbers; ValueError names the file, and the first row that is none."""
     if column.null_count or not pa.types.is_integer(column.type):
-        row = int(np.argmax(column.is_null().to_numpy())) + 1 if column.null_count else 1
+        cells = column.cast(pa.string()).to_pylist()
+        row, cell = next(((i, cell) for i, cell in enumerate(cells) if not WHOLE.fullmatch(cell or "")), (0, cells[0]))
         raise ValueError(
-            f"lobster: {file}: {name} is of type {column.type}, with {column.null_count} missing (row {row}); allowed "
-            "are whole numbers: export it again"
+            f"lobster: {file}: {name} is {'empty' if cell is None else repr(cell)} in row {row + 1}; allowed are whole "
+            "numbers: correct it, or export the file again"
         )
     return np.asarray(column.to_numpy())
 
