@@ -4,8 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 REAL_DAY = Path(__file__).parents[2] / "shared" / "data" / "LOBSTER_GOOG_2012-06-21_L10_full_day.parquet"
+needs_real_day = pytest.mark.skipif(not REAL_DAY.exists(), reason=f"{REAL_DAY.name} is not in ../shared/data")
 MIDNIGHT_NS = pd.Timestamp("2012-06-21", tz="America/New_York").value
 BOOK = [f"{side}_{what}_{level}" for side in ("ask", "bid") for what in ("price", "size") for level in range(1, 11)]
 NUMBERS = ["time_ns", "order_id", "action", "side"]

@@ -28,15 +28,6 @@ SMALL: dict[type[nn.Module], dict[str, Any]] = {
 EVERY = pytest.mark.parametrize("plugin", SMALL)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def use_one_thread() -> Any:
-    """Run torch on one thread: nets this small lose more by waiting for a second one than it gives."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def make_net(plugin: type[nn.Module], **changes: Any) -> nn.Module:
     """Return a small module of 3 columns, 8 bars and 2 outputs in evaluation mode."""
     torch.manual_seed(0)

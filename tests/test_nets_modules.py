@@ -1,7 +1,6 @@
 """Untrained modules of the nets: which bars they read, what they refuse, and that their ONNX graphs agree with them."""
 
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +64,6 @@ VARIANTS = [
 EVERY = pytest.mark.parametrize(("plugin", "options"), VARIANTS)
 EVERY_SEQUENCE = pytest.mark.parametrize(("plugin", "options"), [p for p in VARIANTS if p.values[0] is not Mlp])
 PLUGINS = pytest.mark.parametrize("plugin", HYPERPARAMETERS)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def use_one_thread() -> Iterator[None]:
-    """Run torch on one thread: nets this small lose more by waiting for a second one than it gives."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make_net(plugin: type[nn.Module], seed: int = 0, **changes: object) -> nn.Module:

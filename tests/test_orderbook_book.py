@@ -1,14 +1,12 @@
 """The book rebuilt from messages: exact sizes, faults by name, and the snapshots of a real day."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from pipeline.orderbook import book
+from tests.orderbook_events import REAL_DAY, needs_real_day
 
-REAL_DAY = Path(__file__).parents[2] / "shared/data/LOBSTER_GOOG_2012-06-21_L10_full_day.parquet"
 ADD, CANCEL, DELETE, EXECUTE, HIDDEN = 1, 2, 3, 4, 5
 STREAM = [  # action, order, size, price, side
     (ADD, 1, 10, 99.0, 1),
@@ -144,10 +142,9 @@ def test_no_messages_are_an_empty_book():
     assert all(len(column) == 0 for column in book.rebuild(make_messages([])).values())
 
 
+@needs_real_day
 def test_sizes_are_those_of_a_real_day_once_a_level_was_seen_empty():
     """Orders older than the file, or outside of its ten levels, are not in it: only changes can be compared."""
-    if not REAL_DAY.exists():
-        pytest.skip(f"no {REAL_DAY}")
     day, depth = pd.read_parquet(REAL_DAY).iloc[:12_000], 60
     names = {"type": "action", "direction": "side"}
     messages = day.rename(columns=names)[["action", "order_id", "size", "price", "side"]].astype(float)

@@ -1,7 +1,5 @@
 """Labels of an order book: by hand, by a second slower method, and as measured on the real day."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,8 +9,8 @@ from pipeline.orderbook.labels import describe_target, make_labels, smoothed
 from pipeline.samples import Samples
 from pipeline.stages.baseline import find_previous_labels
 from pipeline.targets import Target
+from tests.orderbook_events import REAL_DAY, needs_real_day
 
-REAL_DAY = Path(__file__).parents[1].parent / "shared" / "data" / "LOBSTER_GOOG_2012-06-21_L10_full_day.parquet"
 BOOK = {"window": 10, "horizon": 50}
 
 
@@ -39,8 +37,6 @@ def walk(rows: int, *, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def real_day() -> pd.DataFrame:
-    if not REAL_DAY.exists():
-        pytest.skip(f"no real market data: {REAL_DAY.name} is not in ../shared/data")
     quotes = pd.read_parquet(REAL_DAY, columns=["ask_price_1", "bid_price_1"]) / 1e4
     mid = quotes.mean(axis=1)
     half_spread = (quotes["ask_price_1"] - quotes["bid_price_1"]) / 2 / mid
@@ -91,6 +87,7 @@ MEASURED = [  # horizon; α in mean half spreads; down, flat, up; the label of a
 ]
 
 
+@needs_real_day
 @pytest.mark.parametrize(("horizon", "alpha", "shares", "apart", "known"), MEASURED)
 def test_the_smoothed_labels_of_the_real_day_have_the_shares_that_were_measured(
     real_day, horizon, alpha, shares, apart, known
@@ -106,6 +103,7 @@ def test_the_smoothed_labels_of_the_real_day_have_the_shares_that_were_measured(
     assert np.mean(y[horizon:] == y[:-horizon]) == pytest.approx(known, abs=0.00051)
 
 
+@needs_real_day
 def test_the_baseline_repeats_the_last_label_that_is_known_at_the_event(real_day):
     block = {"kind": "smoothed", "alpha": {"mean": 0.5, "least_known": 1}, **BOOK}
     table = make_labels(real_day.iloc[:5000], block).table

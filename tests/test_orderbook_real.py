@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from pipeline.orderbook import engine
-from tests.orderbook_events import REAL_DAY, read_real_day
+from tests.orderbook_events import needs_real_day, read_real_day
 from tests.test_orderbook_columns import COLUMNS, fill_columns, fill_slowly
 
-pytestmark = pytest.mark.skipif(not REAL_DAY.exists(), reason="the shared real day of an order book does not exist")
+pytestmark = needs_real_day
 EVENTS, SLOW_EVENTS = 20_000, 2_000
 
 

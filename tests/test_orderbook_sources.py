@@ -12,7 +12,7 @@ from pipeline.orderbook.raw_table import COLUMNS
 from pipeline.orderbook.source_files import hash_files
 from pipeline.orderbook.sources import l3, lobster
 from tests.lobster_files import write_day
-from tests.orderbook_events import REAL_DAY
+from tests.orderbook_events import REAL_DAY, needs_real_day
 
 SHA256 = "3ff41f9a174b176a732130c8c9f22ea4188f7e5e024690789d184bef38a28605"  # of the real day
 HOUR_NS = 3600 * 10**9
@@ -150,7 +150,7 @@ def test_an_empty_path_a_missing_file_and_another_digest_say_what_to_do(tmp_path
         load(file, timezone="New York")
 
 
-@pytest.mark.skipif(not REAL_DAY.is_file(), reason="there is no real day beside the repository")
+@needs_real_day
 def test_the_real_day_has_the_events_that_are_known_of_it():
     raw, _ = lobster.load(path=str(REAL_DAY), sha256=SHA256)
     table, report = ingest.clean(raw, days_per_year=252, hours_per_day=6.5)

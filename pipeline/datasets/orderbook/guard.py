@@ -1,6 +1,6 @@
 """The functions that recompute features and labels of an order book, for the guards that remove or alter events.
 
-Guards know the clock as `open_time`. Features do not read it: they need no number of an event.
+Guards know the clock as `open_time`. Features do not read it.
 """
 
 from typing import Any

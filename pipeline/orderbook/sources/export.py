@@ -52,7 +52,7 @@ def load(*, path: str | None, manifest: dict[str, Any]) -> tuple[pd.DataFrame, d
 
 
 def make_table(day: DayExport, manifest: Manifest) -> pd.DataFrame:
-    """Return the rows of a day, with its segments numbered from 0 and no number of an event."""
+    """Return the rows of a day, with its segments numbered from 0, without the column `event`."""
     rows = day.rows
     seconds = rows.x[:, DT_SECONDS].astype(np.float64)
     if not (np.isfinite(seconds) & (seconds >= 0)).all():
