@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 
 from pipeline import digests
+from pipeline.config import ParamsError
 from pipeline.deployment import contract
 from pipeline.deployment.verify import verify
+from pipeline.stages import bundle
 from tests.small_repository import MODELS
 
 
@@ -81,3 +83,10 @@ def test_another_certificate_and_other_golden_rows_are_found(folder):
     rewrite(folder, contract.CONTRACT, signal="lstm")
     with pytest.raises(ValueError, match="is of another contract"):
         verify(folder)
+
+
+@pytest.mark.parametrize("bars", [None, {"symbols": ["SIM"], "time_unit": "ns"}])
+def test_rows_that_are_no_bars_have_no_bundle(bars):
+    with pytest.raises(ParamsError, match="deployment.datasets has book, whose rows are no bars.*replay_events"):
+        bundle.check_bars("book", {"tree": {"bars": bars}})
+    bundle.check_bars("klines", {"tree": {"bars": {"interval_ms": 60_000}}})

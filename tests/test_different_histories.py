@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from pipeline import config
+from pipeline.datasets.klines.words import WORDS
 from pipeline.evaluation import returns
 from pipeline.evaluation.evaluation_data import EvaluationData
 from pipeline.evaluation.path_metrics import measure_path
@@ -237,12 +238,12 @@ def test_the_report_of_split_names_the_groups_in_which_a_symbol_has_no_row():
 
 def test_the_report_of_features_says_how_many_rows_the_holes_of_a_symbol_cost():
     segments = pd.DataFrame({"segment": [3, 4, 5], "bars": [20, 5, 10]})
-    assert featurize.count_restarts(segments, {3: 7, 4: 5, 5: 7}) == {
+    assert featurize.count_restarts(segments, {3: 7, 4: 5, 5: 7}, words=WORDS) == {
         "count": 2,
         "rows": 12,
         "note": "12 of 35 bars are the warm-up of the 2 segments after the first",
     }
-    assert featurize.count_restarts(segments[:1], {3: 7})["rows"] == 0
+    assert featurize.count_restarts(segments[:1], {3: 7}, words=WORDS)["rows"] == 0
 
 
 def test_models_of_symbols_that_are_never_listed_together_cannot_be_compared():

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from pipeline import config
+from pipeline.datasets.klines.words import WORDS
 from pipeline.leakage.folds import embargo
 from pipeline.stages import split
 from pipeline.validation.embargo import find_needed_embargo
@@ -25,7 +26,7 @@ def make_rows(count: int, *, horizon: int) -> pd.DataFrame:
 
 
 def choose(section: dict, rows: pd.DataFrame, *, unit: str = "ms") -> tuple[dict, str]:
-    return split.choose_embargo({**SECTION, **section}, rows, warm_up_bars=7, unit=unit)
+    return split.choose_embargo({**SECTION, **section}, rows, warm_up_bars=7, unit=unit, words=WORDS)
 
 
 @pytest.mark.parametrize(

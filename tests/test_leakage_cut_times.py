@@ -29,6 +29,11 @@ def test_borders_and_day_ends_are_found_with_their_neighbors():
     assert sorted(found["day_end"]) == [DAY - 2, DAY - 1, DAY]
 
 
+def test_the_numbers_of_events_have_no_days():
+    events = make_bars(5, DAY)[["open_time", "segment"]]
+    assert cut_times.find_bar_candidates(events)["day_end"].size == 0
+
+
 def test_bars_without_volume_or_without_a_range_are_idle():
     table = make_bars(10)
     table.loc[[2, 3], "volume"] = 0.0

@@ -316,10 +316,16 @@ def test_a_market_without_a_closing_has_the_sessions_of_its_parameters():
     assert out[:, 93].tolist() == [1, 1, 2, 3, 4, 1]
 
 
+def test_a_list_of_columns_may_have_presets_and_groups_beside_names():
+    given = read_settings(columns=["spread", "lob_only", "mid_price", "signals_core", "lob_signals", "queue"]).columns
+    assert given == ("spread", *COLUMNS[:40], "mid_price", *COLUMNS[84:92], *COLUMNS[68:74])
+    assert read_settings(columns=["lob_only"]) == read_settings(columns="lob_only")
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"columns": "all"}, "features.columns is 'all'; give a list of columns, or one of lob_only"),
+        ({"columns": "all"}, "features.columns has 'all'; give one or more .* of the presets lob_only"),
         ({"columns": ["mid"]}, "features.columns has 'mid'; give one or more distinct names"),
         ({"windows": [5, 5000, 500]}, "three lengths in events that ascend"),
         ({"windows": [5, 500]}, "features.windows"),

@@ -82,7 +82,7 @@ def test_no_guard_finds_a_leak_and_features_and_labels_were_recomputed(folder):
     found = {finding["guard"]: finding for finding in read_report(folder, "guard")["findings"]}
     assert {finding["severity"] for finding in found.values()} == {"ok"}, found
     assert "98 columns are reproduced to the bit" in found["truncation"]["message"]
-    assert "when the bars after its label_end are altered" in found["label_end"]["message"]
+    assert "when the events after its label_end are altered" in found["label_end"]["message"]
 
 
 def test_every_planted_leak_is_caught_and_no_clean_counterpart_alarms(folder):

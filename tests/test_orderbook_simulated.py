@@ -66,7 +66,9 @@ def test_snapshots_are_those_of_the_book_rebuilt_from_the_messages(name: str, re
     table, _ = request.getfixturevalue(name)
     assert tuple(table.columns) == raw_table.COLUMNS
     for _, day in table.groupby(["symbol", "day"]):
-        for column, values in book.rebuild(day).items():
+        rebuilt = book.rebuild(day)
+        assert not any(rebuilt.faults.values())
+        for column, values in rebuilt.columns.items():
             np.testing.assert_array_equal(day[column], values)
 
 

@@ -245,6 +245,8 @@ def test_the_page_says_that_a_market_is_simulated():
     params = {"sources": sources, "datasets": {"a": {"source": "made_up"}, "b": {"source": "binance"}}}
     assert note_source(params, "a") == ["Of a simulated market: it says nothing about a real one."]
     assert note_source(params, "b") == []
+    sources["made_up"]["kind"] = "simulated_book"
+    assert note_source(params, "a") == ["Of a simulated market: it says nothing about a real one."]
 
 
 def test_the_page_begins_with_the_probability_or_why_there_is_none():

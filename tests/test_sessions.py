@@ -11,6 +11,7 @@ import pytest
 from pipeline import artifacts, config, fills, labels, trading
 from pipeline.config import ParamsError
 from pipeline.datasets.klines import clock, closings, ingest
+from pipeline.datasets.klines.words import WORDS
 from pipeline.evaluation.liquidity import measure_liquidity
 from pipeline.evaluation.performance import aggregate_days, count_days_per_year
 from pipeline.evaluation.trading_grid import make_grid
@@ -432,8 +433,8 @@ def divide_days(days: int, **embargo: float) -> tuple[pd.DataFrame, Folds]:
     spans = {"time": time, "label_end": np.append(time[1:], time[-1]), "is_labeled": True, "segment": clean["segment"]}
     rows = split.remove_closings(pd.DataFrame(spans), clean, number_times=clock.number_times)
     block = {"method": "purged_kfold", "groups": 2, "test_groups": 1, "train_groups": 1, "holdout_pct": 0.0}
-    block, reason = split.choose_embargo({**block, **embargo}, rows, warm_up_bars=2, unit="ms")
-    return rows, split.divide(rows, block, reason=reason, is_automatic=not embargo)
+    block, reason = split.choose_embargo({**block, **embargo}, rows, warm_up_bars=2, unit="ms", words=WORDS)
+    return rows, split.divide(rows, block, reason=reason, is_automatic=not embargo, words=WORDS)
 
 
 @pytest.mark.parametrize(("embargo", "bars"), [({"embargo_bars": 4}, 4), ({"embargo_hours": 0.1}, 6), ({}, 3)])
@@ -465,10 +466,11 @@ def test_folds_of_a_market_with_sessions_are_read_as_they_were_made(tmp_path):
 def test_an_automatic_embargo_that_leaves_no_holdout_is_named_as_automatic():
     rows, _ = divide_days(8)
     block = {"method": "purged_kfold", "groups": 2, "test_groups": 1, "train_groups": 1, "holdout_pct": 0.1}
+    block |= {"embargo_bars": 3}
     with pytest.raises(
         ValueError, match=r"cover the whole holdout.*the automatic one \(the longest.*: set split.embargo"
     ):
-        split.divide(rows, {**block, "embargo_bars": 3}, reason="the longest warm-up", is_automatic=True)
+        split.divide(rows, block, reason="the longest warm-up", is_automatic=True, words=WORDS)
 
 
 def test_the_grid_of_a_backtest_has_no_row_while_the_market_is_closed():

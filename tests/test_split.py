@@ -2,6 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.datasets.klines.words import WORDS
+from pipeline.datasets.orderbook.words import WORDS as EVENTS
 from pipeline.leakage.folds import embargo
 from pipeline.samples import make_keys
 from pipeline.stages import split
@@ -90,14 +92,28 @@ def test_rows_that_their_embargo_covers_are_refused_with_both_lengths(count):
     with pytest.raises(
         ValueError, match=rf"{count} rows before the holdout are no more than their embargo.*\(60 bars\)"
     ):
-        split.choose_embargo(section, rows, warm_up_bars=60, unit="ms")
+        split.choose_embargo(section, rows, warm_up_bars=60, unit="ms", words=WORDS)
+
+
+def test_of_an_order_book_a_refusal_names_the_look_back_of_its_features_and_the_key_to_lower():
+    time = np.arange(5000)
+    rows = pd.DataFrame({"segment": 0, "time": time, "label_end": time + 50, "is_labeled": True})
+    section = {"method": "purged_kfold", "groups": 2, "test_groups": 1, "train_groups": 1, "holdout_pct": 0.0}
+    section |= {"embargo_pct": None, "embargo_bars": None, "embargo_hours": None}
+    message = r"the longest look-back of a feature \(5000 events\).*set split.embargo_bars, or .*features.windows"
+    with pytest.raises(ValueError, match=message), EVENTS.adapt_errors():
+        split.choose_embargo(section, rows, warm_up_bars=5000, unit="events", words=EVENTS)
+    assert split.choose_embargo(section, rows, warm_up_bars=500, unit="events", words=EVENTS)[1] == (
+        "the longest look-back of a feature has 500 events, the longest label 50"
+    )
 
 
 def test_an_error_that_no_embargo_caused_does_not_name_the_embargo():
     rows = pd.DataFrame({"time": BAR * np.arange(9), "label_end": BAR * np.arange(9), "is_labeled": True})
     block = {"method": "cpcv", "groups": 2, "test_groups": 2, "train_groups": 1, "holdout_pct": 0.0, "embargo_bars": 1}
     with pytest.raises(ValueError, match="test_groups is 2 of 2 groups") as caught:
-        split.divide(rows, block | {"embargo_pct": None, "embargo_hours": None}, reason="-", is_automatic=True)
+        block |= {"embargo_pct": None, "embargo_hours": None}
+        split.divide(rows, block, reason="-", is_automatic=True, words=WORDS)
     assert "split.embargo_bars" not in str(caught.value)
 
 

@@ -164,6 +164,12 @@ def test_a_simulated_market_is_no_real_one_whatever_its_source_is_called():
     assert verdict.summary.endswith("It says nothing about a real market.")
 
 
+def test_of_an_order_book_the_verdict_says_that_a_bar_is_an_event():
+    evidence = make_evidence(dsr=0.99)
+    evidence = replace(evidence, split={**evidence.split, "unit": "events"})
+    assert make_verdict(evidence).summary.endswith(" Rows are events: what this page calls a bar is one of them.")
+
+
 def test_downsampling_retains_every_extreme_and_both_ends():
     rng = np.random.default_rng(3)
     y = rng.normal(size=50_000).cumsum()

@@ -24,6 +24,8 @@
 - `canaries`, which a kind may lack: `run_canaries(clean, block, settings=, seed=)` yields the Outcome of each leak that
   is planted in the first rows of every symbol, where `block` has the features; GUARDS are those that check them.
   Without it leaks of bars are planted, if `guard.compute` is given.
+- `words`, which a kind may lack: WORDS, what messages and reports call its rows, see `words.Words`; without it they are
+  rows. Reports that count them under keys such as `bars` and `warm_up_bars` have their name beside, as `unit`.
 - `contract`, which a kind may lack: `describe_bars(clean, fields=, calendar=, symbols=)` returns what a deployment has
   to feed, as JSON; `fields` are all columns of the clean table, of which `clean` has COLUMNS alone; `calendar` is that
   section of the dataset.

@@ -16,15 +16,19 @@ Candidates = dict[str, np.ndarray]  # positions in the table of bars, by the kin
 
 
 def find_bar_candidates(bars: pd.DataFrame) -> Candidates:
-    """Return where a clean table of bars begins and ends a segment, ends a day (UTC) or is idle, and all its bars."""
+    """Return where a clean table of bars begins and ends a segment, ends a day (UTC) or is idle, and all its bars.
+
+    The clock of rows that are no bars has no days.
+    """
     time, segment = bars["open_time"].to_numpy(), bars["segment"].to_numpy()
     first = np.flatnonzero(np.diff(segment, prepend=segment[:1] - 1))
     last = np.append(first[1:], len(bars)) - 1
+    day = time // DAY_MS if "volume" in bars.columns else np.zeros_like(time)
     return {
         "anywhere": np.arange(len(bars)),
         "segment_end": add_offsets(last, len(bars), offsets=(-1, 0, 1)),
         "segment_start": add_offsets(first, len(bars), offsets=(0, 1, 2)),
-        "day_end": add_offsets(np.flatnonzero(np.diff(time // DAY_MS)), len(bars), offsets=(-1, 0, 1)),
+        "day_end": add_offsets(np.flatnonzero(np.diff(day)), len(bars), offsets=(-1, 0, 1)),
         "idle": np.flatnonzero(_find_idle(bars)),
     }
 

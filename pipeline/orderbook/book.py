@@ -8,7 +8,7 @@ Arguments of compiled functions are positional, since numba has no keyword-only 
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -71,41 +71,15 @@ def name_levels(levels: int) -> list[str]:
     return [f"{side}_{what}_{i}" for side in ("ask", "bid") for what in ("price", "size") for i in range(1, levels + 1)]
 
 
-def rebuild(
-    messages: pd.DataFrame | Mapping[str, npt.NDArray[Any]],
-    *,
-    levels: int = 10,
-    faults: Literal["refuse", "count"] = "refuse",
-) -> dict[str, Floats]:
-    """Return the best `levels` of both sides after every message, each column (N,); an empty level is 0.
+def rebuild(messages: pd.DataFrame | Mapping[str, npt.NDArray[Any]], *, levels: int = 10) -> Rebuilt:
+    """Return the best `levels` of both sides after every message, and the number of faults; an empty level is 0.
 
-    `messages` are of one symbol and one session, in order, with action, order_id, size, price and side. With `faults`
-    "count", a message on an unknown order leaves the book as it is; see FAULTS for the others.
+    `messages` are of one symbol and one session, in order, with action, order_id, size, price and side. A message on an
+    unknown order leaves the book as it is; see FAULTS for the others.
 
     Raises:
-        ValueError: a message does not fit the book, and `faults` is "refuse"; or a column cannot be read.
+        ValueError: a column cannot be read.
     """
-    rebuilt, first = _rebuild(messages, levels=levels)
-    if faults == "refuse" and any(rebuilt.faults.values()):
-        row, code = first
-        name = list(FAULTS)[code - 1]
-        order = np.asarray(messages["order_id"])[row]
-        raise ValueError(
-            f"book: message {row} on order {order} {FAULTS[name]} ({name}); faults in all: {rebuilt.faults}; "
-            "sort the messages, give the session from its start, or count such messages by faults='count'"
-        )
-    return rebuilt.columns
-
-
-def rebuild_and_count(messages: pd.DataFrame | Mapping[str, npt.NDArray[Any]], *, levels: int = 10) -> Rebuilt:
-    """Return the levels after every message and the number of messages that do not fit the book, by fault."""
-    return _rebuild(messages, levels=levels)[0]
-
-
-def _rebuild(
-    messages: pd.DataFrame | Mapping[str, npt.NDArray[Any]], *, levels: int
-) -> tuple[Rebuilt, tuple[int, int]]:
-    """Return the levels and faults, and the first message with a fault and its code; (0, 0) without one."""
     if levels < 1:
         raise ValueError(f"book: levels is {levels}; at least 1 is allowed")
     coded, scales = _read_messages(messages)
@@ -116,9 +90,7 @@ def _rebuild(
     scale = np.repeat([scales[0], scales[1], scales[0], scales[1]], levels)
     columns = {name: book[:, j] / scale[j] for j, name in enumerate(name_levels(levels))}
     counts = np.bincount(fault, minlength=len(FAULTS) + 1)[1:]
-    first = int(np.argmax(fault > 0)) if fault.any() else 0
-    code = int(fault[first]) if len(fault) else 0
-    return Rebuilt(columns, dict(zip(FAULTS, counts.tolist(), strict=True))), (first, code)
+    return Rebuilt(columns, dict(zip(FAULTS, counts.tolist(), strict=True)))
 
 
 def _read_messages(messages: pd.DataFrame | Mapping[str, npt.NDArray[Any]]) -> tuple[Messages, tuple[float, float]]:

@@ -20,26 +20,19 @@ from pipeline.features.engine import Features
 from pipeline.features.rolling import Floats, Floats32, Integers, borrow
 from pipeline.orderbook import state as cells
 from pipeline.orderbook.columns import COLUMNS, GATES, GROUP_OF, PRESETS
+from pipeline.orderbook.compiling import announce_compilation
 from pipeline.orderbook.event_table import AMOUNT_NAMES, NUMBER_NAMES, find_segments, read_events
 from pipeline.orderbook.lookback import list_lookbacks
-from pipeline.orderbook.settings import (
-    READY_EVENTS,
-    TICK_SIZE,
-    TIMEZONE,
-    Count,
-    Session,
-    Settings,
-    TickSize,
-    Windows,
-    read_settings,
-)
+from pipeline.orderbook.settings import Settings, read_settings
 from pipeline.orderbook.state import COUNT_NAMES, State
 from pipeline.orderbook.update import ACTION, AMOUNTS, NUMBERS, SIDE, SIZE, TIME_NS, update_event
 from pipeline.row_groups import TableFile
 
 CHUNK_EVENTS = 512  # whose columns are in memory as float64; no value depends on it
 PART_EVENTS = 1 << 16  # of a part of a table in memory
-COMPILED = ("columns", "state", "completed", "orders", "events", "book_columns", "flow_columns", "update", "engine")
+COMPILED = ("engine", "columns", "state", "completed", "orders", "events", "book_columns", "flow_columns", "update")
+FILES = [*(Path(__file__).parent / f"{name}.py" for name in COMPILED), Path(rolling.__file__)]  # of the compiled update
+WHAT = "the columns of order books"  # for the log
 
 Advance = Callable[[Integers, Floats, Integers, Floats, Integers, Integers, Floats, int, int, Floats], int]
 
@@ -58,8 +51,7 @@ def _compile_advance() -> Advance:
 
     numba itself looks at this file alone. It does include the values that a function closes over, hence `sources`.
     """
-    files = [*(Path(__file__).parent / f"{name}.py" for name in COMPILED), Path(rolling.__file__)]
-    content = b"".join(file.name.encode() + file.read_bytes() for file in files)
+    content = b"".join(file.name.encode() + file.read_bytes() for file in FILES)
     sources = int(hashlib.sha256(content).hexdigest()[:12], 16)
 
     @numba.njit(cache=True, error_model="numpy")
@@ -107,48 +99,24 @@ class BookFeatures(Features):
     orders_by_segment: dict[int, dict[str, int]] = field(default_factory=dict)  # of these rows, by COUNT_NAMES
 
 
-def compute_parts(
-    events: pd.DataFrame | TableFile,
-    *,
-    columns: list[str] | str | None = None,
-    windows: Windows | None = None,
-    timezone: str = TIMEZONE,
-    session: Session | None = None,
-    tick_size: TickSize = TICK_SIZE,
-    ready_events: Count = READY_EVENTS,
-) -> Iterator[BookFeatures]:
+def compute_parts(events: pd.DataFrame | TableFile, **params: Any) -> Iterator[BookFeatures]:
     """Yield the columns of consecutive events of a clean table, or of a file: together those of `compute`.
 
-    Args:
-        events: sorted by segment and event, with the columns of `event_table` and `segment`.
-        columns: names of `columns.COLUMNS`, or the name of a preset; None: all.
-        windows: the fast, medium and slow window, in events; None: 5, 500, 5000.
-        timezone: of `session`, an IANA name.
-        session: where opening, morning, afternoon and closing begin and the session ends, as HH:MM of local time;
-            None: 09:30, 10:00, 12:00, 15:30, 16:00.
-        tick_size: of columns bid_depth_ticks and ask_depth_ticks.
-        ready_events: changes of the best levels after which a segment's rows count.
+    `events` are sorted by segment and event, with the columns of `event_table` and `segment`. The keyword arguments
+    are those of `read_settings`.
 
     Raises:
         ParamsError: a parameter is not allowed.
         ValueError: a column is missing, or an event cannot follow the one before it.
     """
-    settings = read_settings(
-        columns=columns,
-        windows=windows,
-        timezone=timezone,
-        session=session,
-        tick_size=tick_size,
-        ready_events=ready_events,
-    )
-    bulk, start = BulkColumns(events, settings), 0
+    bulk, start = BulkColumns(events, read_settings(**params)), 0
     for stop in bulk.part_stops:
         yield bulk.compute(start, stop)
         start = stop
 
 
 def compute(events: pd.DataFrame, **params: Any) -> BookFeatures:
-    """Return the columns of a clean table of events; the keyword arguments are those of `compute_parts`."""
+    """Return the columns of a clean table of events; the keyword arguments are those of `read_settings`."""
     bulk = BulkColumns(events, read_settings(**params))
     return bulk.compute(0, len(events))
 
@@ -158,6 +126,7 @@ class BulkColumns:
 
     def __init__(self, events: pd.DataFrame | TableFile, settings: Settings) -> None:
         """Find the segments of a table in memory, or of one in a file."""
+        announce_compilation(advance, files=FILES, what=WHAT)
         self._read: Callable[[int, int], pd.DataFrame]
         if isinstance(events, TableFile):
             keys, self.part_stops = events.read(["segment"]), events.group_stops.tolist()
@@ -262,7 +231,8 @@ class Stream:
     """The columns event by event: the values of `compute` for the same events, bit for bit."""
 
     def __init__(self, **params: Any) -> None:
-        """Begin a segment; the keyword arguments are those of `compute_parts`."""
+        """Begin a segment; the keyword arguments are those of `read_settings`."""
+        announce_compilation(advance, files=FILES, what=WHAT)
         self.settings = read_settings(**params)
         self._first_state = cells.allocate(self.settings)
         self._numbers = np.zeros((1, NUMBERS), dtype=np.int64)

@@ -6,9 +6,12 @@ compares, so that its result has the same bits on every processor.
 Arguments of compiled functions are positional, since numba has no keyword-only ones.
 """
 
+from pathlib import Path
+
 import numpy as np
 from numba import njit
 
+from pipeline.orderbook.compiling import announce_compilation
 from pipeline.orderbook.flow_messages import (
     ACTIVE,
     BUYING,
@@ -59,6 +62,7 @@ def simulate_session(rng: np.random.Generator, terms: Terms, *, events: int) -> 
     Raises:
         ValueError: the price leaves the range that a session has.
     """
+    announce_compilation(_run_candidates, files=[Path(__file__)], what="the simulator of order flow")
     action, order, units, price, side = (np.zeros(events, np.int64) for _ in range(5))
     book = np.zeros((events, 4 * LEVELS), np.int64)
     flow = np.zeros(events), np.zeros(events)

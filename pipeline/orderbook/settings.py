@@ -13,7 +13,7 @@ from annotated_types import Gt, Interval, MaxLen, MinLen
 
 from pipeline import config
 from pipeline.market.time_zones import load_zone
-from pipeline.orderbook.columns import COLUMNS, PRESETS
+from pipeline.orderbook.columns import COLUMNS, GROUPS, PRESETS
 
 Integers = npt.NDArray[np.int64]
 Window = Annotated[int, Interval(ge=1, le=1_000_000)]
@@ -54,7 +54,16 @@ def read_settings(
     tick_size: TickSize = TICK_SIZE,
     ready_events: Count = READY_EVENTS,
 ) -> Settings:
-    """Return the settings of these parameters, which are those of `engine.compute_parts`.
+    """Return the settings of the columns of an order book.
+
+    Args:
+        columns: names of `columns.COLUMNS`, of its groups and presets; None: all.
+        windows: the fast, medium and slow window, in events; None: 5, 500, 5000.
+        timezone: of `session`, an IANA name.
+        session: where opening, morning, afternoon and closing begin and the session ends, as HH:MM of local time;
+            None: 09:30, 10:00, 12:00, 15:30, 16:00.
+        tick_size: of columns bid_depth_ticks and ask_depth_ticks.
+        ready_events: changes of the best levels after which a segment's rows count.
 
     Raises:
         ParamsError: a value is not allowed, alone or beside another.
@@ -83,20 +92,16 @@ def read_settings(
 
 
 def select_columns(columns: list[str] | str | None) -> tuple[str, ...]:
-    """Return the names of a preset or a list, or of all columns where there is neither."""
-    if isinstance(columns, str):
-        if columns not in PRESETS:
-            allowed = ", ".join(PRESETS)
-            raise config.ParamsError(f"features.columns is {columns!r}; give a list of columns, or one of {allowed}")
-        return PRESETS[columns]
-    names = COLUMNS if columns is None else tuple(columns)
-    unknown = [name for name in names if name not in COLUMNS]
+    """Return the columns of a preset, or of a list of columns, groups and presets, each column once; None: all."""
+    names = list(COLUMNS) if columns is None else [columns] if isinstance(columns, str) else list(columns)
+    known = {**GROUPS, **PRESETS, **{name: (name,) for name in COLUMNS}}
+    unknown = [name for name in names if name not in known]
     if unknown or not names or len(set(names)) < len(names):
         raise config.ParamsError(
-            f"features.columns has {unknown[0] if unknown else list(names)!r}; give one or more distinct names of "
-            "pipeline/orderbook/README.md"
+            f"features.columns has {unknown[0] if unknown else names!r}; give one or more distinct names of columns "
+            f"(pipeline/orderbook/README.md), of the presets {', '.join(PRESETS)}, or of the groups {', '.join(GROUPS)}"
         )
-    return names
+    return tuple(dict.fromkeys(column for name in names for column in known[name]))
 
 
 def read_session(session: Mapping[Any, str]) -> tuple[int, ...]:

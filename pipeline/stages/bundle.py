@@ -44,6 +44,7 @@ def main(dataset: str) -> None:
     params = config.load_params()
     names, deployment = list_models(params, dataset), read_settings(params, dataset)
     exported = {name: artifacts.read_json(digests.verify(artifacts.ONNX / name) / "contract.json") for name in names}
+    check_bars(dataset, exported)
     models = {name: plugins.load(artifacts.MODELS / name) for name in names}
     market = load_market(dataset)
     settings = config.call_with(ReplaySettings, block=config.look_up(params, "replay"), name="replay")
@@ -82,6 +83,15 @@ def read_settings(params: config.Block, dataset: str) -> DeploymentSettings:
     if settings.signal is not None and settings.signal not in known:
         raise config.ParamsError(f"deployment.signal is {settings.signal!r}; {dataset} has {', '.join(known)}")
     return settings
+
+
+def check_bars(dataset: str, exported: Contracts) -> None:
+    """Raise ParamsError where the rows of a dataset are no bars: nothing that a bundle has could replay them."""
+    if any("interval_ms" not in (each["bars"] or {}) for each in exported.values()):
+        raise config.ParamsError(
+            f"deployment.datasets has {dataset}, whose rows are no bars; a hot path takes bars, and charges no half "
+            f"spread: take {dataset} out. `python -m pipeline.deployment.replay_events` replays models of order books"
+        )
 
 
 def list_models(params: config.Block, dataset: str) -> list[str]:

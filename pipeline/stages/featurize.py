@@ -10,15 +10,12 @@ import pandas as pd
 
 from pipeline import artifacts, cli, config, digests
 from pipeline.datasets import kinds
+from pipeline.datasets.words import Words, find_words
 from pipeline.features.engine import Features
 from pipeline.row_groups import TableFile, open_table
 
 log = logging.getLogger(__name__)
 
-ADVICE = (
-    "where the source leaves out bars without trades, fill them with the last close and volume 0 "
-    "(sources.file.fill_gaps_bars)"
-)
 MIN_SHARE = 0.9  # of bars that have features: below it, a log entry says what the others lack
 
 
@@ -27,31 +24,34 @@ def main(dataset: str) -> None:
     name = f"datasets.{dataset}.features"
     params = config.load_params()
     kind, clock = (kinds.import_part(params, dataset, part) for part in ("featurize", "clock"))
+    words = find_words(kinds.find_optional_part(params, dataset, "words"))
     block, file = config.look_up(params, name), artifacts.FEATURES / f"{dataset}.parquet"
     clean = TableFile(digests.verify(artifacts.CLEAN / f"{dataset}.parquet"))
     parts = config.call_with(kind.compute_parts, clean, block=block, name=name)
     segments = list_segments(clean)
-    features = write_features(parts, clean, file, segments=segments, time=clock.TIME)
+    with words.adapt_errors():
+        features = write_features(parts, clean, file, segments=segments, time=clock.TIME, words=words)
     used = {**block, "groups": list_groups(features)}
     if features.absent_fields:
         used["absent_fields"] = list(features.absent_fields)
     warn_of_columns_left_out(features)
-    warn_of_few_rows(features, segments, rows=TableFile(file).rows)
-    report = summarize_features(features, TableFile(file), segments)
+    warn_of_few_rows(features, segments, rows=TableFile(file).rows, words=words)
+    report = summarize_features(features, TableFile(file), segments, words=words)
     artifacts.write_report("featurize", dataset, report | {"params": used})
 
 
 def write_features(
-    parts: Iterable[Features], clean: TableFile, file: Path, *, segments: pd.DataFrame, time: str
+    parts: Iterable[Features], clean: TableFile, file: Path, *, segments: pd.DataFrame, time: str, words: Words
 ) -> Features:
     """Write the table of features, one part after another; return them without rows, with all that was lost.
 
-    `segments` are those of `clean`, see `list_segments`; `time` is its column with the clock.
+    `segments` are those of `clean`, see `list_segments`; `time` is its column with the clock; `words` are those of its
+    kind.
 
     Raises:
         ValueError: no row has features, or a value is not finite.
     """
-    keys, faults, lost = clean.read(["segment", time]), Faults(time=time), dict[int, int]()
+    keys, faults, lost = clean.read(["segment", time]), Faults(time=time, advice=words.wrong_column), dict[int, int]()
     segment, times = keys["segment"].to_numpy(), keys[time].to_numpy()
     with open_table(file) as writer:
         for part in parts:
@@ -66,7 +66,7 @@ def write_features(
                 table.insert(1, "time", times[part.rows])
                 table.attrs |= {"groups": part.groups, "presets": part.presets, "left_out": part.left_out}
                 writer.append(table)
-        raise_if_empty(features, segments["bars"], rows=writer.rows)
+        raise_if_empty(features, segments["bars"], rows=writer.rows, advice=words.few_features)
         faults.raise_any()
     return replace(features, lost_by_segment=lost)
 
@@ -88,14 +88,13 @@ def warn_of_columns_left_out(features: Features) -> None:
         log.warning(f"features: {', '.join(names)} left out, since the bars have no {field}; add it to compute them")
 
 
-def warn_of_few_rows(features: Features, segments: pd.DataFrame, *, rows: int) -> None:
+def warn_of_few_rows(features: Features, segments: pd.DataFrame, *, rows: int, words: Words) -> None:
     """Log the share of bars with features where it is below MIN_SHARE; `segments` are those of the bars."""
     bars, warm_up = int(segments["bars"].sum()), max(features.warm_up_bars.values())
     if rows < MIN_SHARE * bars:
-        log.warning(
-            f"features: {rows:,} of {bars:,} bars have features ({rows / bars:.1%}); each of {len(segments):,} "
-            f"segments loses a warm-up of {warm_up} bars: {ADVICE}, or give more bars or shorter windows"
-        )
+        message = f"features: {rows:,} of {bars:,} bars have features ({rows / bars:.1%}); each of {len(segments):,} "
+        message += f"segments loses a warm-up of {warm_up} bars: {words.few_features}"
+        log.warning(words.adapt(message))
 
 
 def list_groups(features: Features) -> list[str]:
@@ -103,22 +102,23 @@ def list_groups(features: Features) -> list[str]:
     return list(dict.fromkeys(features.groups[name] for name in features.columns if name not in features.in_pandas))
 
 
-def raise_if_empty(features: Features, bars: pd.Series, *, rows: int) -> None:
-    """Raise ValueError where there are no rows: no segment, of which `bars` has the lengths, outlasts the warm-up."""
+def raise_if_empty(features: Features, bars: pd.Series, *, rows: int, advice: str) -> None:
+    """Raise ValueError, with an advice, where there are no rows; `bars` has the lengths of the segments."""
     if not rows:
-        raise ValueError(
-            f"no segment is longer than the warm-up of {max(features.warm_up_bars.values())} bars, the longest has "
-            f"{bars.max()}; give more bars or shorter windows"
-            + (f"; there are {len(bars):,} segments: {ADVICE}" if len(bars) > 1 else "")
-        )
+        warm_up, longest = max(features.warm_up_bars.values()), bars.max()
+        if longest <= warm_up:
+            found = f"no segment is longer than the warm-up of {warm_up} bars, the longest has {longest}"
+        else:
+            found = f"no row has features, though the longest segment has {longest} bars"
+        raise ValueError(f"{found}; {advice}" + (f"; there are {len(bars):,} segments" if len(bars) > 1 else ""))
 
 
 class Faults:
     """The values after warm-up that are not finite: their number, and the first of them."""
 
-    def __init__(self, *, time: str) -> None:
-        """Begin without a fault; `time` is the column of bars with the clock."""
-        self.count, self.first, self._time = 0, "", time
+    def __init__(self, *, time: str, advice: str) -> None:
+        """Begin without a fault; `time` is the column of bars with the clock, `advice` is `Words.wrong_column`."""
+        self.count, self.first, self._time, self._advice = 0, "", time, advice
 
     def add(self, features: Features, clean: TableFile) -> None:
         """Count the faulty values of some rows of a clean table."""
@@ -129,9 +129,9 @@ class Faults:
             place, name = int(features.rows[row]), features.columns[column]
             bar = clean.read(["symbol", self._time], start=place, stop=place + 1).iloc[0]
             folder = "in_pandas" if name in features.in_pandas else "groups"
+            advice = self._advice.format(column=name, folder=folder, group=features.groups[name])
             self.first = (
-                f"{name} of {bar['symbol']} at {self._time} {bar[self._time]}; allowed are finite values: correct the "
-                f"column in pipeline/features/{folder}/{features.groups[name]}.py, or its warm-up"
+                f"{name} of {bar['symbol']} at {self._time} {bar[self._time]}; allowed are finite values: {advice}"
             )
         self.count += count
 
@@ -141,7 +141,7 @@ class Faults:
             raise ValueError(f"{self.count} values after warm-up are not finite; the first is {self.first}")
 
 
-def count_restarts(segments: pd.DataFrame, lost_by_segment: Mapping[int, int]) -> dict[str, object]:
+def count_restarts(segments: pd.DataFrame, lost_by_segment: Mapping[int, int], *, words: Words) -> dict[str, object]:
     """Return how often a symbol's features restart, in a new one of its `segments`, and how many rows that costs.
 
     A segment begins after missing bars, and after a closing where the calendar says so.
@@ -150,22 +150,27 @@ def count_restarts(segments: pd.DataFrame, lost_by_segment: Mapping[int, int]) -
     rows = sum(lost_by_segment[segment] for segment in numbers[1:])
     bars, count = int(segments["bars"].sum()), len(numbers) - 1
     note = f"{rows} of {bars} bars are the warm-up of the {count} segments after the first"
-    return {"count": count, "rows": rows, "note": note}
+    return {"count": count, "rows": rows, "note": words.adapt(note)}
 
 
-def summarize_features(features: Features, table: TableFile, segments: pd.DataFrame) -> dict[str, object]:
+def summarize_features(
+    features: Features, table: TableFile, segments: pd.DataFrame, *, words: Words
+) -> dict[str, object]:
     """Return the counts of rows written and lost to warm-up, and each column's warm-up and distribution.
 
-    `table` has the rows of the features, and is read column by column; `segments` are those of the bars.
+    `table` has the rows of the features, and is read column by column; `segments` are those of the bars, and `words`
+    those of their kind.
     """
     bars = int(segments["bars"].sum())
     return {
         "bars": bars,
+        **words.describe_unit(),
         "rows": table.rows,
         "lost": {"warm_up": bars - table.rows},
         "lost_by_segment": features.lost_by_segment,
         "restarts": {
-            symbol: count_restarts(part, features.lost_by_segment) for symbol, part in segments.groupby("symbol")
+            symbol: count_restarts(part, features.lost_by_segment, words=words)
+            for symbol, part in segments.groupby("symbol")
         },
         "left_out": features.left_out,
         "warm_up_bars": max(features.warm_up_bars.values()),

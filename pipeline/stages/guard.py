@@ -4,7 +4,7 @@ No guard holds a whole table: columns are read one at a time, and recomputed fea
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +14,7 @@ import pandas as pd
 
 from pipeline import artifacts, cli, config, digests
 from pipeline.datasets import kinds
+from pipeline.datasets.words import find_words
 from pipeline.feature_file import FeatureFile
 from pipeline.features.engine import Features
 from pipeline.labels import Labels
@@ -34,6 +35,16 @@ BAR_KEY = ["segment", "open_time"]  # as KEY, in the clean table
 def main(dataset: str) -> None:
     """Run the guards of features, labels and segments on a dataset."""
     params = config.load_params()
+    words = find_words(kinds.find_optional_part(params, dataset, "words"))
+    with words.adapt_errors():
+        found = run_guards(dataset, params)
+    findings = [replace(finding, message=words.adapt(finding.message)) for finding in found]
+    artifacts.write_report("guard", dataset, {"findings": list(map(asdict, findings))})
+    raise_if_critical(findings)
+
+
+def run_guards(dataset: str, params: config.Block) -> list[Finding]:
+    """Return the findings of all guards of a dataset, which speak of bars."""
     features = digests.verify(artifacts.FEATURES / f"{dataset}.parquet")
     files = artifacts.list_labels(dataset, config.look_up(params, f"datasets.{dataset}.targets"))
     kind, clock, label = (kinds.import_part(params, dataset, part) for part in ("guard", "clock", "label"))
@@ -52,8 +63,7 @@ def main(dataset: str) -> None:
     grid = {"step": clock.find_step(table), "number_times": partial(clock.number_times, table)}
     known = {"warm_up_bars": artifacts.read_report("featurize", dataset)["warm_up_bars"], "has_gates": kind.HAS_GATES}
     findings += check_segments(read_bars(BAR_KEY), features, files, **grid, **known)
-    artifacts.write_report("guard", dataset, {"findings": list(map(asdict, findings))})
-    raise_if_critical(findings)
+    return findings
 
 
 ReadBars = Callable[[Collection[str] | None], pd.DataFrame]

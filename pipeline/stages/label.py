@@ -9,6 +9,7 @@ import pandas as pd
 
 from pipeline import artifacts, cli, config
 from pipeline.datasets import kinds
+from pipeline.datasets.words import Words, find_words
 from pipeline.labels import Labels
 from pipeline.row_groups import open_table, read_clean
 from pipeline.scale import is_constant
@@ -27,28 +28,29 @@ def main(dataset: str) -> None:
     """Label the clean bars of a dataset with every target."""
     params = config.load_params()
     kind, clock = (kinds.import_part(params, dataset, part) for part in ("label", "clock"))
+    words = find_words(kinds.find_optional_part(params, dataset, "words"))
     targets = config.look_up(params, f"datasets.{dataset}.targets")
     if not isinstance(targets, dict) or not targets:
         raise config.ParamsError(f"datasets.{dataset}.targets is {targets!r}; name one or more")
     delay_bars = read_order_delay(params)
     bars = read_clean(dataset, kind.COLUMNS)
     report: dict[str, dict[str, object]] = {}
-    with artifacts.replace_atomically(artifacts.LABELS / dataset) as folder:
+    with artifacts.replace_atomically(artifacts.LABELS / dataset) as folder, words.adapt_errors():
         folder.mkdir()
         for target, block in targets.items():
             path = f"datasets.{dataset}.targets.{target}"
-            labeled = label_target(kind, bars, target, block, name=path, delay_bars=delay_bars)
+            labeled = label_target(kind, bars, target, block, name=path, delay_bars=delay_bars, words=words)
             described = kind.describe_target(block, name=target, path=path)
-            write_labels(folder / f"{target}.parquet", labeled, described, name=path)
+            write_labels(folder / f"{target}.parquet", labeled, described, name=path, words=words)
             report[target] = summarize_labels(labeled, described, bars=len(bars), unit=clock.UNIT)
-            report[target] |= report_tails(labeled, described)
+            report[target] |= report_tails(labeled, described, words=words) | words.describe_unit()
             del labeled  # so that the labels of two targets are not in memory together
     artifacts.write_report("label", dataset, report)
 
 
-def write_labels(file: Path, labeled: Labels, target: Target, *, name: str) -> None:
+def write_labels(file: Path, labeled: Labels, target: Target, *, name: str, words: Words) -> None:
     """Write the labels of a target, described in the file's attributes; ParamsError where all are the same."""
-    check_variation(labeled, target, name=name)
+    check_variation(labeled, target, name=name, words=words)
     table = select_columns(labeled)
     table.attrs.update(target.attributes)
     with open_table(file) as writer:
@@ -56,7 +58,7 @@ def write_labels(file: Path, labeled: Labels, target: Target, *, name: str) -> N
 
 
 def label_target(
-    kind: ModuleType, bars: pd.DataFrame, target: object, block: object, *, name: str, delay_bars: int
+    kind: ModuleType, bars: pd.DataFrame, target: object, block: object, *, name: str, delay_bars: int, words: Words
 ) -> Labels:
     """Return the labels of one target; ParamsError where its name or its section is wrong, or no bar has a label."""
     config.check_name(target, owner=name.rpartition(".")[0])
@@ -66,12 +68,12 @@ def label_target(
     if labeled.table.empty:
         lost = ", ".join(f"{count} by {cause}" for cause, count in labeled.lost.items())
         is_still = sum(labeled.lost.get(cause, 0) for cause in STILL) > len(bars) / 2
-        remedy = "the price hardly moves: use another source of bars" if is_still else "lower its windows"
+        remedy = "the price hardly moves: use another source of bars" if is_still else words.few_labels
         raise config.ParamsError(f"{name}: none of {len(bars)} bars has a label ({lost}); {remedy}")
     return labeled
 
 
-def check_variation(labeled: Labels, target: Target, *, name: str) -> None:
+def check_variation(labeled: Labels, target: Target, *, name: str, words: Words) -> None:
     """Raise ParamsError where every label is the same: there is nothing to learn, as of a pegged pair."""
     y = labeled.table["y"].to_numpy()
     if not is_constant(y):
@@ -80,7 +82,7 @@ def check_variation(labeled: Labels, target: Target, *, name: str) -> None:
         names, shares = target.output.names, _summarize_y(y, target.output)
         found = ", ".join(f"{each} {shares[each]:.0%}" for each in names)
         remedy = f"{name} needs at least two classes: change its horizon"
-        remedy += ", or move its barriers" if target.output.neutral_class else ""
+        remedy += f", or {words.class_limits}" if target.output.neutral_class else ""
     else:
         found, remedy = f"y is {y[0]:.6g} in every row", f"change the horizon of {name}"
     raise config.ParamsError(
@@ -107,12 +109,12 @@ def summarize_labels(labeled: Labels, target: Target, *, bars: int, unit: str) -
     }
 
 
-def report_tails(labeled: Labels, target: Target) -> dict[str, object]:
+def report_tails(labeled: Labels, target: Target, *, words: Words) -> dict[str, object]:
     """Return `tails` and `warnings` of a target whose y is unbounded; nothing of another.
 
     The tail is the `TAIL_SHARE` of rows with the largest |y|, and of raw returns those with the largest |raw|.
     `square_share` is its share of the sum of y² as models see it, after the clip; `raw_square_share` that of raw².
-    `largest` is |y| before the clip. A share is NaN where the sum is 0.
+    `largest` is |y| before the clip. A share is NaN where the sum is 0. `words` are those of the dataset's kind.
     """
     if target.output.kind not in UNBOUNDED:
         return {}
@@ -130,8 +132,7 @@ def report_tails(labeled: Labels, target: Target) -> dict[str, object]:
     if share > MAX_SQUARE_SHARE:
         warnings.append(
             f"{target.name}: {rows} of {len(y)} labels have {share:.0%} of the sum of y² (of raw returns "
-            f"{raw_share:.0%}), above {MAX_SQUARE_SHARE:.0%}: models learn these few rows; lower clip_sigma or raise "
-            "volatility_window"
+            f"{raw_share:.0%}), above {MAX_SQUARE_SHARE:.0%}: models learn these few rows; {words.wide_tails}"
         )
     elif raw_share > MAX_SQUARE_SHARE:
         warnings.append(
@@ -139,6 +140,7 @@ def report_tails(labeled: Labels, target: Target) -> dict[str, object]:
             f"{MAX_SQUARE_SHARE:.0%}; the largest |y| before the clip is {labeled.largest:.3g}: check these bars for "
             "bad prints or splits that are not adjusted"
         )
+    warnings = [words.adapt(warning) for warning in warnings]
     for warning in warnings:
         log.warning(warning)
     return {"tails": tails, "warnings": warnings}

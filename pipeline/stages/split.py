@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pandas as pd
 
 from pipeline import artifacts, cli, config, digests
 from pipeline.datasets import kinds
+from pipeline.datasets.words import Words, find_words
 from pipeline.feature_file import Matrix
 from pipeline.leakage.findings import Finding, raise_if_critical
 from pipeline.leakage.folds import duplicates, embargo, label_overlap, temporal_order
@@ -32,19 +33,23 @@ def main(dataset: str) -> None:
     params = config.load_params()
     files = artifacts.list_labels(dataset, config.look_up(params, f"datasets.{dataset}.targets"))
     clock = kinds.import_part(params, dataset, "clock")
+    words = find_words(kinds.find_optional_part(params, dataset, "words"))
     clean = read_clean(dataset, clock.COLUMNS)
     rows = list_rows(TableFile(features).read(KEY), files, clean)
     rows = remove_closings(rows, clean, number_times=clock.number_times)
     reports = {stage: artifacts.read_report(stage, dataset) for stage in ("featurize", "guard")}
     warm_up_bars = find_lookback_bars(reports["featurize"])
     section = config.look_up(params, "split")
-    block, reason = choose_embargo(section, rows, warm_up_bars=warm_up_bars, unit=clock.UNIT)
-    folds = divide(rows, block, reason=reason, is_automatic=all(section.get(key) is None for key in EMBARGO_KEYS))
+    is_automatic = all(section.get(key) is None for key in EMBARGO_KEYS)
+    with words.adapt_errors():
+        block, reason = choose_embargo(section, rows, warm_up_bars=warm_up_bars, unit=clock.UNIT, words=words)
+        folds = divide(rows, block, reason=reason, is_automatic=is_automatic, words=words)
     if not len(folds.holdout()):
         raise ValueError("split.holdout_pct is 0: no rows are left to evaluate the final model; set it above 0")
-    findings = list(check_folds(folds, *open_features(features, rows=rows), warm_up_bars=warm_up_bars))
+    found = check_folds(folds, *open_features(features, rows=rows), warm_up_bars=warm_up_bars)
+    findings = [replace(finding, message=words.adapt(finding.message)) for finding in found]
     lost = {**reports["featurize"]["lost"], **count_unlabeled(rows, find_closings(clean, time=clock.TIME))}
-    counts = {"bars": reports["featurize"]["bars"], "lost": lost}
+    counts = {"bars": reports["featurize"]["bars"], **words.describe_unit(), "lost": lost}
     findings_report = {"findings": [asdict(finding) for finding in findings]}
     has_grid = clock.find_step(clean) or "bar_number" in rows.columns
     groups = summarize_groups(folds, find_gaps(folds, rows) if has_grid else None, rows=rows, unit=clock.UNIT)
@@ -83,8 +88,11 @@ def find_span_names(rows: pd.DataFrame) -> tuple[str, str]:
     return TRADING_SPANS if set(TRADING_SPANS) <= set(rows.columns) else SPANS
 
 
-def divide(rows: pd.DataFrame, block: config.Block, *, reason: str, is_automatic: bool) -> Folds:
-    """Return the folds of the rows; an error of `make_folds` also names an embargo that params did not set."""
+def divide(rows: pd.DataFrame, block: config.Block, *, reason: str, is_automatic: bool, words: Words) -> Folds:
+    """Return the folds of the rows; an error of `make_folds` also names an embargo that params did not set.
+
+    `words` are those of the dataset's kind.
+    """
     spans = (rows[name].to_numpy() for name in (*find_span_names(rows), "is_labeled"))
     try:
         return config.call_with(make_folds, *spans, block=block, name="split")
@@ -93,18 +101,21 @@ def divide(rows: pd.DataFrame, block: config.Block, *, reason: str, is_automatic
     except ValueError as error:
         if not is_automatic or "embargo" not in str(error):
             raise
-        raise ValueError(f"{error}; the embargo is the automatic one ({reason}): set split.embargo_bars") from error
+        raise ValueError(
+            f"{error}; the embargo is the automatic one ({reason}): set split.embargo_bars, or {words.shorter_reach}"
+        ) from error
 
 
 def choose_embargo(
-    section: config.Block, rows: pd.DataFrame, *, warm_up_bars: int, unit: str
+    section: config.Block, rows: pd.DataFrame, *, warm_up_bars: int, unit: str, words: Words
 ) -> tuple[config.Block, str]:
     """Return the section `split` with an embargo, where it has none the one that is needed; and where that is from.
 
-    `unit` is the clock's, see `kinds`.
+    `unit` is the clock's, and `words` are those of the dataset's kind.
 
     Raises:
         ParamsError: several embargoes are set, hours are set of a clock that is not in ms, or a value is not allowed.
+        ValueError: there are no more rows than the embargo has.
     """
     config.check_section(make_folds, section, name="split")
     found = {key: section[key] for key in EMBARGO_KEYS if section.get(key) is not None}
@@ -122,8 +133,11 @@ def choose_embargo(
     end = find_holdout_start(rows[time].to_numpy()[rows["is_labeled"]], holdout_pct=section["holdout_pct"])
     open_rows = rows[rows[time] < end]  # the holdout stays closed
     spans = (open_rows[name].to_numpy() for name in (time, label_end, "segment"))
-    needed = find_needed_embargo(*spans, warm_up_bars=warm_up_bars)
-    return {**section, "embargo_bars": needed.bars}, needed.reason
+    try:
+        needed = find_needed_embargo(*spans, warm_up_bars=warm_up_bars)
+    except ValueError as error:
+        raise ValueError(f"{error}; set split.embargo_bars, or {words.shorter_reach}") from error
+    return {**section, "embargo_bars": needed.bars}, words.adapt(needed.reason)
 
 
 def check_folds(folds: Folds, x: Matrix, segment: np.ndarray, *, warm_up_bars: int) -> Iterator[Finding]:

@@ -52,8 +52,7 @@ def find_needed_embargo(
     if len(time) <= needed:
         raise ValueError(
             f"split: {len(time)} rows before the holdout are no more than their embargo, the longest warm-up of a "
-            f"feature ({warm_up_bars} bars) and the longest label ({label_bars}); give more bars, or shorter windows "
-            "of features"
+            f"feature ({warm_up_bars} bars) and the longest label ({label_bars})"
         )
     step = find_bar_ms(np.unique(time))
     is_whole = segment[needed:] == segment[: len(segment) - needed]  # both ends lie in one segment

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
-from pipeline.orderbook.book import count_units, rebuild_and_count
+from pipeline.orderbook.book import count_units, rebuild
 from pipeline.orderbook.columns import LEVELS
 from pipeline.orderbook.order_states import CHANGE, NEW, REMOVE, TRADE, Messages, convert_messages
 from pipeline.orderbook.raw_table import ASK, BID, Arrays, join_days
@@ -169,7 +169,7 @@ def _rebuild_symbol(events: pd.DataFrame, *, symbol: str) -> tuple[Arrays, dict[
         "price": taken.price / price_scale,
         "side": taken.side.astype(np.int8),
     }
-    arrays.update(rebuild_and_count(arrays, levels=LEVELS).columns)
+    arrays.update(rebuild(arrays, levels=LEVELS).columns)
     return arrays, faults
 
 

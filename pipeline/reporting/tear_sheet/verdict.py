@@ -30,7 +30,7 @@ def make_verdict(evidence: DatasetReports) -> Verdict:
         judge_seeds,
         judge_market,
     )
-    return Verdict(summarize(evidence), [judge(evidence) for judge in judges])
+    return Verdict(summarize(evidence) + explain_rows(evidence.split), [judge(evidence) for judge in judges])
 
 
 def summarize(evidence: DatasetReports) -> str:
@@ -49,6 +49,11 @@ def summarize(evidence: DatasetReports) -> str:
         f"{len(skilled)} of {len(rows)} models earn more, net of costs, than the luckiest of "
         f"{evidence.compare['trials']} trials without skill would, on {market}: {list_names(skilled)}.{limits}"
     )
+
+
+def explain_rows(split: Report) -> str:
+    """Return what a bar is on the page of a dataset of other rows, from the report of `split`; of bars nothing."""
+    return f" Rows are {split['unit']}: what this page calls a bar is one of them." if "unit" in split else ""
 
 
 def list_skilled(rows: Mapping[str, Report]) -> list[str]:
