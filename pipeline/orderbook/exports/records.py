@@ -1,4 +1,4 @@
-"""What a manifest records of each file of an export: its digest, shape, type, and where its sequences begin."""
+"""The records of an export's files in its manifest: digest, shape, type, and where their sequences begin."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields

@@ -104,7 +104,8 @@ def _read_columns(file: Path) -> pd.DataFrame:
         raise ValueError(f"l3: {file} cannot be read ({describe_error(error)}); export it again") from error
     _check_columns(table, names, file)
     table = table.select([name for name in wanted if name in names])
-    return _read_ids(table, file).to_pandas().reset_index(drop=True)  # the index of pandas, where it was stored
+    events: pd.DataFrame = _read_ids(table, file).to_pandas().reset_index(drop=True)  # an index may be stored as well
+    return events
 
 
 def _check_columns(table: pa.Table, names: list[str], file: Path) -> None:

@@ -245,4 +245,4 @@ def _read_seconds(column: pa.ChunkedArray, file: Path) -> npt.NDArray[np.int64]:
         raise ValueError(
             f"lobster: {file}: time has a value that is no number of seconds within a day; export it again"
         )
-    return np.rint(seconds * 1e9).astype(np.int64)
+    return np.asarray(np.rint(seconds * 1e9), np.int64)
