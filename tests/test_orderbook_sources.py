@@ -162,7 +162,7 @@ WRONG_COLUMNS = [  # of a day in parquet
     ({"price": [1.0, 2.0, 3.0]}, "price is '1' in row 1; allowed are whole numbers, and the column is of double"),
     ({"time_ns": None, "time": ["34200.1"] * 3}, "time is of large_string, 0 of it empty; give seconds since midnight"),
     ({"time_ns": None, "time": [34_200.1, np.nan, 34_200.2]}, "time is of double, 1 of it empty"),
-    ({"time_ns": None, "time": [34_200.1, 34_200.2, np.inf]}, "no number of seconds within a day"),
+    ({"time_ns": None, "time": [34_200.1, 34_200.2, np.inf]}, "time has a value that is not within a day"),
     ({"direction": [257, 1, 1]}, "direction is 257 in row 1, which is no code"),
 ]
 
@@ -263,7 +263,7 @@ def test_times_of_order_events_may_be_texts(tmp_path):
         assert found["time_ns"].iloc[0] == (DAY_MS - 3) * 10**6
 
 
-def test_the_index_that_pandas_stores_in_parquet_is_no_number_of_rows(tmp_path):
+def test_rows_are_in_the_order_of_the_file_whatever_index_pandas_stores(tmp_path):
     events = make_l3()
     whole, _ = load_l3(write_events(tmp_path / "BTCUSD_2024-01-01_l3.parquet", events.iloc[5:].reset_index(drop=True)))
     part, _ = load_l3(write_events(tmp_path / "BTCUSD_2024-01-02_l3.parquet", events.iloc[5:]))

@@ -242,7 +242,5 @@ def _read_seconds(column: pa.ChunkedArray, file: Path) -> npt.NDArray[np.int64]:
         )
     seconds = column.to_numpy().astype(np.float64)
     if not (np.abs(seconds) <= SECONDS_PER_WEEK).all():
-        raise ValueError(
-            f"lobster: {file}: time has a value that is no number of seconds within a day; export it again"
-        )
+        raise ValueError(f"lobster: {file}: time has a value that is not within a day; export it again")
     return np.asarray(np.rint(seconds * 1e9), np.int64)
