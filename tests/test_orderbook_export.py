@@ -16,7 +16,8 @@ from pipeline.datasets.orderbook_export import fills, label
 from pipeline.leakage.labels import label_timing
 from pipeline.orderbook import write_export as writer
 from pipeline.orderbook.columns import COLUMNS
-from pipeline.orderbook.exports.manifest import Run, read_manifest
+from pipeline.orderbook.exports.manifest import read_manifest
+from pipeline.orderbook.exports.records import Run
 from pipeline.orderbook.exports.sequences import join_sequences
 from pipeline.orderbook.sources import export
 from pipeline.orderbook.validate_export import validate_export
@@ -216,7 +217,7 @@ def test_sequences_further_apart_than_they_are_long_leave_rows_out():
         ({"label_strategy": "magic"}, "strategy is 'magic'; it must be one of tlob, triple_barrier, opportunity"),
         ({"labeling": {"horizons": [5, 10]}}, r"codes is missing.*sources\.export\.manifest\.codes"),
         ({"labeling": {"horizons": [5, 5], "codes": CODES}}, "horizons are .*once"),
-        ({"labeling": {"horizons": [0], "codes": CODES}}, "horizons is .*at least 1"),
+        ({"labeling": {"horizons": [0], "codes": CODES}}, "horizons is .*from 1 to 20000000"),
         ({"labeling": {"horizons": [5], "codes": {"0": "down", "1": "up"}}}, "they must name a code for each of"),
         ({"normalization": {"strategy": "per_feature_zscore", "applied": True}}, "columns are normalized"),
         ({"n_features": 40, "columns": ["a"] * 40}, "its 40 columns are not the 98"),
@@ -308,6 +309,12 @@ def test_shapes_are_those_of_the_manifest(first):
         (lambda f: rename_day(f, "2012-06-18"), "2012-06-19_sequences.npy: does not exist, and the manifest has it"),
         (lambda f: rename_day(f, "2012-06-18"), "2012-06-18_labels.npy: is not in the manifest"),
         (lambda f: (f / "dataset_manifest.json").write_text("{"), "is no JSON"),
+        (lambda f: replace_text(f, '"GOOG"', '"GOOF"'), "is not as it was written"),
+        (lambda f: (f / f"{TRAIN}_labels.npy").write_bytes(UNCLOSED), "is no array in npy"),
+        (
+            lambda f: rewrite(f, lambda m: m["splits"].update(train=["2012-06-18"])),
+            "train has 1 days, and the manifest oth",
+        ),
         (lambda f: (f / "dataset_manifest.json").unlink(), "has no dataset_manifest.json"),
     ],
 )
@@ -317,6 +324,74 @@ def test_each_fault_of_the_files_of_a_folder_is_named_and_the_source_refuses_it(
     assert any(pd.Series([line]).str.contains(message).item() for line in faults), faults
     with pytest.raises(ValueError, match=r"\w"):
         export.load(path=str(first), manifest={})
+
+
+UNCLOSED = b"\x93NUMPY\x01\x00\x46\x00{'shape': (3,".ljust(80)  # numpy reads this header as code without an end
+RUN = {"segment": 0, "first_sequence": 0, "first_row": 0}
+
+
+def replace_text(folder: Path, old: str, new: str) -> None:
+    """Change the text of a manifest as a flipped bit does."""
+    file = folder / "dataset_manifest.json"
+    file.write_text(file.read_text().replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("files", 5, "files is 5; it must have sha256 and shape"),
+        ("shape", 5, "shape is 5; it must be a list of whole numbers"),
+        ("sha256", 5, "sha256 is 5; it must be a text"),
+        ("runs", 3, "runs has 3; each run has segment, first_sequence, first_row"),
+        ("runs", [{"segment": 0}], "runs has .*; each run has segment"),
+        ("runs", [RUN | {"first_row": -5}], "runs has .*-5"),
+        ("runs", [RUN | {"first_row": 0.5}], r"runs has .*0\.5"),
+        ("runs", [RUN | {"first_row": 20_000_000}], "has 20,000,300 rows by stride 5"),
+        ("columns", 5, "its 5 columns are not the 98"),
+        ("columns", "x" * 98, "columns are not the 98"),
+        ("stride", 10**30, "stride is 1.*; it must be one or more whole numbers from 1 to 20000000"),
+        ("stride", 10**7, r"has 540,000,\d+ rows by stride 10000000"),
+        ("symbol", "", "symbol is ''"),
+        ("symbol", {"a": 1}, "symbol is .'a': 1."),
+        ("dtype", "float64", "has dtype float32, and the manifest float64"),
+    ],
+)
+def test_a_wrong_value_of_a_manifest_is_one_line_that_names_it(place, value, message, first):
+    def change(manifest):
+        entry = manifest["files"][f"{TRAIN}_sequences.npy"]
+        (entry if place in ("shape", "sha256", "runs", "dtype") else manifest).update({place: value})
+
+    rewrite(first, change)
+    faults = validate_export(first)["faults"]
+    assert any(pd.Series([line]).str.contains(message).item() for line in faults), faults
+    assert all("\n" not in line for line in faults)
+
+
+def test_files_without_a_digest_are_a_warning(first):
+    warnings = validate_export(first)["warnings"]
+    rewrite(first, lambda manifest: None)
+    unpinned = "6 files have no sha256 in the manifest; not all damage of them can be found"
+    assert validate_export(first)["warnings"] == [*warnings, unpinned]
+
+
+def test_times_beyond_a_day_are_refused(first):
+    rewrite(first, lambda manifest: None)
+    alter(first / f"{TRAIN}_sequences.npy", lambda x: x.__setitem__((..., 95), 1e13))
+    with pytest.raises(ValueError, match="dt_seconds adds up to .* a day has 86,400"):
+        export.load(path=str(first), manifest={})
+
+
+def test_a_folder_that_is_no_export_is_not_replaced(home, tmp_path, monkeypatch):
+    monkeypatch.chdir(home)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="is no export, and would be removed as a whole; name another by --folder"):
+        writer.write_export("book", tmp_path / "mine", **SIZES)
+    assert (tmp_path / "mine/notes.txt").read_text() == "mine"
+    (tmp_path / "mine/notes.txt").unlink()
+    for _ in range(2):  # an empty folder, and an export
+        writer.write_export("book", tmp_path / "mine", **SIZES)
+    assert validate_export(tmp_path / "mine")["faults"] == []
 
 
 def rename_day(folder: Path, day: str) -> None:
@@ -378,7 +453,7 @@ def test_the_commands_write_an_export_and_check_it(home, tmp_path):
     rewrite(folder, lambda manifest: manifest.update(stride=4))
     done = subprocess.run([sys.executable, "-m", "pipeline.orderbook.validate_export", str(folder)], **run)
     assert done.returncode == 1
-    assert len(json.loads(done.stdout)["faults"]) == len(done.stderr.strip().splitlines()) > 0
+    assert len(json.loads(done.stdout)["faults"]) == done.stderr.count("fault: ") > 0
 
 
 @pytest.mark.parametrize(

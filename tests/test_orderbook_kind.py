@@ -159,6 +159,7 @@ WRONG = [
     ({"ask_price_2": [0.0, 101.0], "ask_size_2": [0.0, 1.0]}, "ask_price_2 is 101.0 .*strictly monotone"),
     ({"bid_price_3": [1.0, 1.0], "bid_size_3": [1.0, 1.0]}, "bid_price_3 is 1.0 .*strictly monotone"),
     ({"ask_price_1": [102.0, 999_999.9999]}, "ask_price_1 is 999999.9999 .*stands for an empty level"),
+    ({"price": [1.0, 999_999.9999]}, "price is 999999.9999 at event 1 .*stands for an empty level"),
     ({"time_ns": [5, 4]}, "time_ns is 4 .*earlier than that before"),
     ({"event": [3, 3]}, "event is 3 .*above that before"),
     ({"action": [1, 9]}, "action is 9 .*must be one of 1, 2, 3"),

@@ -112,6 +112,16 @@ def test_a_market_of_24_hours_trades_fractions_every_day(coin: tuple[pd.DataFram
     assert {int(ns // (86_400 * 10**9)) for ns in table["time_ns"]} == {19727, 19728}
 
 
+def test_sessions_of_24_hours_follow_one_another_where_the_clock_changes():
+    for start, hours in (("2024-03-09", [24, 23, 24]), ("2024-11-02", [24, 24, 24])):
+        sessions = simulated_book.list_sessions(
+            start=start, days=3, opens="00:00", hours=24, timezone="America/New_York"
+        )
+        assert [session.length_ns / 3600e9 for session in sessions] == hours
+        ends = [session.open_ns + session.length_ns for session in sessions]
+        assert all(end <= session.open_ns for end, session in zip(ends, sessions[1:], strict=False))
+
+
 def test_the_same_parameters_give_the_same_bytes_and_a_longer_market_begins_with_the_shorter(
     market: tuple[pd.DataFrame, dict[str, Any]],
 ):
@@ -197,6 +207,8 @@ def test_the_report_has_the_facts_of_a_book(market: tuple[pd.DataFrame, dict[str
         ({"imbalance_effect": 1.5}, "imbalance_effect"),
         ({"arrivals": "uniform"}, "arrivals"),
         ({"events_per_day": 10}, "events_per_day"),
+        ({"price": float("inf")}, "price is inf and tick 0.01; both must be finite"),
+        ({"start": "9999-12-31"}, "2 days from 9999-12-31 on reach 9999-12-31; they must lie within 1990 to 2059"),
     ],
 )
 def test_parameters_out_of_range_are_refused(changes: dict[str, Any], error: str):

@@ -122,7 +122,7 @@ def count_units(values: npt.NDArray[Any], *, name: str) -> tuple[Integers, float
     if not np.all(np.isfinite(numbers) & (numbers > 0)):
         bad = numbers[~(np.isfinite(numbers) & (numbers > 0))][0]
         raise ValueError(f"book: a message on an order has {name} {bad}; a finite number above 0 is allowed")
-    for decimals in range(MAX_DECIMALS + 1):
+    for decimals in range(MAX_DECIMALS + 1) if np.all(numbers < MAX_UNITS) else ():
         scale = 10.0**decimals
         units = np.rint(numbers * scale)
         if np.array_equal(units / scale, numbers) and np.all(units < MAX_UNITS):

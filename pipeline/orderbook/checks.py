@@ -106,6 +106,8 @@ def _check_messages(table: pd.DataFrame) -> None:
         refuse(
             is_order & ~(table[name].to_numpy() > 0), table, name, what="it must be above 0 for a message on an order"
         )
+    is_dummy = is_order & (table["price"].to_numpy() == DUMMY_PRICE)
+    refuse(is_dummy, table, "price", what="which stands for an empty level; an order has a price of its own")
 
 
 def _check_levels(table: pd.DataFrame, *, side: str) -> None:

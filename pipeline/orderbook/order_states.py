@@ -11,8 +11,8 @@ from pipeline.orderbook.raw_table import ADD, CANCEL, DELETE, EXECUTE
 Integers = npt.NDArray[np.int64]
 
 NEW, CHANGE, REMOVE, TRADE = range(4)  # codes of a feed's actions
-NONE, NOT_ADDED, FINISHED, REPEATED, EXCESS, UNCHANGED = range(6)  # codes of messages that are left out or changed
-FAULTS = ("not_added", "already_finished", "repeated_ids", "excess_size", "unchanged")
+NONE, NOT_ADDED, FINISHED, REPEATED, EXCESS, UNCHANGED, MOVED = range(7)  # codes of messages that do not fit
+FAULTS = ("not_added", "already_finished", "repeated_ids", "excess_size", "unchanged", "moved_order")
 
 
 class Messages(NamedTuple):
@@ -41,7 +41,8 @@ def convert_messages(messages: Messages, *, orders: int) -> tuple[Taken, dict[st
     A change to a smaller size is a partial cancel, to 0 a delete. A change to a larger size, or of the price where it
     has one, loses the place in the queue: a delete and an add. A trade takes its size, at most what is left; with the
     last of it the order is gone, and a delete that follows is `already_finished`. Messages on orders that were not
-    added are left out.
+    added are left out. A message with another side than its order, or a trade at another price, is a `moved_order`: the
+    side and the price of the order are used.
     """
     out = np.empty((5, 2 * len(messages.action)), np.int64)
     state = np.zeros((3, orders), np.int64)  # left, price, side of each order
@@ -77,23 +78,30 @@ def _convert_all(
             fault[i] = NOT_ADDED if left < 0 else FINISHED
         elif action[i] == TRADE:
             taken = min(units[i], left)
-            fault[i] = EXCESS if units[i] > left else NONE
+            fault[i] = EXCESS if units[i] > left else _find_move(price[i], side[i], state[:, number])
             state[0, number] = left - taken
             count = _write(out, count, i, EXECUTE, taken, state[1, number], state[2, number])
         else:
             size = 0 if action[i] == REMOVE else units[i]
+            fault[i] = MOVED if side[i] != state[2, number] else NONE
             moves = size > 0 and (size > left or (price[i] > 0 and price[i] != state[1, number]))
             if size == 0 or moves:
                 count = _write(out, count, i, DELETE, left, state[1, number], state[2, number])
             elif size < left:
                 count = _write(out, count, i, CANCEL, left - size, state[1, number], state[2, number])
-            else:
+            elif fault[i] == NONE:
                 fault[i] = UNCHANGED
             if moves:
                 state[1, number] = price[i] if price[i] > 0 else state[1, number]
                 count = _write(out, count, i, ADD, size, state[1, number], state[2, number])
             state[0, number] = size
     return count
+
+
+@njit(cache=True)
+def _find_move(price: int, side: int, order: Integers) -> int:
+    """Return the fault of a trade with another price or side than its order's: left, price and side."""
+    return MOVED if side != order[2] or (price > 0 and price != order[1]) else NONE
 
 
 @njit(cache=True)

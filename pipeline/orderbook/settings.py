@@ -29,7 +29,8 @@ SESSION = {"opening": "09:30", "morning": "10:00", "afternoon": "12:00", "closin
 TICK_SIZE = 0.01
 READY_EVENTS = 100
 DAY_S = 86_400
-FIRST_YEAR, LAST_YEAR = 1990, 2060  # of the offsets of a time zone
+FIRST_YEAR, LAST_YEAR = 1990, 2060  # of the offsets of a time zone, the last one excluded
+FIRST_NS, LAST_NS = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) * 10**9 for year in (FIRST_YEAR, LAST_YEAR))
 CLOCK = re.compile(r"([01]\d|2[0-3]):([0-5]\d)|24:00")
 
 

@@ -84,6 +84,11 @@ def read_name(file: Path, *, source: str) -> NamedFile:
     return NamedFile(file, match["symbol"], match["day"])
 
 
+def describe_error(error: Exception) -> str:
+    """Return the message of another library's error as one line."""
+    return " ".join(str(error).split())
+
+
 def _hash_file(file: Path) -> str:
     try:
         with file.open("rb") as stream:

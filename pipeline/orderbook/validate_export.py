@@ -34,6 +34,7 @@ from pipeline.orderbook.exports.files import (
     DayFiles,
     find_date_faults,
     find_record_faults,
+    find_split_faults,
     read_array,
     read_day,
     scan_days,
@@ -77,7 +78,11 @@ def validate_export(folder: Path, *, given: Mapping[str, Any] | None = None) -> 
     except ValueError as error:
         return {"faults": [str(error)], "warnings": [], "splits": {}}
     days, faults = scan_days(folder)
-    faults += [*find_date_faults(days), *find_record_faults(folder, manifest, days)]
+    faults += [
+        *find_date_faults(days),
+        *find_record_faults(folder, manifest, days),
+        *find_split_faults(folder, manifest, days),
+    ]
     totals = {split: Totals(counts=np.zeros((len(manifest.horizons), len(CLASSES)), np.int64)) for split in SPLITS}
     for files in days:
         faults += find_file_faults(folder, files, manifest)
@@ -92,7 +97,12 @@ def validate_export(folder: Path, *, given: Mapping[str, Any] | None = None) -> 
     faults += [*find_missing_classes(totals, manifest), *find_still_columns(totals)]
     return {
         "faults": faults,
-        "warnings": [*find_drifts(totals, manifest), *find_constants(totals), *find_gated(totals)],
+        "warnings": [
+            *find_drifts(totals, manifest),
+            *find_constants(totals),
+            *find_gated(totals),
+            *find_unpinned(manifest, days),
+        ],
         **manifest.describe(),
         "splits": {split: summarize(each, manifest) for split, each in totals.items()},
     }
@@ -108,12 +118,20 @@ def find_file_faults(folder: Path, files: DayFiles, manifest: Manifest) -> list[
         if record.sha256 and (found := digests.hash_file(file)) != record.sha256:
             faults.append(f"{file}: has sha256 {found}, and the manifest {record.sha256}; copy or export it again")
         try:
-            shape = read_array(file).shape
+            array = read_array(file)
         except ValueError:
             continue  # read_day finds it
-        if record.shape and shape != record.shape:
-            faults.append(f"{file}: has shape {shape}, and the manifest {record.shape}; copy or export it again")
+        for name, value, recorded in (("shape", array.shape, record.shape), ("dtype", array.dtype.name, record.dtype)):
+            if recorded and value != recorded:
+                faults.append(f"{file}: has {name} {value}, and the manifest {recorded}; copy or export it again")
     return faults
+
+
+def find_unpinned(manifest: Manifest, days: list[DayFiles]) -> Iterator[str]:
+    """Yield a warning where files have no digest in the manifest, by which damage would be found."""
+    pinned = sum(record.sha256 is not None for record in manifest.files.values())
+    if pinned < 2 * len(days):
+        yield f"{2 * len(days) - pinned} files have no sha256 in the manifest; not all damage of them can be found"
 
 
 def find_value_faults(day: DayExport) -> Iterator[str]:

@@ -20,7 +20,8 @@ import pandas as pd
 from pipeline import artifacts, cli, config, digests
 from pipeline.orderbook.columns import COLUMNS, GATES
 from pipeline.orderbook.exports.files import EXPORTS, SPLITS
-from pipeline.orderbook.exports.manifest import CLASSES, MANIFEST, SCHEMA_VERSION, STRATEGY_CODES, Run
+from pipeline.orderbook.exports.manifest import CLASSES, MANIFEST, SCHEMA_VERSION, STRATEGY_CODES
+from pipeline.orderbook.exports.records import Run
 from pipeline.orderbook.exports.sequences import UNLABELED, Ints, find_runs, place_starts
 from pipeline.row_groups import TableFile
 from pipeline.samples import KEY, locate, number_runs
@@ -80,8 +81,11 @@ def write_export(
     `targets` are those whose labels are written, of one strategy; none: all that have three classes.
 
     Raises:
-        ValueError: the dataset lacks one of the 98 columns, has no such target or symbol, or no sequence has a label.
+        ValueError: the dataset lacks one of the 98 columns, has no such target or symbol, or no sequence has a label;
+            or the folder has files and is no export.
     """
+    if folder.exists() and not (folder / MANIFEST).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ValueError(f"{folder} exists and is no export, and would be removed as a whole; name another by --folder")
     if min(sequence_length, stride) < 1:
         raise ValueError(f"sequence_length {sequence_length}, stride {stride}: both must be at least 1")
     features = TableFile(digests.verify(artifacts.FEATURES / f"{dataset}.parquet"))
@@ -118,7 +122,8 @@ def write_export(
         draft.mkdir()
         records = [record for plan in plans for record in write_day(draft, plan, features, manifest).items()]
         manifest["files"] = dict(records)
-        (draft / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        text = digests.add_report_digest(json.dumps(manifest, indent=2) + "\n")
+        (draft / MANIFEST).write_text(text, encoding="utf-8")
     return manifest
 
 

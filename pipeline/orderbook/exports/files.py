@@ -1,6 +1,7 @@
 """The files of a folder of exports: a day's sequences, or its rows, and their labels, in one of three splits."""
 
 import re
+import tokenize
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -10,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.orderbook.columns import COLUMNS
-from pipeline.orderbook.exports.manifest import FileRecord, Manifest
+from pipeline.orderbook.exports.manifest import Manifest
+from pipeline.orderbook.exports.records import FileRecord
 from pipeline.orderbook.exports.sequences import DayRows, decode_labels, join_sequences
 
 EXPORTS = Path("data/exports")  # the folder of the exports that we write, each under its dataset's name
@@ -73,6 +75,17 @@ def find_date_faults(days: list[DayFiles]) -> list[str]:
     return faults
 
 
+def find_split_faults(folder: Path, manifest: Manifest, days: list[DayFiles]) -> list[str]:
+    """Return a fault for each split whose days are not those that the manifest lists."""
+    found = {split: sorted(each.day for each in days if each.split == split) for split in SPLITS}
+    listed = {split: sorted(_read_date(day) or day for day in manifest.splits.get(split, ())) for split in SPLITS}
+    return [
+        f"{folder}: {split} has {len(found[split])} days, and the manifest others; copy or export it again"
+        for split in SPLITS
+        if manifest.splits and found[split] != listed[split]
+    ]
+
+
 def find_record_faults(folder: Path, manifest: Manifest, days: list[DayFiles]) -> list[str]:
     """Return a fault for each file that a manifest with files does not have, or that the folder lacks."""
     if not manifest.files:
@@ -94,7 +107,7 @@ def read_array(file: Path) -> npt.NDArray[Any]:
         return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
     except FileNotFoundError:
         raise ValueError(f"{file}: does not exist; each file of rows needs one of labels") from None
-    except (ValueError, EOFError) as error:
+    except (ValueError, TypeError, EOFError, SyntaxError, OverflowError, OSError, tokenize.TokenError) as error:
         raise ValueError(f"{file}: is no array in npy ({error}); copy or export it again") from None
 
 

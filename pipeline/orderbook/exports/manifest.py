@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline import digests
 from pipeline.orderbook.columns import COLUMNS
+from pipeline.orderbook.exports.records import MAX_ROWS, FileRecord, is_count, parse_records
 
 MANIFEST, CONFIG = "dataset_manifest.json", "export_config.toml"
 SCHEMA_VERSION = "2.2"
@@ -58,26 +60,9 @@ SPELLINGS = {  # dotted paths of each fact
     "column_count": ("feature_count", "n_features"),
     "normalization": ("normalization",),
     "files": ("files",),
+    "splits": ("splits",),
 }
 REMEDY = "add it to the manifest, or set sources.export.manifest.{name}"
-
-
-@dataclass(frozen=True)
-class Run:
-    """Consecutive sequences of one file, each `stride` rows after the one before it."""
-
-    segment: int  # of the file; sequences of different segments have no row in common
-    first_sequence: int
-    first_row: int  # of the first sequence, from the first exported row of the segment
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """The facts that a manifest gives of one file."""
-
-    sha256: str | None = None
-    shape: tuple[int, ...] | None = None
-    runs: tuple[Run, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +79,7 @@ class Manifest:
     stride: int
     symbol: str
     files: Mapping[str, FileRecord] = field(default_factory=dict)  # by path in the folder; {} where none is recorded
+    splits: Mapping[str, Sequence[str]] = field(default_factory=dict)  # the days of each; {} where none are listed
 
     def describe(self) -> dict[str, Any]:
         """Return the facts that the labels of a dataset need, as JSON has them."""
@@ -137,6 +123,12 @@ def read_object(file: Path) -> dict[str, Any]:
     """Return the object of a JSON file; ValueError where it is none."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
+        if digests.JSON_DIGEST.search(file.read_bytes()):  # one that we wrote
+            digests.verify(file)
+    except digests.ArtifactError:
+        raise ValueError(
+            f"{file}: is not as it was written; copy or export it again, or remove its last key, sha256"
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: is no JSON ({error}); write it again") from None
     if not isinstance(content, dict):
@@ -151,7 +143,7 @@ def parse_manifest(documents: Sequence[Mapping[str, Any]], *, name: str) -> Mani
     strategy, horizons = facts.find_strategy(), facts.find_lengths("horizons")
     window = facts.find_optional("smoothing_window")
     if window is not None and not _is_length(window):
-        raise ValueError(f"{name}: smoothing_window is {window!r}; it must be a whole number, at least 1")
+        raise ValueError(f"{name}: smoothing_window is {window!r}; it must be a whole number from 1 to {MAX_ROWS}")
     reach = horizons if facts.find_optional("reach") is None else facts.find_lengths("reach")
     if facts.find_optional("reach") is None and strategy == "tlob":
         reach = tuple(each + (window or 0) for each in horizons)  # wherever the second window ends, it is not later
@@ -166,8 +158,9 @@ def parse_manifest(documents: Sequence[Mapping[str, Any]], *, name: str) -> Mani
         codes=facts.find_codes(),
         sequence_length=facts.find_lengths("sequence_length")[0],
         stride=facts.find_lengths("stride")[0],
-        symbol=str(facts.find("symbol")),
+        symbol=facts.find_symbol(),
         files=facts.find_files(),
+        splits=facts.find_splits(),
     )
 
 
@@ -195,7 +188,9 @@ class Facts:
         found = self.find(fact)
         lengths = tuple(found) if isinstance(found, list | tuple) else (found,)
         if not lengths or not all(map(_is_length, lengths)):
-            raise ValueError(f"{self._name}: {fact} is {found!r}; it must be one or more whole numbers, at least 1")
+            raise ValueError(
+                f"{self._name}: {fact} is {found!r}; it must be one or more whole numbers from 1 to {MAX_ROWS}"
+            )
         if fact == "horizons" and len(set(lengths)) < len(lengths):
             raise ValueError(f"{self._name}: horizons are {found!r}; each may stand there once")
         return lengths
@@ -227,9 +222,20 @@ class Facts:
 
     def find_files(self) -> dict[str, FileRecord]:
         """Return what is recorded of each file, by its path; {} where nothing is."""
-        found = self.find_optional("files") or {}
-        entries = found.items() if isinstance(found, dict) else ((_find_path(each), each) for each in found)
-        return {str(path): self._parse_record(path, entry) for path, entry in entries}
+        return parse_records(self.find_optional("files") or {}, name=self._name)
+
+    def find_splits(self) -> dict[str, list[str]]:
+        """Return the days that are listed of each split; {} where a manifest has no such lists."""
+        found = self.find_optional("splits")
+        is_listed = isinstance(found, Mapping) and all(isinstance(days, list) for days in found.values())
+        return {str(split): [str(day) for day in days] for split, days in found.items()} if is_listed else {}
+
+    def find_symbol(self) -> str:
+        """Return the symbol; ValueError where it is no word or number."""
+        found = self.find("symbol")
+        if not isinstance(found, str | int) or not str(found).strip():
+            raise ValueError(f"{self._name}: symbol is {found!r}; {REMEDY.format(name='symbol')}")
+        return str(found)
 
     def check_contract(self) -> None:
         """Raise ValueError where the schema or the columns are not those of the contract, or are normalized."""
@@ -239,9 +245,10 @@ class Facts:
                 "export it again by that schema"
             )
         columns, count = self.find_optional("columns"), self.find_optional("column_count")
-        if columns is not None and not _has_order(columns):
+        if columns is not None and not (isinstance(columns, list) and _has_order(columns)):
+            count = len(columns) if isinstance(columns, list) else repr(columns)
             raise ValueError(
-                f"{self._name}: its {len(columns)} columns are not the {len(COLUMNS)} of schema {SCHEMA_VERSION} in "
+                f"{self._name}: its {count} columns are not the {len(COLUMNS)} of schema {SCHEMA_VERSION} in "
                 "their order; export those"
             )
         if count is not None and count != len(COLUMNS):
@@ -252,17 +259,6 @@ class Facts:
                 f"{self._name}: columns are normalized ({normalization!r}): their prices are lost, and statistics of a "
                 "whole day look ahead; export it again without normalization"
             )
-
-    def _parse_record(self, path: str, entry: Any) -> FileRecord:
-        """Return what a manifest records of one file; ValueError where it is no section of keys and values."""
-        if not isinstance(entry, Mapping):
-            raise ValueError(f"{self._name}: files.{path} is {entry!r}; it must have sha256 and shape")
-        shape, runs = entry.get("shape"), entry.get("runs", ())
-        return FileRecord(
-            sha256=entry.get("sha256"),
-            shape=None if shape is None else tuple(shape),
-            runs=tuple(Run(**each) for each in runs),
-        )
 
 
 def _look_up(document: Any, path: str) -> Any:
@@ -293,20 +289,14 @@ def _has_order(columns: Sequence[str]) -> bool:
     )
 
 
-def _find_path(entry: Any) -> str:
-    """Return the path of an entry of a list of files."""
-    names = ("path", "file", "name")
-    return str(next((entry[key] for key in names if isinstance(entry, Mapping) and key in entry), entry))
-
-
 def _is_code(value: object) -> bool:
     """Return whether a value is the code of a class, as a number or in text."""
     return not isinstance(value, bool) and str(value).removeprefix("-").isdecimal()
 
 
 def _is_length(value: object) -> bool:
-    """Return whether a value is a number of rows."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    """Return whether a value is a number of rows, from 1 to MAX_ROWS."""
+    return is_count(value) and value != 0
 
 
 def _is_normalized(found: Any) -> bool:

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.orderbook.columns import BOOK_VALID, DT_SECONDS
-from pipeline.orderbook.exports.manifest import CLASSES, Run
+from pipeline.orderbook.exports.manifest import CLASSES
+from pipeline.orderbook.exports.records import MAX_ROWS, Run
 
 Ints = npt.NDArray[np.int64]
 UNLABELED = -1  # the class of a row without a label
@@ -79,6 +80,11 @@ def join_sequences(
     segment, start = place_sequences(count, runs, stride=stride, name=name)
     ends = np.flatnonzero(np.append(np.diff(segment) != 0, True))
     sizes = start[ends] + length + extra_rows
+    if sizes.sum() > MAX_ROWS:
+        raise ValueError(
+            f"{name}: has {sizes.sum():,} rows by stride {stride}, its runs and a reach of {extra_rows}; at most "
+            f"{MAX_ROWS:,} are allowed: correct the manifest"
+        )
     offset = np.repeat(np.append(0, np.cumsum(sizes)[:-1]), np.diff(np.append(-1, ends)))
     x = np.zeros((int(sizes.sum()), columns), np.float32)
     is_exported = np.zeros(len(x), np.bool_)

@@ -8,12 +8,20 @@ import pandas as pd
 
 from pipeline import digests
 from pipeline.orderbook.columns import COLUMNS, DT_SECONDS
-from pipeline.orderbook.exports.files import DayExport, find_date_faults, find_record_faults, read_day, scan_days
+from pipeline.orderbook.exports.files import (
+    DayExport,
+    find_date_faults,
+    find_record_faults,
+    find_split_faults,
+    read_day,
+    scan_days,
+)
 from pipeline.orderbook.exports.manifest import Manifest, read_manifest
 from pipeline.orderbook.exports.sequences import UNLABELED
 
 MAX_HORIZONS = 16
 NS_PER_S = 1_000_000_000
+SECONDS_PER_WEEK = 7 * 86_400  # the first row of a day may count from days before
 
 
 def load(*, path: str | None, manifest: dict[str, Any]) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -34,7 +42,11 @@ def load(*, path: str | None, manifest: dict[str, Any]) -> tuple[pd.DataFrame, d
     if len(described.horizons) > MAX_HORIZONS:
         raise ValueError(f"{folder}: has {len(described.horizons)} horizons; at most {MAX_HORIZONS} are allowed")
     days, faults = scan_days(folder)
-    faults += [*find_date_faults(days), *find_record_faults(folder, described, days)]
+    faults += [
+        *find_date_faults(days),
+        *find_record_faults(folder, described, days),
+        *find_split_faults(folder, described, days),
+    ]
     if faults:
         raise ValueError(
             f"{faults[0]} ({len(faults)} faults; `python -m pipeline.orderbook.validate_export` lists all)"
@@ -57,6 +69,8 @@ def make_table(day: DayExport, manifest: Manifest) -> pd.DataFrame:
     seconds = rows.x[:, DT_SECONDS].astype(np.float64)
     if not (np.isfinite(seconds) & (seconds >= 0)).all():
         raise ValueError(f"{day.files.rows}: dt_seconds has a value that is no span of time; it must be at least 0")
+    if seconds.sum() > SECONDS_PER_WEEK:
+        raise ValueError(f"{day.files.rows}: dt_seconds adds up to {seconds.sum():,.0f} s; a day has 86,400")
     midnight = pd.Timestamp(day.files.day, tz="UTC").value
     elapsed = np.rint(np.cumsum(seconds) * NS_PER_S).astype(np.int64)
     labels = np.full((len(manifest.horizons), len(rows.x)), UNLABELED, np.int8)

@@ -13,19 +13,23 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as compute
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
-from pipeline.orderbook.columns import LEVELS
+from pipeline.market.time_zones import load_zone
+from pipeline.orderbook.columns import BOOK, LEVELS
 from pipeline.orderbook.raw_table import HALT, Arrays, join_days
-from pipeline.orderbook.source_files import NamedFile, Paths, check_pin, list_files, read_name
+from pipeline.orderbook.settings import FIRST_NS, FIRST_YEAR, LAST_NS, LAST_YEAR
+from pipeline.orderbook.source_files import NamedFile, Paths, check_pin, describe_error, list_files, read_name
 
 UNITS_PER_PRICE = 10_000
 EMPTY_PRICE = 9_999_999_999  # of an ask level that is empty; of a bid with a minus
 DIGITS = 12  # of seconds behind the point, that are read
-PS_PER_NS, NS_PER_DAY = 1000, 86_400 * 10**9
+PS_PER_NS, NS_PER_DAY, SECONDS_PER_WEEK = 1000, 86_400 * 10**9, 7 * 86_400
 MESSAGE_COLUMNS = ("time", "type", "order_id", "size", "price", "direction")
 WHOLE = re.compile(r"-?\d+")
+CODES = {"type": (0, 127), "direction": (-128, 127)}  # the range of int8; which of them are allowed, `checks` knows
 MESSAGES, BOOKS = "_message_", "_orderbook_"
 
 
@@ -76,13 +80,16 @@ def _find_days(path: Paths) -> list[tuple[NamedFile, list[Path]]]:
 
 def _find_midnight(named: NamedFile, timezone: str) -> int:
     """Return the ns since 1970 (UTC) at which the exchange's day begins."""
+    zone = load_zone(timezone, key="sources.lobster.timezone")
     try:
-        return int(pd.Timestamp(named.day, tz=timezone).as_unit("ns").value)
-    except (ValueError, KeyError, OSError) as error:
+        midnight_ns = int(pd.Timestamp(named.day, tz=zone).as_unit("ns").value)
+    except ValueError as error:
         raise ValueError(
-            f"lobster: {named.day} in {timezone!r} is no day ({error}); sources.lobster.timezone is a name of the IANA "
-            "database, such as America/New_York"
+            f"lobster: {named.path} has no day in its name: {named.day} ({describe_error(error)}); rename it"
         ) from error
+    if not FIRST_NS <= midnight_ns < LAST_NS:
+        raise ValueError(f"lobster: {named.path} is of {named.day}; days are from {FIRST_YEAR} to {LAST_YEAR - 1}")
+    return midnight_ns
 
 
 def _read_day(files: list[Path], *, midnight_ns: int) -> tuple[Arrays, int]:
@@ -147,7 +154,7 @@ def _read_pair(messages: Path, books: Path) -> Arrays:
             f"lobster: {messages} has {table.num_rows} rows and {books.name} {book.num_rows}; each message has one row "
             "of the book: export the day again"
         )
-    columns: Arrays = {"time_ns": _read_times(table.column(0))}
+    columns: Arrays = {"time_ns": _read_times(table.column(0), messages)}
     for i, name in enumerate(MESSAGE_COLUMNS[1:], start=1):
         columns[name] = _take_numbers(table.column(i), name, messages)
     for i in range(4 * min(levels, LEVELS)):
@@ -162,14 +169,22 @@ def _read_csv(file: Path, options: pc.ConvertOptions) -> pa.Table:
         return pc.read_csv(file, read_options=pc.ReadOptions(autogenerate_column_names=True), convert_options=options)
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(
-            f"lobster: {file} cannot be read as CSV without a header ({error}); export it again"
+            f"lobster: {file} cannot be read as CSV without a header ({describe_error(error)}); export it again"
         ) from error
 
 
-def _read_times(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """Return seconds as decimals in whole ns, digits beyond them rounded."""
+def _read_times(column: pa.ChunkedArray, file: Path) -> npt.NDArray[np.int64]:
+    """Return seconds as decimals in whole ns, digits beyond them rounded; ValueError where one is missing."""
+    if column.null_count:
+        raise ValueError(f"lobster: {file}: time is empty in {column.null_count} rows; export it again")
+    extremes = compute.min_max(column).as_py()
+    if any(abs(each) > SECONDS_PER_WEEK for each in extremes.values() if each is not None):
+        raise ValueError(
+            f"lobster: {file}: times are from {extremes['min']} to {extremes['max']} s since midnight, which are not "
+            "within a day; export it again"
+        )
     buffers = [chunk.buffers()[1] for chunk in column.chunks]
-    ps = [  # of a 128-bit integer the lower half: a day has less than 2 ** 57 ps
+    ps = [  # of a 128-bit integer the lower half: a week has less than 2 ** 60 ps
         np.frombuffer(buffer, np.int64)[0::2][chunk.offset : chunk.offset + len(chunk)]
         for buffer, chunk in zip(buffers, column.chunks, strict=True)
     ]
@@ -178,30 +193,54 @@ def _read_times(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
 
 def _take_numbers(column: pa.ChunkedArray, name: str, file: Path) -> npt.NDArray[Any]:
     """Return a column of whole numbers; ValueError names the file, and the first row that is none."""
+    if not len(column):
+        return np.empty(0, np.int64)
     if column.null_count or not pa.types.is_integer(column.type):
         cells = column.cast(pa.string()).to_pylist()
         row, cell = next(((i, cell) for i, cell in enumerate(cells) if not WHOLE.fullmatch(cell or "")), (0, cells[0]))
         raise ValueError(
-            f"lobster: {file}: {name} is {'empty' if cell is None else repr(cell)} in row {row + 1}; allowed are whole "
-            "numbers: correct it, or export the file again"
+            f"lobster: {file}: {name} is {'empty' if cell is None else repr(cell)} in row {row + 1}; allowed are "
+            f"whole numbers, and the column is of {column.type}: correct it, or export the file again"
         )
-    return np.asarray(column.to_numpy())
+    values: npt.NDArray[Any] = np.asarray(column.to_numpy())
+    low, high = CODES.get(name, (None, None))
+    if low is not None and (is_wrong := (values < low) | (values > high)).any():
+        row = int(np.argmax(is_wrong))
+        raise ValueError(f"lobster: {file}: {name} is {values[row]} in row {row + 1}, which is no code; correct it")
+    return values
 
 
 def _read_parquet(file: Path) -> Arrays:
     """Return the columns of a day in parquet: `time_ns` or `time` since midnight, the message and the levels."""
+    wanted = {"time_ns", *MESSAGE_COLUMNS, *BOOK}
     try:
         names = pq.read_schema(file).names
-        wanted = {"time_ns", *MESSAGE_COLUMNS, *(name for name in names if name.startswith(("ask_", "bid_")))}
-        table = pq.read_table(file, columns=[name for name in names if name in wanted])
+        table = pq.read_table(file, columns=[name for name in names if name in wanted and names.count(name) == 1])
     except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"lobster: {file} cannot be read as parquet ({error}); export it again") from error
+        raise ValueError(
+            f"lobster: {file} cannot be read as parquet ({describe_error(error)}); export it again"
+        ) from error
+    if double := sorted(name for name in wanted if names.count(name) > 1):
+        raise ValueError(f"lobster: {file} has several columns {', '.join(double)}; remove all but one")
     needed = {*MESSAGE_COLUMNS[1:], *(f"{side}_{what}_1" for side in ("ask", "bid") for what in ("price", "size"))}
     if missing := sorted(needed - {*names}) + ["time_ns"] * ({"time", "time_ns"}.isdisjoint(names)):
         raise ValueError(f"lobster: {file} lacks {', '.join(missing)}; name its columns so")
     columns: Arrays = {
         name: _take_numbers(table.column(name), name, file) for name in names if name in wanted - {"time"}
     }
-    if "time_ns" not in columns:  # float64 holds the ns of a day
-        columns["time_ns"] = np.rint(table.column("time").to_numpy() * 1e9).astype(np.int64)
+    if "time_ns" not in columns:
+        columns["time_ns"] = _read_seconds(table.column("time"), file)
     return columns
+
+
+def _read_seconds(column: pa.ChunkedArray, file: Path) -> npt.NDArray[np.int64]:
+    """Return seconds since midnight, such as float64, which holds the ns of a day, in whole ns."""
+    if column.null_count or not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
+        raise ValueError(
+            f"lobster: {file}: time is of {column.type}, {column.null_count} of it empty; give seconds since midnight "
+            "as float64, or ns as a column time_ns of integers"
+        )
+    seconds = column.to_numpy().astype(np.float64)
+    if not (np.abs(seconds) <= SECONDS_PER_WEEK).all():
+        raise ValueError(f"lobster: {file}: time has a value that is not within a day; export it again")
+    return np.asarray(np.rint(seconds * 1e9), np.int64)

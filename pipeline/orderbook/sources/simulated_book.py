@@ -38,6 +38,7 @@ from pipeline.orderbook.book import count_units, name_levels
 from pipeline.orderbook.flow_messages import Tape, Terms
 from pipeline.orderbook.order_flow import MID, simulate_session
 from pipeline.orderbook.raw_table import ASK, BID, LEVELS, Arrays, join_days
+from pipeline.orderbook.settings import FIRST_YEAR, LAST_YEAR
 from pipeline.orderbook.simulated_facts import describe_book
 
 HOURS_PER_DAY = 24
@@ -113,7 +114,10 @@ def make_rng(seed: int, symbol: str, day: int) -> np.random.Generator:
 
 def find_scales(*, price: float, tick: float, sizes: str) -> Scales:
     """Return the units of prices and sizes; ValueError where the price is no multiple of the tick."""
-    units, price_units = count_units(np.array([tick, price]), name="price")
+    try:
+        units, price_units = count_units(np.array([tick, price]), name="price")
+    except ValueError as error:
+        raise ValueError(f"simulated_book: price is {price} and tick {tick}; both must be finite decimals") from error
     tick_units, start = int(units[0]), int(units[1]) // int(units[0])
     if start * tick_units != units[1] or start <= MID // 2:
         raise ValueError(
@@ -124,14 +128,23 @@ def find_scales(*, price: float, tick: float, sizes: str) -> Scales:
 
 
 def list_sessions(*, start: str, days: int, opens: str, hours: float, timezone: str) -> list[Session]:
-    """Return the sessions of so many days from a date on; ValueError where the time zone is unknown."""
+    """Return the sessions of so many days from a date on; ValueError where the time zone or a year is unknown."""
     zone = load_zone(timezone, key="sources.simulated_book.timezone")
     day, sessions = date.fromisoformat(start), list[Session]()
     hour, minute = (int(part) for part in opens.split(":"))
     while len(sessions) < days:
+        if not FIRST_YEAR <= day.year < LAST_YEAR:
+            raise ValueError(
+                f"simulated_book: {days} days from {start} on reach {day}; they must lie within {FIRST_YEAR} to "
+                f"{LAST_YEAR - 1}"
+            )
+        opening, following = (
+            datetime.combine(each, time(hour % HOURS_PER_DAY, minute), tzinfo=zone)
+            for each in (day, day + timedelta(days=1))
+        )
         if hours == HOURS_PER_DAY or day.weekday() < 5:
-            opening = datetime.combine(day, time(hour % HOURS_PER_DAY, minute), tzinfo=zone)
-            sessions.append(Session(str(day), int(opening.timestamp()) * NS_PER_S, int(hours * 3600 * NS_PER_S)))
+            length_s = min(hours * 3600, following.timestamp() - opening.timestamp())  # a day of 23 hours ends earlier
+            sessions.append(Session(str(day), int(opening.timestamp()) * NS_PER_S, int(length_s * NS_PER_S)))
         day += timedelta(days=1)
     return sessions
 

@@ -1,0 +1,75 @@
+"""The records of an export's files in its manifest: digest, shape, type, and where their sequences begin."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+MAX_ROWS = 20_000_000  # of a day's file, those between its sequences included
+
+
+@dataclass(frozen=True)
+class Run:
+    """Consecutive sequences of one file, each `stride` rows after the one before it."""
+
+    segment: int  # of the file; sequences of different segments have no row in common
+    first_sequence: int
+    first_row: int  # of the first sequence, from the first exported row of the segment
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """The facts that a manifest gives of one file."""
+
+    sha256: str | None = None
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+    runs: tuple[Run, ...] = ()
+
+
+def parse_records(found: Any, *, name: str) -> dict[str, FileRecord]:
+    """Return what is recorded of each file, by its path, of a mapping or a list of them; {} where nothing is.
+
+    Raises:
+        ValueError: an entry is no section of keys and values, or one of these is not as it has to be.
+    """
+    if not isinstance(found, Mapping | list):
+        raise ValueError(f"{name}: files is {found!r}; it must have sha256 and shape by path")
+    entries = found.items() if isinstance(found, Mapping) else ((_find_path(each), each) for each in found)
+    return {str(path): _parse_record(entry, name=f"{name}: files.{path}") for path, entry in entries}
+
+
+def is_count(value: object) -> bool:
+    """Return whether a value is a whole number from 0 to MAX_ROWS."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_ROWS
+
+
+def _parse_record(entry: Any, *, name: str) -> FileRecord:
+    """Return what a manifest records of one file."""
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"{name} is {entry!r}; it must have sha256 and shape")
+    sha256, shape, dtype, runs = (entry.get(key) for key in ("sha256", "shape", "dtype", "runs"))
+    for key, text in (("sha256", sha256), ("dtype", dtype)):
+        if not isinstance(text, str | None):
+            raise ValueError(f"{name}.{key} is {text!r}; it must be a text")
+    if shape is not None and not (isinstance(shape, list) and all(map(is_count, shape))):
+        raise ValueError(f"{name}.shape is {shape!r}; it must be a list of whole numbers")
+    names = [each.name for each in fields(Run)]
+    for run in runs if isinstance(runs, list) else [runs]:
+        if run is not None and not (
+            isinstance(run, Mapping) and {*run} == {*names} and all(map(is_count, run.values()))
+        ):
+            raise ValueError(
+                f"{name}.runs has {run!r}; each run has {', '.join(names)}, whole numbers from 0 to {MAX_ROWS}"
+            )
+    return FileRecord(
+        sha256=sha256.lower() if sha256 else None,
+        shape=None if shape is None else tuple(shape),
+        dtype=dtype,
+        runs=tuple(Run(**each) for each in runs or ()),
+    )
+
+
+def _find_path(entry: Any) -> str:
+    """Return the path of an entry of a list of files."""
+    names = ("path", "file", "name")
+    return str(next((entry[key] for key in names if isinstance(entry, Mapping) and key in entry), entry))
