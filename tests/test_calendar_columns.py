@@ -111,7 +111,7 @@ def test_columns_ahead_are_those_of_the_later_bar() -> None:
 
 
 def test_a_stream_has_the_bytes_of_the_table_beside_other_groups_and_after_a_restart() -> None:
-    bars = BARS[:150].assign(close=np.linspace(9, 10, 150), high=10.0, low=9.0, volume=np.arange(150.0) + 1)
+    bars = make_bars(np.linspace(9, 10, 150), open_time=TIMES[:150], volume=np.arange(150.0) + 1)
     block = SHORT | {"groups": ["price", "calendar"], "calendar_columns": SECTION}
     whole, stream, streamed = engine.compute(bars, **block), engine.Stream(**block), []
     assert stream.columns == whole.columns
