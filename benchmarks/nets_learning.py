@@ -4,10 +4,10 @@ Three planted tasks, one for the idea of each architecture; every window is a se
 has a target. `rates`: volatility has a season of 48 bars, drawn anew in each window, and the level one of 6 bars; the
 target is the next log volatility plus half the next level. `patches`: y is the log ratio of the energies of two shapes
 of 12 bars in the older half of the window; the newer half has its own. `known`: the flags of four sessions are known in
-advance; y is the mean of one of 16 columns, which the session selects, over the bars that have the session of the last
-one. All nets have the same rows, epochs, batches and learning rate; the linear model is a ridge regression on all
-numbers of a window. The table has the correlation with y on unseen windows: mean and standard deviation over seeds,
-which draw data and weights, and CPU seconds of a fit.
+advance; y is the mean of one of four columns, which the session selects, over the bars that have the session of the
+last one; 40 more columns are noise. All nets have the same rows, epochs, batches and learning rate; the linear model is
+a ridge regression on all numbers of a window. The table has the correlation with y on unseen windows: mean and standard
+deviation over seeds, which draw data and weights, and CPU seconds of a fit.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from pipeline.samples import Samples
 
 TRAIN_WINDOWS, VALID_WINDOWS, TEST_WINDOWS, EPOCHS = 6000, 1000, 2000, 8
 WINDOWS = TRAIN_WINDOWS + VALID_WINDOWS + TEST_WINDOWS
-SESSIONS, NOISE_COLUMNS = 4, 16
+SESSIONS, COLUMNS, KNOWN_BARS = 4, 44, 10
 RIDGE = 100.0  # of standardized columns, whose squares sum to the number of train windows
 COMMON: dict[str, Any] = {
     **{"dropout": 0.0, "loss": {"name": "mse"}, "lr_schedule": {"name": "cosine", "eta_min": 1e-4}},
@@ -66,13 +66,13 @@ def plant_patches(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def plant_known(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return windows (n, 24, 20) and y (n,): the mean of the session's column over the bars of the last session."""
-    session = rng.integers(SESSIONS, size=(WINDOWS, 24))
-    noise = rng.standard_normal((WINDOWS, 24, NOISE_COLUMNS))
-    relevant = np.take_along_axis(noise, session[..., None], axis=2)[..., 0]
+    """Return windows (n, 10, 48) and y (n,): the mean of the session's column over the bars of the last session."""
+    session = rng.integers(SESSIONS, size=(WINDOWS, KNOWN_BARS))
+    values = rng.standard_normal((WINDOWS, KNOWN_BARS, COLUMNS))
+    relevant = np.take_along_axis(values, session[..., None], axis=2)[..., 0]
     same = session == session[:, -1:]
     y = (relevant * same).sum(axis=1) / np.sqrt(same.sum(axis=1))
-    return np.concatenate([noise, np.eye(SESSIONS)[session]], axis=2), y + 0.3 * rng.standard_normal(WINDOWS)
+    return np.concatenate([values, np.eye(SESSIONS)[session]], axis=2), y + 0.3 * rng.standard_normal(WINDOWS)
 
 
 TASKS: dict[str, Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]] = {
@@ -97,7 +97,7 @@ def make_net(name: str, *, columns: tuple[str, ...], window: int, task: str, see
     """Return an unfitted net of `NETS`; the TFT has the sessions of `known` as its known columns."""
     plugin, own = NETS[name]
     if name == "TFT":
-        own = own | {"known_columns": SESSIONS if task == "known" else 0}
+        own = own | {"known_columns": list(columns[-SESSIONS:]) if task == "known" else []}
     block = {"dataset": "d", "target": "t", "plugin": plugin, "hyperparameters": COMMON | own | {"window": window}}
     net = plugins.build("nets", block, base.Signature(columns, KINDS["return"].output), shared=SHARED, seed=seed)
     assert isinstance(net, Net)

@@ -12,18 +12,20 @@ from torch import Tensor, nn
 from pipeline.models.base import Signature
 from pipeline.models.nets.nhits import NHiTS
 from pipeline.models.nets.patchtst import PatchTST
-from pipeline.models.nets.tft import TFT
+from pipeline.models.nets.tft import TemporalFusionTransformer
 from pipeline.models.onnx_session import open_session
 from pipeline.models.plugins import build
 from pipeline.models.torch_runtime.onnx_export import export_onnx
+from pipeline.samples import Samples
 from pipeline.targets import Output
+from tests import slow_tft
 from tests.data import OUTPUTS, TRAIN, VALID, plant_samples
 from tests.params import BLOCKS, PARAMS
 
 SMALL: dict[type[nn.Module], dict[str, Any]] = {
     NHiTS: {"horizon": 4, "n_pool_kernel_size": [4, 1], "n_freq_downsample": [2, 1], "mlp_units": [8]},
     PatchTST: {"patch_len": 4, "stride": 2, "d_model": 4, "nhead": 2, "num_layers": 1, "dim_feedforward": 8},
-    TFT: {"hidden_size": 4, "nhead": 2, "known_columns": 1},
+    TemporalFusionTransformer: {"hidden_size": 4, "nhead": 2, "known_positions": [2], "static_positions": []},
 }
 EVERY = pytest.mark.parametrize("plugin", SMALL)
 
@@ -70,7 +72,78 @@ def test_the_parameters_of_the_tft_are_those_of_a_gated_residual_network_for_eac
     # Three gates with norm, 40 + 8. Attention: query 20, key 16, value 4 * 2 + 2, output 2 * 4. Head 4 * 2 + 2.
     selection, known = 3 * 88 + 8 + 72, 88 + 8 + 40
     expected = selection + known + 2 * 160 + 3 * 48 + 2 * 88 + (20 + 16 + 10 + 8) + 10
-    assert count_parameters(make_net(TFT)) == expected
+    assert count_parameters(make_net(TemporalFusionTransformer)) == expected
+
+
+def count_dense(before: int, after: int) -> int:
+    return before * after + after
+
+
+def count_grn(before: int, after: int, hidden: int, *, context: int = 0) -> int:
+    """Count Lim et al., eq. 2 to 5: two layers, the context's product, the gated linear unit, the norm, the skip."""
+    layers = count_dense(before, hidden) + count_dense(hidden, hidden) + context * hidden
+    return layers + count_dense(hidden, 2 * after) + 2 * after + (count_dense(before, after) if before != after else 0)
+
+
+def test_patchtst_42_has_the_parameters_of_its_paper_but_for_keys_and_mixing() -> None:
+    # Nie et al. 2023: 336 bars, patches of 16 at strides of 8: 42; d_model 128, 16 heads, 3 layers, 256 units, 96 bars
+    # ahead. Weather has 21 channels, each with its own forecast of the shared head.
+    attention, norms = 4 * count_dense(128, 128), 2 * 2 * 128
+    layer = attention + norms + count_dense(128, 256) + count_dense(256, 128)
+    paper = count_dense(16, 128) + 42 * 128 + 3 * layer + count_dense(42 * 128, 96)
+    assert paper == 921_184
+    made = make_net(
+        PatchTST,
+        **{"columns": 21, "window": 336, "outputs": 96, "patch_len": 16, "stride": 8},
+        **{"d_model": 128, "nhead": 16, "num_layers": 3, "dim_feedforward": 256},
+    )
+    mixing, keys = 96 * 21 + 96, 3 * 128  # a bias of keys cancels in the softmax
+    assert count_parameters(made) == paper - keys + mixing == 922_912
+
+
+def test_nhits_of_96_bars_has_the_parameters_of_its_paper() -> None:
+    # Challu et al. 2023: a window of 5 horizons, three stacks of one block, two layers of 512 units, pooling by 2, 2, 1
+    # and a coefficient for every 4, 2, 1 bars of backcast and forecast.
+    expected = 0
+    for pooled, backcast, forecast in ((240, 120, 24), (240, 240, 48), (480, 480, 96)):
+        expected += count_dense(pooled, 512) + count_dense(512, 512)
+        expected += count_dense(512, backcast) + count_dense(512, forecast)
+    made = make_net(
+        NHiTS,
+        **{"columns": 1, "window": 480, "outputs": 1, "horizon": 96, "mlp_units": [512, 512]},
+        **{"n_pool_kernel_size": [2, 2, 1], "n_freq_downsample": [4, 2, 1]},
+    )
+    assert count_parameters(made) == expected == 1_798_128
+
+
+def test_the_tft_of_electricity_has_the_parameters_of_its_paper_but_for_the_selection_and_biases() -> None:
+    # Lim et al. 2021, table 2 and appendix A: d = 160, 4 heads, 3 quantiles; a static identity, the load, and three
+    # columns that are known: hour, weekday, time. Temporal inputs are the load and these three.
+    d, quantiles = 160, 3
+
+    def count_selection(columns: int, *, context: int = 0) -> int:
+        weights = count_grn(columns * d, columns, d, context=context)
+        return columns * (count_dense(1, d) + count_grn(d, d, d)) + weights
+
+    gate = count_dense(d, 2 * d) + 2 * d
+    attention = 2 * d * d + d * d // 4 + d // 4 * d  # of queries and keys, of the shared values, of the output
+    lstm = 2 * 4 * (2 * d * d + d)
+    paper = count_selection(1) + count_selection(4, context=d) + count_selection(3, context=d) + 4 * count_grn(d, d, d)
+    paper += (
+        lstm + 3 * gate + count_grn(d, d, d, context=d) + count_grn(d, d, d) + attention + count_dense(d, quantiles)
+    )
+    # ours: the weights read the columns themselves, without a skip that changes size; columns share a norm; an LSTM of
+    # torch has two biases; queries and values have one
+    ours = paper + 2 * 4 * d + d + d // 4
+    for columns in (1, 4, 3):
+        ours -= columns * d * d - columns * d + (columns * d * columns + columns if columns * d != columns else 0)
+        ours -= (columns - 1) * 2 * d
+    made = make_net(
+        TemporalFusionTransformer,
+        **{"columns": 5, "window": 168, "outputs": quantiles, "hidden_size": d, "nhead": 4},
+        **{"known_positions": [1, 2, 3], "static_positions": [4]},
+    )
+    assert (paper, count_parameters(made)) == (2_446_603, ours) == (2_446_603, 2_238_795)
 
 
 def test_nhits_pools_by_the_maximum_interpolates_between_coefficients_and_passes_on_what_is_left() -> None:
@@ -94,6 +167,39 @@ def test_nhits_pools_by_the_maximum_interpolates_between_coefficients_and_passes
         # what is left is 1, 1.75, -3.75, -4.8, whose maximum is 1.75
         assert_allclose(made.forecast(x)[0, 0], [10 + 175.0, 10 + 175.0], rtol=1e-6)
         assert_allclose(made(x), [[185.0]], rtol=1e-6)
+
+
+def test_nhits_without_biases_is_homogeneous_and_blind_to_the_order_within_a_pool() -> None:
+    made, x = make_net(NHiTS, n_pool_kernel_size=[4], n_freq_downsample=[2]), draw_windows(5)
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+    plain = made(x).detach()
+    assert_allclose(made(8 * x).detach(), 8 * plain, rtol=1e-5, atol=1e-6)
+    turned = x[:, [3, 1, 0, 2, 4, 5, 7, 6]]  # within the pools of bars 0 to 3 and 4 to 7
+    assert_allclose(made(turned).detach(), plain, atol=1e-6)
+    assert not np.allclose(made(x[:, [4, 1, 2, 3, 0, 5, 6, 7]]).detach(), plain, atol=1e-3)
+
+
+def test_a_layer_of_patchtst_without_attention_is_its_perceptron_between_two_norms() -> None:
+    made = make_net(PatchTST, columns=1, window=4, outputs=1, stride=4, d_model=2, nhead=1, dim_feedforward=1)
+    fill_parameters(made, 0.0)
+    (layer,) = made.layers
+    with torch.no_grad():
+        made.embedding.weight[0, 0], made.embedding.weight[1, 0] = (
+            torch.tensor([1.0, 0, 0, 0]),
+            torch.tensor([0, 1.0, 0, 0]),
+        )
+        for norm in (layer.attention_norm, layer.feedforward_norm):
+            norm.weight[:], norm.running_var[:], norm.eps = 1.0, 1.0, 0.0
+        layer.feedforward[0].weight[:] = torch.tensor([[100.0, 0.0]])  # far above 0, where GELU is the identity
+        layer.feedforward[3].weight[:] = torch.tensor([[0.0], [0.01]])
+        made.head.weight[:, :2], made.mixing[:] = torch.tensor([[0.0, 1.0]]), 1.0
+        # mean 2, deviation 1: the series is 1, -1, 1, -1; the patch's state is 1, -1, its second number -1 + 1
+        assert_allclose(made(torch.tensor([3.0, 1.0, 3.0, 1.0])[None, :, None]), [[2.0]], atol=1e-4)
+        layer.feedforward[3].weight[1] = 0.05  # -1 + 5
+        assert_allclose(made(torch.tensor([3.0, 1.0, 3.0, 1.0])[None, :, None]), [[6.0]], atol=1e-4)
 
 
 def test_patchtst_returns_the_mean_of_a_window_and_the_head_in_units_of_its_deviation() -> None:
@@ -134,7 +240,7 @@ def test_a_column_that_does_not_vary_leaves_finite_gradients_in_patchtst(value: 
 
 
 def test_the_variable_selection_of_the_tft_is_a_gated_residual_network_of_each_column() -> None:
-    selection, x = make_net(TFT).selection, draw_windows(2)
+    selection, x = make_net(TemporalFusionTransformer).selection, draw_windows(2)
     with torch.no_grad():
         selection.biases.normal_()
         processed = selection.process(x).numpy()
@@ -152,7 +258,7 @@ def test_the_variable_selection_of_the_tft_is_a_gated_residual_network_of_each_c
 
 
 def test_the_weights_of_columns_and_of_bars_sum_to_one_and_the_heads_share_values() -> None:
-    made, x = make_net(TFT), draw_windows(3)
+    made, x = make_net(TemporalFusionTransformer), draw_windows(3)
     assert_allclose(made.select(x).sum(dim=2).detach(), np.ones((3, 8)), rtol=1e-5)
     weights = made.attend(x).detach()
     assert weights.shape == (3, 2, 1, 9)
@@ -164,11 +270,52 @@ def test_the_weights_of_columns_and_of_bars_sum_to_one_and_the_heads_share_value
 
 
 def test_the_decoder_of_the_tft_reads_the_known_columns_alone() -> None:
-    made, seen = make_net(TFT), []
+    made, seen = make_net(TemporalFusionTransformer), []
     made.known_selection.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
     x = draw_windows(2)
     made(x)
     assert torch.equal(seen[0], x[:, -1:, 2:])
+
+
+@pytest.mark.parametrize(("known", "static"), [([2], []), ([], []), ([2], [0])])
+def test_the_tft_is_the_one_of_the_paper_in_numpy(known: list[int], static: list[int]) -> None:
+    made = make_net(TemporalFusionTransformer, known_positions=known, static_positions=static)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    x = draw_windows(4)
+    expected = slow_tft.forward(made, x.numpy(), known=known, static=static, nhead=2)
+    assert_allclose(made(x).detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_static_columns_are_read_at_the_last_bar_and_change_every_part_of_the_tft() -> None:
+    made, x = make_net(TemporalFusionTransformer, static_positions=[0]), draw_windows(3)
+    changed = x.clone()
+    changed[:, :-1, 0] = 9.0
+    assert torch.equal(made(changed), made(x))
+    changed[:, -1, 0] += 1.0
+    assert not torch.allclose(made.select(changed), made.select(x))
+    assert not torch.allclose(made.attend(changed), made.attend(x))
+    assert made.select(x).shape == (3, 8, 2)
+
+
+def make_tft(columns: tuple[str, ...], **own: Any) -> Any:
+    """Return an unfitted model of the block `tft` on these columns, with other hyperparameters."""
+    block = BLOCKS["tft"][1]
+    changed = block | {"hyperparameters": block["hyperparameters"] | {"window": 4} | own}
+    return build("nets", changed, Signature(columns, OUTPUTS["return"]), shared=PARAMS["nets"], seed=1, name="tft")
+
+
+def test_columns_ahead_are_known_by_their_names_and_those_of_a_list_by_theirs() -> None:
+    columns = ("return_1", "hour_sin", "hour_sin_ahead_5m", "session_us_ahead_5m", "is_btc")
+    assert make_tft(columns).net.body.known_positions == [2, 3]
+    assert make_tft(columns[:2]).net.body.known_positions == [0, 1]  # none is known: the last bar is decoded
+    made = make_tft(columns, known_columns=["hour_sin"], static_columns=["is_btc"])
+    assert (made.net.body.known_positions, made.net.body.static_positions) == ([1], [4])
+    with pytest.raises(
+        ValueError, match=r"models.nets.tft: known_columns has \['hour'\]; the columns of the model are"
+    ):
+        make_tft(columns, known_columns=["hour"])
 
 
 @pytest.mark.parametrize(
@@ -177,8 +324,9 @@ def test_the_decoder_of_the_tft_reads_the_known_columns_alone() -> None:
         (NHiTS, {"n_freq_downsample": [1]}, "both need one number for each block"),
         (PatchTST, {"patch_len": 9}, "patch_len is 9 and window is 8; a patch must fit the window"),
         (PatchTST, {"nhead": 3}, "patchtst: .* nhead must divide d_model"),
-        (TFT, {"nhead": 3}, "tft: .* nhead must divide hidden_size"),
-        (TFT, {"known_columns": 4}, "known_columns is 4, of 3 columns"),
+        (TemporalFusionTransformer, {"nhead": 3}, "tft: .* nhead must divide hidden_size"),
+        (TemporalFusionTransformer, {"static_positions": [2]}, r"tft: columns \[2\] are both static and known"),
+        (TemporalFusionTransformer, {"static_positions": [0, 1, 2]}, "tft: all of its 3 columns are static"),
     ],
 )
 def test_sizes_that_do_not_fit_each_other_are_refused(
@@ -221,3 +369,34 @@ def test_classes_and_quantiles_are_fitted_by_their_losses(name: str, kind: str) 
     (entry,) = made.fit(samples, TRAIN[:600], VALID[:100])
     assert np.isfinite([entry["train_loss"], entry["valid_loss"]]).all()
     assert made.predict_rows(samples, VALID[:5]).shape == (5, 3)
+
+
+def test_the_quantiles_of_the_tft_cover_unseen_rows_as_often_as_they_say() -> None:
+    # y is normal with mean x0 and a standard deviation of exp(x1 / 2): the conditional quantiles are known
+    rng, rows = np.random.default_rng(3), 12_000
+    x = rng.standard_normal((rows, 2)).astype(np.float32)
+    spread = np.exp(x[:, 1] / 2)
+    y = (x[:, 0] + spread * rng.standard_normal(rows)).astype(np.float32)
+    time = 60_000 * np.arange(rows, dtype=np.int64)
+    samples = Samples(time, time, np.zeros(rows, np.int32), x, ("level", "spread"), y)
+    train, valid, test = np.split(np.arange(rows), [6000, 7000])
+    own = {"window": 1, "dropout": 0.0, "loss": {"name": "pinball"}}
+    own |= {"optimizer": {"name": "adamw", "learning_rate": 0.01, "weight_decay": 0.0}}
+    block = BLOCKS["tft"][1]
+    made = build(
+        "nets",
+        block | {"hyperparameters": block["hyperparameters"] | own},
+        Signature(samples.columns, QUANTILES),
+        shared=PARAMS["nets"] | {"epochs": 8, "batch_size": 128, "train_stride": 1},
+        seed=1,
+    )
+    made.fit(samples, train, valid)
+    predicted = made.predict_rows(samples, test)
+    for level, values, score in zip(QUANTILES.levels, predicted.T, (-1.2816, 0.0, 1.2816), strict=True):
+        # four standard errors of the share of test rows, and of the train rows on which the quantile was found
+        tolerance = 4 * np.sqrt(level * (1 - level) * (1 / len(test) + 1 / len(train)))
+        assert abs((y[test] <= values).mean() - level) < tolerance
+        is_wide = x[test, 1] > 0  # a quantile without the spread would miss in each half
+        for half in (is_wide, ~is_wide):
+            assert abs((y[test][half] <= values[half]).mean() - level) < 2 * tolerance
+        assert np.corrcoef(values, x[test, 0] + score * spread[test])[0, 1] > 0.97

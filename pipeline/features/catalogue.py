@@ -88,7 +88,7 @@ def make_layout(groups: Mapping[str, Sequence[Indicator]], *, head_cells: int) -
             columns += indicator.columns
             add_owners(owners, [column.name for column in indicator.columns], owner=name)
         plans.append(plan)
-    lookback_bars = max(CHAINS, *(n for indicators in groups.values() for one in indicators for n in one.windows))
+    lookback_bars = max([CHAINS, *(n for indicators in groups.values() for one in indicators for n in one.windows)])
     return Layout(tuple(columns), owners, tuple(plans), np.array(memory), lookback_bars)
 
 

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Concatenate, Literal, TypeVar
 
@@ -50,6 +50,7 @@ def read_block(block: config.Block) -> FeatureParams:
     config.check_section(keys, values, name="features")
     _check_windows_differ(values)
     groups = {name: _make_params(GROUPS[name].Params, values) for name in names}
+    _check_columns(groups, chosen=switches.get("groups") or ())
     files = switches.get("in_pandas") or {}
     in_pandas = tuple(load_pandas_file(name, own) for name, own in files.items())
     return FeatureParams(groups, in_pandas, tuple(switches.get("absent_fields") or ()))
@@ -75,6 +76,14 @@ def _declare_keys(names: tuple[str, ...]) -> Callable[..., None]:
 
 def _make_params(declared: type[Any], values: config.Block) -> Any:
     return declared(**{key: values[key] for key in config.list_keys(declared) if key in values})
+
+
+def _check_columns(groups: dict[str, Any], *, chosen: Sequence[str]) -> None:
+    """Raise ParamsError where a group that is chosen by its name has no columns, since its optional keys are absent."""
+    for name in chosen:
+        if not GROUPS[name].list_indicators(groups[name]):
+            keys = ", ".join(config.list_keys(GROUPS[name].Params))
+            raise config.ParamsError(f"features.groups has {name}, which has no columns without {keys}; add it")
 
 
 def _check_windows_differ(values: config.Block) -> None:
