@@ -183,9 +183,9 @@ def test_a_loaded_model_needs_nothing_but_its_folder(
     fitted: test_models.Fitted, tiny: TinyWeights, tmp_path: Path
 ) -> None:
     loaded = plugins.load(fitted.folder)
+    assert test_models.written(loaded, tmp_path) == fitted.bytes
     loaded.weights = str(tmp_path / "moved away")
     assert np.array_equal(loaded.predict_rows(fitted.samples, TEST), fitted.model.predict_rows(fitted.samples, TEST))
-    assert test_models.written(loaded, tmp_path) == fitted.bytes
 
 
 def test_a_fit_depends_on_no_row_outside_the_windows_of_train_and_valid(

@@ -76,7 +76,7 @@ class Forecaster(nn.Module):
             -1,
             int(values.shape[1]) // self.patch_len,
             self.patch_len,
-        )  # (B, P, p), of which a graph leaves B free
+        )  # (B, P, p); B is free
         patches, masks = values.reshape(shape), masked.reshape(shape)
         mu, sigma = _normalize_patches(patches, masks)  # (B, P) each
         normed = torch.where(masks, torch.zeros_like(patches), util.revin(patches, mu, sigma))
