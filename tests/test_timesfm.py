@@ -105,17 +105,17 @@ def test_the_sizes_of_the_published_weights_are_read_from_their_tensors() -> Non
     assert timesfm._read_definition(tensors) == timesfm.TimesFM_2p5_200M_Definition()
 
 
-def test_a_row_has_the_same_bits_wherever_in_a_batch_it_stands(tiny: TinyWeights) -> None:
+def test_a_row_has_the_same_bits_whatever_it_is_computed_with(tiny: TinyWeights) -> None:
     forecaster = timesfm.load_forecaster(str(tiny.folder), sha256=tiny.sha256, force_flip_invariance=True)
 
-    def forecast(windows: np.ndarray) -> np.ndarray:
+    def forecast(windows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         module = torch.nn.Sequential(_Unmasked(forecaster), torch.nn.Flatten())
-        return FixedBatches(module, batch_size=4, device=torch.device("cpu"))(windows)
+        return FixedBatches(module, batch_size=4, device=torch.device("cpu"))(windows, numbers)
 
-    windows = np.random.default_rng(1).normal(size=(7, CONTEXT)).astype(np.float32)
-    found = forecast(windows)
-    assert np.array_equal(forecast(windows[::-1]), found[::-1])
-    assert all(np.array_equal(forecast(windows[i : i + 1]), found[i : i + 1]) for i in range(7))
+    windows, numbers = np.random.default_rng(1).normal(size=(7, CONTEXT)).astype(np.float32), np.arange(7)
+    found = forecast(windows, numbers)
+    assert np.array_equal(forecast(windows[::-1], numbers[::-1]), found[::-1])
+    assert all(np.array_equal(forecast(windows[i : i + 1], numbers[i : i + 1])[0], found[i]) for i in range(7))
 
 
 class _Unmasked(torch.nn.Module):
@@ -127,19 +127,21 @@ class _Unmasked(torch.nn.Module):
         return self.forecaster(windows, torch.zeros_like(windows, dtype=torch.bool))
 
 
-def test_no_row_is_computed_twice_and_each_batch_has_the_same_size() -> None:
-    sizes = []
+def test_no_row_is_computed_twice_at_its_place_and_each_batch_has_the_same_size() -> None:
+    batches = []
 
     class Doubling(torch.nn.Module):
         def forward(self, rows: torch.Tensor) -> torch.Tensor:
-            sizes.append(len(rows))
+            batches.append(rows[:, 0].tolist())
             return 2 * rows
 
     double = FixedBatches(Doubling(), batch_size=3, device=torch.device("cpu"))
-    rows = np.arange(8, dtype=np.float32).reshape(4, 2)
-    assert np.array_equal(double(rows[[0, 1, 0, 3, 2]]), 2 * rows[[0, 1, 0, 3, 2]])
-    assert np.array_equal(double(rows[::-1]), 2 * rows[::-1])
-    assert sizes == [3, 3]
+    rows, numbers = np.arange(4, dtype=np.float32)[:, None], np.array([0, 1, 2, 3])
+    assert np.array_equal(double(rows, numbers), 2 * rows)
+    assert np.array_equal(double(rows[::-1], numbers[::-1]), 2 * rows[::-1])
+    assert batches == [[0, 1, 2], [3, 3, 3]]
+    assert np.array_equal(double(rows[:1], np.array([4])), 2 * rows[:1])  # at another place
+    assert batches[2:] == [[0, 0, 0]]
 
 
 # --- the model ---
@@ -204,7 +206,10 @@ def test_predictions_are_finite_and_the_same_alone_as_in_a_batch(fitted: test_mo
     assert (found.shape, found.dtype) == ((20, len(fitted.model.outputs)), np.float32)
     assert np.isfinite(found).all()
     pretrained._open_forecasts.cache_clear()  # no forecast is held any more
-    assert np.array_equal(np.concatenate([fitted.model.predict(each[None]) for each in inputs]), found)
+    alone = np.concatenate([fitted.model.predict(each[None]) for each in inputs])
+    assert alone == pytest.approx(found, abs=PARAMS["parity"]["max_abs"])
+    by_row = [fitted.model.predict_rows(fitted.samples, TEST[i : i + 1]) for i in range(20)]
+    assert np.array_equal(np.concatenate(by_row), fitted.model.predict_rows(fitted.samples, TEST[:20]))
 
 
 def test_the_graph_predicts_what_the_model_does_on_ordinary_and_on_hard_inputs(fitted: test_models.Fitted) -> None:

@@ -59,7 +59,8 @@ def compute(
     origins = np.arange(context - 1, len(bars), every)
     for start in range(0, len(origins), BLOCK_WINDOWS):
         rows = origins[start : start + BLOCK_WINDOWS]
-        table[rows] = np.hstack([_forecast(forecasts, SERIES[each](bars, rows, context)) for each in series])
+        numbers = np.arange(start, start + len(rows))
+        table[rows] = np.hstack([_forecast(forecasts, SERIES[each](bars, rows, context), numbers) for each in series])
     held = (np.arange(context - 1, len(bars)) - (context - 1)) // every
     table[context - 1 :] = table[origins[held]]
     return pd.DataFrame(table, columns=names)
@@ -99,12 +100,12 @@ def _open_forecasts(forecaster: Forecaster, context: int, horizons: tuple[int, .
     return FixedBatches(_Moves(forecaster, horizons=horizons), batch_size=batch_size, device=torch.device("cpu"))
 
 
-def _forecast(forecasts: FixedBatches, windows: np.ndarray) -> np.ndarray:
+def _forecast(forecasts: FixedBatches, windows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """Return (n, 2 · horizons) float32 of windows (n, T) float64, forecast in their own standard deviations."""
     moves = windows - windows[:, -1:]
     scale = moves.std(axis=1, keepdims=True)
     scale[~moves.any(axis=1)] = 1.0  # a window of equal values
-    return np.asarray(forecasts((moves / scale).astype(np.float32)) * scale, dtype=np.float32)
+    return np.asarray(forecasts((moves / scale).astype(np.float32), numbers) * scale, dtype=np.float32)
 
 
 def _take_windows(values: np.ndarray, rows: np.ndarray, context: int) -> np.ndarray:

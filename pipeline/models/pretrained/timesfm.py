@@ -126,14 +126,19 @@ class TimesFM(Model):
         return np.asarray(windows.gather(torch.from_numpy(np.asarray(rows, dtype=np.int64))).numpy())
 
     def predict_rows(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
-        """Return the prediction (B, outputs) float32 for these rows; windows are gathered a batch at a time."""
-        batches = [self.predict(self.inputs(samples, batch)) for batch in split_into_batches(np.asarray(rows))]
-        return np.concatenate(batches) if batches else np.empty((0, len(self.outputs)), np.float32)
+        """Return the prediction (B, outputs) float32 for these rows: of a row the same bits, whatever the others."""
+        batches = (np.asarray(batch) for batch in split_into_batches(np.asarray(rows, dtype=np.int64)))
+        predictions = [self._predict(self.inputs(samples, batch), batch) for batch in batches]
+        return np.concatenate(predictions) if predictions else np.empty((0, len(self.outputs)), np.float32)
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         """Return the prediction (B, outputs) float32 for (B, T, F) windows."""
+        return self._predict(inputs, np.arange(len(inputs)))
+
+    def _predict(self, inputs: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        """Return the prediction for windows, whose numbers are their places in batches."""
         device = select_prediction_device(self.device)
-        return _open_forecasts(self._load(), self._readout, self.batch_size, device)(inputs)
+        return _open_forecasts(self._load(), self._readout, self.batch_size, device)(inputs, numbers)
 
     @property
     def _readout(self) -> Readout:
