@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from pipeline import config, digests
 from pipeline.features import engine
+from pipeline.features.pandas_file import load_pandas_file
 from pipeline.features.pretrained import timesfm
 from pipeline.features.pretrained.fixed_batches import FixedBatches
 from pipeline.leakage.features import truncation
@@ -32,6 +34,7 @@ from tests.test_features import SHORT
 from tests.test_features_groups import draw_bars
 from tests.tiny_timesfm import HORIZON, PATCH, TinyWeights, write_tiny_weights
 
+ROOT = Path(__file__).parents[1]
 CONTEXT, VOLATILITY = 4 * PATCH, 20
 BLOCK = PARAMS["disabled_models"]["pretrained"]["timesfm"]
 QUANTILES = Output(kind="quantiles", names=("q10", "q50", "q90"), levels=(0.1, 0.5, 0.9))
@@ -328,6 +331,12 @@ def test_series_that_stand_still_are_forecast_to_do_so(block: dict[str, Any]) ->
     features = engine.compute(bars, **block)
     own = pd.DataFrame(features.x, columns=features.columns)[NAMES]
     assert (own == 0).all(axis=None)
+
+
+def test_the_readme_shows_a_block_that_is_accepted() -> None:
+    text = (ROOT / "pipeline/models/pretrained/README.md").read_text()
+    shown = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+    assert load_pandas_file("timesfm", shown["in_pandas"]["timesfm"]).warm_up_bars == 511
 
 
 def test_a_stream_refuses_the_columns(block: dict[str, Any]) -> None:

@@ -109,7 +109,7 @@ def _forecast(forecasts: FixedBatches, windows: np.ndarray, numbers: np.ndarray)
 
 
 def _take_windows(values: np.ndarray, rows: np.ndarray, context: int) -> np.ndarray:
-    return np.lib.stride_tricks.sliding_window_view(values, context)[rows - (context - 1)]  # (n, T)
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(values, context)[rows - (context - 1)])  # (n, T)
 
 
 def _read_close(bars: pd.DataFrame, rows: np.ndarray, context: int) -> np.ndarray:
@@ -119,7 +119,7 @@ def _read_close(bars: pd.DataFrame, rows: np.ndarray, context: int) -> np.ndarra
 def _read_volume(bars: pd.DataFrame, rows: np.ndarray, context: int) -> np.ndarray:
     windows = _take_windows(bars["volume"].to_numpy(np.float64), rows, context)
     mean = windows.mean(axis=1, keepdims=True)
-    return np.log1p(np.divide(windows, mean, out=np.zeros_like(windows), where=mean > 0))
+    return np.asarray(np.log1p(np.divide(windows, mean, out=np.zeros_like(windows), where=mean > 0)))
 
 
 def _read_range(bars: pd.DataFrame, rows: np.ndarray, context: int) -> np.ndarray:
