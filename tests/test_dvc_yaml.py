@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 DATASETS = PARAMS["datasets"] | PARAMS["disabled_datasets"]
 FAMILIES = tuple(PARAMS["models"])
+MODELS = PARAMS["models"] | {"pretrained": PARAMS["disabled_models"]["pretrained"]}
 IN_PANDAS = ROOT / "pipeline/features/in_pandas"
 RUN_MODELS = ("train", "audit", "export")
 VERBS = {"train_ensembles": "combine"} | {
@@ -49,7 +50,7 @@ def load_stages() -> list:
     """Every stage, those among them that params leave off."""
     params = PARAMS | {"quantize": PARAMS["quantize"] | {"models": ["nets.lstm"]}, "holdout": {"models": ["nets.lstm"]}}
     params["validate_export"] = {"exports": ["orderbook"]}
-    params["datasets"] = DATASETS
+    params["datasets"], params["models"] = DATASETS, MODELS
     with TemporaryDirectory() as folder:
         (Path(folder) / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
         (Path(folder) / "params.yaml").write_text(yaml.safe_dump(params))
@@ -60,7 +61,9 @@ def load_stages() -> list:
 STAGES = load_stages()
 
 
-THIRD_PARTY = "joblib lightgbm matplotlib numba onnx onnxruntime pandas scipy.stats sklearn.linear_model torch xgboost"
+THIRD_PARTY = (
+    "joblib lightgbm matplotlib numba onnx onnxruntime pandas scipy.stats sklearn.linear_model timesfm torch xgboost"
+)
 CHILD = """
 import importlib, os, sys
 import pipeline
@@ -131,7 +134,7 @@ def import_stage(stage) -> frozenset[str]:
     if verb == "sensitivity":
         modules.append(f"pipeline.models.trees.{PARAMS['embargo_sensitivity']['plugin']}")
     if verb in RUN_MODELS:
-        modules.append(f"pipeline.models.{family}.{PARAMS['models'][family][key]['plugin']}")
+        modules.append(f"pipeline.models.{family}.{MODELS[family][key]['plugin']}")
         models = ROOT / "pipeline/models"
         shared = (models / family / "engine").glob("[!_]*.py")  # by any plugin: a new one needs no line of dvc.yaml
         modules += [f"pipeline.models.{family}.engine.{file.stem}" for file in shared]

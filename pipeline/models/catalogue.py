@@ -131,7 +131,8 @@ def _name_missing_package(module: str) -> str:
     """Return which package a plugin needs, and the extra of pyproject.toml that installs it, where one does."""
     package = module.split(".")[0]
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"] if PYPROJECT.exists() else {}
-    for extra, requirements in project.get("optional-dependencies", {}).items():
+    extras: dict[str, list[str]] = project.get("optional-dependencies", {})
+    for extra, requirements in sorted(extras.items(), key=lambda each: each[0] == "dev"):  # which has them all, last
         if any(_normalize(each).startswith(_normalize(package)) for each in requirements):
             return f"needs {package}: pip install -e '.[{extra}]'"
     return f"needs {package}"
