@@ -60,11 +60,13 @@ def mirror(root: Path, *, store: str, experiment: str) -> Counts:
         target = open_store(store, experiment)
         revisions, histories = runs.list_revisions(root), read_histories(root)
         absent = [revision for revision in revisions if not target.is_complete(revision)]
-        written, missing = 0, 0
+        written: set[str] = set()
+        missing = 0
         for run in runs.collect_runs(root, absent):
             curves = read_curves(root, run)
             target.write_run(run, curves)
-            written, missing = written + 1, missing + sum(curve is None for curve in curves.values())
+            written.add(run.revision.commit)
+            missing += sum(curve is None for curve in curves.values())
         updated = 0
         for revision in revisions:
             versions = [
@@ -79,9 +81,10 @@ def mirror(root: Path, *, store: str, experiment: str) -> Counts:
                 for stage, version in past.stages.items()
                 if past.versions[version].commit == revision.commit
             ]
-            updated += target.update_state(revision, versions=versions, stages=stages)
+            is_updated = target.update_state(revision, versions=versions, stages=stages)
+            updated += is_updated and revision.commit not in written
         registered = sum(target.write_history(past) for past in histories)
-    return Counts(len(revisions), written, updated - written, registered, missing)
+    return Counts(len(revisions), len(written), updated, registered, missing)
 
 
 def open_store(store: str, experiment: str) -> "Store":
