@@ -32,7 +32,7 @@ ONNX_WRITER = ("producer_name", "producer_version", "doc_string")
 
 
 class TableColumns(Mapping[str, Any]):
-    """The columns of a parquet file, each read when it is asked for, and its `attrs`."""
+    """The columns of a parquet file, each read when it is needed, and its `attrs`."""
 
     def __init__(self, source: Source) -> None:
         """Open the file."""

@@ -43,7 +43,7 @@ class Run:
 
     revision: Revision
     params: Mapping[str, Any]  # params.yaml
-    metrics: Mapping[str, Mapping[str, Any]]  # of each file, by its name without a suffix
+    metrics: Mapping[str, Mapping[str, Any]]  # of each file, by its name, see `name_metrics`
     outputs: Mapping[str, str]  # the md5 of each output, by path
 
     @property
@@ -154,7 +154,15 @@ def make_run(revision: Revision, state: ExpState) -> Run:
         raise ValueError(f"DVC cannot read {revision.name}: {state.error and state.error.msg}; see `dvc exp show`")
     params = (state.data.params.get(PARAMS) or {}).get("data") or {}
     metrics = {
-        PurePosixPath(file).stem: content["data"] for file, content in state.data.metrics.items() if "data" in content
+        name_metrics(PurePosixPath(file)): content["data"]
+        for file, content in state.data.metrics.items()
+        if "data" in content
     }
     outputs = {path: out.hash for path, out in state.data.outs.items() if out.hash}
     return Run(revision, params, metrics, outputs)
+
+
+def name_metrics(file: PurePosixPath) -> str:
+    """Return the name of a metrics file: its path without a suffix, below `trained/metrics` where it lies there."""
+    path = file.with_suffix("")
+    return str(path.relative_to(METRICS) if path.is_relative_to(METRICS) else path)
