@@ -107,7 +107,9 @@ class Store:
         if (stored := self.find_run(key)) is not None:
             return str(stored.info.run_id), stored.info.status == FINISHED or stored.info.lifecycle_stage != "active"
         fixed = {KEY: key, COMMIT: revision.commit, GIT_COMMIT: revision.commit}
-        run = self.client.create_run(self.experiment, start_time=revision.time * MS, tags=fixed | tags, run_name=name)
+        run = self.client.create_run(
+            self.experiment, start_time=revision.time * MS, tags={**fixed, **tags}, run_name=name
+        )
         return str(run.info.run_id), False
 
     def _write_params(self, run_id: str, params: Mapping[str, Any]) -> None:

@@ -106,8 +106,8 @@ def list_revisions(root: Path) -> list[Revision]:
         commit, time, subject = line.split("\t", 2)
         if commit in changed or commit in tags or commit in refs:
             name, baseline = refs.get(commit, ("", ""))
-            where = {"branch": branches.get(commit, ""), "tags": tuple(tags.get(commit, ()))}
-            found.append(Revision(commit, int(time), subject, experiment=name, baseline=baseline, **where))
+            branch, own = branches.get(commit, ""), tuple(tags.get(commit, ()))
+            found.append(Revision(commit, int(time), subject, name, baseline, branch, own))
     return found
 
 

@@ -58,7 +58,8 @@ class FolderSide(Side):
         """Return the files of an output by path; MissingFilesError where this side has none of these bytes."""
         sources = (self._read_cached, self._read_committed, *(() if self.commit else (self._read_work_tree,)))
         for read in sources:
-            if (found := read(path, md5)) is not None:
+            found: Files | None = read(path, md5)
+            if found is not None:
                 return found
         remedy = f"`dvc fetch --all-commits {path}`" if self.commit else f"`dvc fetch {path}`"
         raise MissingFilesError(
