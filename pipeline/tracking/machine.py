@@ -1,0 +1,62 @@
+"""Facts of this machine that results may depend on: Python, libraries, CPU, GPU driver, settings of threads."""
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from pipeline import PINNED, has_avx2
+
+SETTINGS = (
+    "OMP_",
+    "MKL_",
+    "OPENBLAS_",
+    "NUMBA_",
+    "NUMEXPR_",
+    "PIPELINE_",
+    "CUDA_",
+    "TORCH_",
+    "ATEN_",
+    "ONEDNN_",
+    "NPY_",
+)
+HASHED = {"PYTHONHASHSEED"}
+CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "amx_tile")
+CPU_FILE, DRIVER_FILE = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/version")
+
+
+def collect_facts() -> dict[str, Any]:
+    """Return the facts of this machine and this environment, by group: plain values."""
+    cpu = read_cpu()
+    flags = set(cpu.get("flags", "").split())
+    return {
+        "machine": {
+            "python": platform.python_version(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "libc": " ".join(platform.libc_ver()),
+            "cpu": cpu.get("model name", platform.processor() or "unknown"),
+            "cpu_features": " ".join(name for name in CPU_FEATURES if name in flags),
+            "cpus": os.cpu_count(),
+            "arithmetic": "pinned to AVX2" if has_avx2() else "not pinned: no AVX2",
+            "gpu_driver": DRIVER_FILE.read_text().splitlines()[0] if DRIVER_FILE.exists() else None,
+        },
+        "settings": {
+            name: value
+            for name, value in sorted(os.environ.items())
+            if (name.startswith(SETTINGS) or name in HASHED) and name not in PINNED
+        },
+        "libraries": {
+            name.lower().replace("_", "-"): each.version
+            for each in importlib.metadata.distributions()
+            if (name := each.metadata["Name"])
+        },
+    }
+
+
+def read_cpu() -> dict[str, str]:
+    """Return the fields of the first CPU; none where the system does not list them."""
+    if not CPU_FILE.exists():
+        return {}
+    first = CPU_FILE.read_text().partition("\n\n")[0]
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
