@@ -6,10 +6,12 @@ from typing import Any
 
 import yaml
 
+from pipeline.labels import describe_target
 from pipeline.models.base import Model, Signature
 from pipeline.models.plugins import build, find_plugin
 from pipeline.samples import Samples
-from tests.data import plant_samples
+from pipeline.targets import Output
+from tests.data import OUTPUTS, plant_samples
 
 PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
 DATASETS: dict[str, dict[str, Any]] = PARAMS["datasets"] | PARAMS["disabled_datasets"]
@@ -69,7 +71,19 @@ def kind_of(name: str) -> str:
     _, block = BLOCKS[name]
     if block["dataset"] not in PARAMS["datasets"]:
         return "barrier"  # down, flat, up
-    return PARAMS["datasets"][block["dataset"]]["targets"][block["target"]]["kind"]
+    return find_target(block)["kind"]
+
+
+def output_of(name: str) -> Output:
+    """What a model predicts: the output of its kind of target, or the quantiles that its target asks for."""
+    _, block = BLOCKS[name]
+    is_enabled = block["dataset"] in PARAMS["datasets"]
+    return describe_target(find_target(block), name="y", path="y").output if is_enabled else OUTPUTS[kind_of(name)]
+
+
+def find_target(block: Mapping[str, Any]) -> dict[str, Any]:
+    """The target of a model's block, one of those that are enabled with it among them."""
+    return (PARAMS["disabled_targets"] | PARAMS["datasets"][block["dataset"]]["targets"])[block["target"]]
 
 
 def plant_samples_of(name: str, **options: Any) -> Samples:

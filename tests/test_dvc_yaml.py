@@ -135,6 +135,14 @@ def import_stage(stage) -> frozenset[str]:
         models = ROOT / "pipeline/models"
         shared = (models / family / "engine").glob("[!_]*.py")  # by any plugin: a new one needs no line of dvc.yaml
         modules += [f"pipeline.models.{family}.engine.{file.stem}" for file in shared]
+        wrapped = set(FAMILIES) - {"agents", "composites", "ensembles"} if family == "composites" else ()
+        files = [
+            file
+            for each in wrapped
+            for file in (models / each).glob("**/[!_]*.py")
+            if file.parent.stem != "environments"
+        ]
+        modules += [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files]
     if verb in ("bundle", "latency"):  # of models of all families, or of trees
         models = ROOT / "pipeline/models"
         families = [family for family in FAMILIES if (models / family).is_dir()] if verb == "bundle" else ["trees"]
