@@ -38,6 +38,15 @@ _LOB_NETS: dict[str, Any] = {
     **{"window": 16, "hidden_size": 16, "num_layers": 1, "train_stride": 1, **_MANY_UPDATES},
     "optimizer": {"name": "adamw", "learning_rate": 0.005, "weight_decay": 0.01},
 }
+
+
+def _shorten(composite: str) -> dict[str, Any]:
+    """The trees that a composite wraps, with fewer rounds."""
+    wrapped = {key: value for key, value in BLOCKS[composite][1]["hyperparameters"].items() if isinstance(value, dict)}
+    short = {"num_boost_round": 60, "learning_rate": 0.2}
+    return {key: value | {"hyperparameters": value["hyperparameters"] | short} for key, value in wrapped.items()}
+
+
 SMALLER: dict[str, dict[str, Any]] = {  # of blocks that would take minutes, or too few updates, in tests
     "deeplob": {
         **{"window": 19, "conv_channels": 8, "inception_channels": 4, "hidden_size": 8, "dropout": 0.0},
@@ -57,6 +66,7 @@ SMALLER: dict[str, dict[str, Any]] = {  # of blocks that would take minutes, or 
         **_FEW_UPDATES,
     },
     "tft": {"window": 4, "train_stride": 1, "dropout": 0.0, **_FEW_UPDATES},
+    **{name: _shorten(name) for name in ("interval", "meta_label")},
 }
 LEAST_WINDOWS = {"deeplob": 19, "tlob": 8, "mlplob": 8, "patchtst": 4}
 SAMPLES: dict[str, dict[str, Any]] = {  # these nets look at whole windows: hardly at a signal of the last row alone

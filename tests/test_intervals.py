@@ -105,7 +105,7 @@ def test_only_labels_that_are_known_and_the_last_of_them_count():
         0.0,
         1.0,
         1.0,
-    ]  # row 2 had the margin 0, an error: α is 0.45, rank ⌈4 · 0.55⌉ = 3
+    ]  # row 2 had the margin 0: an error, α 0.45, rank 3
     assert adapt([9.0, 9.0, 1.0, 1.0, 1.0, 0.0], window=2, gamma=1e-9)[5] == 1.0  # the nines are forgotten
 
 

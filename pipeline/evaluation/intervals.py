@@ -41,8 +41,8 @@ def describe_intervals(
     """Return coverage and width of each interval on every path of every seed, JSON-able; empty without intervals.
 
     An entry has the `nominal` coverage and `paths`: of each path its rows, `coverage` from `low` to `high`, mean
-    `width`, shares `below` and `above` the interval, and a `verdict`. `blocks` are the same of equal parts of its times,
-    `adaptive` of intervals that adapt to their errors.
+    `width`, shares `below` and `above` the interval, and a `verdict`. `blocks` are the same of equal parts of its
+    times, `adaptive` of intervals that adapt to their errors.
     """
     found: list[dict[str, Any]] = []
     if not (pairs := list_pairs(data.output)):

@@ -31,9 +31,9 @@ class Conformal(Composite):
 
     Two levels, such as 0.05 and 0.95, bound an interval whose coverage is their difference. With the conformity score
     `absolute_residual` the primary model predicts a number; the interval is that number ± a margin (Lei et al. 2018).
-    With `quantile` it predicts the quantiles, and each interval is widened or narrowed by a margin (Romano et al. 2019).
-    A margin is the conformal quantile of the scores of the calibration rows. Coverage is guaranteed for rows that are
-    exchangeable with these, on average over all of them; rows of a later time need not be.
+    With `quantile` it predicts the quantiles, and a margin widens or narrows each interval (Romano et al. 2019). It is
+    the conformal quantile of the scores of the calibration rows. Coverage is guaranteed for rows that are exchangeable
+    with these, on average over all of them; rows of a later time need not be.
 
     The calibration rows are the valid rows of the fit: the primary model has not learned from them, but `valid` ones
     have chosen its best iteration, which makes their residuals a little too small. With `later_half` the earlier half

@@ -82,8 +82,8 @@ def tabulate_interval(interval: Report, *, model: str) -> Table:
     nominal = format_percent(interval["nominal"])
     title = f"Interval of {model} from {' to '.join(interval['quantiles'])}: nominal coverage {nominal}"
     note = (
-        "Coverage with its exact interval for the number of independent rows. Width: in the unit of y. Adaptive: widened "
-        "or narrowed by the errors known before (adaptive conformal inference); what it gains, drift has cost."
+        "Coverage with its exact interval for the number of independent rows. Width: in the unit of y. Adaptive: "
+        "widened or narrowed by the errors known before (adaptive conformal inference); what it gains, drift has cost."
     )
     return Table(title, head, rows, note=note)
 

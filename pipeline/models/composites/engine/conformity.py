@@ -56,7 +56,7 @@ def list_coverages(levels: Sequence[float]) -> list[float]:
 
 
 def measure_residuals(y: np.ndarray, center: np.ndarray, pairs: int) -> np.ndarray:
-    """Return (n, pairs) |y − center|, the conformity scores of a predicted number ([2]); the same for every interval."""
+    """Return (n, pairs) |y − center|, the conformity scores of a predicted number ([2]), equal for all intervals."""
     residual = np.abs(y.astype(np.float64) - center.astype(np.float64))
     return np.repeat(residual[:, None], pairs, axis=1)
 
