@@ -98,8 +98,8 @@ def test_margins_follow_the_errors_by_hand():
 
 def test_only_labels_that_are_known_and_the_last_of_them_count():
     assert adapt([1.0, -1.0, 0.5, 3.0, 0.0], length=5).tolist() == [0.0] * 5
-    late = adapt([1.0, -1.0, 0.5, 3.0, 0.0], length=2)
-    assert late.tolist() == [
+    delayed = adapt([1.0, -1.0, 0.5, 3.0, 0.0], length=2)
+    assert delayed.tolist() == [
         0.0,
         0.0,
         0.0,

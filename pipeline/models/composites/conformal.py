@@ -130,7 +130,7 @@ class Conformal(Composite):
             kind, made = ("Min" if narrow is np.minimum else "Max"), f"quantile_{outer}"
             nodes.append(helper.make_node(kind, [names[outer], names[inner]], [made]))
             names[outer] = made
-        nodes.append(helper.make_node("Concat", names, [graphs.ANSWER], axis=1))
+        nodes.append(helper.make_node("Concat", names, [graphs.OUTPUT], axis=1))
         constants = {"shifts": self._make_shifts(), "ones": np.ones(len(names), np.int64)}
         graphs.write_graph(
             nodes,

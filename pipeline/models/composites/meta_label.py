@@ -146,7 +146,7 @@ class MetaLabel(Composite):
             helper.make_node("Mul", ["probability", "two"], ["doubled"]),
             helper.make_node("Sub", ["doubled", "one"], ["edge"]),
             helper.make_node("Relu", ["edge"], ["size"]),
-            helper.make_node("Mul", ["primary/answer", "size"], [graphs.ANSWER]),
+            helper.make_node("Mul", ["primary/answer", "size"], [graphs.OUTPUT]),
         ]
         constants = {"earned": np.array([1]), "two": np.float32([2]), "one": np.float32([1])}
         constants |= {"last_bar": np.array(shape[0] - 1)} if len(shape) > 1 else {}

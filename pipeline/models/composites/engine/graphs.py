@@ -9,7 +9,7 @@ from onnx import TensorProto, compose, helper, version_converter
 
 from pipeline.models.base import Model
 
-INPUTS, ANSWER = "inputs", "answer"  # of every graph
+INPUTS, OUTPUT = "inputs", "answer"  # of every graph
 
 
 def export_part(model: Model, name: str) -> onnx.ModelProto:
@@ -59,7 +59,7 @@ def write_graph(
         nodes,
         "composite",
         [helper.make_tensor_value_info(INPUTS, TensorProto.FLOAT, ["batch", *shape])],
-        [helper.make_tensor_value_info(ANSWER, TensorProto.FLOAT, ["batch", outputs])],
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", outputs])],
         [*constants, *(each for part in parts for each in part.graph.initializer)],
     )
     imports = [helper.make_opsetid(domain, version) for domain, version in sorted(opsets.items())]
