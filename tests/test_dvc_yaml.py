@@ -154,7 +154,12 @@ def import_stage(stage) -> frozenset[str]:
         modules += [f"pipeline.models.{family}._diagnostics"] * diagnostics.exists()
     if verb == "export":
         modules.append("pipeline.stages.export_with_parity")
-        modules += [f"pipeline.models.parity_checks.{family}"] * (models / f"parity_checks/{family}.py").exists()
+        checked = [family, *(wrapped if family == "composites" else ())]
+        modules += [
+            f"pipeline.models.parity_checks.{each}"
+            for each in checked
+            if (models / f"parity_checks/{each}.py").exists()
+        ]
     return import_in_new_process(*modules)
 
 
