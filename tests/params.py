@@ -6,10 +6,12 @@ from typing import Any
 
 import yaml
 
+from pipeline.labels import describe_target
 from pipeline.models.base import Model, Signature
 from pipeline.models.plugins import build, find_plugin
 from pipeline.samples import Samples
-from tests.data import plant_samples
+from pipeline.targets import Output
+from tests.data import OUTPUTS, plant_samples
 
 PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
 DATASETS: dict[str, dict[str, Any]] = PARAMS["datasets"] | PARAMS["disabled_datasets"]
@@ -36,6 +38,15 @@ _LOB_NETS: dict[str, Any] = {
     **{"window": 16, "hidden_size": 16, "num_layers": 1, "train_stride": 1, **_MANY_UPDATES},
     "optimizer": {"name": "adamw", "learning_rate": 0.005, "weight_decay": 0.01},
 }
+
+
+def _shorten(composite: str) -> dict[str, Any]:
+    """The trees that a composite wraps, with fewer rounds."""
+    wrapped = {key: value for key, value in BLOCKS[composite][1]["hyperparameters"].items() if isinstance(value, dict)}
+    short = {"num_boost_round": 60, "learning_rate": 0.2}
+    return {key: value | {"hyperparameters": value["hyperparameters"] | short} for key, value in wrapped.items()}
+
+
 SMALLER: dict[str, dict[str, Any]] = {  # of blocks that would take minutes, or too few updates, in tests
     "deeplob": {
         **{"window": 19, "conv_channels": 8, "inception_channels": 4, "hidden_size": 8, "dropout": 0.0},
@@ -55,6 +66,7 @@ SMALLER: dict[str, dict[str, Any]] = {  # of blocks that would take minutes, or 
         **_FEW_UPDATES,
     },
     "tft": {"window": 4, "train_stride": 1, "dropout": 0.0, **_FEW_UPDATES},
+    **{name: _shorten(name) for name in ("interval", "meta_label")},
 }
 LEAST_WINDOWS = {"deeplob": 19, "tlob": 8, "mlplob": 8, "patchtst": 4}
 SAMPLES: dict[str, dict[str, Any]] = {  # these nets look at whole windows: hardly at a signal of the last row alone
@@ -69,7 +81,19 @@ def kind_of(name: str) -> str:
     _, block = BLOCKS[name]
     if block["dataset"] not in PARAMS["datasets"]:
         return "barrier"  # down, flat, up
-    return PARAMS["datasets"][block["dataset"]]["targets"][block["target"]]["kind"]
+    return find_target(block)["kind"]
+
+
+def output_of(name: str) -> Output:
+    """What a model predicts: the output of its kind of target, or the quantiles that its target asks for."""
+    _, block = BLOCKS[name]
+    is_enabled = block["dataset"] in PARAMS["datasets"]
+    return describe_target(find_target(block), name="y", path="y").output if is_enabled else OUTPUTS[kind_of(name)]
+
+
+def find_target(block: Mapping[str, Any]) -> dict[str, Any]:
+    """The target of a model's block, one of those that are enabled with it among them."""
+    return (PARAMS["disabled_targets"] | PARAMS["datasets"][block["dataset"]]["targets"])[block["target"]]
 
 
 def plant_samples_of(name: str, **options: Any) -> Samples:

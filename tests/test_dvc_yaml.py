@@ -138,6 +138,14 @@ def import_stage(stage) -> frozenset[str]:
         models = ROOT / "pipeline/models"
         shared = (models / family / "engine").glob("[!_]*.py")  # by any plugin: a new one needs no line of dvc.yaml
         modules += [f"pipeline.models.{family}.engine.{file.stem}" for file in shared]
+        wrapped = set(FAMILIES) - {"agents", "composites", "ensembles"} if family == "composites" else ()
+        files = [
+            file
+            for each in wrapped
+            for file in (models / each).glob("**/[!_]*.py")
+            if file.parent.stem != "environments"
+        ]
+        modules += [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files]
     if verb in ("bundle", "latency"):  # of models of all families, or of trees
         models = ROOT / "pipeline/models"
         families = [family for family in FAMILIES if (models / family).is_dir()] if verb == "bundle" else ["trees"]
@@ -149,7 +157,12 @@ def import_stage(stage) -> frozenset[str]:
         modules += [f"pipeline.models.{family}._diagnostics"] * diagnostics.exists()
     if verb == "export":
         modules.append("pipeline.stages.export_with_parity")
-        modules += [f"pipeline.models.parity_checks.{family}"] * (models / f"parity_checks/{family}.py").exists()
+        checked = [family, *(wrapped if family == "composites" else ())]
+        modules += [
+            f"pipeline.models.parity_checks.{each}"
+            for each in checked
+            if (models / f"parity_checks/{each}.py").exists()
+        ]
     return import_in_new_process(*modules)
 
 

@@ -105,7 +105,14 @@ def test_a_position_has_no_loss_and_classes_are_measured_by_their_brier_score():
 
 def test_the_forecasts_of_a_path_are_described_by_what_applies_to_their_target():
     settings = ForecastSettings(
-        calibration_bins=2, tiers=[0.5], sessions={"asia": [0.0, 9.0]}, confidence=0.9, resamples=100
+        calibration_bins=2,
+        tiers=[0.5],
+        sessions={"asia": [0.0, 9.0]},
+        confidence=0.9,
+        resamples=100,
+        interval_blocks=2,
+        adaptive_gamma=0.01,
+        adaptive_window=100,
     )
     data = known(np.random.default_rng(0).normal(size=40), [0.0] * 40)
     table = predict(0.1 * data.y, data)

@@ -37,18 +37,18 @@ from tests.data import (
     plant_signal,
     select_parts,
 )
-from tests.params import BLOCKS, PARAMS, SHORT, build_model, kind_of, plant_samples_of
+from tests.params import BLOCKS, PARAMS, SHORT, build_model, output_of, plant_samples_of
 
 
 def unfitted(name: str, samples: Samples, *, changes: Mapping[str, Any] | None = None) -> Model:
-    signature = Signature(columns=samples.columns, output=OUTPUTS[kind_of(name)])
+    signature = Signature(columns=samples.columns, output=output_of(name))
     return build_model(name, signature, seed=7, changes=changes)
 
 
 def written(model: Model, folder: Path) -> dict[str, bytes]:
     model.save(folder)
     model.to_onnx(folder / "model.onnx")
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def run_graph(file: Path, inputs: np.ndarray, *, batch: int) -> np.ndarray:
@@ -212,10 +212,10 @@ def test_hard_inputs_are_reproducible_finite_inputs_and_flip_no_decision(fitted:
         assert not flips.any()
 
 
-@pytest.mark.parametrize("name", [name for name in BLOCKS if OUTPUTS[kind_of(name)].is_classification])
+@pytest.mark.parametrize("name", [name for name in BLOCKS if output_of(name).is_classification])
 def test_a_class_that_train_has_not_seen_keeps_its_column_and_is_the_rarest(name: str) -> None:
     samples = plant_samples_of(name)
-    absent = len(OUTPUTS[kind_of(name)].names) // 2  # flat among three, up among two
+    absent = len(output_of(name).names) // 2  # flat among three, up among two
     train = TRAIN[samples.y[TRAIN] != absent]
     model = unfitted(name, samples)
     model.fit(samples, train, VALID)

@@ -22,7 +22,14 @@ CODES = np.array([2, 2, 1, 0, 0, 1, 2, 0])
 CALLED = np.array([2, 0, 2, 0, 2, 1, 2, 1])  # six calls: three right, one of a flat label
 BARRIER = {"kind": "barrier", "profit": 3.0, "stop": 1.0}
 SETTINGS = ForecastSettings(
-    calibration_bins=5, tiers=[0.5], sessions={"us": [14.5, 21.0]}, confidence=0.9, resamples=100
+    calibration_bins=5,
+    tiers=[0.5],
+    sessions={"us": [14.5, 21.0]},
+    confidence=0.9,
+    resamples=100,
+    interval_blocks=2,
+    adaptive_gamma=0.01,
+    adaptive_window=100,
 )
 
 

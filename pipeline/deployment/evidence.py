@@ -11,7 +11,7 @@ from pipeline.deployment.contract import Contract
 
 EVIDENCE = artifacts.TRAINED / "evidence"  # one folder for each dataset
 PARAMS = "params.json"  # the sections of params.yaml on which the results depend
-OFF = ("disabled_datasets", "disabled_features", "disabled_models")
+OFF = ("disabled_datasets", "disabled_features", "disabled_models", "disabled_targets")
 WITHOUT_RESULTS = (*OFF, "holdout", "latency", "promote", "quantize", "report", "validate_export")  # of params.yaml
 OF_DATASET = ("gate", "compare", "compare/details", "bundle", "guard", "canary", "signals", "prop_firm")  # reports
 OF_MODEL = ("evaluate", "audit", "parity")

@@ -10,6 +10,7 @@ from annotated_types import Interval, Len, MinLen
 from pydantic import PositiveInt
 from threadpoolctl import threadpool_limits
 
+from pipeline import config
 from pipeline.evaluation.calibration import measure_calibration
 from pipeline.evaluation.evaluation_data import EvaluationData
 from pipeline.evaluation.execution import Ascending
@@ -37,6 +38,14 @@ class ForecastSettings:
     sessions: dict[str, Annotated[list[Hour], Len(2, 2)]]  # first and last hour of the day, UTC, of each
     confidence: Share  # of the intervals of gains
     resamples: Annotated[int, Interval(ge=100)]
+    interval_blocks: PositiveInt  # equal parts of the times of a path, of which intervals have a coverage each
+    adaptive_gamma: Share  # step of adaptive conformal inference
+    adaptive_window: PositiveInt  # of its scores
+
+
+def read_settings(params: config.Block) -> ForecastSettings:
+    """Return the section `forecasts` of params."""
+    return config.call_with(ForecastSettings, block=config.look_up(params, "forecasts"), name="forecasts")
 
 
 def describe_forecasts(

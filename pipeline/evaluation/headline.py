@@ -11,7 +11,7 @@ from pipeline import artifacts
 
 METRICS = artifacts.TRAINED / "metrics"
 DIGITS = 4  # after the point
-OF_MODELS = ("ic", "hit_rate", "sharpe_daily", "sharpe", "break_even_bps")
+OF_MODELS = ("ic", "hit_rate", "sharpe_daily", "sharpe", "break_even_bps", "coverage")
 OF_COMPARISONS = {"sharpe_daily": "best_sharpe_daily", "sharpe": "best_sharpe", "dsr": "best_dsr", "pbo": "pbo"}
 
 

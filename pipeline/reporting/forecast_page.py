@@ -22,6 +22,7 @@ def render_page(model: str, details: Report) -> str:
         render_sessions(forecasts["sessions"]),
         render_signals(forecasts["signals"]),
         render_strategy(forecasts.get("strategy")),
+        *(render_interval(each) for each in details.get("intervals", [])),
         render_findings(details["model_findings"]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -121,6 +122,24 @@ def _render_parts(name: str, parts: list[Report]) -> str:
         for number, part in enumerate(parts)
     ]
     return f"Net returns {name.replace('_', ' ')}\n\n{render_table(('part', 'events', *figures), rows)}"
+
+
+def render_interval(interval: Report) -> str:
+    """Return the tables of an interval between quantiles: by path, fixed and adaptive, and by time on path 0."""
+    head = ("rows of", "rows", "coverage", "verdict", "mean width", "unbounded", "below", "above")
+    rows = []
+    for number, path in enumerate(interval["paths"]):
+        rows += [_show_coverage(f"path {number}", path), _show_coverage(f"path {number}, adaptive", path["adaptive"])]
+    blocks = enumerate(interval["paths"][0]["blocks"])
+    rows += [_show_coverage(f"path 0, part {number} of its times", block) for number, block in blocks]
+    title = f"Interval from {' to '.join(interval['quantiles'])}, nominal coverage {interval['nominal']:.0%}"
+    return f"{title}\n\n{render_table(head, rows)}"
+
+
+def _show_coverage(name: str, found: Report) -> tuple[str, ...]:
+    coverage = format_interval(found["coverage"], found["low"], found["high"])
+    shares = (format_number(found[key]) for key in ("width", "unbounded", "below", "above"))
+    return name, f"{found['rows']:,}", coverage, found["verdict"] or f"not known: {found['reason']}", *shares
 
 
 def render_findings(findings: Report) -> str:

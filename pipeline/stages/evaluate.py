@@ -13,9 +13,10 @@ from pipeline.datasets import kinds
 from pipeline.evaluation import forecast, performance, returns
 from pipeline.evaluation.evaluation_data import EvaluationData, load_evaluation_data
 from pipeline.evaluation.execution import Execution, ExecutionSettings, average_half_spread, measure_execution
-from pipeline.evaluation.forecast_report import ForecastSettings, describe_forecasts
+from pipeline.evaluation.forecast_report import describe_forecasts, read_settings
 from pipeline.evaluation.gates import Gates, judge_gates
 from pipeline.evaluation.headline import name_metrics_file, select_model_figures
+from pipeline.evaluation.intervals import describe_intervals, summarize_intervals
 from pipeline.evaluation.model_findings import ModelBands, describe_model
 from pipeline.evaluation.path_metrics import (
     ModelResult,
@@ -58,13 +59,15 @@ def main(model: str) -> None:
         str(name): part for name, part in simple[data.is_included[simple["row"]]].groupby("baseline", observed=True)
     }
     baselines = {name: measure_predictions(part, data, folds) for name, part in tables.items()}
-    headline = make_forecast_headline(result, baselines["linear"])
+    intervals = describe_intervals(predictions, data, folds, paths=len(result.paths), settings=read_settings(params))
+    headline = make_forecast_headline(result, baselines["linear"]) | summarize_intervals(intervals)
     number = 0 if data.output.no_score_reason else result.median_path
     path = select_path(predictions, data, folds, path=number)
     others = select_same_path(tables, data, folds, path=number % folds.n_paths)
     details = collect_model_details(result, baselines) | {
         "forecasts": judge_forecasts(params, path, others, data) | {"path": number},
         "model_findings": find_model_findings(params, training),
+        **({"intervals": intervals} if intervals else {}),
     }
     if data.output.no_score_reason:
         headline |= {"not_traded": data.output.no_score_reason}
@@ -223,8 +226,7 @@ def judge_forecasts(
     params: config.Block, path: pd.DataFrame, baselines: Mapping[str, pd.DataFrame], data: EvaluationData
 ) -> dict[str, Any]:
     """Return the calibration, the parts and the gains over the baselines of the predictions of a path."""
-    settings = config.call_with(ForecastSettings, block=config.look_up(params, "forecasts"), name="forecasts")
-    return describe_forecasts(path, baselines, data, settings=settings, seed=params["seed"])
+    return describe_forecasts(path, baselines, data, settings=read_settings(params), seed=params["seed"])
 
 
 def find_model_findings(params: config.Block, training: Training) -> dict[str, Any]:

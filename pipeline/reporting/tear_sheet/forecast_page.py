@@ -6,7 +6,7 @@ from typing import Any
 from pipeline.reporting.markdown import DASH
 from pipeline.reporting.tear_sheet.blocks import Table
 from pipeline.reporting.tear_sheet.evidence import ModelReports
-from pipeline.reporting.tear_sheet.formats import format_interval, format_number
+from pipeline.reporting.tear_sheet.formats import format_interval, format_number, format_percent, format_time
 
 UNDEFINED = "undefined"  # the key of the reasons
 
@@ -29,6 +29,7 @@ def tabulate_forecasts(model: ModelReports) -> list[Table]:
         tables.append(tabulate_parts(sessions, title=f"Sessions {path}", name="session"))
     if signals := forecasts.get("signals"):
         tables.append(tabulate_parts({"all rows": signals}, title=f"Signals of classes {path}", name="rows"))
+    tables += [tabulate_interval(each, model=model.name) for each in model.details.get("intervals") or []]
     if bands := (model.details.get("model_findings") or {}).get("bands"):
         tables.append(tabulate_bands(bands, title=f"Findings on the fits of {model.name}"))
     return tables
@@ -66,6 +67,37 @@ def tabulate_parts(parts: Mapping[str, Report], *, title: str, name: str) -> Tab
         for key, why in (each.get(UNDEFINED) or {}).items()
     ]
     return Table(title, [name, *(key.replace("_", " ") for key in columns)], rows, note="; ".join(reasons))
+
+
+def tabulate_interval(interval: Report, *, model: str) -> Table:
+    """Return coverage and width of an interval between quantiles: by path, fixed and adaptive, and by time."""
+    rows = []
+    for number, path in enumerate(interval["paths"]):
+        rows.append(show_coverage(f"path {number}", path))
+        rows.append(show_coverage(f"path {number}, adaptive", path["adaptive"]))
+    for number, path in enumerate(interval["paths"]):
+        named = {f"path {number}, from {format_time(part['first_ms'])}": part for part in path["blocks"]}
+        rows += [show_coverage(name, part) for name, part in named.items()]
+    head = ["rows of", "rows", "independent", "coverage", "verdict", "mean width", "unbounded", "below", "above"]
+    nominal = format_percent(interval["nominal"])
+    title = f"Interval of {model} from {' to '.join(interval['quantiles'])}: nominal coverage {nominal}"
+    note = (
+        "Coverage with its exact interval for the number of independent rows. Width: in the unit of y. Adaptive: "
+        "widened or narrowed by the errors known before (adaptive conformal inference); what it gains, drift has cost."
+    )
+    return Table(title, head, rows, note=note)
+
+
+def show_coverage(name: str, found: Report) -> list[str]:
+    """Return the cells of a coverage."""
+    return [
+        name,
+        format_number(found["rows"]),
+        format_number(found["independent_rows"]),
+        format_interval(found["coverage"], found["low"], found["high"]),
+        found["verdict"] or found["reason"],
+        *(format_number(found[key]) for key in ("width", "unbounded", "below", "above")),
+    ]
 
 
 def tabulate_bands(bands: Mapping[str, Report], *, title: str) -> Table:
