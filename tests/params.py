@@ -42,6 +42,8 @@ SMALLER: dict[str, dict[str, Any]] = {  # of blocks that would take minutes, or 
         **{"train_stride": 2, **_MANY_UPDATES},
         "optimizer": {"name": "adamw", "learning_rate": 0.01, "weight_decay": 0.01},
     },
+    "lstm_direction": {"window": 8, "hidden_size": 16, "train_stride": 1, **_FEW_UPDATES},
+    "transformer_trend": {"window": 4, "d_model": 16, "num_layers": 1, "dim_feedforward": 16, **_FEW_UPDATES},
     "tlob": _LOB_NETS,
     "mlplob": _LOB_NETS,
     "nhits": {"window": 8, "train_stride": 1, "dropout": 0.0, **_FEW_UPDATES},
@@ -67,9 +69,8 @@ SAMPLES: dict[str, dict[str, Any]] = {  # these nets look at whole windows: hard
 def kind_of(name: str) -> str:
     """The kind of target that a model predicts; of an order book's, that of klines with the same outputs."""
     _, block = BLOCKS[name]
-    if block["dataset"] not in PARAMS["datasets"]:
-        return "barrier"  # down, flat, up
-    return PARAMS["datasets"][block["dataset"]]["targets"][block["target"]]["kind"]
+    kind = DATASETS[block["dataset"]]["targets"][block["target"]]["kind"]
+    return "barrier" if kind == "smoothed" else kind  # down, flat, up
 
 
 def plant_samples_of(name: str, **options: Any) -> Samples:
