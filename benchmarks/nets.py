@@ -7,6 +7,9 @@ validation of one row. `array` gathers all windows first and hands them to a Dat
 in a Dataset's `__getitem__`. The last two leave memory to the C library, as is usual. Figures are medians of several
 rounds, in which the methods alternate, after one batch to warm up. Memory is the peak of the process less what it held
 after its imports. `--rows 525600 --stride 6` is a year of one-minute bars, as params fit it.
+
+`--full-size` takes nets of the sizes of the literature, by the trainer of the pipeline alone. `--device cpu cuda`
+measures them on one CPU core and on a GPU, with the ratio of both; memory on a GPU is the peak that torch has allocated.
 """
 
 import argparse
@@ -36,6 +39,7 @@ from pipeline.models.nets.engine.net import Net
 from pipeline.samples import Samples
 
 COLUMNS, WINDOW, BATCH_SIZE = 44, 60, 512
+DEVICES = ("cpu", "cuda")
 NETS: dict[str, dict[str, Any]] = {
     "LSTM 1x64": {
         "plugin": "recurrent",
@@ -45,6 +49,20 @@ NETS: dict[str, dict[str, Any]] = {
         "plugin": "cnn",
         "own": {"channels": [32, 32], "kernel_size": 5, "pool": "last", "batch_norm": True},
     },
+}
+FULL_SIZE: dict[str, dict[str, Any]] = {  # pipeline/models/nets/README.md, "Full size"
+    "LSTM 2x128": {
+        "plugin": "recurrent",
+        "own": {"cell": "lstm", "hidden_size": 128, "num_layers": 2, "bidirectional": False, "attention": False},
+    },
+    "PatchTST": {
+        "plugin": "patchtst",
+        "own": {
+            **{"window": 336, "patch_len": 16, "stride": 8, "d_model": 128, "nhead": 16, "num_layers": 3},
+            "dim_feedforward": 256,
+        },
+    },
+    "TFT": {"plugin": "tft", "own": {"window": 168, "hidden_size": 160, "nhead": 4, "known_columns": 0}},
 }
 COMMON = {
     **{"window": WINDOW, "dropout": 0.0, "loss": {"name": "mse"}, "lr_schedule": {"name": "constant"}},
@@ -79,12 +97,13 @@ def make_table(rows: int) -> Samples:
     return Samples(time_ms, time_ms, np.zeros(rows, np.int32), x, columns, y)
 
 
-def make_model(name: str, workload: Workload) -> Net:
-    """Return an unfitted net of `NETS`."""
-    hyperparameters = COMMON | NETS[name]["own"]
-    block = {"dataset": "d", "target": "t", "plugin": NETS[name]["plugin"], "hyperparameters": hyperparameters}
+def make_model(name: str, workload: Workload, *, device: str = "cpu") -> Net:
+    """Return an unfitted net of `NETS` or `FULL_SIZE`."""
+    net = (NETS | FULL_SIZE)[name]
+    hyperparameters = COMMON | net["own"]
+    block = {"dataset": "d", "target": "t", "plugin": net["plugin"], "hyperparameters": hyperparameters}
     shape = base.Signature(tuple(f"column_{i}" for i in range(COLUMNS)), KINDS["return"].output)
-    shared = SHARED | {"epochs": workload.epochs, "train_stride": workload.stride}
+    shared = SHARED | {"device": device, "epochs": workload.epochs, "train_stride": workload.stride}
     model = plugins.build("nets", block, shape, shared=shared, seed=0)
     assert isinstance(model, Net)
     return model
@@ -129,9 +148,9 @@ def prepare_one_batch(name: str, samples: Samples, workload: Workload) -> Callab
     return lambda: train(model.net, workload.epochs, lambda: repeat((x, y), workload.batches))
 
 
-def prepare_engine(name: str, samples: Samples, workload: Workload) -> Callable[[], object]:
+def prepare_engine(name: str, samples: Samples, workload: Workload, *, device: str = "cpu") -> Callable[[], object]:
     """Return a fit by the trainer of the pipeline, which takes the windows of each epoch out of all rows."""
-    model, folder = make_model(name, workload), Path(tempfile.mkdtemp())
+    model, folder = make_model(name, workload, device=device), Path(tempfile.mkdtemp())
     files = FitFiles(folder, folder / "history.csv", folder / "measured.csv", "fit", {"split": 0})
     train = np.arange(workload.rows)[-workload.batches * BATCH_SIZE * workload.stride :]
     return lambda: model.fit(samples, train, train[:1], files=files)
@@ -183,8 +202,22 @@ def measure(method: str, name: str, workload: Workload) -> dict[str, float]:
     return {"rate": rate, "mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024}
 
 
+def measure_full_size(device: str, name: str, workload: Workload) -> dict[str, float]:
+    """Return windows a second and MiB of the trainer on a device, in this process; the first fit warms up."""
+    torch.set_num_threads(1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    small = Workload(2 * BATCH_SIZE, 1, 1)
+    prepare_engine(name, make_table(small.rows), small, device=device)()
+    run = prepare_engine(name, make_table(workload.rows), workload, device=device)
+    start = time.perf_counter()
+    run()  # it ends with numbers on the host
+    rate = workload.epochs * workload.batches * BATCH_SIZE / (time.perf_counter() - start)
+    mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return {"rate": rate, "mib": mib if device == "cpu" else torch.cuda.max_memory_allocated() / 2**20}
+
+
 def measure_in_child(method: str, name: str, workload: Workload) -> dict[str, float]:
-    """Return what `measure` returns in a process of its own."""
+    """Return what `measure`, or `measure_full_size` of a device, returns in a process of its own."""
     words = [sys.executable, __file__, *(f"--{key}={value}" for key, value in asdict(workload).items())]
     done = subprocess.run([*words, "--child", method, name], capture_output=True, text=True, check=True)
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -193,7 +226,8 @@ def measure_in_child(method: str, name: str, workload: Workload) -> dict[str, fl
 
 def print_figures(name: str, found: dict[str, list[dict[str, float]]], workload: Workload) -> None:
     """Print the medians of each method for one net, and its speed relative to the first method."""
-    windows = f"{workload.batches * BATCH_SIZE:,} windows of {WINDOW} bars x {COLUMNS} columns"
+    window = (NETS | FULL_SIZE)[name]["own"].get("window", WINDOW)
+    windows = f"{workload.batches * BATCH_SIZE:,} windows of {window} bars x {COLUMNS} columns"
     print(f"{name}, {windows} out of {workload.rows:,} rows")
     first = next(iter(found))
     for method, rounds in found.items():
@@ -210,22 +244,28 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--full-size", action="store_true", help="nets of the sizes of the literature")
+    parser.add_argument("--device", nargs="+", choices=DEVICES, default=["cpu"], help="of nets of full size")
+    parser.add_argument("--nets", nargs="+", help="a part of the nets; all by default")
     parser.add_argument("--child", nargs=2, metavar=("METHOD", "NET"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measure every method for every net, or, as a child process, one."""
+    """Measure every method, or every device, for every net; or, as a child process, one."""
     given = parse_arguments()
+    if "cuda" in given.device and not torch.cuda.is_available():
+        raise SystemExit("--device cuda: torch finds no GPU here; leave it out")
     workload = Workload(given.rows, given.stride, given.epochs)
     if given.child:
         method, name = given.child
-        print(json.dumps(measure(method, name, workload)))
+        print(json.dumps((measure_full_size if method in DEVICES else measure)(method, name, workload)))
         return
-    for name in NETS:
-        found: dict[str, list[dict[str, float]]] = {method: [] for method in given.methods}
+    methods = given.device if given.full_size else given.methods
+    for name in given.nets or (FULL_SIZE if given.full_size else NETS):
+        found: dict[str, list[dict[str, float]]] = {method: [] for method in methods}
         for _ in range(given.rounds):
-            for method in given.methods:
+            for method in methods:
                 found[method].append(measure_in_child(method, name, workload))
         print_figures(name, found, workload)
 

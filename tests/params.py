@@ -53,6 +53,8 @@ SMALLER: dict[str, dict[str, Any]] = {  # of blocks that would take minutes, or 
         **{"train_stride": 2, **_MANY_UPDATES},
         "optimizer": {"name": "adamw", "learning_rate": 0.01, "weight_decay": 0.01},
     },
+    "lstm_direction": {"window": 8, "hidden_size": 16, "train_stride": 1, **_FEW_UPDATES},
+    "transformer_trend": {"window": 4, "d_model": 16, "num_layers": 1, "dim_feedforward": 16, **_FEW_UPDATES},
     "tlob": _LOB_NETS,
     "mlplob": _LOB_NETS,
     "nhits": {"window": 8, "train_stride": 1, "dropout": 0.0, **_FEW_UPDATES},
@@ -79,21 +81,22 @@ SAMPLES: dict[str, dict[str, Any]] = {  # these nets look at whole windows: hard
 def kind_of(name: str) -> str:
     """The kind of target that a model predicts; of an order book's, that of klines with the same outputs."""
     _, block = BLOCKS[name]
-    if block["dataset"] not in PARAMS["datasets"]:
-        return "barrier"  # down, flat, up
-    return find_target(block)["kind"]
+    kind: str = find_target(block)["kind"]
+    return "barrier" if kind == "smoothed" else kind  # down, flat, up
 
 
 def output_of(name: str) -> Output:
     """What a model predicts: the output of its kind of target, or the quantiles that its target asks for."""
     _, block = BLOCKS[name]
-    is_enabled = block["dataset"] in PARAMS["datasets"]
-    return describe_target(find_target(block), name="y", path="y").output if is_enabled else OUTPUTS[kind_of(name)]
+    target = find_target(block)
+    if target["kind"] == "smoothed":
+        return OUTPUTS[kind_of(name)]
+    return describe_target(target, name="y", path="y").output
 
 
 def find_target(block: Mapping[str, Any]) -> dict[str, Any]:
     """The target of a model's block, one of those that are enabled with it among them."""
-    return (PARAMS["disabled_targets"] | PARAMS["datasets"][block["dataset"]]["targets"])[block["target"]]
+    return (PARAMS["disabled_targets"] | DATASETS[block["dataset"]]["targets"])[block["target"]]
 
 
 def plant_samples_of(name: str, **options: Any) -> Samples:

@@ -75,8 +75,8 @@ def test_the_crate_is_formatted_and_passes_its_lints_and_tests(cargo, command):
 
 @pytest.mark.parametrize(
     "trading",
-    [{}, {"delay_bars": 2, "long_only": True, "max_participation": 0.5, "no_trade_band": 0.0}],
-    ids=["default", "delayed_long_only"],
+    [{}, {"delay_bars": 2, "long_only": True, "max_participation": 0.5, "no_trade_band": 0.0}, {"is_ranked": True}],
+    ids=["default", "delayed_long_only", "ranks"],
 )
 def test_a_replay_has_the_predictions_targets_and_positions_of_python_in_every_bit(cargo, tmp_path, trading):
     write_bundle(tmp_path, **trading)

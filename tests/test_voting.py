@@ -123,7 +123,10 @@ def test_a_wrong_weight_is_one_line(weights, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"plugin": "bagging"}, "unknown plugin 'bagging' of family 'ensembles'; there are voting and stacking"),
+        (
+            {"plugin": "bagging"},
+            "unknown plugin 'bagging' of family 'ensembles'; there are voting, stacking, best_member",
+        ),
         ({"target": "return_5"}, "its target return_5 asks for value; choose one of kind position"),
         ({"columns": ["rsi_14"]}, "has columns, which is of models that are fitted; remove it"),
     ],

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pandas as pd
 from onnx import TensorProto, helper, numpy_helper
+from scipy.stats import percentileofscore
 
 from pipeline import digests
 from pipeline.fills import find_fills
@@ -48,6 +49,7 @@ def write_bundle(
     *,
     columns: Sequence[str] = COLUMNS,
     models: Sequence[str] = tuple(OUTPUTS),
+    is_ranked: bool = False,
     **trading: Any,
 ) -> None:
     """Write contract, graphs, golden rows and digests; `trading` replaces terms. Markets are made up by default."""
@@ -67,6 +69,9 @@ def write_bundle(
         "ensemble": {"name": "voting", "weights": weights},
         "trading": terms,
     }
+    if is_ranked:
+        references = {name: np.sort(rng.normal(size=16, scale=0.1)).tolist() for name in weights}
+        contract["ensemble"]["references"] = references
     (folder / "contract.json").write_text(json.dumps(contract, indent=2))
     tables = [
         make_rows(folder, market, contract, terms | {"capital": terms["capital"] / len(markets)}, terms)
@@ -133,7 +138,13 @@ def make_rows(
             columns |= found
     total = np.zeros(len(bars))
     for name, weight in contract["ensemble"]["weights"].items():
-        total = total + weight * np.where(run + 1 >= WINDOWS.get(name, 1), targets[name], 0.0)
+        vote = targets[name]
+        if references := contract["ensemble"].get("references"):
+            percentiles = [
+                percentileofscore(references[name], score, kind="mean") for score in columns[f"{name}.score"]
+            ]
+            vote = np.round(np.array(percentiles) / 100 * 32) / 16 - 1  # of 16 numbers, equal ones count half
+        total = total + weight * np.where(run + 1 >= WINDOWS.get(name, 1), vote, 0.0)
     total = np.where(run >= 0, total.clip(-1, 1), np.nan)
     columns["voting.target"] = total
     columns["voting.position"] = walk.follow(lambda i, account: total[i], is_agent=False)

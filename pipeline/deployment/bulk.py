@@ -9,6 +9,7 @@ import pandas as pd
 
 from pipeline.deployment.contract import Contract, ModelPart
 from pipeline.evaluation.position_sizing import size_scores
+from pipeline.evaluation.ranking import rank_scores
 from pipeline.evaluation.voting import combine_targets
 from pipeline.features.engine import compute
 from pipeline.fills import Fills, find_fills
@@ -66,13 +67,25 @@ def size_targets(predictions: np.ndarray, model: ModelPart, *, full_position_std
     return size_scores(score, spread, kind=output.kind, full_position_std=full_position_std)
 
 
-def combine(targets: Mapping[str, np.ndarray], bundle: Contract, rows_so_far: np.ndarray) -> np.ndarray:
-    """Return the targets (n,) of the ensemble from those of all models, (n,) each.
+def combine(
+    targets: Mapping[str, np.ndarray],
+    predictions: Mapping[str, np.ndarray],
+    bundle: Contract,
+    rows_so_far: np.ndarray,
+) -> np.ndarray:
+    """Return the targets (n,) of the ensemble from those of all models, (n,) each, or from the ranks of their scores.
 
-    `rows_so_far` (n,) counts the rows with features of the segment: a window is full from its length on.
+    `predictions` are (n, outputs) of each model. `rows_so_far` (n,) counts the rows with features of the segment: a
+    window is full from its length on.
     """
     assert bundle.ensemble is not None
-    weights = bundle.ensemble.weights
+    weights, references = bundle.ensemble.weights, bundle.ensemble.references
+    if references is not None:
+        targets = {
+            name: rank_scores(bundle.models[name].make_output().to_score(predictions[name]), np.array(references[name]))
+            for name in weights
+            if name in targets
+        }
     members = [name for name in weights if name in targets]
     windows = np.array([bundle.models[name].window or 1 for name in members])
     return combine_targets(

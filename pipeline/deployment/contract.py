@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from annotated_types import Ge, Gt, MinLen
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -76,10 +77,11 @@ class ModelPart(Part):
 
 
 class Ensemble(Part):
-    """The weighted sum of target positions; a model counts 0 until its window is full."""
+    """The weighted sum of target positions, or of ranks; a model counts 0 until its window is full."""
 
     name: str
     weights: Annotated[dict[str, Annotated[float, Ge(0)]], MinLen(1)]
+    references: dict[str, list[float]] | None = None  # of each member, ascending: its score is ranked among them
 
 
 class Trading(Part):
@@ -223,8 +225,20 @@ def _check_names(contract: Contract, file: Path) -> None:
         unknown = [column for column in model.columns if column not in contract.columns]
         faults += [f"models.{name}.columns: {unknown} are no columns of the stream"] if unknown else []
         faults += [f"models.{name}.graph: there is no {model.graph}"] if model.graph not in graphs else []
+    faults += _find_reference_faults(contract.ensemble) if contract.ensemble else []
     if faults:
         raise ValueError(f"{file}: {faults[0]}; make the bundle again")
+
+
+def _find_reference_faults(ensemble: Ensemble) -> list[str]:
+    """Return what is wrong with the references of an ensemble."""
+    if ensemble.references is None:
+        return []
+    name, lengths = "ensemble.references", {len(each) for each in ensemble.references.values()}
+    if ensemble.references.keys() != ensemble.weights.keys() or len(lengths) != 1 or 0 in lengths:
+        return [f"{name}: each model of weights, and no other, must have one, all of the same length"]
+    is_sorted = {key: np.all(np.diff(each) >= 0) for key, each in ensemble.references.items()}
+    return [f"{name}.{key} does not ascend" for key, ascends in is_sorted.items() if not ascends]
 
 
 def make_schema() -> dict[str, Any]:

@@ -19,8 +19,9 @@ AFTER_GAP, CLOSES, HAS_FEATURES, STARTS = (
     8,
 )  # flags of a bar; numba takes a number faster than a tuple of bools
 HEAD = 3  # numbers of a model in a signal before its prediction: score, target and position
-# columns of the sizes (M, 3): share of HIGH in an interpolated score; score of a full position; weight in the ensemble
-SHARE, FULL, WEIGHT = range(3)
+# columns of the sizes (M, 3 + K): share of HIGH in an interpolated score; score of a full position; weight in the
+# ensemble; and the K scores among which a member's score is ranked, none where the ensemble sums positions
+SHARE, FULL, WEIGHT, REFERENCE = range(4)
 
 Kernel = Callable[..., None]
 SOURCES = accounts.hash_sources()  # closed over: numba's cache key has the values that a function closes over
@@ -72,11 +73,25 @@ def _size_score(score: np.float32, full: float) -> float:
 
 
 @njit(cache=True)
-def _combine(targets: np.ndarray, plan: np.ndarray, sizes: np.ndarray, members: np.ndarray, rows: int) -> float:
+def _rank_score(score: float, reference: np.ndarray) -> float:
+    """Return the rank of a score in [-1, 1], as `ranking.rank_scores` does."""
+    count = 0
+    for each in reference:
+        count += (each < score) + (each <= score)
+    return count / len(reference) - 1.0 if score == score else score
+
+
+@njit(cache=True)
+def _combine(
+    scores: np.ndarray, targets: np.ndarray, plan: np.ndarray, sizes: np.ndarray, members: np.ndarray, rows: int
+) -> float:
     """Return the target of the ensemble: as `voting.combine_targets`, one member after another."""
-    total = 0.0
+    total, is_ranked = 0.0, sizes.shape[1] > REFERENCE
     for m in members:
-        total += sizes[m, WEIGHT] * (targets[m] if rows >= plan[m, WINDOW] else 0.0)
+        vote = 0.0
+        if rows >= plan[m, WINDOW]:
+            vote = _rank_score(float(scores[m]), sizes[m, REFERENCE:]) if is_ranked else targets[m]
+        total += sizes[m, WEIGHT] * vote
     return min(max(total, -1.0), 1.0) if total == total else total
 
 
@@ -178,7 +193,7 @@ def _compile_finish(sources: int) -> Kernel:
         if has_features:
             _size_scores(predictions, plan, sizes, scores, targets)
         if has_features and len(targets) > len(plan):
-            targets[len(plan)] = _combine(targets, plan, sizes, members, rows)
+            targets[len(plan)] = _combine(scores, targets, plan, sizes, members, rows)
         accounts.decide(own, clock, terms, targets, flags & STARTS > 0)
         _fill_numbers(predictions, plan, seen, scores, targets, numbers)
 

@@ -170,11 +170,13 @@ def _make_accounts(models: Mapping[str, ModelPart], bundle: Contract) -> tuple[n
 
 
 def _plan(models: Mapping[str, ModelPart], bundle: Contract) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the plan (M, 10) of a symbol's models, the places of their columns, and their sizes (M, 3)."""
+    """Return the plan (M, 10) of a symbol's models, the places of their columns, and their sizes (M, 3 + K)."""
     places: list[int] = []
-    plan, sizes = np.zeros((len(models), 10), np.int64), np.full((len(models), 3), np.nan)
-    begin = np.zeros(2, np.int64)
     weights = bundle.ensemble.weights if bundle.ensemble else {}
+    references = (bundle.ensemble.references if bundle.ensemble else None) or {}
+    width = kernels.REFERENCE + len(next(iter(references.values()), ()))
+    plan, sizes = np.zeros((len(models), 10), np.int64), np.full((len(models), width), np.nan)
+    begin = np.zeros(2, np.int64)
     for m, (name, model) in enumerate(models.items()):
         kind, low, high, share = _find_score(model.make_output())
         columns, window = len(model.columns), model.window or 1
@@ -186,7 +188,8 @@ def _plan(models: Mapping[str, ModelPart], bundle: Contract) -> tuple[np.ndarray
         begin += _align(np.array([window * (columns + len(model.account_columns)), len(model.output.names)]))
         is_position = model.output.kind == "position"
         full = NAN if is_position else (model.score_std or 0.0) * bundle.trading.full_position_std
-        sizes[m] = share, full, weights.get(name, NAN)
+        sizes[m, : kernels.REFERENCE] = share, full, weights.get(name, NAN)
+        sizes[m, kernels.REFERENCE :] = references.get(name, NAN)
     return plan, np.array(places, np.int64), sizes
 
 

@@ -94,9 +94,10 @@ def compare(record: Record, lane: Lane, stretch: Stretch, reference: Reference, 
     so_far = count_rows_so_far(stretch.samples.segment)[rows]
     all_fills = bulk.find_stretch_fills(stretch, delay_bars=bundle.trading.delay_bars)
     fills = all_fills.take(np.arange(stretch.first, len(stretch.bars)))
-    targets, measured = {}, {}
+    targets, measured, predicted = {}, {}, {}
     for m, (name, start, stop, _) in enumerate(lane.predictions_by_model):
         predictions, seen = record.predictions[at, start:stop], None
+        predicted[name] = predictions
         if bundle.models[name].account_columns:
             seen = _compare_account(name, record, m, at, so_far == 1, fills, lane, stretch)
         inputs = bulk.make_inputs(reference.models[name], stretch, seen)
@@ -105,7 +106,7 @@ def compare(record: Record, lane: Lane, stretch: Stretch, reference: Reference, 
         targets[name] = bulk.size_targets(predictions, bundle.models[name], full_position_std=full)
         _raise_at(~_equal(record.targets[at, m], targets[name]), f"the target of {name}", stretch, rows)
     if bundle.ensemble:
-        combined = bulk.combine(targets, bundle, so_far)
+        combined = bulk.combine(targets, predicted, bundle, so_far)
         _raise_at(~_equal(record.targets[at, -1], combined), f"the target of {bundle.ensemble.name}", stretch, rows)
     positions = _compare_positions(record, lane, stretch, fills)
     native = _predict_targets(stretch, reference, bundle, all_fills, so_far)
@@ -128,13 +129,13 @@ def _predict_targets(
     stretch: Stretch, reference: Reference, bundle: Contract, fills: Fills, so_far: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Return the targets (n,) of every trained model and of the ensemble, without a graph or a hot path."""
-    targets, full = {}, bundle.trading.full_position_std
+    targets, predictions, full = {}, {}, bundle.trading.full_position_std
     for name, fitted in reference.models.items():
         samples = stretch.samples.select_columns(fitted.signature.columns)
-        predictions = fitted.predict_rows(replace(samples, fills=fills.take(stretch.place)), stretch.rows)
-        targets[name] = bulk.size_targets(predictions, bundle.models[name], full_position_std=full)
+        predictions[name] = fitted.predict_rows(replace(samples, fills=fills.take(stretch.place)), stretch.rows)
+        targets[name] = bulk.size_targets(predictions[name], bundle.models[name], full_position_std=full)
     if bundle.ensemble:
-        targets[bundle.ensemble.name] = bulk.combine(targets, bundle, so_far)
+        targets[bundle.ensemble.name] = bulk.combine(targets, predictions, bundle, so_far)
     return targets
 
 

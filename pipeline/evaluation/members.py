@@ -9,11 +9,13 @@ import pandas as pd
 
 from pipeline import artifacts
 from pipeline.evaluation.position_sizing import size_scores
+from pipeline.evaluation.ranking import learn_reference, rank_scores
 from pipeline.evaluation.voting import Ensemble, Member, combine_targets
 from pipeline.targets import Kind, Target
 
 KEY = ["seed", "split", "row"]  # identifies a prediction of one model
 SCORES = ["score", "score_std"]
+References = dict[tuple[int, int], np.ndarray]  # (K,) by seed and split
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,11 +25,19 @@ class MemberPredictions:
     member: Member
     kind: Kind  # of its predictions
     table: pd.DataFrame  # KEY and SCORES, in any order
+    ranks: np.ndarray | None = None  # (n,) of the rows of `table`, in [-1, 1]; None: positions are summed
+
+    def find_targets(self, *, full_position_std: float) -> np.ndarray:
+        """Return (n,) float64 in [-1, 1], which an ensemble sums: the ranks, or else the target positions."""
+        if self.ranks is not None:
+            return self.ranks
+        score, score_std = (self.table[name].to_numpy() for name in SCORES)
+        return size_scores(score, score_std, kind=self.kind, full_position_std=full_position_std)
 
 
 @dataclass(frozen=True, eq=False)
 class CommonRows:
-    """The rows that all members predict, ascending by KEY, and the members' target positions there."""
+    """The rows that all members predict, ascending by KEY, and the members' target positions, or ranks, there."""
 
     keys: pd.DataFrame  # (n) KEY
     targets: np.ndarray  # (n, M) in [-1, 1]; 0 of a member that does not predict the row's symbol
@@ -39,15 +49,44 @@ class CommonRows:
 
 
 def read_members(folder: Path, ensemble: Ensemble, targets: Mapping[str, Target]) -> list[MemberPredictions]:
-    """Return the predictions in a folder of every member."""
-    return [
-        MemberPredictions(
-            member,
-            targets[member.target].output.kind,
-            artifacts.read_table(folder / f"{member.name}.parquet", columns=[*KEY, *SCORES]),
-        )
-        for member in ensemble.members
-    ]
+    """Return the predictions in a folder of every member, with their ranks where the ensemble sums ranks."""
+    found = []
+    for member in ensemble.members:
+        table = artifacts.read_table(folder / f"{member.name}.parquet", columns=[*KEY, *SCORES])
+        quantiles = ensemble.rank_quantiles
+        ranks = None if quantiles is None else rank_table(table, learn_references(member.name, quantiles=quantiles))
+        found.append(MemberPredictions(member, targets[member.target].output.kind, table, ranks))
+    return found
+
+
+def learn_references(model: str, *, quantiles: int) -> References:
+    """Return the reference of each fit of a model: of the scores of the rows that it has seen, never of a test row."""
+    table = artifacts.read_table(artifacts.IN_SAMPLE / f"{model}.parquet", columns=["seed", "split", "score"])
+    return {
+        (int(seed), int(split)): learn_reference(part.to_numpy(), quantiles=quantiles)
+        for (seed, split), part in table.groupby(["seed", "split"])["score"]
+    }
+
+
+def rank_table(table: pd.DataFrame, references: References) -> np.ndarray:
+    """Return (n,) the ranks of the scores of a table, each in the reference of its seed and split."""
+    ranks, score = np.empty(len(table)), table["score"].to_numpy()
+    for (seed, split), places in table.groupby(["seed", "split"]).indices.items():
+        ranks[places] = rank_scores(score[places], references[int(seed), int(split)])
+    return ranks
+
+
+def find_deployed_references(ensemble: Ensemble, *, final: int) -> dict[str, list[float]]:
+    """Return the reference of the final fit that is deployed, by member; `final` is its split number."""
+    assert ensemble.rank_quantiles is not None
+    found = {}
+    for member in ensemble.members:
+        table = artifacts.read_table(artifacts.OOS / f"{member.name}.parquet", columns=["seed", "split"])
+        references = learn_references(member.name, quantiles=ensemble.rank_quantiles)
+        deployed = table.loc[table["split"] == final, "seed"]  # of the final fits one alone predicts the holdout
+        seed = deployed.iloc[0] if len(deployed) else min(seed for seed, split in references if split == final)
+        found[member.name] = references[int(seed), final].tolist()
+    return found
 
 
 def find_common_rows(
@@ -57,7 +96,7 @@ def find_common_rows(
     rows_so_far: np.ndarray,
     full_position_std: float,
 ) -> CommonRows:
-    """Return the members' target positions on the rows that every member of the row's symbol predicts.
+    """Return the members' target positions, or ranks, on the rows that every member of the row's symbol predicts.
 
     Args:
         predictions: those of each member, by seed and split.
@@ -69,8 +108,7 @@ def find_common_rows(
     row, shape = keys["row"].to_numpy(), (len(keys), len(predictions))
     targets, is_full, is_common = np.zeros(shape), np.zeros(shape, bool), np.ones(len(keys), bool)
     for i, (each, place) in enumerate(zip(predictions, places, strict=True)):
-        score, score_std = (each.table[name].to_numpy() for name in SCORES)
-        targets[place, i] = size_scores(score, score_std, kind=each.kind, full_position_std=full_position_std)
+        targets[place, i] = each.find_targets(full_position_std=full_position_std)
         is_predicted = np.zeros(len(keys), bool)
         is_predicted[place] = True
         is_full[:, i] = is_predicted & (rows_so_far[row] >= each.member.window)

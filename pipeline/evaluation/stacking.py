@@ -4,23 +4,30 @@ Out-of-sample predictions of other splits cannot be reused for that: in CPCV the
 out of sample have learned from its test rows. So the weights come from one step of a walk-forward within the split:
 every fit learns from the first part of its train rows and predicts the rest, its valid rows, which are purged of the
 first part and lie apart from the test rows. A member has chosen its best iteration by these rows, and nothing else.
+
+The plugin `best_member` chooses in each split the one member that is best on these rows. So the best member, with which
+an ensemble is compared, is known without the test rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
 
 from pipeline import artifacts, config, digests
 from pipeline.evaluation.members import find_common_rows, read_members
-from pipeline.evaluation.stacked_weights import fit_weights
+from pipeline.evaluation.stacked_weights import choose_member, fit_weights
 from pipeline.evaluation.voting import Ensemble, count_rows_so_far
 from pipeline.samples import open_features, read_labels
 from pipeline.targets import Target
 from pipeline.trading_rules import read_rules
 from pipeline.validation.folds import Folds
 
-PLUGIN = "stacking"
+BEST_MEMBER = "best_member"
+PLUGINS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "stacking": fit_weights,
+    BEST_MEMBER: choose_member,
+}
 Fit = tuple[int, int]  # seed and split
 
 
@@ -47,14 +54,14 @@ def fit_all_weights(
     own = _read_y(dataset, block["target"], rows)
     learned = [_mark_learned(params, member.name, targets, rows) for member in ensemble.members]
     first_valid = find_first_valid(folds, learned, valid_pct=valid_pct, final=final)
-    positions, found = np.where(common.is_full, common.targets, 0.0), {}
+    positions, found, fit = np.where(common.is_full, common.targets, 0.0), {}, PLUGINS[block["plugin"]]
     for _, part in common.keys.groupby(["seed", "split"]):
         seed, split = _name_fit(part)
         row = part["row"].to_numpy()
         is_used = (folds.time[row] >= first_valid[split]) & np.isfinite(own[row])
         if not is_used.any():
             raise ValueError(f"models.ensembles.{model}: split {split} has no valid row that all members predict")
-        found[seed, split] = fit_weights(positions[part.index[is_used]], own[row[is_used]])
+        found[seed, split] = fit(positions[part.index[is_used]], own[row[is_used]])
     return found
 
 

@@ -3,19 +3,19 @@
 An entry of `models.ensembles` in params.yaml is not fitted: it combines what models of other families predict.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
 from annotated_types import MinLen
-from pydantic import NonNegativeFloat
+from pydantic import NonNegativeFloat, PositiveInt
 
 from pipeline import artifacts, config
 from pipeline.targets import Output
 
 FAMILY = "ensembles"  # of params' `models`
-PLUGINS = ("voting", "stacking")  # of the second the weights are fitted, see `stacking`
+PLUGINS = ("voting", "stacking", "best_member")  # of all but the first the weights are fitted, see `stacking`
 ENSEMBLES = artifacts.TRAINED / FAMILY  # the stage `combine` writes a folder for each ensemble
 OUT_OF_SAMPLE, IN_SAMPLE = "oos.parquet", "in_sample.parquet"  # there
 OF_FITTED_MODELS = ("columns", "include_symbols", "exclude_neutrals")  # keys of a block that an ensemble cannot have
@@ -41,6 +41,9 @@ class Ensemble:
 
     members: tuple[Member, ...]
     left_out: tuple[str, ...]  # families of `weights` without a member, each with its reason
+    rank_quantiles: int | None = (
+        None  # of the scores among which a member's score is ranked; None: positions are summed
+    )
 
     @property
     def weights(self) -> dict[str, float]:
@@ -98,7 +101,7 @@ def resolve_weights(params: config.Block, model: str, outputs: Mapping[str, Outp
     check_block(entry, outputs)
     owner = f"{name}.hyperparameters"
     read, key_name = (read_weights, "weights") if entry.block["plugin"] == "voting" else (read_members, "members")
-    given: dict[str, float] = config.call_with(read, block=entry.block["hyperparameters"], name=owner)
+    given, rank_quantiles = config.call_with(read, block=entry.block["hyperparameters"], name=owner)
     shares: dict[tuple[str, str], float] = {}
     left_out = []
     for key, weight in given.items():
@@ -117,17 +120,17 @@ def resolve_weights(params: config.Block, model: str, outputs: Mapping[str, Outp
             f"{dataset} with a score; enable one, or disable the ensemble by -S '~{name}'"
         )
     members = [describe_member(params, *key, weight=share / total) for key, share in shares.items() if share > 0]
-    return Ensemble(tuple(members), tuple(left_out))
+    return Ensemble(tuple(members), tuple(left_out), rank_quantiles)
 
 
-def read_weights(*, weights: Weights) -> dict[str, float]:
-    """Return the weights by family or `<family>.<model>`: the hyperparameters of a voting ensemble."""
-    return dict(weights)
+def read_weights(*, weights: Weights, rank_quantiles: PositiveInt | None = None) -> tuple[dict[str, float], int | None]:
+    """Return the weights by family or `<family>.<model>`, and the quantiles of ranks: of a voting ensemble."""
+    return dict(weights), rank_quantiles
 
 
-def read_members(*, members: Members) -> dict[str, float]:
-    """Return equal weights of the families and models that a stacking ensemble fits weights of."""
-    return dict.fromkeys(members, 1.0)
+def read_members(*, members: Members) -> tuple[dict[str, float], None]:
+    """Return equal weights of the families and models that an ensemble fits weights of; it sums positions."""
+    return dict.fromkeys(members, 1.0), None
 
 
 def check_block(entry: config.ModelBlock, outputs: Mapping[str, Output]) -> None:
@@ -137,7 +140,7 @@ def check_block(entry: config.ModelBlock, outputs: Mapping[str, Output]) -> None
     if family != FAMILY:
         raise config.ParamsError(f"{owner} is no ensemble; entries of models.{FAMILY} are")
     if (plugin := block["plugin"]) not in PLUGINS:
-        known = " and ".join(PLUGINS)
+        known = ", ".join(PLUGINS)
         raise config.ParamsError(f"{owner}: unknown plugin {plugin!r} of family {FAMILY!r}; there are {known}")
     if foreign := [key for key in OF_FITTED_MODELS if key in block]:
         raise config.ParamsError(f"{owner} has {foreign[0]}, which is of models that are fitted; remove it")
@@ -182,6 +185,16 @@ def list_fitted(params: config.Block) -> Iterator[tuple[str, config.Block]]:
     for family, models in params["models"].items():
         if family != FAMILY:
             yield from (models or {}).items()
+
+
+def name_members(params: config.Block, model: str, *, traded: Collection[str]) -> list[str]:
+    """Return the names of the members of an ensemble whose params are valid; `traded` are the models with a score."""
+    block = params["models"][FAMILY][model]
+    given = block["hyperparameters"].get("weights") or dict.fromkeys(block["hyperparameters"]["members"], 1.0)
+    names = []
+    for family, _, named in (key.partition(".") for key, weight in given.items() if weight > 0):
+        names += [named] if named else [name for name in params["models"].get(family) or {} if name in traded]
+    return names
 
 
 def check_is_fitted(model: str, *, section: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.evaluation import pairwise
+from pipeline.evaluation.best_members import BestMemberComparison
 from pipeline.evaluation.comparison import Comparison
 from pipeline.reporting import markdown
 from pipeline.reporting.execution_page import name_verdict, render_execution
@@ -44,6 +45,7 @@ def render_page(
     execution: Mapping[str, Report],
     *,
     not_traded: Sequence[str] = (),
+    best_members: Sequence[BestMemberComparison] = (),
 ) -> str:
     """Return the comparison as a page of markdown; `execution` is the report of each model on how it trades."""
     pbo = format_number(comparison.cscv.pbo if comparison.cscv else NAN)
@@ -58,6 +60,7 @@ def render_page(
         render_seeds(comparison),
         render_trials(comparison),
         render_pairs(comparison.pairs),
+        *([render_best_members(best_members)] if best_members else []),
         render_sensitivity(sensitivity),
     ]
     if not_traded:
@@ -192,6 +195,20 @@ def render_pairs(pairs: Sequence[pairwise.PairComparison]) -> str:
     ]
     note = "Differences: mean annualized Sharpe of the paths, with the interval of each alone, not adjusted; p: "
     return "\n".join([*significant, *undecided, "", f"{note}two-sided, adjusted for all pairs (Holm)."])
+
+
+def render_best_members(comparisons: Sequence[BestMemberComparison]) -> str:
+    """Return a list of the ensembles, each against the best of its members."""
+    lines = ["Ensembles against their best member, by the mean annualized Sharpe of the paths:", ""]
+    for each in comparisons:
+        known = f"{each.member}, the best of its members on these test rows, which favors it"
+        if not each.is_in_hindsight:
+            known = f"{each.member}, which holds in each split the member that was the best before its test rows"
+        difference = format_interval(each.difference, each.low, each.high)
+        tests = f"p {format_number(each.p_adjusted)}, of this pair alone {format_number(each.p_value)}"
+        reason = f"; {each.reason}" if each.reason else ""
+        lines.append(f"- {each.ensemble} less {known}: {difference}, {each.verdict} ({tests}{reason})")
+    return "\n".join(lines)
 
 
 def render_sensitivity(sensitivity: Report) -> str:

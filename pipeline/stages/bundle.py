@@ -15,6 +15,7 @@ from pipeline.deployment.certificate import Market, ReplaySettings
 from pipeline.deployment.hot_path import HotPath
 from pipeline.deployment.replay import Reference
 from pipeline.evaluation import stacking
+from pipeline.evaluation.members import find_deployed_references
 from pipeline.evaluation.voting import FAMILY, list_fitted, resolve_weights
 from pipeline.feature_file import FeatureFile
 from pipeline.features.engine import Stream
@@ -154,12 +155,18 @@ def describe_ensemble(
     target = config.find_model(params, name).block["target"]
     outputs.setdefault(target, Target.load(digests.verify(artifacts.LABELS / dataset / f"{target}.parquet")).output)
     ensemble = resolve_weights(params, name, outputs)
-    if config.find_model(params, name).block["plugin"] == stacking.PLUGIN:
+    if config.find_model(params, name).block["plugin"] in stacking.PLUGINS:
         own = {target, *(member.target for member in ensemble.members)}
         targets = {each: Target.load(digests.verify(artifacts.LABELS / dataset / f"{each}.parquet")) for each in own}
         fitted = stacking.fit_all_weights(params, name, ensemble=ensemble, targets=targets, final=FINAL)
         ensemble = ensemble.replace_weights(stacking.choose_deployed(fitted, final=FINAL))
-    return {"name": name, "weights": ensemble.weights}
+    if ensemble.rank_quantiles is None:
+        return {"name": name, "weights": ensemble.weights}
+    return {
+        "name": name,
+        "weights": ensemble.weights,
+        "references": find_deployed_references(ensemble, final=FINAL),
+    }
 
 
 def describe_model(name: str, exported: Mapping[str, Any]) -> dict[str, Any]:

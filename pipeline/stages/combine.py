@@ -31,7 +31,7 @@ def main(model: str) -> None:
     for reason in ensemble.left_out:
         log.warning("models.%s.%s: %s: it is left out", voting.FAMILY, model, reason)
     weights = None
-    if block["plugin"] == stacking.PLUGIN:
+    if block["plugin"] in stacking.PLUGINS:
         weights = stacking.fit_all_weights(params, model, ensemble=ensemble, targets=targets, final=FINAL)
         ensemble = ensemble.replace_weights(stacking.choose_deployed(weights, final=FINAL))
     parameters = list_parameters(params, model, ensemble)
@@ -99,7 +99,8 @@ def list_parameters(params: config.Block, model: str, ensemble: Ensemble) -> dic
         "model": name,
         "family": family,
         "plugin": block["plugin"],
-        **({} if block["plugin"] == stacking.PLUGIN else {"weights": ensemble.weights}),
+        **({} if block["plugin"] in stacking.PLUGINS else {"weights": ensemble.weights}),
+        **({} if ensemble.rank_quantiles is None else {"rank_quantiles": ensemble.rank_quantiles}),
         "members": members,
         "seeds": expected,
     }

@@ -12,13 +12,15 @@ from matplotlib.figure import Figure
 
 from pipeline import artifacts, cli, config, digests
 from pipeline.datasets import kinds
-from pipeline.evaluation import experiments, pairwise, performance, returns, stale_outputs
+from pipeline.evaluation import experiments, pairwise, performance, returns, stale_outputs, voting
+from pipeline.evaluation.best_members import BestMemberComparison, compare_with_best_members
 from pipeline.evaluation.comparison import Comparison, TimeScale, compare_models
 from pipeline.evaluation.headline import name_metrics_file, select_comparison_figures
 from pipeline.evaluation.ledger import Ledger, read_lines
 from pipeline.evaluation.overfitting import CscvResult
 from pipeline.evaluation.population import Population
 from pipeline.evaluation.returns import Returns
+from pipeline.evaluation.stacking import BEST_MEMBER
 from pipeline.evaluation.trials import parse_lines
 from pipeline.leakage.fits import data_snooping
 from pipeline.reporting import comparison_page, plots
@@ -60,8 +62,12 @@ def main(dataset: str) -> None:
     figures_file = name_metrics_file(f"compare_{dataset}")
     artifacts.write_json(figures_file, select_comparison_figures(headline))
     findings, details = [asdict(snooping), sensitivity["finding"]], collect_details(comparison, execution)
-    artifacts.write_report("compare/details", dataset, details | {"findings": findings})
-    page = comparison_page.render_page(dataset, comparison, sensitivity, execution, not_traded=not_traded)
+    best_members = compare_ensembles(params, comparison)
+    details |= {"findings": findings, "best_members": [asdict(each) for each in best_members]}
+    artifacts.write_report("compare/details", dataset, details)
+    page = comparison_page.render_page(
+        dataset, comparison, sensitivity, execution, not_traded=not_traded, best_members=best_members
+    )
     artifacts.write_text(artifacts.report_path("compare", dataset).with_suffix(".md"), page)
     figures = plot_comparison(dataset, instants, comparison, sensitivity, bars_per_year=scale.bars_per_year)
     for name, figure in figures.items():
@@ -115,6 +121,18 @@ def compare_excess(
     }
     section = config.look_up(params, "compare")
     return config.call_with(compare_models, excess, population, scale, params["seed"], block=section, name="compare")
+
+
+def compare_ensembles(params: config.Block, comparison: Comparison) -> list[BestMemberComparison]:
+    """Return the comparison of each ensemble of the leaderboard with the best of its members."""
+    ranking = list(comparison.leaderboard)
+    ensembles = {name: block for name, block in (params["models"].get(voting.FAMILY) or {}).items() if name in ranking}
+    return compare_with_best_members(
+        ranking,
+        comparison.pairs,
+        {name: voting.name_members(params, name, traded=ranking) for name in ensembles},
+        choosers=[name for name, block in ensembles.items() if block["plugin"] == BEST_MEMBER],
+    )
 
 
 def make_headline(comparison: Comparison, sensitivity: Report) -> dict[str, object]:

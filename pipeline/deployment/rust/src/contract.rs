@@ -58,6 +58,22 @@ pub struct Ensemble {
     pub name: String,
     /// The weight of each model, by its place among the models, in the order of the sum.
     pub weights: Vec<(usize, f64)>,
+    /// Of each weight the scores, ascending, among which its model's score is ranked; none where targets are summed.
+    pub references: Vec<Vec<f64>>,
+}
+
+impl Ensemble {
+    /// Return what the model of weight `at` adds to the sum: its target, or the rank of its score in [-1, 1].
+    #[must_use]
+    pub fn vote(&self, at: usize, score: Option<f32>, target: f64) -> f64 {
+        let Some(reference) = self.references.get(at) else { return target };
+        let score = score.map_or(f64::NAN, f64::from);
+        if score.is_nan() {
+            return score;
+        }
+        let count: usize = reference.iter().map(|each| usize::from(*each < score) + usize::from(*each <= score)).sum();
+        count as f64 / reference.len() as f64 - 1.0
+    }
 }
 
 /// The section `trading` of a contract.
@@ -204,8 +220,20 @@ fn read_ensemble(block: &Value, models: &[ModelSpec]) -> Result<Ensemble> {
         Some(place) => Ok((place, within(name, Ok(weight), Value::as_number)?)),
         None => fail!("weights has {name:?}, which is not among the models"),
     };
-    let weights = block.get("weights")?.as_map()?.iter().map(find).collect::<Result<_>>()?;
-    Ok(Ensemble { name: block.get("name")?.as_text()?.to_owned(), weights })
+    let weights: Vec<(usize, f64)> = block.get("weights")?.as_map()?.iter().map(find).collect::<Result<_>>()?;
+    let references = match block.get("references").ok().and_then(Value::as_optional) {
+        Some(found) => weights.iter().map(|(m, _)| read_reference(found, &models[*m].name)).collect::<Result<_>>()?,
+        None => Vec::new(),
+    };
+    Ok(Ensemble { name: block.get("name")?.as_text()?.to_owned(), weights, references })
+}
+
+fn read_reference(references: &Value, model: &str) -> Result<Vec<f64>> {
+    let found = references.get(model)?.as_list()?.iter().map(Value::as_number).collect::<Result<Vec<_>>>()?;
+    if found.is_empty() {
+        return fail!("references.{model} is empty; it must have a score or more");
+    }
+    Ok(found)
 }
 
 /// Return the names of the files in `SHA256SUMS` of a folder, all of which have the digests that stand there.

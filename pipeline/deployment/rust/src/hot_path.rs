@@ -144,10 +144,12 @@ impl HotPath {
             account.order(prediction.target, place);
         }
         let mut total = 0.0;
-        for (m, weight) in self.contract.ensemble.iter().flat_map(|ensemble| &ensemble.weights) {
-            let (member, prediction) = (&self.models[*m].spec, &self.predictions[*m]);
-            let counts = prediction.is_full && member.symbols.contains(symbol);
-            total += weight * if counts { prediction.target } else { 0.0 };
+        if let Some(ensemble) = &self.contract.ensemble {
+            for (at, (m, weight)) in ensemble.weights.iter().enumerate() {
+                let (member, prediction) = (&self.models[*m].spec, &self.predictions[*m]);
+                let counts = features.is_some() && prediction.is_full && member.symbols.contains(symbol);
+                total += weight * if counts { ensemble.vote(at, prediction.score, prediction.target) } else { 0.0 };
+            }
         }
         let has_target = features.is_some() && self.contract.ensemble.is_some();
         self.ensemble.target = if has_target { total.clamp(-1.0, 1.0) } else { f64::NAN };

@@ -229,9 +229,9 @@ impl<'a> Replay<'a> {
         if let Some((target, position)) = row.ensemble {
             let own = hot_path.ensemble;
             let mut total = 0.0;
-            for (m, weight) in &ensemble.weights {
+            for (at, (m, weight)) in ensemble.weights.iter().enumerate() {
                 let golden = row.models[*m].as_ref().filter(|golden| golden.is_full);
-                total += weight * golden.map_or(0.0, |golden| golden.target);
+                total += weight * golden.map_or(0.0, |golden| ensemble.vote(at, golden.score, golden.target));
             }
             found.rows += 1;
             found.other_targets += usize::from(!is_same(total.clamp(-1.0, 1.0), target));
