@@ -9,7 +9,7 @@ rounds, in which the methods alternate, after one batch to warm up. Memory is th
 after its imports. `--rows 525600 --stride 6` is a year of one-minute bars, as params fit it.
 
 `--full-size` takes nets of the sizes of the literature, by the trainer of the pipeline alone. `--device cpu cuda`
-measures them on one CPU core and on a GPU, with the ratio of both; memory on a GPU is the peak that torch has allocated.
+measures them on one CPU core and on a GPU, with the ratio of both; memory on a GPU is the peak of torch.
 """
 
 import argparse
