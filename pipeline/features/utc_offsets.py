@@ -56,4 +56,4 @@ def find_offset(memory: Floats, cell: int, time_ms: float, is_local: bool) -> fl
             low = middle + 1
         else:
             high = middle
-    return memory[cell + 1 + 2 * changes + low]
+    return float(memory[cell + 1 + 2 * changes + low])

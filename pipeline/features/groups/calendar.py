@@ -71,8 +71,8 @@ def find_close_ms(memory: Floats, cell: int, day: int) -> float:
             return -1.0
     for place in range(cell + DATES + holidays, cell + DATES + holidays + early):
         if memory[place] == day:
-            return memory[place + early]
-    return memory[cell + CLOSES]
+            return float(memory[place + early])
+    return float(memory[cell + CLOSES])
 
 
 @compile_kernel
