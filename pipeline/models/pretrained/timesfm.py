@@ -39,7 +39,7 @@ LOSS_ROWS = 1000  # about as many rows of train, and of valid, measure losses
 
 
 class Readout(NamedTuple):
-    """What a model reads of its windows, and of the forecast path."""
+    """The columns and bars that a model reads of its windows, and of the forecast path."""
 
     column: int  # the place of the return
     volatility_window: int
