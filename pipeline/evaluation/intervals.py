@@ -69,7 +69,7 @@ def describe_path(
     y = data.y[rows].astype(np.float64)
     label_end = time if data.label_end is None else data.label_end[rows]
     instant = np.unique(time, return_inverse=True)[1]
-    known = {"instant": instant, "nominal": nominal, "confidence": settings.confidence}
+    known: dict[str, Any] = {"instant": instant, "nominal": nominal, "confidence": settings.confidence}
     adapted_low, adapted_high = low.copy(), high.copy()
     for each in np.unique(split):  # the errors of another fit are no part of what a fit is adapted by
         own = split == each
@@ -97,7 +97,7 @@ def describe_path(
 
 def measure_scores(y: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Return (n,) how far y lies outside its interval; negative inside of it."""
-    return np.maximum(low - y, y - high)
+    return np.asarray(np.maximum(low - y, y - high))
 
 
 def measure_interval(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import onnx
 from onnx import helper, numpy_helper
 
 from pipeline.models.composites.engine import graphs
@@ -104,7 +105,7 @@ class Conformal(Composite):
         shifted = primary + self._make_shifts()
         for inner, outer, narrow in self._list_steps():  # a margin may narrow an interval beyond the median
             shifted[:, outer] = narrow(shifted[:, outer], shifted[:, inner])
-        return shifted
+        return np.asarray(shifted)
 
     def _make_shifts(self) -> np.ndarray:
         """Return (1, levels) float32 what is added to each quantile of the primary model, or to its number."""
@@ -120,7 +121,7 @@ class Conformal(Composite):
         """Write the primary model's graph and the shifts of its prediction behind it."""
         part = graphs.export_part(self.primary_model, "primary")
         names = [f"shifted_{place}" for place in range(len(self.outputs))]
-        nodes = [
+        nodes: list[onnx.ModelProto | onnx.NodeProto] = [
             helper.make_node("Identity", [graphs.INPUTS], ["primary/inputs"]),
             part,
             helper.make_node("Add", ["primary/answer", "shifts"], ["shifted"]),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
+import onnx
 from annotated_types import Ge
 from onnx import helper, numpy_helper
 from pydantic import NonNegativeInt
@@ -90,9 +91,14 @@ class MetaLabel(Composite):
         learned, stopping = parts
         if min(len(part.y) for part in parts) == 0:
             raise ValueError("the primary model bets on no train or no valid row whose y is not 0")
-        names = ("time", "label_end", "segment", "x", "y")
-        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-        joined = Samples(**arrays, columns=learned.columns)
+        joined = Samples(
+            time=np.concatenate([part.time for part in parts]),
+            label_end=np.concatenate([part.label_end for part in parts]),
+            segment=np.concatenate([part.segment for part in parts]),
+            x=np.concatenate([part.x for part in parts]),
+            columns=learned.columns,
+            y=np.concatenate([part.y for part in parts]),
+        )
         rows = np.arange(len(joined.y))
         history = self.secondary_model.fit(joined, rows[: len(learned.y)], rows[len(learned.y) :])
         size = self.size_bets(self.secondary_model.predict_rows(joined, rows[len(learned.y) :]))
@@ -109,7 +115,7 @@ class MetaLabel(Composite):
     def size_bets(self, probabilities: np.ndarray) -> np.ndarray:
         """Return the size (B,) float32 in [0, 1] of bets whose outcomes have the probabilities (B, 2)."""
         size = np.asarray(probabilities, np.float32)[:, 1] * np.float32(2) - np.float32(1)
-        return np.maximum(size, np.float32(0))
+        return np.asarray(np.maximum(size, np.float32(0)))
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         """Return the primary's prediction times the size of its bet, (B, 1) float32."""
@@ -117,7 +123,7 @@ class MetaLabel(Composite):
         last = inputs[:, -1] if inputs.ndim == 3 else inputs  # (B, F)
         seen = np.concatenate([last, bet], axis=1)
         probabilities = self.secondary_model.predict(seen[:, None] if self._sees_windows else seen)
-        return bet * self.size_bets(probabilities)[:, None]
+        return np.asarray(bet * self.size_bets(probabilities)[:, None])
 
     @property
     def _sees_windows(self) -> bool:
@@ -131,7 +137,7 @@ class MetaLabel(Composite):
         models = {"primary": self.primary_model, "secondary": self.secondary_model}
         primary, secondary = graphs.align_opsets([graphs.export_part(model, name) for name, model in models.items()])
         shape = graphs.find_input_shape(primary)
-        steps = [
+        steps: list[onnx.ModelProto | onnx.NodeProto] = [
             helper.make_node("Identity", [graphs.INPUTS], ["primary/inputs"]),
             primary,
             helper.make_node("Gather", [graphs.INPUTS, "last_bar"], ["last"], axis=1)
@@ -148,7 +154,7 @@ class MetaLabel(Composite):
             helper.make_node("Relu", ["edge"], ["size"]),
             helper.make_node("Mul", ["primary/answer", "size"], [graphs.OUTPUT]),
         ]
-        constants = {"earned": np.array([1]), "two": np.float32([2]), "one": np.float32([1])}
+        constants = {"earned": np.array([1]), "two": np.array([2], np.float32), "one": np.array([1], np.float32)}
         constants |= {"last_bar": np.array(shape[0] - 1)} if len(shape) > 1 else {}
         constants |= {"bars": np.array([1])} if self._sees_windows else {}
         tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
