@@ -21,9 +21,9 @@ def tabulate_offsets(zone: ZoneInfo) -> tuple[float, ...]:
     instants = range(int(FIRST.timestamp()), int(LAST.timestamp()), STEP_S)
     offsets = [_find_offset_s(zone, instants[0])]
     changes, local = list[float](), list[float]()
-    for early, late in pairwise(instants):
-        if (after := _find_offset_s(zone, late)) != offsets[-1]:
-            change = _find_change_s(zone, early, late)
+    for start, stop in pairwise(instants):
+        if (after := _find_offset_s(zone, stop)) != offsets[-1]:
+            change = _find_change_s(zone, start, stop)
             changes.append(change * 1000.0)
             local.append((change + max(offsets[-1], after)) * 1000.0)
             offsets.append(after)
@@ -35,13 +35,13 @@ def _find_offset_s(zone: ZoneInfo, time_s: int) -> int:
     return int(offset.total_seconds()) if offset is not None else 0
 
 
-def _find_change_s(zone: ZoneInfo, early: int, late: int) -> int:
-    """Return the first second, after `early`, with the offset that the zone has at `late`."""
-    after = _find_offset_s(zone, late)
-    while late - early > 1:
-        middle = (early + late) // 2
-        early, late = (early, middle) if _find_offset_s(zone, middle) == after else (middle, late)
-    return late
+def _find_change_s(zone: ZoneInfo, start: int, stop: int) -> int:
+    """Return the first second, later than `start`, with the offset that the zone has at `stop`."""
+    after = _find_offset_s(zone, stop)
+    while stop - start > 1:
+        middle = (start + stop) // 2
+        start, stop = (start, middle) if _find_offset_s(zone, middle) == after else (middle, stop)
+    return stop
 
 
 @compile_kernel
