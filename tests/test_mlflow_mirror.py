@@ -102,7 +102,7 @@ def find_run(root: Path, key: str):
 
 
 def show_experiments(root: Path) -> dict[str, dict]:
-    """What `dvc exp show` has of each commit and experiment, by commit."""
+    """The data of `dvc exp show` on each commit and experiment, by commit."""
     shown = json.loads(command(root, "dvc", "exp", "show", "--json", "--all-commits"))
     states = [*shown, *(state for each in shown for group in each["experiments"] or () for state in group["revs"])]
     return {state["rev"]: state["data"] for state in states if state["rev"] != "workspace"}

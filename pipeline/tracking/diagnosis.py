@@ -11,7 +11,7 @@ from pipeline.tracking.sides import FOLDER, Files, MissingFilesError, Side, hash
 
 
 class Verdict(Enum):
-    """What became of one stage on two sides."""
+    """The outcome of one stage on two sides."""
 
     SAME = "the same outputs"
     OTHER_BYTES = "the same values, in other bytes"

@@ -11,7 +11,7 @@ from pipeline.tracking.logical import Parts
 
 
 class Level(IntEnum):
-    """How far two files are apart."""
+    """The distance between two files."""
 
     SAME = 0
     SAME_VALUES = 1  # other bytes

@@ -39,7 +39,7 @@ class Revision:
 
 @dataclass(frozen=True)
 class Run:
-    """What DVC knows of a revision; none of it changes later."""
+    """The data that DVC has of a revision; none of it changes later."""
 
     revision: Revision
     params: Mapping[str, Any]  # params.yaml
