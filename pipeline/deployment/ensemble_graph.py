@@ -28,9 +28,14 @@ class _Builder:
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.graph, self._count = graph, 0
 
-    def add(self, operator: str, *inputs: str, **attributes: int) -> str:
+    def add(
+        self, operator: str, *inputs: str, axis: int | None = None, to: int | None = None, keepdims: int | None = None
+    ) -> str:
         name = self._name(operator)
-        self.graph.node.append(helper.make_node(operator, list(inputs), [name], **attributes))
+        node = helper.make_node(operator, list(inputs), [name])
+        attributes = {"axis": axis, "to": to, "keepdims": keepdims}
+        node.attribute.extend(helper.make_attribute(*each) for each in attributes.items() if each[1] is not None)
+        self.graph.node.append(node)
         return name
 
     def constant(self, value: object, dtype: type[np.generic]) -> str:

@@ -62,18 +62,22 @@ def read_members(folder: Path, ensemble: Ensemble, targets: Mapping[str, Target]
 def learn_references(model: str, *, quantiles: int) -> References:
     """Return the reference of each fit of a model: of the scores of the rows that it has seen, never of a test row."""
     table = artifacts.read_table(artifacts.IN_SAMPLE / f"{model}.parquet", columns=["seed", "split", "score"])
-    return {
-        (int(seed), int(split)): learn_reference(part.to_numpy(), quantiles=quantiles)
-        for (seed, split), part in table.groupby(["seed", "split"])["score"]
-    }
+    score = table["score"].to_numpy()
+    return {fit: learn_reference(score[places], quantiles=quantiles) for fit, places in find_fits(table).items()}
 
 
 def rank_table(table: pd.DataFrame, references: References) -> np.ndarray:
     """Return (n,) the ranks of the scores of a table, each in the reference of its seed and split."""
     ranks, score = np.empty(len(table)), table["score"].to_numpy()
-    for (seed, split), places in table.groupby(["seed", "split"]).indices.items():
-        ranks[places] = rank_scores(score[places], references[int(seed), int(split)])
+    for fit, places in find_fits(table).items():
+        ranks[places] = rank_scores(score[places], references[fit])
     return ranks
+
+
+def find_fits(table: pd.DataFrame) -> dict[tuple[int, int], np.ndarray]:
+    """Return the places of the rows of each fit, by seed and split."""
+    fits, number = np.unique(table[["seed", "split"]].to_numpy(), axis=0, return_inverse=True)
+    return {(int(seed), int(split)): np.flatnonzero(number == i) for i, (seed, split) in enumerate(fits)}
 
 
 def find_deployed_references(ensemble: Ensemble, *, final: int) -> dict[str, list[float]]:
