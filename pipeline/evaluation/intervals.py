@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 from pipeline.evaluation.correlations import estimate_error
 from pipeline.evaluation.evaluation_data import EvaluationData
@@ -138,8 +138,8 @@ def bound_share(share: float, rows: float, *, confidence: float) -> tuple[float,
     if math.isnan(rows):
         return math.nan, math.nan
     tail, hits, misses = (1.0 - confidence) / 2, share * rows, (1.0 - share) * rows
-    low = float(beta.ppf(tail, hits, misses + 1)) if hits > 0 else 0.0
-    return low, float(beta.ppf(1.0 - tail, hits + 1, misses)) if misses > 0 else 1.0
+    low = float(betaincinv(hits, misses + 1, tail)) if hits > 0 else 0.0
+    return low, float(betaincinv(hits + 1, misses, 1.0 - tail)) if misses > 0 else 1.0
 
 
 def judge_coverage(nominal: float, bounds: tuple[float, float]) -> str | None:
