@@ -17,7 +17,7 @@ BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {  # (family, block) of every mo
     name: (family, block)
     for section in ("models", "disabled_models")
     for family, blocks in PARAMS[section].items()
-    if family != "ensembles"
+    if family not in ("ensembles", "tuned")
     for name, block in blocks.items()
 }
 SHORT: dict[str, dict[str, Any]] = {  # of each family: a fit with these changes takes every kind of step
