@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from pipeline.reporting.plots import BLUE, GRAY, ORANGE, plot_message, style_axes
 
@@ -94,6 +95,9 @@ def draw_slice(axes: Axes, name: str, scale: Mapping[str, Any], trials: Sequence
         axes.set_xticks(range(len(scale["choices"])), [str(label)[:16] for label in scale["choices"]])
     elif scale["log"]:
         axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
+        ticks = np.geomspace(scale["low"], scale["high"], 3)
+        axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
     axes.set_ylabel(metric)
 
 
