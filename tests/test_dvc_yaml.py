@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 DATASETS = PARAMS["datasets"] | PARAMS["disabled_datasets"]
 FAMILIES = tuple(PARAMS["models"])
-MODELS = PARAMS["models"] | {"pretrained": PARAMS["disabled_models"]["pretrained"]}
+MODELS = PARAMS["models"] | {family: PARAMS["disabled_models"][family] for family in ("pretrained", "tuned")}
 IN_PANDAS = ROOT / "pipeline/features/in_pandas"
 RUN_MODELS = ("train", "audit", "export")
 VERBS = {"train_ensembles": "combine"} | {
@@ -133,36 +133,28 @@ def import_stage(stage) -> frozenset[str]:
         modules += [f"pipeline.features.in_pandas.{file.stem}" for file in IN_PANDAS.glob("[!_]*.py")]
     if verb == "sensitivity":
         modules.append(f"pipeline.models.trees.{PARAMS['embargo_sensitivity']['plugin']}")
-    if verb in RUN_MODELS:
+    models = ROOT / "pipeline/models"
+    runs_any = verb in ("bundle", "tune") or (verb in RUN_MODELS and family == "tuned")  # a model of any family
+    wrapped = sorted(set(FAMILIES) - {"agents", "composites", "ensembles", "tuned"}) if family == "composites" else []
+    if verb in RUN_MODELS and not runs_any:
         modules.append(f"pipeline.models.{family}.{MODELS[family][key]['plugin']}")
-        models = ROOT / "pipeline/models"
         shared = (models / family / "engine").glob("[!_]*.py")  # by any plugin: a new one needs no line of dvc.yaml
         modules += [f"pipeline.models.{family}.engine.{file.stem}" for file in shared]
-        wrapped = set(FAMILIES) - {"agents", "composites", "ensembles"} if family == "composites" else ()
-        files = [
-            file
-            for each in wrapped
-            for file in (models / each).glob("**/[!_]*.py")
-            if file.parent.stem != "environments"
-        ]
+        files = [file for each in wrapped for file in (models / each).glob("**/[!_]*.py")]
         modules += [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files]
-    if verb in ("bundle", "latency"):  # of models of all families, or of trees
-        models = ROOT / "pipeline/models"
-        families = [family for family in FAMILIES if (models / family).is_dir()] if verb == "bundle" else ["trees"]
+    families = [each for each in FAMILIES if (models / each).is_dir()] if runs_any else [family, *wrapped]
+    if runs_any or verb == "latency":
+        families = ["trees"] if verb == "latency" else families
         files = [file for family in families for file in (models / family).glob("[!_]*.py")]
         files += [file for family in families if (file := models / family / "engine/net.py").exists()]
         modules += [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files]
     if verb == "audit":
-        diagnostics = ROOT / f"pipeline/models/{family}/_diagnostics.py"
-        modules += [f"pipeline.models.{family}._diagnostics"] * diagnostics.exists()
+        own = [each for each in families if (models / each / "_diagnostics.py").exists()]
+        modules += [f"pipeline.models.{each}._diagnostics" for each in own]
     if verb == "export":
         modules.append("pipeline.stages.export_with_parity")
-        checked = [family, *(wrapped if family == "composites" else ())]
-        modules += [
-            f"pipeline.models.parity_checks.{each}"
-            for each in checked
-            if (models / f"parity_checks/{each}.py").exists()
-        ]
+        own = [each for each in families if (models / f"parity_checks/{each}.py").exists()]
+        modules += [f"pipeline.models.parity_checks.{each}" for each in own]
     return import_in_new_process(*modules)
 
 
@@ -234,7 +226,7 @@ def test_an_edit_of_a_module_makes_stale_the_stages_of_the_kinds_that_link_to_it
 
 
 RUN_BY = {  # file: the stages that run it, and run again after a comment in it
-    "pipeline/reporting/plots.py": r"evaluate_|holdout@|compare@|signals@|liquidity@",
+    "pipeline/reporting/plots.py": r"evaluate_|holdout@|compare@|signals@|liquidity@|report@",
     "pipeline/evaluation/overfitting.py": r"evaluate_|holdout@|compare@|gate@|report@",
     "pipeline/evaluation/comparison.py": r"compare@|report@",
     "pipeline/evaluation/performance.py": r"evaluate_|holdout@|compare@|prop_firm@|gate@|report@",
@@ -251,6 +243,7 @@ RUN_BY = {  # file: the stages that run it, and run again after a comment in it
 def test_a_comment_makes_stale_what_runs_the_file_and_nothing_else(file):
     """A stage that lists the file is what DVC runs again: tests/test_stages.py."""
     stale = sorted(stage.name for stage in STAGES if file in list_code(stage))
+    stale = [name for name in stale if "tune" not in name.partition("@")[0]]  # of models of any family, off by default
     assert stale
     assert [name for name in stale if not re.match(RUN_BY[file], name)] == []
 
@@ -283,7 +276,7 @@ def test_a_change_makes_nothing_stale_that_does_not_run_it(file):
 def test_costs_of_trading_train_neither_trees_nor_nets():
     by_params = {stage.name for stage in STAGES for dep in stage.deps if "trading" in getattr(dep, "params", []) or ()}
     fits = ("train", "audit", "export", "parity")
-    assert {name.partition("@")[0] for name in by_params if name.startswith(fits)} == {"train_agents"}
+    assert {name.partition("@")[0] for name in by_params if name.startswith(fits)} == {"train_agents", "train_tuned"}
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)

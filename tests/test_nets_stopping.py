@@ -18,7 +18,7 @@ from pipeline.models.predictions import FINAL
 from pipeline.models.stopping import LOWEST_VALID_LOSS, StoppingCriterion
 from pipeline.stages import train
 from tests.data import OUTPUTS, make_dataset
-from tests.params import BLOCKS, PARAMS, SAMPLES, build_model, kind_of
+from tests.params import BLOCKS, PARAMS, SAMPLES, build_model, output_of
 from tests.test_nets_engine import TRAIN, VALID, assert_resumes, make_net, make_samples, stop_after
 
 CLASSES = ("down", "flat", "up")
@@ -60,7 +60,7 @@ def test_min_delta_is_measured_from_the_best_value_so_that_small_steps_add_up():
 @pytest.mark.parametrize("name", [name for name in BLOCKS if name != "marl"])
 def test_by_default_every_model_has_its_best_iteration_at_the_lowest_valid_loss(name: str):
     columns = tuple(f"column_{i}" for i in range(SAMPLES.get(name, {}).get("columns", 2)))
-    assert build_model(name, Signature(columns, OUTPUTS[kind_of(name)]), seed=1).stopping == LOWEST_VALID_LOSS
+    assert build_model(name, Signature(columns, output_of(name)), seed=1).stopping == LOWEST_VALID_LOSS
 
 
 def test_a_fit_stopped_by_f1_keeps_its_best_epoch_by_f1():

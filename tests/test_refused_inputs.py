@@ -37,6 +37,7 @@ STAGES = {  # and the stage that writes the first input of each
     "train lightgbm": "split@klines",
     "train marl": "split@klines",
     "audit lstm": "split@klines",
+    "tune lightgbm_tuned": "split@klines",
     "combine voting": "label@klines",
     "evaluate lstm": "train_nets@lstm",
     "report klines": "ingest@klines",
@@ -63,8 +64,9 @@ class Evil:
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     """An empty folder with the params and the stages of this repository, and nothing that a stage wrote."""
-    for file in ("dvc.yaml", "params.yaml"):
-        (tmp_path / file).write_bytes((ROOT / file).read_bytes())
+    (tmp_path / "dvc.yaml").write_bytes((ROOT / "dvc.yaml").read_bytes())
+    models = PARAMS["models"] | {"tuned": PARAMS["disabled_models"]["tuned"]}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(PARAMS | {"models": models}, sort_keys=False))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -29,6 +29,7 @@ class Training:
     fits: Sequence[Mapping[str, Any]] = ()  # their entries in the report
     audit: Mapping[str, Any] = field(default_factory=lambda: {"permutation_importance": None, "diagnosis": None})
     parameters: Mapping[str, Any] = field(default_factory=dict)  # of the fits, as `read_parameters` returns them
+    tuning: Mapping[str, Any] | None = None  # the search for hyperparameters; None where params give them
     not_fitted: str | None = None  # why there is no history
 
     @property
@@ -58,6 +59,7 @@ def load_training(entry: config.ModelBlock) -> Training:
         fits=report["fits"],
         audit=artifacts.read_report("audit", model),
         parameters=report["parameters"],
+        tuning=report.get("tuning"),
     )
 
 

@@ -94,7 +94,7 @@ class Trial:
     bars_per_year: float
     first_day: int  # days since 1970-01-01
     daily: tuple[float | None, ...]  # net return of each day from the first on; None on a day without a bar
-    inner_trials: int = 1  # such as fits with several seeds, of which the median is the trial: no trials of their own
+    inner_trials: int = 1  # seeds of the fits, and what a search for hyperparameters tried: no trials of their own
 
     @classmethod
     def from_line(cls, line: Line) -> "Trial":
@@ -153,7 +153,7 @@ def make_trial(
         bars_per_year=bars_per_year,
         first_day=first_day,
         daily=daily,
-        inner_trials=len(parameters["seeds"]),
+        inner_trials=len(parameters["seeds"]) + parameters.get("inner_trials", 0),
     )
 
 

@@ -15,6 +15,7 @@ from pipeline import artifacts, config
 from pipeline.targets import Output
 
 FAMILY = "ensembles"  # of params' `models`
+TUNED = "tuned"  # a family whose models name that of their plugin
 PLUGINS = ("voting", "stacking", "best_member")  # of all but the first the weights are fitted, see `stacking`
 ENSEMBLES = artifacts.TRAINED / FAMILY  # the stage `combine` writes a folder for each ensemble
 OUT_OF_SAMPLE, IN_SAMPLE = "oos.parquet", "in_sample.parquet"  # there
@@ -175,7 +176,12 @@ def find_members(
 def describe_member(params: config.Block, family: str, name: str, *, weight: float) -> Member:
     """Return a member; a model without the hyperparameter `window`, its own or its family's, sees one bar."""
     block = params["models"][family][name]
-    window = ((params.get(family) or {}) | block["hyperparameters"]).get("window", 1)
+    section = params.get(block["plugin"].partition(".")[0] if family == TUNED else family) or {}
+    window = (section | block["hyperparameters"]).get("window", 1)
+    if not isinstance(window, int):
+        raise config.ParamsError(
+            f"models.{family}.{name}.hyperparameters.window is searched; a member of an ensemble needs a given one"
+        )
     symbols = block.get("include_symbols")
     return Member(name, weight, block["target"], window, None if symbols is None else tuple(symbols))
 

@@ -1,7 +1,7 @@
 """Fit one model on every split and, for the holdout, on the whole development part, once for each seed."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ from annotated_types import Interval
 
 from pipeline import config
 from pipeline.config import ModelBlock
-from pipeline.models import base, plugins
+from pipeline.models import base, plugins, tuned
 from pipeline.models.dataset import LabeledDataset, load_dataset
 from pipeline.models.fit_files import FitFiles
 from pipeline.models.predictions import FINAL, make_predictions, measure_score_std, save_score_std
@@ -32,6 +32,7 @@ class FitTask:
     predicted: np.ndarray  # the test rows, and the unlabeled ones of their times
     seed: int  # of params.yaml, shared by all fits of one repetition
     fit_seed: int  # of this fit alone, derived from the seed, the model's name and the split
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)  # as tuned for the split; empty: those of params
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,10 @@ class ModelSpec:
     shared: config.Block  # the section of its family; empty where params has none
     market: config.Block = field(default_factory=dict)  # see `Model.read_market`
 
-    def build(self, seed: int) -> base.Model:
-        """Return the unfitted model."""
+    def build(self, seed: int, hyperparameters: Mapping[str, Any] | None = None) -> base.Model:
+        """Return the unfitted model, with `hyperparameters` in place of those of params where there are some."""
         family, block, name = self.model
+        block = {**block, "hyperparameters": hyperparameters or block["hyperparameters"]}
         sections = {"shared": self.shared, "market": self.market}
         return plugins.build(family, block, self.signature, **sections, seed=seed, name=name)
 
@@ -78,17 +80,30 @@ class FoldFit:
 
 def plan_cross_fit(params: config.Block, model: str) -> CrossFit:
     """Return the fits of a model of params.yaml on the dataset and target of its block."""
-    entry = config.find_model(params, model)
     data, tasks = load_fits(params, model)
+    return CrossFit(make_spec(params, model, data=data), data, tasks)
+
+
+def make_spec(params: config.Block, model: str, *, data: LabeledDataset) -> ModelSpec:
+    """Return what a model of params.yaml is built from; of a tuned one without its hyperparameters."""
+    entry = tuned.find_fitted(params, model)
     signature = base.Signature(columns=data.samples.columns, output=data.target.output)
     market = plugins.find_plugin_of(entry).read_market(params, entry.block["dataset"])
-    spec = ModelSpec(entry, signature, params.get(entry.family) or {}, market)
-    return CrossFit(spec, data, tasks)
+    return ModelSpec(entry, signature, params.get(entry.family) or {}, market)
 
 
 def load_fits(params: config.Block, model: str) -> tuple[LabeledDataset, list[FitTask]]:
+    """Return what `load_tasks` returns, a tuned model's fits with the hyperparameters that `tune` found for them."""
+    data, tasks = load_tasks(params, model)
+    if not tuned.is_tuned(params, model):
+        return data, tasks
+    found = tuned.read_hyperparameters(model, splits={task.split for task in tasks})
+    return data, [replace(task, hyperparameters=found[task.split]) for task in tasks]
+
+
+def load_tasks(params: config.Block, model: str) -> tuple[LabeledDataset, list[FitTask]]:
     """Return the data of a model of params.yaml, with the columns and the fills that it sees, and its fits."""
-    entry = config.find_model(params, model)
+    entry = tuned.find_fitted(params, model)
     family, block, _ = entry
     data = load_dataset(block["dataset"], block["target"])
     data = data.add_fills(plugins.find_plugin_of(entry).load_fills(params, block["dataset"], data.rows))
@@ -150,7 +165,7 @@ def fit_fold(
     task: FitTask, spec: ModelSpec, data: LabeledDataset, *, folder: Path, files: FitFiles | None = None
 ) -> FoldFit:
     """Return the results of one fit; the final one is saved to `folder`, with its `score_std` beside the model."""
-    model, samples = spec.build(task.fit_seed), data.samples
+    model, samples = spec.build(task.fit_seed, task.hyperparameters), data.samples
     history = fit_measured(model, task, samples, files=files)
     fitted_on = np.sort(np.concatenate([task.train, task.valid]))
     prediction = model.predict_rows(samples, fitted_on)

@@ -10,7 +10,7 @@ from pipeline import config
 from pipeline.models.base import Model, Signature, list_arguments, read_description
 
 MODELS = Path(__file__).parent
-NO_FAMILIES = ("parity_checks", "torch_runtime")  # packages beside the families, for several of them
+NO_FAMILIES = ("parity_checks", "torch_runtime", "tuning")  # packages beside the families, for several of them
 
 
 def build(
@@ -68,9 +68,10 @@ def load(folder: Path) -> Model:
     return find_plugin(described["family"], described["plugin"]).load(folder)
 
 
-def build_like(folder: Path, *, seed: int) -> Model:
-    """Return an unfitted model with the hyperparameters of the one saved in `folder`, and another seed."""
+def build_like(folder: Path, *, seed: int, hyperparameters: Mapping[str, Any] | None = None) -> Model:
+    """Return an unfitted model like the one saved in `folder`, with another seed, and these hyperparameters changed."""
     described = read_description(folder)
+    described["hyperparameters"] |= hyperparameters or {}
     return find_plugin(described["family"], described["plugin"]).from_description(described, seed=seed)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from pipeline import artifacts, cli, config
 from pipeline.leakage.findings import Finding, raise_if_critical
 from pipeline.leakage.fits import fit_rows, normalization, row_order, unseen_rows
-from pipeline.models import base, plugins
+from pipeline.models import base, plugins, tuned
 from pipeline.models.cross_fit import FitTask, load_fits, name_split
 from pipeline.models.diagnostics import diagnose_model
 from pipeline.models.permutation_importance import measure_permutation_importance, select_stretches
@@ -25,11 +25,13 @@ def main(model: str) -> None:
     statistics = artifacts.read_table(artifacts.STATISTICS / f"{model}.parquet")
     predictions = artifacts.read_table(artifacts.OOS / f"{model}.parquet")
     smallest = min(tasks, key=lambda task: len(task.train))
-    unfitted = plugins.build_like(artifacts.MODELS / model, seed=smallest.fit_seed)
+    unfitted = plugins.build_like(
+        artifacts.MODELS / model, seed=smallest.fit_seed, hyperparameters=smallest.hyperparameters
+    )
     unscaled = unfitted.list_unscaled()
     of_fits = [check_fit(task, samples, statistics, unscaled=unscaled) for task in tasks]
     of_model = list(check_model(unfitted, smallest, samples, predictions))
-    refitted, family = unfitted, config.find_model(params, model).family
+    refitted, family = unfitted, tuned.find_fitted(params, model).family
     report = {
         "fits": [describe_audit(task, found) for task, found in zip(tasks, of_fits, strict=True)],
         "refitted_seed": smallest.seed,

@@ -34,7 +34,7 @@ from pipeline.evaluation.record import collect_parameters, describe_market, reco
 from pipeline.evaluation.trainings import Training, load_training, summarize_diagnoses
 from pipeline.evaluation.trials import render_lines
 from pipeline.models.predictions import FINAL
-from pipeline.reporting import execution_plots, forecast_page, learning_curves, plots, position_chart
+from pipeline.reporting import execution_plots, forecast_page, learning_curves, plots, position_chart, tuning_plots
 from pipeline.validation.folds import Folds
 
 log = logging.getLogger(__name__)
@@ -333,6 +333,8 @@ def draw_training(model: str, training: Training) -> None:
         bars_figure = plots.plot_importances(list_importances(training), title=f"{model}: importance")
     artifacts.write_figure(artifacts.PLOTS / model / "learning_curves.png", curves)
     artifacts.write_figure(artifacts.PLOTS / model / "importances.png", bars_figure)
+    for name, figure in tuning_plots.plot_search(training.tuning, title=f"{model}: the final search").items():
+        artifacts.write_figure(artifacts.PLOTS / model / f"search_{name}.png", figure)
 
 
 def list_importances(training: Training) -> dict[str, Mapping[str, float]]:

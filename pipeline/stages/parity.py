@@ -11,7 +11,7 @@ import onnxruntime
 from pydantic import PositiveFloat
 
 from pipeline import artifacts, cli, config, digests, has_avx2, remedies
-from pipeline.models import base, plugins
+from pipeline.models import base, plugins, tuned
 from pipeline.models.dataset import check_sources, hash_dataset, load_dataset
 from pipeline.models.onnx_session import hash_graphs, open_session
 from pipeline.models.parity_checks.base import find_parity_checks
@@ -51,7 +51,7 @@ class Limits:
 def main(model: str) -> None:
     """Compare a model's ONNX graph with the model on the holdout and on inputs on which graphs often differ."""
     params = config.load_params()
-    family, block, _ = config.find_model(params, model)
+    family, block, _ = tuned.find_fitted(params, model)
     fitted, checks = plugins.load(artifacts.MODELS / model), find_parity_checks(family)
     folder = digests.verify(artifacts.ONNX / model)
     check_contract(folder, model, hash_dataset(block["dataset"], block["target"]))

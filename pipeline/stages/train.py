@@ -11,7 +11,7 @@ import pandas as pd
 from joblib import delayed
 
 from pipeline import artifacts, cli, config, digests
-from pipeline.models import plugins
+from pipeline.models import plugins, tuned
 from pipeline.models.base import DATA
 from pipeline.models.cross_fit import FitTask, FoldFit, fit_fold, name_split, plan_cross_fit
 from pipeline.models.dataset import hash_dataset
@@ -39,7 +39,7 @@ def main(model: str) -> None:
     params = config.load_params()
     plan = plan_cross_fit(params, model)
     sources = hash_dataset(plan.spec.model.block["dataset"], plan.spec.model.block["target"])
-    unfitted = plan.spec.build(plan.tasks[0].fit_seed)
+    unfitted = plan.spec.build(plan.tasks[0].fit_seed, plan.tasks[0].hyperparameters)
     write_header(artifacts.HISTORY / f"{model}.csv", unfitted.history_fields)
     write_header(name_measurements(model), MEASUREMENTS)
     with artifacts.replace_atomically(artifacts.MODELS / model) as folder:
@@ -57,6 +57,8 @@ def main(model: str) -> None:
         importances = plugins.load(folder).measure_importances()
         report: dict[str, Any] = {"fits": [summarize_fit(fit) for fit in fits], "importances": importances}
         report["parameters"] = list_parameters(params, model, market=plan.spec.market)
+        if tuned.is_tuned(params, model):
+            report |= describe_tuning(params, model, parameters=report["parameters"])
         summary = summarize_fits(fits, stopping_metric=unfitted.stopping.metric)
         artifacts.write_json(artifacts.report_path("train", model), {"deployed_seed": deployed_seed, **summary})
         write_tables(model, fits, deployed_seed=deployed_seed, fields=unfitted.history_fields)
@@ -73,9 +75,17 @@ def list_parameters(params: config.Block, model: str, *, market: config.Block) -
     """
     family, block, name = config.find_model(params, model)
     own = {key: value for key, value in block.items() if key not in ("dataset", "target")}
-    shared = {"shared": params.get(family) or {}, "train": params["train"], "seeds": config.list_seeds(params)}
+    section = params.get(tuned.find_fitted(params, model).family) or {}
+    shared = {"shared": section, "train": params["train"], "seeds": config.list_seeds(params)}
     traded = {"market": dict(market)} if market else {}
     return {"model": name, "family": family, **own, **shared, **traded}
+
+
+def describe_tuning(params: config.Block, model: str, *, parameters: config.Block) -> dict[str, Any]:
+    """Return the entries of a tuned model's report: its search, and `parameters` with the procedure that made it."""
+    tuning = artifacts.read_report(f"{tuned.STAGE}/details", model)
+    procedure = {"tune": params["tune"], "inner_trials": tuning["inner_trials"]}
+    return {"parameters": {**parameters, **procedure}, "tuning": tuning}
 
 
 def name_files(model: str, task: FitTask) -> FitFiles:

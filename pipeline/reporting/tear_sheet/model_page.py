@@ -19,6 +19,7 @@ from pipeline.reporting.tear_sheet.formats import (
     format_percent,
     format_time,
 )
+from pipeline.reporting.tear_sheet.search_page import draw_search, tabulate_search
 
 TOP_DRAWDOWNS, WORST_DAYS = 5, 5
 PATH_METRICS = {  # of every path: header and format by key
@@ -65,6 +66,7 @@ def make_section(
     blocks: list[Block] = [Note(describe(model)), tabulate_paths(model)]
     drawn = [make_figure(title, picture, model=model.name) for title, picture in returns]
     blocks += [*(each for each in drawn if isinstance(each, Figure)), *positions]
+    blocks += draw_search(model)
     blocks += [each for each in drawn if isinstance(each, Note)]  # what cannot be drawn, behind the pictures
     tables: Sequence[Callable[[ModelEvidence], Table]] = (
         tabulate_months,
@@ -74,7 +76,7 @@ def make_section(
         tabulate_fits,
     )
     blocks += [tabulate(model) for tabulate in tables]
-    blocks += tabulate_forecasts(model)
+    blocks += [*tabulate_search(model), *tabulate_forecasts(model)]
     tails = series.measure_tails(model.net, share=tail_share)
     blocks.append(tabulate_tails(tails, share=tail_share, model=model.name))
     return Section(f"model-{model.name}", model.name, blocks, level=3)

@@ -16,6 +16,7 @@ from pipeline.reporting.tear_sheet.templates import TEMPLATES
 from pipeline.reporting.tear_sheet.verdict import make_verdict
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"  # a browser refuses any network
+IMAGES = "; img-src data:"  # those whose bytes are in the page
 
 
 def render_report(
@@ -59,5 +60,9 @@ def render_page(title: str, sections: Sequence[Section]) -> str:
         loader=DictLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     has_zoom = any(isinstance(block, Figure) and block.is_wide for section in sections for block in section.blocks)
-    content = {"title": title, "sections": sections, "policy": POLICY, "style": Markup(STYLE)}
+    has_image = any(
+        isinstance(block, Figure) and "<img" in block.svg for section in sections for block in section.blocks
+    )
+    policy = POLICY + IMAGES * has_image
+    content = {"title": title, "sections": sections, "policy": policy, "style": Markup(STYLE)}
     return environment.get_template("page").render(content, script=Markup(SCRIPT) if has_zoom else "") + "\n"
