@@ -19,7 +19,7 @@ BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {  # (family, block) of every mo
     name: (family, block)
     for section in ("models", "disabled_models")
     for family, blocks in PARAMS[section].items()
-    if family not in ("ensembles", "pretrained", "tuned")  # published weights: see test_timesfm.py; tuned: test_tuning.py
+    if family not in ("ensembles", "pretrained", "tuned")  # for the last two see test_timesfm.py, test_tuning.py
     for name, block in blocks.items()
 }
 SHORT: dict[str, dict[str, Any]] = {  # of each family: a fit with these changes takes every kind of step

@@ -129,7 +129,7 @@ def import_stage(stage) -> frozenset[str]:
     modules += [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in parts]
     if verb == "fetch":
         modules += list_sources(import_module(modules[-1]))
-    if verb in ("featurize", "guard", "canary"):
+    if verb in ("featurize", "guard", "canary", "bundle"):
         modules += [f"pipeline.features.in_pandas.{file.stem}" for file in IN_PANDAS.glob("[!_]*.py")]
     if verb == "sensitivity":
         modules.append(f"pipeline.models.trees.{PARAMS['embargo_sensitivity']['plugin']}")
@@ -231,7 +231,7 @@ RUN_BY = {  # file: the stages that run it, and run again after a comment in it
     "pipeline/evaluation/comparison.py": r"compare@|report@",
     "pipeline/evaluation/performance.py": r"evaluate_|holdout@|compare@|prop_firm@|gate@|report@",
     "pipeline/leakage/fits.py": r"canary@|audit_|compare@",
-    "pipeline/models/torch_runtime/device.py": r"(train|audit|export)_(nets|agents)@|bundle@",
+    "pipeline/models/torch_runtime/device.py": r"(train|audit|export)_(nets|agents|pretrained)@|bundle@",
     "pipeline/models/nets/recurrent.py": r"(train|audit|export)_nets@lstm|bundle@",
     "pipeline/models/agents/marl.py": r"(train|audit|export)_agents@marl|bundle@",
     "pipeline/trading.py": r"evaluate_|holdout@|(train|audit|export)_agents@|bundle@|(prop_firm|gate|evidence|report)@",
