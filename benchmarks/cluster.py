@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from pipeline.models.parallel_fits import run_in_parallel
 ROOT = Path(__file__).parents[1]
 BRIDGE, NETWORK = "pipebr0", "10.77.0"
 GIGABIT = 125e6  # bytes a second
-PROBES = 40  # empty fits, to measure the overhead
+PROBES = 20  # empty fits, to measure the overhead
 
 
 @dataclass(frozen=True)
@@ -153,9 +153,9 @@ def wait_for_workers(address: str, count: int) -> None:
 
 def measure_overhead(data: Any, *, workers: int) -> tuple[float, float]:
     """Return the seconds that a run takes to start, with its data, and those that each further fit takes."""
-    first = statistics.median(run_jobs(do_nothing, [(0, data), (1, data)], workers=workers)[0] for _ in range(3))
+    first = statistics.median(run_jobs(do_nothing, [(0, data), (1, data)], workers=workers)[0] for _ in range(2))
     many = statistics.median(
-        run_jobs(do_nothing, [(number, data) for number in range(PROBES)], workers=workers)[0] for _ in range(3)
+        run_jobs(do_nothing, [(number, data) for number in range(PROBES)], workers=workers)[0] for _ in range(2)
     )
     return first, max(many - first, 0.0) / (PROBES - 2)
 
@@ -163,7 +163,8 @@ def measure_overhead(data: Any, *, workers: int) -> tuple[float, float]:
 def measure(options: argparse.Namespace, prefixes: Sequence[Sequence[str]], host: str) -> dict[str, Any]:
     """Return the measured times of this machine and of a cluster, and the simulated ones."""
     plan = plan_cross_fit(config.load_params(), options.model)
-    cases = [(task, plan.spec, plan.data) for task in plan.tasks]
+    spec = replace(plan.spec, shared={**plan.spec.shared, "num_boost_round": options.boost_rounds})
+    cases = [(task, spec, plan.data) for task in plan.tasks[: options.first]]
     count = len(prefixes)
     found: dict[str, Any] = {"fits": len(cases), "data_mb": measure_bytes(plan.data) / 1e6}
     run_jobs(do_nothing, [(0, 0), (1, 0)], workers=count)  # starts the processes
@@ -198,7 +199,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--model", default="lightgbm")
+    parser.add_argument("--model", default="lightgbm", help="one of models.trees")
+    parser.add_argument("--boost-rounds", type=int, default=1000, help="fewer make shorter fits")
+    parser.add_argument("--first", type=int, help="so many of the fits alone")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--fits", type=int, default=1000, help="of the larger simulated run")
     parser.add_argument("--namespaces", action="store_true")

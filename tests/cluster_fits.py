@@ -1,9 +1,10 @@
 """A Dask cluster on loopback, started as users start it, and what its workers run in tests."""
 
 import contextlib
-import json
 import os
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,31 +19,25 @@ from tests.small_repository import ROOT
 
 @contextlib.contextmanager
 def start_cluster(folder: Path, *, workers: int = 2) -> Iterator[str]:
-    """Yield the address of a scheduler with workers, each a process."""
-    file = folder / "scheduler.json"
+    """Yield the address of a scheduler with workers, started by the commands of the README, but for the address."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}
-    options = ["--scheduler-file", str(file), "--no-dashboard", "--host", "127.0.0.1"]
-    parts = {"dask": ["scheduler", "--port", "0"], "pipeline.cluster.worker": ["--nworkers", str(workers)]}
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+    block = (ROOT / "pipeline/cluster/README.md").read_text().split("```sh\n")[1].split("```")[0]
+    lines = block.replace("10.0.0.1", "127.0.0.1").replace("8786", port).splitlines()
     with contextlib.ExitStack() as stack:
-        for module, own in parts.items():
-            log = stack.enter_context((folder / f"{module}.log").open("w"))
-            words = [sys.executable, "-m", module, *own, *options]
+        for line, options in zip(lines, ("", f" --nworkers {workers} --no-dashboard"), strict=True):
+            words = shlex.split(line.split("#")[0] + options)
+            log = stack.enter_context((folder / f"{words[0]}.log").open("w"))
             running = subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=log)
             stack.callback(stop, running)
-            wait_for(file)
-        yield json.loads(file.read_text())["address"]
+        yield f"tcp://127.0.0.1:{port}"
 
 
 def stop(running: subprocess.Popen) -> None:
     running.terminate()
     running.wait(timeout=60)
-
-
-def wait_for(file: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not file.exists() or not file.read_text().endswith("}"):
-        assert time.monotonic() < deadline, f"{file} was not written"
-        time.sleep(0.05)
 
 
 class Counted:

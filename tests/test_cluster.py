@@ -39,7 +39,11 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    from distributed import Client
+
     with cluster_fits.start_cluster(tmp_path_factory.mktemp("cluster")) as address:
+        with Client(address, timeout=60, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=60)
         yield address
 
 

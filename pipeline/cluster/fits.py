@@ -27,6 +27,7 @@ def run_on_workers(jobs: Iterable[Job], *, address: str, desc: str) -> Iterator[
     with connect(address) as client:
         facts = check_workers(client)
         shared = find_shared(listed)
+        client.amm.stop()  # it would drop copies of the data before the first fits need them
         data = client.scatter(shared, broadcast=True, hash=False) if shared else []
         # without keys of their content: equal fits of two stages are two fits
         fits = [client.submit(run_call, make_call(job, shared, facts), *data, pure=False) for job in listed]
