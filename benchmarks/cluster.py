@@ -1,6 +1,6 @@
 """Fits on a Dask cluster against processes of this machine: `python benchmarks/cluster.py --json FILE`.
 
-It takes the fits of a model of params.yaml from the data that the pipeline has made (`dvc repro split` first). With
+It takes the fits of a model of params.yaml from the data that the pipeline has made (by `dvc repro`). With
 `--namespaces`, as root, every worker runs in a network namespace of its own, connected by a bridge; `--rate 1gbit` then
 limits each of their links by tc.
 """
