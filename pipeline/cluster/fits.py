@@ -25,7 +25,7 @@ def run_on_workers(jobs: Iterable[Job], *, address: str, desc: str) -> Iterator[
     """
     listed = list(jobs)
     with connect(address) as client:
-        facts = check_workers(client)
+        facts = check_workers(client, address)
         shared = find_shared(listed)
         client.amm.stop()  # it would drop copies of the data before the first fits need them
         data = client.scatter(shared, broadcast=True, hash=False) if shared else []
@@ -58,7 +58,7 @@ def connect(address: str) -> Client:
         ) from error
 
 
-def check_workers(client: Client) -> dict[str, str]:
+def check_workers(client: Client, address: str) -> dict[str, str]:
     """Return the facts of this process, which all workers share.
 
     Raises:
@@ -68,8 +68,8 @@ def check_workers(client: Client) -> dict[str, str]:
         client.wait_for_workers(1, timeout=TIMEOUT_SECONDS)
     except TimeoutError as error:
         raise ClusterError(
-            f"the scheduler at {client.scheduler.address} has no worker; start some by "
-            f"python -m pipeline.cluster.worker {client.scheduler.address}"
+            f"the scheduler at {address} has no worker; start some by "
+            f"python -m pipeline.cluster.worker {address}"
         ) from error
     for worker, threads in client.nthreads().items():
         if threads != 1:
