@@ -68,8 +68,7 @@ def check_workers(client: Client, address: str) -> dict[str, str]:
         client.wait_for_workers(1, timeout=TIMEOUT_SECONDS)
     except TimeoutError as error:
         raise ClusterError(
-            f"the scheduler at {address} has no worker; start some by "
-            f"python -m pipeline.cluster.worker {address}"
+            f"the scheduler at {address} has no worker; start some by python -m pipeline.cluster.worker {address}"
         ) from error
     for worker, threads in client.nthreads().items():
         if threads != 1:
