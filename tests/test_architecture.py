@@ -15,6 +15,7 @@ LAYERS = [  # from the top; a package imports what stands below it, and itself
     {"orderbook"},
     {"validation", "features"},
     {"market"},
+    {"cluster"},
     {"samples", "labels", "volatility", "trading", "trading_rules", "fills", "tail_risk"},
     {"targets"},
     {"config", "artifacts", "cli", "digests", "remedies", "row_groups", "feature_file", "scale"},

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import BrokenExecutor
+from importlib import import_module
 from pickle import PicklingError
 from typing import Any
 
@@ -13,9 +14,15 @@ from tqdm import tqdm
 def run_in_parallel(jobs: Iterable[Any], *, workers: int, total: int, desc: str) -> Iterator[Any]:
     """Yield the results of `jobs`, calls that `joblib.delayed` made, in their order, and show the progress.
 
+    They run in `workers` processes or, where PIPELINE_SCHEDULER is set, on the workers of that Dask cluster.
+
     Raises:
         BrokenExecutor: a worker was killed, or joblib could not write the data that workers share; names the cause.
     """
+    if address := os.environ.get("PIPELINE_SCHEDULER"):
+        cluster = import_module("pipeline.cluster.entry")  # by name: no stage depends on it, as it changes no result
+        yield from tqdm(cluster.run_on_cluster(jobs, address=address, desc=desc), total=total, desc=desc, unit="fit")
+        return
     pool = Parallel(n_jobs=workers, return_as="generator")
     try:
         yield from tqdm(pool(jobs), total=total, desc=desc, unit="fit")

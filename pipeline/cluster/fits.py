@@ -1,0 +1,89 @@
+"""Fits on the workers of a Dask cluster, in place of processes of this machine."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import cloudpickle
+from distributed import Client, KilledWorker
+from distributed.client import FutureCancelledError
+
+from pipeline import PINNED, has_avx2
+from pipeline.cluster import machine
+from pipeline.cluster.calls import Job, check_facts, find_shared, make_call, run_call, write_files
+from pipeline.cluster.errors import ClusterError
+
+TIMEOUT_SECONDS = 20
+
+
+def run_on_workers(jobs: Iterable[Job], *, address: str, desc: str) -> Iterator[Any]:
+    """Yield the results of `jobs` in their order, with the files of each written before it is yielded.
+
+    Arguments that several jobs share travel once to each worker. A fit whose worker is killed runs again on another.
+
+    Raises:
+        ClusterError: there is no scheduler or no worker, a worker differs from this process, or workers are killed.
+    """
+    listed = list(jobs)
+    with connect(address) as client:
+        facts = check_workers(client, address)
+        shared = find_shared(listed)
+        client.amm.stop()  # it would drop copies of the data before the first fits need them
+        data = client.scatter(shared, broadcast=True, hash=False) if shared else []
+        # without keys of their content: equal fits of two stages are two fits
+        fits = [client.submit(run_call, make_call(job, shared, facts), *data, pure=False) for job in listed]
+        try:
+            while fits:
+                outcome = fits.pop(0).result()
+                write_files(outcome.files)
+                yield outcome.result
+        except KilledWorker as error:
+            raise ClusterError(
+                f"{desc}: a fit ended every worker that it ran on, the last {error.last_worker.address}; "
+                "start fewer workers on a machine (--nworkers) where memory ran out"
+            ) from error
+        except FutureCancelledError as error:
+            raise ClusterError(
+                f"{desc}: the scheduler at {address}, or all workers that had the data, ended; start them and repeat"
+            ) from error
+
+
+def connect(address: str) -> Client:
+    """Return a client of a scheduler; ClusterError where it does not respond."""
+    try:
+        return Client(address, timeout=TIMEOUT_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ClusterError(
+            f"PIPELINE_SCHEDULER is {address!r}, where no scheduler responds ({' '.join(str(error).split())}); start "
+            "`dask scheduler` there, or unset PIPELINE_SCHEDULER to fit on this machine"
+        ) from error
+
+
+def check_workers(client: Client, address: str) -> dict[str, str]:
+    """Return the facts of this process, which all workers share.
+
+    Raises:
+        ClusterError: there is no worker, one has several threads, or one differs; names the first difference.
+    """
+    try:
+        client.wait_for_workers(1, timeout=TIMEOUT_SECONDS)
+    except TimeoutError as error:
+        raise ClusterError(
+            f"the scheduler at {address} has no worker; start some by python -m pipeline.cluster.worker {address}"
+        ) from error
+    for worker, threads in client.nthreads().items():
+        if threads != 1:
+            raise ClusterError(f"worker {worker} has {threads} threads; a fit has one: start it with --nthreads 1")
+    facts = describe_client()
+    cloudpickle.register_pickle_by_value(machine)
+    try:
+        found = client.run(machine.describe_worker, tuple(PINNED))
+    finally:
+        cloudpickle.unregister_pickle_by_value(machine)
+    for worker, each in found.items():
+        check_facts(facts, each, address=worker)
+    return facts
+
+
+def describe_client() -> dict[str, str]:
+    """Return the facts of this process, in which `pipeline` pinned the arithmetic before a library was imported."""
+    return machine.describe_machine(PINNED if has_avx2() else {}, tuple(PINNED))

@@ -1,0 +1,92 @@
+"""A Dask cluster on loopback, started as users start it, and what its workers run in tests."""
+
+import contextlib
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.small_repository import ROOT
+
+
+@contextlib.contextmanager
+def start_cluster(folder: Path, *, workers: int = 2) -> Iterator[str]:
+    """Yield the address of a scheduler with workers, started by the commands of the README, but for the address."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+    block = (ROOT / "pipeline/cluster/README.md").read_text().split("```sh\n")[1].split("```")[0]
+    lines = block.replace("10.0.0.1", "127.0.0.1").replace("8786", port).splitlines()
+    with contextlib.ExitStack() as stack:
+        for line, options in zip(lines, ("", f" --nworkers {workers} --no-dashboard"), strict=True):
+            words = shlex.split(line.split("#")[0] + options)
+            log = stack.enter_context((folder / f"{words[0]}.log").open("w"))
+            running = subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=log)
+            stack.callback(stop, running)
+        yield f"tcp://127.0.0.1:{port}"
+
+
+def stop(running: subprocess.Popen) -> None:
+    running.terminate()
+    running.wait(timeout=60)
+
+
+class Counted:
+    """Data that writes a line with the process to `file` wherever it arrives."""
+
+    def __init__(self, file: Path, values: np.ndarray) -> None:
+        self.file, self.values = file, values
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = state
+        append(self.file, str(os.getpid()))
+
+
+def append(file: Path, line: str) -> None:
+    with file.open("a") as stream:
+        stream.write(f"{line}\n")
+
+
+def add_up(data: Counted, number: int) -> float:
+    """Return a sum; each call takes long enough that every worker has a share."""
+    time.sleep(0.2)
+    return float(data.values.sum()) + number
+
+
+def write_as_fits_do(number: int) -> int:
+    """Append to a CSV that fits share, and write a model and a checkpoint, all by relative paths."""
+    for folder in ("trained/models/.m.draft", "trained/checkpoints/m"):
+        Path(folder).mkdir(parents=True)
+        (Path(folder) / f"{number}.pt").write_text(f"weights {number}")
+    append(Path("trained/history.csv"), f"{number},0.5")
+    return number
+
+
+def die_once(number: int, folder: Path) -> int:
+    """End the process of the worker at the first run of the fit 1; note every run in `folder`."""
+    append(folder / f"runs_{number}", str(os.getpid()))
+    if number == 1 and len((folder / "runs_1").read_text().split()) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def die(number: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail(number: int) -> None:
+    raise ValueError(f"split {number}: no train row")
+
+
+def read_pins(names: tuple[str, ...]) -> dict[str, str | None]:
+    """Return variables of this process and how many threads its libraries would use."""
+    return {name: os.environ.get(name) for name in (*names, "OMP_NUM_THREADS")}

@@ -1,0 +1,167 @@
+"""Fits on a Dask cluster: the results of this machine, what travels, what a killed worker costs, what is refused."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from joblib import delayed
+
+from pipeline import PINNED, cli
+from pipeline.cluster import entry, machine
+from pipeline.cluster.errors import ClusterError
+from pipeline.config import ModelBlock
+from pipeline.models import base
+from pipeline.models.cross_fit import FoldFit, ModelSpec, fit_fold, plan_fits
+from pipeline.models.parallel_fits import run_in_parallel
+from pipeline.validation.folds import cpcv
+from tests import cluster_fits
+from tests.data import OUTPUTS, make_dataset, plant_samples
+from tests.params import BLOCKS, PARAMS
+
+ABSENT = [name for name in entry.PACKAGES if importlib.util.find_spec(name) is None]
+needs_dask = pytest.mark.skipif(bool(ABSENT), reason=f"the extra `cluster` is not installed: no {', '.join(ABSENT)}")
+SAMPLES = plant_samples("return", seed=1)
+FOLDS = cpcv(SAMPLES.time, SAMPLES.label_end, groups=4, test_groups=2, embargo_pct=0.01, holdout_pct=0.15)
+DATA = make_dataset(SAMPLES, FOLDS, kind="return")
+SHAPE = base.Signature(columns=SAMPLES.columns, output=OUTPUTS["return"])
+SETTINGS = {
+    "lightgbm": PARAMS["trees"] | {"num_boost_round": 10},
+    "mlp": PARAMS["nets"] | {"epochs": 1, "train_stride": 16},
+}
+
+
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    from distributed import Client
+
+    with cluster_fits.start_cluster(tmp_path_factory.mktemp("cluster")) as address:
+        with Client(address, timeout=60, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=60)
+        yield address
+
+
+@pytest.fixture
+def cluster(scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in which fits run on the cluster."""
+    monkeypatch.setenv("PIPELINE_SCHEDULER", scheduler)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(function: Callable[..., Any], *cases: tuple[Any, ...]) -> list[Any]:
+    jobs = (delayed(function)(*case) for case in cases)
+    return list(run_in_parallel(jobs, workers=1, total=len(cases), desc="train m"))
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def to_bytes(fit: FoldFit) -> dict[str, bytes]:
+    """Return the results of a fit as the stage writes them."""
+    return {
+        name: value.to_parquet() if isinstance(value, pd.DataFrame) else json.dumps(value, default=float).encode()
+        for name, value in vars(fit).items()
+    }
+
+
+@needs_dask
+@pytest.mark.parametrize("model", SETTINGS)
+def test_fits_on_a_cluster_have_the_bytes_of_fits_on_this_machine(model: str, cluster: Path):
+    spec = ModelSpec(ModelBlock(*BLOCKS[model]), SHAPE, SETTINGS[model])
+    every = np.ones(len(SAMPLES.time), bool)
+    tasks = list(plan_fits(FOLDS, model, [42], every, every, valid_pct=0.15))[-2:]
+    local = [fit_fold(task, spec, DATA, folder=Path("local")) for task in tasks]
+    jobs = (delayed(fit_fold)(task, spec, DATA, folder=Path("remote")) for task in tasks)
+    remote = list(run_in_parallel(jobs, workers=1, total=len(tasks), desc=f"train {model}"))
+    assert list(map(to_bytes, remote)) == list(map(to_bytes, local))
+    assert read_files(cluster / "remote") == read_files(cluster / "local") != {}
+
+
+@needs_dask
+def test_shared_data_travels_once_to_each_worker_and_results_come_in_order(cluster: Path):
+    data = cluster_fits.Counted(cluster / "arrivals", np.ones(100_000))
+    assert run(cluster_fits.add_up, *((data, number) for number in range(8))) == [100_000.0 + i for i in range(8)]
+    arrivals = (cluster / "arrivals").read_text().split()
+    assert len(arrivals) == len(set(arrivals)) == 2
+
+
+@needs_dask
+def test_files_of_fits_come_back_and_lines_are_appended_in_the_order_of_the_fits(cluster: Path):
+    (cluster / "trained").mkdir()
+    (cluster / "trained/history.csv").write_text("split,loss\n")
+    assert run(cluster_fits.write_as_fits_do, (0,), (1,), (2,)) == [0, 1, 2]
+    assert read_files(cluster) == {
+        "trained/history.csv": b"split,loss\n0,0.5\n1,0.5\n2,0.5\n",
+        **{f"trained/models/.m.draft/{number}.pt": f"weights {number}".encode() for number in range(3)},
+    }
+
+
+@needs_dask
+def test_a_worker_that_is_killed_in_a_fit_costs_that_fit_alone(cluster: Path):
+    assert run(cluster_fits.die_once, *((number, cluster) for number in range(6))) == list(range(6))
+    runs = [len((cluster / f"runs_{number}").read_text().split()) for number in range(6)]
+    assert runs == [1, 2, 1, 1, 1, 1]
+
+
+@needs_dask
+def test_a_fault_of_a_fit_is_raised_as_on_this_machine(cluster: Path):
+    with pytest.raises(ValueError, match="split 3: no train row"):
+        run(cluster_fits.fail, (3,))
+
+
+@needs_dask
+def test_workers_start_with_pinned_arithmetic(cluster: Path):
+    (found,) = run(cluster_fits.read_pins, (tuple(PINNED),))
+    assert found == {**PINNED, "OMP_NUM_THREADS": "1"}
+
+
+@needs_dask
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("numpy", "1.0"), (machine.CODE, "0123"), ("NPY_ENABLE_CPU_FEATURES", "X86_V4"), ("Python", "2.7")],
+)
+def test_a_worker_that_differs_is_refused_by_the_difference(name: str, value: str, cluster: Path, monkeypatch):
+    from pipeline.cluster import fits
+
+    facts = fits.describe_client()
+    monkeypatch.setattr(fits, "describe_client", lambda: {**facts, name: value})
+    with pytest.raises(
+        ClusterError, match=rf"^worker tcp://\S+ has {name} {facts[name]}, the client {value}; give both"
+    ):
+        run(cluster_fits.fail, (3,))
+
+
+@needs_dask
+def test_without_a_scheduler_a_stage_ends_with_one_line(tmp_path: Path, monkeypatch, capsys):
+    from pipeline.cluster import fits
+
+    monkeypatch.setattr(fits, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setenv("PIPELINE_SCHEDULER", "tcp://127.0.0.1:9")
+    monkeypatch.setattr(sys, "argv", ["train"])
+    with pytest.raises(SystemExit) as ended:
+        cli.run(lambda: run(cluster_fits.fail, (3,)))
+    message = str(ended.value)
+    assert "\n" not in message
+    assert "PIPELINE_SCHEDULER is 'tcp://127.0.0.1:9', where no scheduler responds" in message
+
+
+def test_without_dask_the_extra_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in entry.PACKAGES else name)
+    monkeypatch.setenv("PIPELINE_SCHEDULER", "tcp://127.0.0.1:9")
+    with pytest.raises(
+        ClusterError, match=r"needs dask and distributed: install the extra by pip install .*\[cluster\]"
+    ):
+        run(cluster_fits.fail, (3,))
+
+
+def test_without_the_variable_fits_load_nothing_of_dask():
+    script = "import sys; import pipeline.stages.train; print(*{'dask', 'distributed'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "\n"
