@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from pipeline.features.elementary import fill_log
@@ -35,6 +36,7 @@ class CrossSection:
         return {**of_returns, f"market_beta_{self.beta_window}": self.beta_window}
 
 
+Bytes = npt.NDArray[np.int8]
 State = tuple[Integers, Floats, Floats, Floats]  # by symbol: bars of its segment; rings of levels, moves, the market's
 
 
@@ -123,7 +125,7 @@ def advance(windows: Integers, state: State, present: Integers, close: Floats, o
 
 @numba.njit(error_model="numpy")
 def sweep(
-    windows: Integers, state: State, starts: Integers, stops: Integers, time: Integers, close: Floats, begins: Integers
+    windows: Integers, state: State, starts: Integers, stops: Integers, time: Integers, close: Floats, begins: Bytes
 ) -> Floats32:
     """Return (C, N) columns of rows in runs of ascending time, one open time after another.
 
