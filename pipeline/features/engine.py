@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipeline.features import chunks, registry
+from pipeline.features import chunks, cross_section, registry
 from pipeline.features.bar_table import find_segments, join_ranges, list_absent_fields, read_matrix
 from pipeline.features.catalogue import PRESETS, Layout, add_owners, make_layout, select_indicators
 from pipeline.features.pandas_file import PandasFile, compute_columns
-from pipeline.features.params import FeatureParams, expand_params
+from pipeline.features.params import FeatureParams, expand_params, refuse_in_stream
 from pipeline.features.registry import GROUPS
 from pipeline.features.rolling import Floats, Floats32, Integers, borrow
 from pipeline.market import checks
@@ -134,8 +134,10 @@ class BulkFeatures:
             self._read = lambda start, stop: bars.iloc[start:stop]
         self.files, self.absent = params.in_pandas, list_absent_fields(columns, params.absent_fields)
         self.layout, self.left_out = _make_layout(params, self.absent)
-        warm_up_bars = max(self.layout.warm_up_bars, *(file.warm_up_bars for file in self.files), 0)
         self.segment, self.starts, self.stops = find_segments(keys)
+        self._across = cross_section.BulkColumns(params.cross_section, bars, keys, segment_starts=self.starts)
+        of_files = (file.warm_up_bars for file in self.files)
+        warm_up_bars = max(self.layout.warm_up_bars, *of_files, *self._across.warm_up_bars.values(), 0)
         self.warm = np.minimum(self.starts + warm_up_bars, self.stops)  # the first row of each segment with values
         self._memory = self.layout.memory.copy()
         self._chunk = chunks.allocate_chunk(CHUNK_BARS, self.layout.lookback_bars)
@@ -166,10 +168,15 @@ class BulkFeatures:
             left_out=self.left_out,
             presets=PRESETS,
         )
+        of_symbols = self._across.warm_up_bars
+        features = _append_columns(
+            features, self._across.take(rows), warm_up_bars=of_symbols, owner=cross_section.GROUP
+        )
         for file in self.files if places else ():
-            features = _append_columns(
-                features, file, [self._compute_in_pandas(file, place, bars, start=start) for place in places]
-            )
+            tables = [self._compute_in_pandas(file, place, bars, start=start) for place in places]
+            values = np.concatenate([table.to_numpy().T for table in tables], axis=1)
+            of_file = dict.fromkeys(tables[0].columns, file.warm_up_bars)
+            features = _append_columns(features, values, warm_up_bars=of_file, owner=file.name)
         return features
 
     def _fill_segment(self, place: int, matrix: Floats, *, start: int, out: Floats32, out_start: int) -> int:
@@ -207,16 +214,15 @@ class BulkFeatures:
         return table.iloc[from_row:to_row]
 
 
-def _append_columns(features: Features, file: PandasFile, tables: Sequence[pd.DataFrame]) -> Features:
-    """Return the features with the columns of a file in pandas behind them, the tables one after another."""
-    names, values = list(tables[0].columns), np.concatenate([table.to_numpy().T for table in tables], axis=1)
-    groups = dict(features.groups)
-    add_owners(groups, names, owner=file.name)
+def _append_columns(features: Features, values: Floats32, *, warm_up_bars: dict[str, int], owner: str) -> Features:
+    """Return the features with columns, `values` (C, N) by the names in `warm_up_bars`, that no stream computes."""
+    names, groups = list(warm_up_bars), dict(features.groups)
+    add_owners(groups, names, owner=owner)
     return replace(
         features,
         columns=(*features.columns, *names),
         x=np.concatenate([features.x.T, values]).T if names else features.x,
-        warm_up_bars=features.warm_up_bars | dict.fromkeys(names, file.warm_up_bars),
+        warm_up_bars=features.warm_up_bars | warm_up_bars,
         groups=groups,
         in_pandas=(*features.in_pandas, *names),
     )
@@ -256,13 +262,9 @@ class Stream:
         `interval_ms` is the length of a bar; without it, it is inferred: see `update`. `symbols` are those whose bars
         are accepted; a stream has the bars of one of them, that of the first bar. `calendar` has `exchange`, `features`
         and `positions` of that section of params; null: the market never closes. Raises ValueError on a parameter that
-        is not allowed, and on columns in pandas.
+        is not allowed, and on columns in pandas or among symbols.
         """
-        if params.in_pandas:
-            raise ValueError(
-                f"features.in_pandas has {', '.join(file.name for file in params.in_pandas)}: columns in pandas cannot "
-                "be streamed; leave them out, or write them as a compiled file of pipeline/features/groups"
-            )
+        refuse_in_stream(params)
         self.layout, self.left_out = _make_layout(params, params.absent_fields)
         self._reader = BarReader(absent_fields=params.absent_fields, symbols=symbols)
         self._warm_up_bars = self.layout.warm_up_bars

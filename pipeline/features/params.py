@@ -9,6 +9,7 @@ from typing import Annotated, Any, Concatenate, Literal, TypeVar
 from annotated_types import MinLen
 
 from pipeline import config
+from pipeline.features.cross_section import CrossSection
 from pipeline.features.pandas_file import PandasFile, load_pandas_file
 from pipeline.features.registry import GROUPS, list_parameters
 
@@ -23,6 +24,7 @@ class FeatureParams:
     groups: dict[str, Any]  # compiled group: its Params
     in_pandas: tuple[PandasFile, ...]
     absent_fields: tuple[str, ...] = ()  # optional fields that bars lack
+    cross_section: CrossSection | None = None  # columns among all symbols
 
 
 def _declare_switches(
@@ -30,6 +32,7 @@ def _declare_switches(
     groups: Annotated[list[str], MinLen(1)] | None = None,  # None: all
     in_pandas: dict[str, dict[str, Any]] | None = None,
     absent_fields: list[Literal["quote_volume", "trades", "taker_buy_base", "taker_buy_quote"]] | None = None,
+    cross_section: dict[str, Any] | None = None,  # None: no columns among symbols
 ) -> None:
     """Declare the keys that switch features on, and `absent_fields`, which bars lack: columns of them are left out."""
 
@@ -53,7 +56,31 @@ def read_block(block: config.Block) -> FeatureParams:
     _check_columns(groups, chosen=switches.get("groups") or ())
     files = switches.get("in_pandas") or {}
     in_pandas = tuple(load_pandas_file(name, own) for name, own in files.items())
-    return FeatureParams(groups, in_pandas, tuple(switches.get("absent_fields") or ()))
+    absent = tuple(switches.get("absent_fields") or ())
+    return FeatureParams(groups, in_pandas, absent, _read_cross_section(switches.get("cross_section")))
+
+
+def _read_cross_section(block: config.Block | None) -> CrossSection | None:
+    """Return the windows of the columns among symbols; None where there are none."""
+    if block is None:
+        return None
+    params = config.call_with(CrossSection, block=block, name="features.cross_section")
+    _check_windows_differ({"cross_section.windows": params.windows})
+    return params
+
+
+def refuse_in_stream(params: FeatureParams) -> None:
+    """Raise ValueError where some columns cannot be computed from one symbol's bars, one after another."""
+    if params.in_pandas:
+        raise ValueError(
+            f"features.in_pandas has {', '.join(file.name for file in params.in_pandas)}: columns in pandas cannot be "
+            "streamed; leave them out, or write them as a compiled file of pipeline/features/groups"
+        )
+    if params.cross_section:
+        raise ValueError(
+            f"features.cross_section has {', '.join(params.cross_section.warm_up_bars)}: they need the bars of all "
+            "symbols, and a stream has those of one; set it to null, or take the dataset out of deployment.datasets"
+        )
 
 
 def _select_groups(chosen: list[str] | None) -> tuple[str, ...]:

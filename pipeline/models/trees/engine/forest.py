@@ -259,7 +259,10 @@ class BoostedTrees(Model):
 
     def _make_boosting_data(self, samples: Samples, rows: np.ndarray, weight: np.ndarray | None) -> BoostingData:
         base_margin = np.tile(self.offset[-self.num_margins :], (len(rows), 1))  # (n, margins)
-        x = np.concatenate([self.flattening.flatten(self.inputs(samples, part)) for part in split_into_batches(rows)])
+        x, start = np.empty((len(rows), len(self.flattening.names)), np.float32), 0
+        for part in split_into_batches(rows):  # no list of batches: it would be the whole matrix once more
+            x[start : start + len(part)] = self.flattening.flatten(self.inputs(samples, part))
+            start += len(part)
         return BoostingData(x=x, y=samples.y[rows], base_margin=base_margin, weight=weight)
 
 
