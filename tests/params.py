@@ -86,7 +86,7 @@ def kind_of(name: str) -> str:
 
 
 def output_of(name: str) -> Output:
-    """What a model predicts: the output of its kind of target, or the quantiles that its target asks for."""
+    """The output of a model: that of its kind of target, or the quantiles that its target asks for."""
     _, block = BLOCKS[name]
     target = find_target(block)
     if target["kind"] == "smoothed":

@@ -132,7 +132,7 @@ def test_a_kind_is_the_files_of_its_package_and_what_update_deps_writes(repo):
     assert {f"pipeline/datasets/{part}.py" for part in parts} <= set(stages["evaluate_trees"]["do"]["deps"])
     assert ".ci/kinds/${item.kind}/fetch" in stages["fetch"]["do"]["deps"]
     assert list_linked(repo, "events/fetch") == {f"events/{file}.py" for file in ("fetch", "sources/npz")}
-    assert list_linked(repo, "klines/split") == {"klines/clock.py"}
+    assert list_linked(repo, "klines/split") == {"klines/clock.py", "klines/words.py"}
 
 
 def list_linked(repo: Path, folder: str) -> set[str]:

@@ -99,7 +99,7 @@ def test_a_fit_stopped_by_f1_resumes_to_the_same_bytes(killed_after: int, tmp_pa
 
 def test_the_reports_name_the_epoch_that_is_kept(tmp_path: Path):
     class Spec:
-        def build(self, seed: int) -> Model:
+        def build(self, seed: int, hyperparameters: None) -> Model:
             return make_classifier(**BY_F1)
 
     task = FitTask(FINAL, TRAIN, VALID, np.arange(820, 1000), seed=3, fit_seed=3)

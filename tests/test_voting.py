@@ -81,7 +81,7 @@ def test_a_window_that_a_family_shares_is_that_of_its_members():
         (
             {"tree": 1},
             {},
-            "has 'tree'; allowed are the families and enabled models trees, nets, agents, trees.lightgbm, ",
+            "has 'tree'; allowed are the families and enabled models trees, nets, agents, pretrained, ",
         ),
         ({"nets.gru": 1}, {}, "has 'nets.gru'; allowed are the families and enabled models trees, "),
         ({"ensembles": 1}, {}, "has 'ensembles'; allowed are"),

@@ -1,4 +1,4 @@
-"""What messages and reports call the rows of a kind of dataset, and what its user can change about them.
+"""Name the rows of a kind of dataset in messages and reports, and what its user can change about them.
 
 Stages and guards write their messages for bars. A kind with other rows has a module `words` with WORDS, which name its
 rows in these messages.

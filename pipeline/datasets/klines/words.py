@@ -1,4 +1,4 @@
-"""What messages call the rows of klines: bars."""
+"""Name the rows of klines in messages: bars."""
 
 from pipeline.datasets.words import Words
 

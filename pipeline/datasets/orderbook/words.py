@@ -1,4 +1,4 @@
-"""What messages call the rows of an order book: events."""
+"""Name the rows of an order book in messages: events."""
 
 from pipeline.datasets.words import Words
 

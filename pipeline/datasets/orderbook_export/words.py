@@ -1,4 +1,4 @@
-"""What messages call the rows of an export."""
+"""Name the rows of an export in messages."""
 
 from pipeline.datasets.words import Words
 

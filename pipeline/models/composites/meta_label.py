@@ -61,7 +61,7 @@ class MetaLabel(Composite):
 
     @property
     def fit_report(self) -> dict[str, Any]:
-        """What the secondary model has learned from, beside the facts of the primary model's fit."""
+        """Return what the secondary model has learned from, beside the facts of the primary model's fit."""
         return {**self.primary_model.fit_report, "meta_label": self.report}
 
     def fit(

@@ -198,7 +198,7 @@ class _VariableSelection(nn.Module):
 
 @dataclass(frozen=True)
 class _Contexts:
-    """What the static columns give to the other parts; None where there are none of them."""
+    """Contexts that the static columns give to the other parts; None where there are none of them."""
 
     selection: Tensor | None = None  # (B, 1, hidden_size)
     enrichment: Tensor | None = None  # (B, 1, hidden_size)
