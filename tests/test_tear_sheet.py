@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pipeline import artifacts
-from pipeline.reporting.tear_sheet import charts, model_charts, series
+from pipeline.reporting.tear_sheet import charts, dataset_charts, model_charts, series
 from pipeline.reporting.tear_sheet.evidence import Calibration
 from pipeline.reporting.tear_sheet.formats import format_hours
 from pipeline.reporting.tear_sheet.page import render_report
@@ -314,3 +314,12 @@ def test_importances_by_permutation_stand_beside_those_of_the_model():
     net = replace(measured, training=None)
     assert model_charts.plot_permutation_importances(net) == "the picture above shows them"
     assert model_charts.plot_permutation_importances(model) == "no importances: they were not measured"
+
+
+def test_the_folds_of_events_are_drawn_by_the_numbers_of_the_events() -> None:
+    groups = [{"rows": 9, "first_events": 0, "last_events": 8}, {"rows": 9, "first_events": 9, "last_events": 17}]
+    split = {"unit": "events", "groups": groups, "splits": {"tested_groups": [[0], [1]]}}
+    picture = str(dataset_charts.plot_folds(split))
+    assert "2 splits of 2 groups of time from 0 to 17" in picture
+    assert "events, by number; rows: splits" in picture
+    assert picture.count('class="test"') == 2

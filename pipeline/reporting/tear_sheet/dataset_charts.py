@@ -67,12 +67,14 @@ def plot_folds(split: Report) -> Markup | str:
     groups, tests = split["groups"], split["splits"].get("tested_groups")
     if not tests:
         return "no picture of the folds: there are too many splits to show each"
-    x = span_x(groups[0]["first_ms"], groups[-1]["last_ms"], unit="time")
+    unit = split.get("unit", "ms")  # of the clock; events are numbered
+    first, last = f"first_{unit}", f"last_{unit}"
+    x = span_x(groups[0][first], groups[-1][last], unit="time" if unit == "ms" else "number")
     bottom = TOP + SPLIT_HEIGHT * len(tests)
     parts = []
     for row, tested in enumerate(tests):
         for number, group in enumerate(groups):
-            left, right = (float(x.place(group[end])) for end in ("first_ms", "last_ms"))
+            left, right = (float(x.place(group[end])) for end in (first, last))
             parts.append(
                 f'<rect class="{"test" if number in tested else "other"}" x="{format_pixel(left)}" '
                 f'y="{format_pixel(TOP + row * SPLIT_HEIGHT)}" width="{format_pixel(max(0.5, right - left - 1))}" '
@@ -81,9 +83,10 @@ def plot_folds(split: Report) -> Markup | str:
         parts.append(write_text(LEFT - 4, TOP + row * SPLIT_HEIGHT + 8, str(row), anchor="end"))
     for tick, label in x.list_ticks():
         parts.append(write_text(float(x.place(tick)), bottom + 13, label, anchor="middle"))
-    parts.append(write_text((LEFT + WIDTH) / 2, bottom + 28, "time, UTC; rows: splits", anchor="middle"))
-    first, last = format_day(groups[0]["first_ms"]), format_day(groups[-1]["last_ms"])
-    alt = f"{len(tests)} splits of {len(groups)} groups of time from {first} to {last}: the groups that each tests."
+    axis, name_end = ("time, UTC", format_day) if unit == "ms" else (f"{unit}, by number", format_number)
+    parts.append(write_text((LEFT + WIDTH) / 2, bottom + 28, f"{axis}; rows: splits", anchor="middle"))
+    ends = f"{name_end(groups[0][first])} to {name_end(groups[-1][last])}"
+    alt = f"{len(tests)} splits of {len(groups)} groups of time from {ends}: the groups that each tests."
     return compose(parts, height=bottom + FOOT, alt=alt)
 
 

@@ -228,7 +228,7 @@ def make_folds(evidence: DatasetEvidence) -> Section:
         ["rows of the development part", format_number(split["development"])],
         ["rows of the sealed holdout", format_number(split["holdout"])],
         ["rows purged and embargoed before the holdout", format_number(split["purged_and_embargoed_before_holdout"])],
-        ["embargo, bars", f"{format_number(split['embargo_bars'])}: {split['embargo_reason']}"],
+        [f"embargo, {split.get('unit', 'bars')}", f"{format_number(split['embargo_bars'])}: {split['embargo_reason']}"],
     ]
     findings = [[f["guard"].replace("_", " "), f["severity"], f["message"]] for f in split["findings"]]
     return Section(
