@@ -188,7 +188,7 @@ def test_a_state_is_refused_by_another_bundle_and_survives_a_file(folder, tmp_pa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": "2.0"}, "schema_version is '2.0'; this code reads 1.0"),
+        ({"schema_version": "3.0"}, "schema_version is '3.0'; this code reads 1.0 and 2.0"),
         ({"signal": "nobody"}, "signal: 'nobody' is none of"),
         ({"ensemble": {"name": "voting", "weights": {"nobody": 1.0}}}, "no model 'nobody'"),
         ({"warm_up_bars": "many"}, "warm_up_bars: Input should be a valid integer"),

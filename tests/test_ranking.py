@@ -126,6 +126,7 @@ def describe(*, is_ranked: bool) -> dict:
     described["ensemble"] = {"name": "voting", "weights": WEIGHTS}
     if is_ranked:
         rng = np.random.default_rng(5)
+        described["schema_version"] = "2.0"
         described["ensemble"]["references"] = {
             name: learn_reference(rng.normal(size=400, scale=0.5).astype(np.float32), quantiles=64).tolist()
             for name in WEIGHTS
@@ -168,3 +169,6 @@ def test_faulty_references_are_one_line(tmp_path: Path) -> None:
     described["ensemble"]["references"]["agent"].reverse()
     with pytest.raises(ValueError, match="ensemble.references.agent does not ascend; make the bundle again"):
         HotPath.load(bundles.write_bundle(tmp_path / "descending", described))
+    described = describe(is_ranked=True) | {"schema_version": "1.0"}  # whose readers would sum positions
+    with pytest.raises(ValueError, match="schema_version is '1.0'; with ensemble.references it must be 2.0"):
+        HotPath.load(bundles.write_bundle(tmp_path / "older", described))

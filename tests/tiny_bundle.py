@@ -60,7 +60,7 @@ def write_bundle(
     for name in models:
         write_graph(folder / f"{name}.onnx", name, rng)
     contract = {
-        "schema_version": "1.0",
+        "schema_version": "2.0" if is_ranked else "1.0",
         "dataset": "tiny",
         "signal": "voting",
         "bars": {"interval_ms": INTERVAL_MS, "symbols": list(markets), "calendar": {"exchange": None}},

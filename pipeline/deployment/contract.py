@@ -21,6 +21,7 @@ from pipeline.targets import Kind, Output
 from pipeline.trading import Terms, make_terms
 
 SCHEMA_VERSION = "1.0"  # the first number changes where an older reader would go wrong
+RANKS_VERSION = "2.0"  # with `ensemble.references`: a reader of 1 that ignores them would sum positions
 BUNDLES = artifacts.TRAINED / "bundles"  # one folder for each dataset
 CONTRACT, SCHEMA = "contract.json", "contract.schema.json"
 GOLDEN, GOLDEN_TEXT, CERTIFICATE = "golden.parquet", "golden.csv", "certificate.json"
@@ -147,10 +148,10 @@ def read_contract(folder: Path) -> Contract:
             f"{folder} has one model alone and is no bundle: name a folder of {BUNDLES}, or see "
             'pipeline/deployment/README.md, "One model alone"'
         )
-    known = found.get("schema_version")
-    if str(known).partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
+    known, readable = found.get("schema_version"), (SCHEMA_VERSION, RANKS_VERSION)
+    if str(known).partition(".")[0] not in {each.partition(".")[0] for each in readable}:
         raise ValueError(
-            f"{file}: schema_version is {known!r}; this code reads {SCHEMA_VERSION}: make the bundle "
+            f"{file}: schema_version is {known!r}; this code reads {' and '.join(readable)}: make the bundle "
             "again, or use the code that made it"
         )
     try:
@@ -225,15 +226,17 @@ def _check_names(contract: Contract, file: Path) -> None:
         unknown = [column for column in model.columns if column not in contract.columns]
         faults += [f"models.{name}.columns: {unknown} are no columns of the stream"] if unknown else []
         faults += [f"models.{name}.graph: there is no {model.graph}"] if model.graph not in graphs else []
-    faults += _find_reference_faults(contract.ensemble) if contract.ensemble else []
+    faults += _find_reference_faults(contract.ensemble, contract.schema_version) if contract.ensemble else []
     if faults:
         raise ValueError(f"{file}: {faults[0]}; make the bundle again")
 
 
-def _find_reference_faults(ensemble: Ensemble) -> list[str]:
-    """Return what is wrong with the references of an ensemble."""
+def _find_reference_faults(ensemble: Ensemble, version: str) -> list[str]:
+    """Return what is wrong with the references of an ensemble, in a contract of a version."""
     if ensemble.references is None:
         return []
+    if version.partition(".")[0] == SCHEMA_VERSION.partition(".")[0]:
+        return [f"schema_version is {version!r}; with ensemble.references it must be {RANKS_VERSION}"]
     name, lengths = "ensemble.references", {len(each) for each in ensemble.references.values()}
     if ensemble.references.keys() != ensemble.weights.keys() or len(lengths) != 1 or 0 in lengths:
         return [f"{name}: each model of weights, and no other, must have one, all of the same length"]

@@ -128,7 +128,7 @@ def describe(params: config.Block, dataset: str, exported: Contracts, *, signal:
     except ValueError as error:
         raise config.ParamsError(f"{error}; or take {dataset} out of deployment.datasets") from error
     return {
-        "schema_version": contract.SCHEMA_VERSION,
+        "schema_version": contract.RANKS_VERSION if "references" in (ensemble or {}) else contract.SCHEMA_VERSION,
         "dataset": dataset,
         "signal": signal or default,
         "bars": {**first["bars"], "symbols": symbols},

@@ -9,7 +9,7 @@ use crate::json::Value;
 use crate::score::{Kind, Output, Sizing};
 use crate::{Result, fail};
 
-const SCHEMA: &str = "1."; // later minor versions only add keys
+const SCHEMAS: [&str; 2] = ["1.", "2."]; // 2 may have ensemble.references; later minor versions only add keys
 /// The columns of its own position that an agent takes, after the features.
 pub const ACCOUNT_COLUMNS: [&str; 3] = ["position", "unrealized", "log_bars_since_entry"];
 
@@ -125,8 +125,8 @@ impl Contract {
     /// As `load`; says which key.
     pub fn from_json(value: &Value) -> Result<Contract> {
         let version = value.get("schema_version")?.as_text()?;
-        if !version.starts_with(SCHEMA) {
-            return fail!("schema_version is {version:?}; this replay reads {SCHEMA}x");
+        if !SCHEMAS.iter().any(|known| version.starts_with(known)) {
+            return fail!("schema_version is {version:?}; this replay reads {}x", SCHEMAS.join("x and "));
         }
         let bars = value.get("bars")?;
         if bars.get("calendar")?.as_optional().map(|it| it.get("exchange")).transpose()?.is_some_and(is_some) {
