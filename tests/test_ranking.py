@@ -11,8 +11,9 @@ from scipy.stats import percentileofscore
 
 from pipeline import artifacts
 from pipeline.config import ParamsError
-from pipeline.deployment.ensemble_graph import make_ensemble_graph
-from pipeline.deployment.hot_path import HotPath, open_graphs
+from pipeline.deployment import ensemble_graph
+from pipeline.deployment.contract import read_contract
+from pipeline.deployment.hot_path import HotPath
 from pipeline.evaluation import members, voting
 from pipeline.evaluation.ranking import learn_reference, rank_scores
 from pipeline.evaluation.voting import Ensemble, Member
@@ -134,11 +135,18 @@ def describe(*, is_ranked: bool) -> dict:
     return described
 
 
+def run_command(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr("sys.argv", ["ensemble_graph", *words])
+    ensemble_graph.main()
+
+
 @pytest.mark.parametrize("is_ranked", [False, True], ids=["positions", "ranks"])
-def test_hot_path_and_graph_have_the_bits_of_the_sum_in_numpy(tmp_path: Path, is_ranked: bool) -> None:
+def test_hot_path_and_graph_have_the_bits_of_the_sum_in_numpy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_ranked: bool
+) -> None:
     folder = bundles.write_bundle(tmp_path / "bundle", describe(is_ranked=is_ranked))
-    hot_path, (contract, graphs) = HotPath.load(folder), open_graphs(folder)
-    onnx.save(make_ensemble_graph(contract, graphs, symbol=bundles.SYMBOL), tmp_path / "ensemble.onnx")
+    hot_path, contract = HotPath.load(folder), read_contract(folder)
+    run_command(monkeypatch, "--bundle", str(folder), "--out", str(tmp_path / "ensemble.onnx"))
     session, lane = open_session(tmp_path / "ensemble.onnx"), hot_path.lanes[bundles.SYMBOL]
     onnx.checker.check_model(onnx.load(tmp_path / "ensemble.onnx"), full_check=True)
     places, found = lane.find_places(), []
@@ -158,6 +166,21 @@ def test_hot_path_and_graph_have_the_bits_of_the_sum_in_numpy(tmp_path: Path, is
         assert session.run(["target"], given)[0].tolist() == [signal.target]
         found.append(signal.target)
     assert len(found) > 30 and np.std(found) > 0.05
+
+
+def test_a_bundle_without_such_an_ensemble_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = bundles.write_bundle(tmp_path / "bundle", describe(is_ranked=False))
+    alone = bundles.write_bundle(tmp_path / "alone", bundles.describe() | {"ensemble": None, "signal": "value"})
+    for words, message in (
+        ((str(folder), "--symbol", "ETHUSDT"), "no member of voting predicts 'ETHUSDT'; the bundle has BTCUSDT"),
+        ((str(alone),), "the bundle of klines has no ensemble; enable one"),
+        ((str(tmp_path / "missing"),), "missing does not exist; no stage of dvc.yaml writes it"),
+    ):
+        with pytest.raises(SystemExit):
+            run_command(monkeypatch, "--bundle", *words, "--out", str(tmp_path / "ensemble.onnx"))
+        assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_faulty_references_are_one_line(tmp_path: Path) -> None:

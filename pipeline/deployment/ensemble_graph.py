@@ -6,7 +6,7 @@ each member and `rows` (batch,) int64, the bars with features of the segment so 
 """
 
 import argparse
-import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,6 @@ from onnx import TensorProto, helper, numpy_helper
 from pipeline.deployment.contract import Contract, ModelPart
 from pipeline.deployment.hot_path import open_graphs
 from pipeline.deployment.merged_graph import SEPARATOR, Graphs, merge_graphs
-
-log = logging.getLogger(__name__)
 
 OLDEST_OPSET = 13  # in which Unsqueeze and ReduceSum take their axes as inputs
 
@@ -52,11 +50,14 @@ def make_ensemble_graph(bundle: Contract, graphs: Graphs, *, symbol: str) -> onn
     """Return the graph of a bundle's ensemble for one of its symbols.
 
     Raises:
-        ValueError: the bundle has no ensemble, or the graphs of its members cannot be one.
+        ValueError: the bundle has no ensemble, none of its members predicts the symbol, or their graphs cannot be one.
     """
     if bundle.ensemble is None:
         raise ValueError(f"the bundle of {bundle.dataset} has no ensemble; enable one, such as models.ensembles.voting")
     members = {name: bundle.models[name] for name in bundle.ensemble.weights if symbol in bundle.models[name].symbols}
+    if not members:
+        known = ", ".join(bundle.bars.symbols)
+        raise ValueError(f"no member of {bundle.ensemble.name} predicts {symbol!r}; the bundle has {known}")
     merged = merge_graphs({name: graphs[name] for name in members})
     if len(merged) != 1:
         groups = "; ".join(", ".join(names) for names, _ in merged)
@@ -144,16 +145,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="file of the graph")
     parser.add_argument("--symbol", help="of the bundle; the first by default")
     given = parser.parse_args()
-    bundle, graphs = open_graphs(given.bundle)
-    symbol = given.symbol or bundle.bars.symbols[0]
-    if symbol not in bundle.bars.symbols:
-        parser.error(f"--symbol is {symbol!r}; the bundle has {', '.join(bundle.bars.symbols)}")
     try:
-        graph = make_ensemble_graph(bundle, graphs, symbol=symbol)
-    except ValueError as error:
+        bundle, graphs = open_graphs(given.bundle)
+        symbol = given.symbol or bundle.bars.symbols[0]
+        onnx.save(make_ensemble_graph(bundle, graphs, symbol=symbol), given.out)
+    except (ValueError, OSError) as error:
         parser.error(str(error))
-    onnx.save(graph, given.out)
-    log.info("%s: the ensemble %s of %s", given.out, bundle.ensemble and bundle.ensemble.name, symbol)
+    sys.stdout.write(f"{given.out}: the ensemble of {given.bundle} for {symbol}\n")
 
 
 if __name__ == "__main__":
