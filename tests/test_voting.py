@@ -75,6 +75,19 @@ def test_a_window_that_a_family_shares_is_that_of_its_members():
     assert {member.window for member in resolve(params).members} == {5}
 
 
+def test_the_window_of_a_composite_is_that_of_its_primary_and_of_a_tuned_model_its_own():
+    primary = {"family": "nets", "plugin": "recurrent", "hyperparameters": {"window": 7}}
+    composite = make_block() | {"plugin": "meta_label", "hyperparameters": {"primary": primary}}
+    searched = make_block() | {"plugin": "nets.recurrent", "hyperparameters": {"window": 6}}
+    params = make_params({"composites": 1, "tuned": 1}, composites__meta=composite, tuned__net=searched)
+    assert [member.window for member in resolve(params).members] == [7, 6]
+    primary["hyperparameters"]["window"] = {"low": 2, "high": 9}
+    params["models"]["composites"], searched["plugin"] = {}, "composites.meta_label"
+    searched["hyperparameters"] = {"primary": primary}
+    with pytest.raises(ParamsError, match="models.tuned.net.hyperparameters.window is searched"):
+        resolve(params)
+
+
 @pytest.mark.parametrize(
     ("weights", "changes", "message"),
     [

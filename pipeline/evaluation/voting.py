@@ -42,9 +42,7 @@ class Ensemble:
 
     members: tuple[Member, ...]
     left_out: tuple[str, ...]  # families of `weights` without a member, each with its reason
-    rank_quantiles: int | None = (
-        None  # of the scores among which a member's score is ranked; None: positions are summed
-    )
+    rank_quantiles: int | None = None  # numbers among which a score is ranked; None: positions are summed
 
     @property
     def weights(self) -> dict[str, float]:
@@ -174,10 +172,14 @@ def find_members(
 
 
 def describe_member(params: config.Block, family: str, name: str, *, weight: float) -> Member:
-    """Return a member; a model without the hyperparameter `window`, its own or its family's, sees one bar."""
+    """Return a member; a model without the hyperparameter `window`, its own or its family's, sees one bar.
+
+    A composite sees the window of its primary model.
+    """
     block = params["models"][family][name]
     section = params.get(block["plugin"].partition(".")[0] if family == TUNED else family) or {}
-    window = (section | block["hyperparameters"]).get("window", 1)
+    own = section | block["hyperparameters"]
+    window = own["primary"]["hyperparameters"].get("window", 1) if "primary" in own else own.get("window", 1)
     if not isinstance(window, int):
         raise config.ParamsError(
             f"models.{family}.{name}.hyperparameters.window is searched; a member of an ensemble needs a given one"
