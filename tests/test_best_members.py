@@ -54,10 +54,10 @@ def test_the_page_says_which_choice_favors_the_member() -> None:
     page = render_best_members(compare_with_best_members(["tree"], pairs, MEMBERS, choosers=["chosen"]))
     _, _, hindsight, beforehand = page.splitlines()
     assert hindsight == (
-        "- voting less tree, the best of its members on these test rows, which favors it: -3 [-4, -1], "
-        "not distinguishable (p 0.25, of this pair alone 0.01)"
+        "- voting less tree (its best member on these test rows: a choice in hindsight, which favors tree): "
+        "-3 [-4, -1], not distinguishable (p 0.25, of this pair alone 0.01)"
     )
-    assert "chosen, which holds in each split the member that was the best before its test rows: 0.5" in beforehand
+    assert "chosen (in each split the member that is best on valid rows: no test row chooses it): 0.5" in beforehand
 
 
 def test_members_are_named_by_families_and_models_of_the_leaderboard() -> None:

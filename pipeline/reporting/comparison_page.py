@@ -201,9 +201,9 @@ def render_best_members(comparisons: Sequence[BestMemberComparison]) -> str:
     """Return a list of the ensembles, each against the best of its members."""
     lines = ["Ensembles against their best member, by the mean annualized Sharpe of the paths:", ""]
     for each in comparisons:
-        known = f"{each.member}, the best of its members on these test rows, which favors it"
+        known = f"{each.member} (its best member on these test rows: a choice in hindsight, which favors {each.member})"
         if not each.is_in_hindsight:
-            known = f"{each.member}, which holds in each split the member that was the best before its test rows"
+            known = f"{each.member} (in each split the member that is best on valid rows: no test row chooses it)"
         difference = format_interval(each.difference, each.low, each.high)
         tests = f"p {format_number(each.p_adjusted)}, of this pair alone {format_number(each.p_value)}"
         reason = f"; {each.reason}" if each.reason else ""
