@@ -81,7 +81,7 @@ def test_a_model_that_is_not_fitted_has_no_findings():
     assert describe() == {"bands": {}, "measurements": {}}
 
 
-def test_the_metrics_of_all_models_fit_120_characters(capsys):
+def test_the_metrics_of_all_default_models_fit_120_characters(capsys):
     longest = max((name for models in PARAMS["models"].values() for name in models), key=len)
     of_default_models = [name for name in headline.OF_MODELS if name != "coverage"]  # of intervals, off by default
     report = dict.fromkeys(of_default_models, -123.456789) | {"ic": -0.123456, "reason": None, "hit_rate": 0.54321}

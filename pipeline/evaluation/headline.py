@@ -1,7 +1,8 @@
-"""The few figures of each model and dataset that `dvc metrics show` prints side by side within 120 characters.
+"""The few figures of each model and dataset that `dvc metrics show` prints side by side.
 
-DVC makes one column of every name that any metrics file has: a name more here is a column more for all. The rest is in
-reports, which are no metrics.
+DVC makes one column of every name that any metrics file has: a name more here is a column more for all. Those of the
+default models fit 120 characters; with `coverage`, of models that predict intervals, they take some more. The rest is
+in reports, which are no metrics.
 """
 
 from collections.abc import Mapping
