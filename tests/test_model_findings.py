@@ -81,10 +81,9 @@ def test_a_model_that_is_not_fitted_has_no_findings():
     assert describe() == {"bands": {}, "measurements": {}}
 
 
-def test_the_metrics_of_all_default_models_fit_120_characters(capsys):
+def test_the_metrics_of_all_models_fit_120_characters(capsys):
     longest = max((name for models in PARAMS["models"].values() for name in models), key=len)
-    of_default_models = [name for name in headline.OF_MODELS if name != "coverage"]  # of intervals, off by default
-    report = dict.fromkeys(of_default_models, -123.456789) | {"ic": -0.123456, "reason": None, "hit_rate": 0.54321}
+    report = dict.fromkeys(headline.OF_MODELS, -123.456789) | {"ic": -0.123456, "reason": None, "hit_rate": 0.54321}
     compared = {"best_sharpe_daily": 20.12345, "best_sharpe": 22.12345, "best_dsr": 0.99999, "pbo": 0.00077}
     files = {
         str(headline.name_metrics_file(longest)): headline.select_model_figures(report),

@@ -1,8 +1,7 @@
-"""The few figures of each model and dataset that `dvc metrics show` prints side by side.
+"""The few figures of each model and dataset that `dvc metrics show` prints side by side within 120 characters.
 
-DVC makes one column of every name that any metrics file has: a name more here is a column more for all. Those of the
-default models fit 120 characters; with `coverage`, of models that predict intervals, they take some more. The rest is
-in reports, which are no metrics.
+DVC makes one column of every name that any metrics file has: a name more here is a column more for all. The rest is in
+reports, which are no metrics.
 """
 
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from pipeline import artifacts
 
 METRICS = artifacts.TRAINED / "metrics"
 DIGITS = 4  # after the point
-OF_MODELS = ("ic", "hit_rate", "sharpe_daily", "sharpe", "break_even_bps", "coverage")
+OF_MODELS = ("ic", "hit_rate", "sharpe_daily", "sharpe", "break_even_bps")
 OF_COMPARISONS = {"sharpe_daily": "best_sharpe_daily", "sharpe": "best_sharpe", "dsr": "best_dsr", "pbo": "pbo"}
 
 
