@@ -344,6 +344,7 @@ def replace_text(folder: Path, old: str, new: str) -> None:
         ("sha256", 5, "sha256 is 5; it must be a text"),
         ("runs", 3, "runs has 3; each run has segment, first_sequence, first_row"),
         ("runs", [{"segment": 0}], "runs has .*; each run has segment"),
+        ("runs", [None], "runs has None; each run has segment"),
         ("runs", [RUN | {"first_row": -5}], "runs has .*-5"),
         ("runs", [RUN | {"first_row": 0.5}], r"runs has .*0\.5"),
         ("runs", [RUN | {"first_row": 20_000_000}], "has 20,000,300 rows by stride 5"),

@@ -54,10 +54,9 @@ def _parse_record(entry: Any, *, name: str) -> FileRecord:
     if shape is not None and not (isinstance(shape, list) and all(map(is_count, shape))):
         raise ValueError(f"{name}.shape is {shape!r}; it must be a list of whole numbers")
     names = [each.name for each in fields(Run)]
+    runs = [] if runs is None else runs
     for run in runs if isinstance(runs, list) else [runs]:
-        if run is not None and not (
-            isinstance(run, Mapping) and {*run} == {*names} and all(map(is_count, run.values()))
-        ):
+        if not (isinstance(run, Mapping) and {*run} == {*names} and all(map(is_count, run.values()))):
             raise ValueError(
                 f"{name}.runs has {run!r}; each run has {', '.join(names)}, whole numbers from 0 to {MAX_ROWS}"
             )
@@ -65,7 +64,7 @@ def _parse_record(entry: Any, *, name: str) -> FileRecord:
         sha256=sha256.lower() if sha256 else None,
         shape=None if shape is None else tuple(shape),
         dtype=dtype,
-        runs=tuple(Run(**each) for each in runs or ()),
+        runs=tuple(Run(**each) for each in runs),
     )
 
 
