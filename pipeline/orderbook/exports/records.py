@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
+
 MAX_ROWS = 20_000_000  # of a day's file, those between its sequences included
 
 
@@ -22,7 +24,7 @@ class FileRecord:
 
     sha256: str | None = None
     shape: tuple[int, ...] | None = None
-    dtype: str | None = None
+    dtype: str | None = None  # numpy's name of it
     runs: tuple[Run, ...] = ()
 
 
@@ -63,9 +65,17 @@ def _parse_record(entry: Any, *, name: str) -> FileRecord:
     return FileRecord(
         sha256=sha256.lower() if sha256 else None,
         shape=None if shape is None else tuple(shape),
-        dtype=dtype,
+        dtype=_name_dtype(dtype, name=name) if dtype else None,
         runs=tuple(Run(**each) for each in runs),
     )
+
+
+def _name_dtype(text: str, *, name: str) -> str:
+    """Return numpy's name of a type, which may have others, such as <f4 of float32."""
+    try:
+        return np.dtype(text).name
+    except (TypeError, ValueError, SyntaxError):
+        raise ValueError(f"{name}.dtype is {text!r}; it must be a type of numpy, such as float32") from None
 
 
 def _find_path(entry: Any) -> str:
