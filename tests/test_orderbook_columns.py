@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import config
 from pipeline.orderbook import columns as names
-from pipeline.orderbook import engine, state
+from pipeline.orderbook import engine, order_flow, state
 from pipeline.orderbook.columns import COLUMNS, PRESETS
 from pipeline.orderbook.event_table import read_events
 from pipeline.orderbook.settings import read_settings
@@ -189,8 +189,12 @@ def test_no_value_depends_on_the_room_that_the_state_had(events, filled, monkeyp
     assert fill_columns(events, windows=WINDOWS).tobytes() == filled.tobytes()
 
 
-def test_the_cache_of_the_compiled_update_knows_every_file_that_it_runs():
-    files, pending = set(), ["update"]
+@pytest.mark.parametrize(
+    ("first", "compiled", "others"),  # others: what is run before anything is compiled
+    [("update", engine.COMPILED, {"settings"}), ("order_flow", order_flow.COMPILED, {"compiling"})],
+)
+def test_the_cache_of_a_compiled_function_knows_every_file_that_it_runs(first, compiled, others):
+    files, pending = set(), [first]
     while pending:
         name = pending.pop()
         files.add(name)
@@ -199,7 +203,7 @@ def test_the_cache_of_the_compiled_update_knows_every_file_that_it_runs():
         )
         found = {module or names.split(" ")[0] for module, names in imported}
         pending += found - files
-    assert files - {"settings"} <= set(engine.COMPILED)  # settings are read before anything is compiled
+    assert files - others <= set(compiled)
 
 
 def test_rows_that_fail_a_gate_have_no_features(events, filled, bulk):

@@ -344,6 +344,7 @@ def replace_text(folder: Path, old: str, new: str) -> None:
         ("sha256", 5, "sha256 is 5; it must be a text"),
         ("runs", 3, "runs has 3; each run has segment, first_sequence, first_row"),
         ("runs", [{"segment": 0}], "runs has .*; each run has segment"),
+        ("runs", [None], "runs has None; each run has segment"),
         ("runs", [RUN | {"first_row": -5}], "runs has .*-5"),
         ("runs", [RUN | {"first_row": 0.5}], r"runs has .*0\.5"),
         ("runs", [RUN | {"first_row": 20_000_000}], "has 20,000,300 rows by stride 5"),
@@ -354,6 +355,9 @@ def replace_text(folder: Path, old: str, new: str) -> None:
         ("symbol", "", "symbol is ''"),
         ("symbol", {"a": 1}, "symbol is .'a': 1."),
         ("dtype", "float64", "has dtype float32, and the manifest float64"),
+        ("dtype", "<f8", "has dtype float32, and the manifest float64"),
+        ("dtype", "float", "has dtype float32, and the manifest float64"),
+        ("dtype", "real", "dtype is 'real'; it must be a type of numpy, such as float32"),
     ],
 )
 def test_a_wrong_value_of_a_manifest_is_one_line_that_names_it(place, value, message, first):
@@ -365,6 +369,16 @@ def test_a_wrong_value_of_a_manifest_is_one_line_that_names_it(place, value, mes
     faults = validate_export(first)["faults"]
     assert any(pd.Series([line]).str.contains(message).item() for line in faults), faults
     assert all("\n" not in line for line in faults)
+
+
+@pytest.mark.parametrize("splits", [{"train": ["monday"]}, {"training": ["2012-06-19"]}])
+def test_types_and_splits_that_a_manifest_writes_in_another_form_are_no_faults(splits, first):
+    def change(manifest):
+        manifest["files"][f"{TRAIN}_sequences.npy"]["dtype"] = "<f4"
+        manifest["splits"] = splits
+
+    rewrite(first, change)
+    assert validate_export(first)["faults"] == []
 
 
 def test_files_without_a_digest_are_a_warning(first):

@@ -164,10 +164,10 @@ def test_a_simulated_market_is_no_real_one_whatever_its_source_is_called():
     assert verdict.summary.endswith("It says nothing about a real market.")
 
 
-def test_of_an_order_book_the_verdict_says_that_a_bar_is_an_event():
+def test_of_an_order_book_the_verdict_says_that_bars_are_events():
     evidence = make_evidence(dsr=0.99)
     evidence = replace(evidence, split={**evidence.split, "unit": "events"})
-    assert make_verdict(evidence).summary.endswith(" Rows are events: what this page calls a bar is one of them.")
+    assert make_verdict(evidence).summary.endswith(" What this page calls bars are events.")
 
 
 def test_downsampling_retains_every_extreme_and_both_ends():
@@ -316,9 +316,10 @@ def test_importances_by_permutation_stand_beside_those_of_the_model():
     assert model_charts.plot_permutation_importances(model) == "no importances: they were not measured"
 
 
-def test_the_folds_of_events_are_drawn_by_the_numbers_of_the_events() -> None:
+@pytest.mark.parametrize("rows", ["events", "rows"])  # an export has rows, on the clock of events
+def test_the_folds_of_events_are_drawn_by_the_numbers_of_the_events(rows: str) -> None:
     groups = [{"rows": 9, "first_events": 0, "last_events": 8}, {"rows": 9, "first_events": 9, "last_events": 17}]
-    split = {"unit": "events", "groups": groups, "splits": {"tested_groups": [[0], [1]]}}
+    split = {"unit": rows, "groups": groups, "splits": {"tested_groups": [[0], [1]]}}
     picture = str(dataset_charts.plot_folds(split))
     assert "2 splits of 2 groups of time from 0 to 17" in picture
     assert "events, by number; rows: splits" in picture

@@ -1,11 +1,23 @@
-"""A line in the log before a compiled function is compiled for the first time, since that takes long."""
+"""Compiled functions in numba's cache: a digest of their code, and a line in the log before they are compiled."""
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
+
+
+def digest_code(files: Sequence[Path]) -> int:
+    """Return a digest of the code that a function of numba runs, for it to close over.
+
+    numba's cache looks at the file of the function alone, and at the values that it closes over: without the digest,
+    it would run what was compiled from an older version of the other files. The functions that it calls have no cache
+    of their own, for the same reason.
+    """
+    content = b"".join(file.name.encode() + file.read_bytes() for file in files)
+    return int(hashlib.sha256(content).hexdigest()[:12], 16)
 
 
 def announce_compilation(function: Any, *, files: Sequence[Path], what: str) -> None:

@@ -4,7 +4,6 @@
 Every event is a sample. The state begins anew with each segment.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from pipeline.features.engine import Features
 from pipeline.features.rolling import Floats, Floats32, Integers, borrow
 from pipeline.orderbook import state as cells
 from pipeline.orderbook.columns import COLUMNS, GATES, GROUP_OF, PRESETS
-from pipeline.orderbook.compiling import announce_compilation
+from pipeline.orderbook.compiling import announce_compilation, digest_code
 from pipeline.orderbook.event_table import AMOUNT_NAMES, NUMBER_NAMES, find_segments, read_events
 from pipeline.orderbook.lookback import list_lookbacks
 from pipeline.orderbook.settings import Settings, read_settings
@@ -47,12 +46,8 @@ def is_acceptable(s: State, numbers: Integers, amounts: Floats) -> bool:
 
 
 def _compile_advance() -> Advance:
-    """Return the compiled update, cached on disk under a key that includes every file of code that it runs.
-
-    numba itself looks at this file alone. It does include the values that a function closes over, hence `sources`.
-    """
-    content = b"".join(file.name.encode() + file.read_bytes() for file in FILES)
-    sources = int(hashlib.sha256(content).hexdigest()[:12], 16)
+    """Return the compiled update, cached on disk under a key that includes every file of code that it runs."""
+    sources = digest_code(FILES)
 
     @numba.njit(cache=True, error_model="numpy")
     def advance(

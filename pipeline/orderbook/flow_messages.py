@@ -72,7 +72,7 @@ class Session(NamedTuple):
     terms: Terms
 
 
-@njit(cache=True)
+@njit()
 def draw_units(uniform: float, has_fractions: bool) -> int:
     """Return a size: round lots and some odd ones; or any number of units, with a heavy tail."""
     if has_fractions:
@@ -86,7 +86,7 @@ def draw_units(uniform: float, has_fractions: bool) -> int:
     return 300 if uniform < 0.96 else 500
 
 
-@njit(cache=True)
+@njit()
 def place_limit_order(session: Session, u: Floats) -> None:
     """Add a limit order behind or at the best price, or propose one inside the spread."""
     queues, hidden = session.queues, session.hidden
@@ -105,7 +105,7 @@ def place_limit_order(session: Session, u: Floats) -> None:
         add_limit_order(session, side, price, units)
 
 
-@njit(cache=True)
+@njit()
 def execute_market_order(session: Session, u: Floats, side: int) -> None:
     """Execute a market order against a side, order by order; propose a move where it would empty the best price."""
     queues, tape, hidden, terms = session
@@ -128,7 +128,7 @@ def execute_market_order(session: Session, u: Floats, side: int) -> None:
         units -= taken
 
 
-@njit(cache=True)
+@njit()
 def cancel_order(session: Session, u: Floats, order: int) -> None:
     """Cancel an order, or a part of it; propose a move where it is the only one at the best price."""
     queues = session.queues
@@ -147,14 +147,14 @@ def cancel_order(session: Session, u: Floats, order: int) -> None:
         _empty_best(session, u[SIZE], DELETE, draw_units(u[STATE], session.terms.has_fractions))
 
 
-@njit(cache=True)
+@njit()
 def draw_direction(uniform: float, up: float, down: float, tilt: float) -> bool:
     """Return whether the mid moves up, by `up`, and not down, by `down`; without tilt the mean move is exactly 0."""
     balanced = down / (up + down)
     return uniform < balanced + tilt * min(balanced, 1.0 - balanced)
 
 
-@njit(cache=True)
+@njit()
 def execute_hidden_order(session: Session, u: Floats) -> None:
     """Write the execution of an order that the book does not show, at the best price of a side."""
     side = ASK if u[SIDE] < 0.5 else BID
@@ -162,14 +162,14 @@ def execute_hidden_order(session: Session, u: Floats) -> None:
     _write(session, EXECUTE_HIDDEN, NONE, units, session.queues.best[side], side)
 
 
-@njit(cache=True)
+@njit()
 def find_tilt(session: Session) -> float:
     """Return the tilt of the next move of the mid, in [-1, 1]."""
     tape = session.tape
     return float(session.terms.effect * tape.signal[tape.rows[0] - 1])
 
 
-@njit(cache=True)
+@njit()
 def _narrow_spread(session: Session, uniform: float, step: int, units: int) -> None:
     """Add an order inside the spread, a bid or an ask, `step` ticks before the best."""
     queues = session.queues
@@ -178,7 +178,7 @@ def _narrow_spread(session: Session, uniform: float, step: int, units: int) -> N
     add_limit_order(session, side, price, units)
 
 
-@njit(cache=True)
+@njit()
 def find_step(queues: Queues, side: int) -> int:
     """Return the ticks by which one message moves a best price away, or by one tick the other side's best toward it.
 
@@ -191,7 +191,7 @@ def find_step(queues: Queues, side: int) -> int:
     return 1 if queues.best[ASK] - queues.best[BID] > 1 else 0
 
 
-@njit(cache=True)
+@njit()
 def _empty_best(session: Session, uniform: float, action: int, units: int) -> None:
     """Move the mid by one message, up or down, in a direction drawn by the tilt; nothing where one is impossible.
 
@@ -215,14 +215,14 @@ def _empty_best(session: Session, uniform: float, action: int, units: int) -> No
         add_limit_order(session, ASK, queues.best[ASK] - 1, units)
 
 
-@njit(cache=True)
+@njit()
 def add_limit_order(session: Session, side: int, price: int, units: int) -> None:
     """Add an order and write its message."""
     order = add_order(session.queues, side, price, units)
     _write(session, ADD, order, units, price, side)
 
 
-@njit(cache=True)
+@njit()
 def _write(
     session: Session,
     action: int,
@@ -241,7 +241,7 @@ def _write(
     tape.rows[0] = row + 1
 
 
-@njit(cache=True)
+@njit()
 def find_signal(book: Integers) -> float:
     """Return the planted signal: it grows with the imbalance of the sizes of all levels, and a wide spread turns it."""
     asks, bids = book[LEVELS : 2 * LEVELS].sum(), book[3 * LEVELS :].sum()

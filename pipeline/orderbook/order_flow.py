@@ -6,12 +6,13 @@ compares, so that its result has the same bits on every processor.
 Arguments of compiled functions are positional, since numba has no keyword-only ones.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numba import njit
 
-from pipeline.orderbook.compiling import announce_compilation
+from pipeline.orderbook.compiling import announce_compilation, digest_code
 from pipeline.orderbook.flow_messages import (
     ACTIVE,
     BUYING,
@@ -40,6 +41,8 @@ from pipeline.orderbook.flow_messages import (
 from pipeline.orderbook.queues import ASK, BID, PRICES, Queues, make_queues
 from pipeline.orderbook.raw_table import LEVELS
 
+COMPILED = ("order_flow", "flow_messages", "queues", "raw_table", "columns")
+FILES = [Path(__file__).with_name(f"{name}.py") for name in COMPILED]
 CHUNK = 1 << 16  # candidates whose random numbers are drawn at once
 MID = PRICES // 2  # ticks at which a session opens
 OPENING_ORDERS = 2  # at each of MARGIN prices
@@ -62,16 +65,16 @@ def simulate_session(rng: np.random.Generator, terms: Terms, *, events: int) -> 
     Raises:
         ValueError: the price leaves the range that a session has.
     """
-    announce_compilation(_run_candidates, files=[Path(__file__)], what="the simulator of order flow")
+    announce_compilation(run_candidates, files=FILES, what="the simulator of order flow")
     action, order, units, price, side = (np.zeros(events, np.int64) for _ in range(5))
     book = np.zeros((events, 4 * LEVELS), np.int64)
     flow = np.zeros(events), np.zeros(events)
     tape = Tape(action, order, units, price, side, book, *flow, np.zeros(1, np.int64))
     queues, hidden = make_queues(events + 1), np.zeros(6)
     session = Session(queues, tape, hidden, terms)
-    _open_book(session, rng.random(2 * OPENING_ORDERS * MARGIN))
+    open_book(session, rng.random(2 * OPENING_ORDERS * MARGIN))
     while tape.rows[0] < events:
-        _run_candidates(session, rng.random((CHUNK, THIN + 1)), rng.standard_exponential(CHUNK))
+        run_candidates(session, rng.random((CHUNK, THIN + 1)), rng.standard_exponential(CHUNK))
         if queues.best[BID] < 2 * MARGIN or queues.best[ASK] > PRICES - 2 * MARGIN:
             raise ValueError(
                 "simulated_book: the price moved by more ticks than a session allows; lower events_per_day"
@@ -79,30 +82,40 @@ def simulate_session(rng: np.random.Generator, terms: Terms, *, events: int) -> 
     return tape
 
 
-@njit(cache=True)
-def _open_book(session: Session, uniform: Floats) -> None:
-    """Add the orders of an opening book, bids and asks in turn, from the best prices on."""
-    tape, has_fractions = session.tape, session.terms.has_fractions
-    for i in range(len(uniform)):
-        side, depth = i % 2, i // 2 % MARGIN
-        price = MID - 1 - depth if side == BID else MID + 1 + depth
-        if tape.rows[0] < len(tape.action):
-            add_limit_order(session, side, price, draw_units(uniform[i], has_fractions))
+def _compile() -> tuple[Callable[..., None], Callable[..., None]]:
+    """Return open_book and run_candidates, cached on disk under keys that include every file of code that they run."""
+    sources = digest_code(FILES)
+
+    @njit(cache=True)
+    def open_book(session: Session, uniform: Floats) -> None:
+        """Add the orders of an opening book, bids and asks in turn, from the best prices on."""
+        _ = sources
+        tape, has_fractions = session.tape, session.terms.has_fractions
+        for i in range(len(uniform)):
+            side, depth = i % 2, i // 2 % MARGIN
+            price = MID - 1 - depth if side == BID else MID + 1 + depth
+            if tape.rows[0] < len(tape.action):
+                add_limit_order(session, side, price, draw_units(uniform[i], has_fractions))
+
+    @njit(cache=True)
+    def run_candidates(session: Session, uniform: Floats, exponential: Floats) -> None:
+        """Apply candidates one after another until the tape is full."""
+        _ = sources
+        tape = session.tape
+        for i in range(len(exponential)):
+            if tape.rows[0] >= len(tape.action):
+                return
+            u = uniform[i]
+            if _advance(session, u, exponential[i]):
+                _apply(session, u)
+
+    return open_book, run_candidates
 
 
-@njit(cache=True)
-def _run_candidates(session: Session, uniform: Floats, exponential: Floats) -> None:
-    """Apply candidates one after another until the tape is full."""
-    tape = session.tape
-    for i in range(len(exponential)):
-        if tape.rows[0] >= len(tape.action):
-            return
-        u = uniform[i]
-        if _advance(session, u, exponential[i]):
-            _apply(session, u)
+open_book, run_candidates = _compile()
 
 
-@njit(cache=True)
+@njit()
 def decay(value: float, base: float, ticks: int) -> float:
     """Return value x base^ticks by repeated squaring."""
     while ticks > 0 and value > 0.0:
@@ -113,14 +126,14 @@ def decay(value: float, base: float, ticks: int) -> float:
     return value
 
 
-@njit(cache=True)
+@njit()
 def sum_rates(queues: Queues, hidden: Floats) -> float:
     """Return the rate of all candidates."""
     calm = LIMIT_RATE + HIDDEN_RATE + MARKET_RATE + BEST_CANCEL_RATE + CANCEL_RATE * queues.used[0]
     return float((1.0 + hidden[ACTIVE]) * calm + MARKET_RATE / 2 * (hidden[BUYING] + hidden[SELLING]))
 
 
-@njit(cache=True)
+@njit()
 def _advance(session: Session, u: Floats, exponential: float) -> bool:
     """Advance time and the hidden state to the next candidate; return whether it survives thinning (Ogata 1981)."""
     queues, hidden = session.queues, session.hidden
@@ -142,7 +155,7 @@ def _advance(session: Session, u: Floats, exponential: float) -> bool:
     return True
 
 
-@njit(cache=True)
+@njit()
 def _apply(session: Session, u: Floats) -> None:
     """Apply one candidate, chosen in proportion to the rates."""
     queues, hidden = session.queues, session.hidden

@@ -44,7 +44,7 @@ def make_queues(orders: int) -> Queues:
     return Queues(head, tail, count, units, best, *known, np.zeros(2, np.int64))
 
 
-@njit(cache=True)
+@njit()
 def add_order(queues: Queues, side: int, price: int, units: int) -> int:
     """Add an order at the end of its queue; return its number."""
     order, last = queues.used[1], queues.tail[side, price]
@@ -66,7 +66,7 @@ def add_order(queues: Queues, side: int, price: int, units: int) -> int:
     return int(order)
 
 
-@njit(cache=True)
+@njit()
 def take_units(queues: Queues, order: int, units: int) -> None:
     """Take units of an order; it leaves the book when nothing is left."""
     side, price = queues.side[order], queues.price[order]
@@ -83,7 +83,7 @@ def take_units(queues: Queues, order: int, units: int) -> None:
         queues.best[side] = find_level_behind(queues, side, price)
 
 
-@njit(cache=True)
+@njit()
 def _unlink(queues: Queues, order: int) -> None:
     """Join the orders before and after an order in its queue."""
     side, price = queues.side[order], queues.price[order]
@@ -98,7 +98,7 @@ def _unlink(queues: Queues, order: int) -> None:
         queues.preceding[after] = before
 
 
-@njit(cache=True)
+@njit()
 def find_level_behind(queues: Queues, side: int, price: int) -> int:
     """Return the next price with an order behind `price`: NONE for bids, PRICES for asks where there is none."""
     step = -1 if side == BID else 1
@@ -108,7 +108,7 @@ def find_level_behind(queues: Queues, side: int, price: int) -> int:
     return int(price)
 
 
-@njit(cache=True)
+@njit()
 def write_levels(queues: Queues, row: Integers) -> None:
     """Write the best levels to a row of zeros: ask prices, ask sizes, bid prices, bid sizes."""
     width = len(row) // 4

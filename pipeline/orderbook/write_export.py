@@ -84,7 +84,8 @@ def write_export(
         ValueError: the dataset lacks one of the 98 columns, has no such target or symbol, or no sequence has a label;
             or the folder has files and is no export.
     """
-    if folder.exists() and not (folder / MANIFEST).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
+    is_empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not is_empty and not (folder / MANIFEST).is_file():
         raise ValueError(f"{folder} exists and is no export, and would be removed as a whole; name another by --folder")
     if min(sequence_length, stride) < 1:
         raise ValueError(f"sequence_length {sequence_length}, stride {stride}: both must be at least 1")

@@ -76,13 +76,16 @@ def find_date_faults(days: list[DayFiles]) -> list[str]:
 
 
 def find_split_faults(folder: Path, manifest: Manifest, days: list[DayFiles]) -> list[str]:
-    """Return a fault for each split whose days are not those that the manifest lists."""
+    """Return a fault for each split whose days are not those that the manifest lists, where it lists dates by split."""
     found = {split: sorted(each.day for each in days if each.split == split) for split in SPLITS}
-    listed = {split: sorted(_read_date(day) or day for day in manifest.splits.get(split, ())) for split in SPLITS}
+    split_of = {name: split for split, names in SPLITS.items() for name in names}
+    listed = {split_of.get(name): [*map(_read_date, given)] for name, given in manifest.splits.items()}
+    if not listed or None in listed or any(None in each for each in listed.values()):
+        return []
     return [
         f"{folder}: {split} has {len(found[split])} days, and the manifest others; copy or export it again"
         for split in SPLITS
-        if manifest.splits and found[split] != listed[split]
+        if found[split] != sorted(filter(None, listed.get(split, ())))
     ]
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
+
 MAX_ROWS = 20_000_000  # of a day's file, those between its sequences included
 
 
@@ -22,7 +24,7 @@ class FileRecord:
 
     sha256: str | None = None
     shape: tuple[int, ...] | None = None
-    dtype: str | None = None
+    dtype: str | None = None  # numpy's name of it
     runs: tuple[Run, ...] = ()
 
 
@@ -54,19 +56,26 @@ def _parse_record(entry: Any, *, name: str) -> FileRecord:
     if shape is not None and not (isinstance(shape, list) and all(map(is_count, shape))):
         raise ValueError(f"{name}.shape is {shape!r}; it must be a list of whole numbers")
     names = [each.name for each in fields(Run)]
+    runs = [] if runs is None else runs
     for run in runs if isinstance(runs, list) else [runs]:
-        if run is not None and not (
-            isinstance(run, Mapping) and {*run} == {*names} and all(map(is_count, run.values()))
-        ):
+        if not (isinstance(run, Mapping) and {*run} == {*names} and all(map(is_count, run.values()))):
             raise ValueError(
                 f"{name}.runs has {run!r}; each run has {', '.join(names)}, whole numbers from 0 to {MAX_ROWS}"
             )
     return FileRecord(
         sha256=sha256.lower() if sha256 else None,
         shape=None if shape is None else tuple(shape),
-        dtype=dtype,
-        runs=tuple(Run(**each) for each in runs or ()),
+        dtype=_name_dtype(dtype, name=name) if dtype else None,
+        runs=tuple(Run(**each) for each in runs),
     )
+
+
+def _name_dtype(text: str, *, name: str) -> str:
+    """Return numpy's name of a type, which may have others, such as <f4 of float32."""
+    try:
+        return np.dtype(text).name
+    except (TypeError, ValueError, SyntaxError):
+        raise ValueError(f"{name}.dtype is {text!r}; it must be a type of numpy, such as float32") from None
 
 
 def _find_path(entry: Any) -> str:

@@ -203,8 +203,7 @@ def _rebuild_symbol(events: pd.DataFrame, *, symbol: str) -> tuple[Arrays, dict[
     price, price_scale = _count(events["price"].to_numpy(), name="price", symbol=symbol)
     units, size_scale = _count(events["size"].to_numpy(), name="size", symbol=symbol)
     order, ids = pd.factorize(events["order_id"])
-    coded = (events[name].to_numpy(np.int64) for name in ("action", "side"))
-    action, side = coded
+    action, side = (events[name].to_numpy(np.int64) for name in ("action", "side"))
     taken, faults = convert_messages(Messages(action, order.astype(np.int64), units, price, side), orders=len(ids))
     if not len(taken.row):
         raise ValueError(f"l3: {symbol}: no event changes an order that was added; start with adds of what rests")

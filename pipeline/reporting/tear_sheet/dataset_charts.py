@@ -67,8 +67,8 @@ def plot_folds(split: Report) -> Markup | str:
     groups, tests = split["groups"], split["splits"].get("tested_groups")
     if not tests:
         return "no picture of the folds: there are too many splits to show each"
-    unit = split.get("unit", "ms")  # of the clock; events are numbered
-    first, last = f"first_{unit}", f"last_{unit}"
+    first, last = (next(key for key in groups[0] if key.startswith(end)) for end in ("first_", "last_"))
+    unit = first.removeprefix("first_")  # of the clock; events are numbered
     x = span_x(groups[0][first], groups[-1][last], unit="time" if unit == "ms" else "number")
     bottom = TOP + SPLIT_HEIGHT * len(tests)
     parts = []

@@ -53,7 +53,7 @@ def summarize(evidence: DatasetReports) -> str:
 
 def explain_rows(split: Report) -> str:
     """Return what a bar is on the page of a dataset of other rows, from the report of `split`; of bars nothing."""
-    return f" Rows are {split['unit']}: what this page calls a bar is one of them." if "unit" in split else ""
+    return f" What this page calls bars are {split['unit']}." if "unit" in split else ""
 
 
 def list_skilled(rows: Mapping[str, Report]) -> list[str]:
