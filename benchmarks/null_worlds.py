@@ -13,8 +13,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, chdir
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, chdir, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -66,10 +66,17 @@ Row = dict[str, Any]
 
 def make_blocks(market: Market) -> dict[str, Any]:
     """Return the blocks of params.yaml: trees, and a linear model as a net without hidden layers, of one target."""
-    blocks = make_params(market, models=(TREE,))
+    blocks = make_small_params(market)
     mlp = blocks["disabled_models"]["nets"]["mlp"]
     linear = {**mlp, "hyperparameters": {**mlp["hyperparameters"], "hidden_sizes": [], "dropout": 0.0}}
-    blocks["models"] = {"trees": blocks["models"]["trees"], "nets": {LINEAR: linear}}
+    blocks["models"]["nets"] = {LINEAR: linear}
+    return blocks
+
+
+def make_small_params(market: Market) -> dict[str, Any]:
+    """Return the blocks of params.yaml with one tree, one target and cheap guards."""
+    blocks = make_params(market, models=(TREE,))
+    blocks["models"] = {"trees": blocks["models"]["trees"]}
     targets = blocks["datasets"][DATASET]["targets"]
     blocks["datasets"][DATASET]["targets"] = {TARGET: targets[TARGET]}
     for section, changes in SMALL.items():
@@ -203,6 +210,17 @@ def list_markets(options: argparse.Namespace) -> dict[Market, bool]:
     return dict.fromkeys(planted[:1], True) | nulls | dict.fromkeys(planted, True)
 
 
+@contextmanager
+def skip_pictures() -> Iterator[None]:
+    """Let no stage draw a picture."""
+    with ExitStack() as patches:
+        patches.enter_context(patch.object(artifacts, "write_figure"))
+        for name in [name for name in vars(evaluate) if name.startswith("draw_")]:
+            patches.enter_context(patch.object(evaluate, name))
+        patches.enter_context(patch.object(compare, "plot_comparison", return_value={}))
+        yield
+
+
 def main() -> None:
     """Run the worlds and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -214,11 +232,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="of CPU, after which no world begins")
     options = parser.parse_args()
     os.environ |= {"PIPELINE_WORKERS": "1", "TQDM_DISABLE": "1"}
-    with ExitStack() as patches:
-        patches.enter_context(patch.object(artifacts, "write_figure"))
-        for name in [name for name in vars(evaluate) if name.startswith("draw_")]:
-            patches.enter_context(patch.object(evaluate, name))
-        patches.enter_context(patch.object(compare, "plot_comparison", return_value={}))
+    with skip_pictures():
         table = extend_file(options.csv.resolve(), list_markets(options), seconds=options.seconds)
     print(render_passes(table))
     worlds = table.drop_duplicates(["signal", "seed"])

@@ -10,19 +10,18 @@ import argparse
 import os
 import tempfile
 import time
-from contextlib import ExitStack, chdir
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
-from null_markets import DATASET, Market, list_models, make_params, write_params
-from null_worlds import SMALL, TARGET, TREE, run_all, share_report
+from null_markets import DATASET, Market, bound_probability, list_models, write_params
+from null_worlds import TREE, make_small_params, run_all, share_report, skip_pictures
 from scipy import stats
 
 from pipeline import artifacts
-from pipeline.reporting import markdown, tuning_plots
+from pipeline.reporting import markdown
 from pipeline.stages import (
     audit,
     baseline,
@@ -52,14 +51,10 @@ SAMPLERS = ("tpe", "random")
 
 def make_blocks(market: Market, *, sampler: str, n_trials: int) -> dict[str, Any]:
     """Return the blocks of params.yaml: one model as it is, and the same plugin with a search."""
-    blocks = make_params(market, models=(TREE,))
-    found = blocks["disabled_models"]["tuned"][TUNED]
-    blocks["models"] = {"trees": blocks["models"]["trees"], "tuned": {TUNED: found}}
-    targets = blocks["datasets"][DATASET]["targets"]
-    blocks["datasets"][DATASET]["targets"] = {TARGET: targets[TARGET]}
-    for section, changes in (SMALL | CHANGES).items():
+    blocks = make_small_params(market)
+    blocks["models"]["tuned"] = {TUNED: blocks["disabled_models"]["tuned"][TUNED]}
+    for section, changes in CHANGES.items():
         blocks[section] |= changes
-    blocks["embargo_sensitivity"]["hyperparameters"]["num_boost_round"] = 2
     blocks["tune"] |= {"sampler": sampler, "n_trials": n_trials, "n_startup_trials": n_trials // 3, "groups": 2}
     return blocks
 
@@ -123,7 +118,7 @@ def render_results(table: pd.DataFrame) -> str:
     rows = []
     for (signal, sampler, model), part in table.groupby(["signal", "sampler", "model"]):
         passed = int((part["dsr"] >= CLAIM).sum())
-        high = stats.beta.ppf(0.975, passed + 1, len(part) - passed) if passed < len(part) else 1.0
+        _, high = bound_probability(passed, len(part))
         rows.append(
             [
                 f"{signal:g}",
@@ -147,11 +142,10 @@ def compare_pairs(table: pd.DataFrame, *, value: str) -> list[str]:
         wide = part.pivot(index="seed", columns="model", values=value)
         difference = (wide[TUNED] - wide[TREE]).dropna()
         if len(difference) > 1:
-            half = stats.t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / np.sqrt(len(difference))
-            mean = difference.mean()
+            low, high = stats.ttest_1samp(difference, 0.0).confidence_interval(0.95)
             lines.append(
-                f"signal {signal:g}, {sampler}, {len(difference)} worlds: {value} {mean:+.4f} "
-                f"[{mean - half:+.4f}, {mean + half:+.4f}]"
+                f"signal {signal:g}, {sampler}, {len(difference)} worlds: {value} {difference.mean():+.4f} "
+                f"[{low:+.4f}, {high:+.4f}]"
             )
     return lines
 
@@ -172,12 +166,7 @@ def main() -> None:
     nulls = [Market("simulated", seed, options.days) for seed in range(1, options.nulls + 1)]
     worlds = [(market, "tpe") for market in nulls[:1]] + [(market, each) for market in planted for each in SAMPLERS]
     worlds += [(market, "tpe") for market in nulls[1:]]
-    with ExitStack() as patches:
-        patches.enter_context(patch.object(artifacts, "write_figure"))
-        patches.enter_context(patch.object(tuning_plots, "plot_search", return_value={}))
-        for name in [name for name in vars(evaluate) if name.startswith("draw_")]:
-            patches.enter_context(patch.object(evaluate, name))
-        patches.enter_context(patch.object(compare, "plot_comparison", return_value={}))
+    with skip_pictures():
         table = extend_file(options.csv.resolve(), worlds, n_trials=options.trials, seconds=options.seconds)
     print(render_results(table))
     for value in ("ic", "sharpe"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.models import plugins
-from pipeline.models.base import Model, Signature
+from pipeline.models.base import BATCH_ROWS, Model, Signature
 from pipeline.models.composites.conformal import Conformal, divide_valid, round_up_to_float32
 from pipeline.models.composites.engine.conformity import (
     find_conformal_quantile,
@@ -114,6 +114,18 @@ def test_an_interval_is_the_prediction_of_the_primary_model_and_its_margin_on_ei
     expected = np.stack([center + shift for shift in (-margins[0], -margins[1], 0, margins[1], margins[0])], axis=1)
     assert model.predict_rows(samples, TEST) == pytest.approx(expected, abs=1e-6)
     assert model.fit_report["conformal"]["rows"] == len(VALID)
+
+
+def test_the_inputs_of_many_rows_are_gathered_a_batch_at_a_time(fitted, monkeypatch):
+    """All windows of a net at once would fill the memory."""
+    samples, model = fitted
+    rows = np.resize(TEST, 2 * BATCH_ROWS + 7)
+    inputs, sizes = model.inputs(samples, rows), []
+    monkeypatch.setattr(model, "inputs", lambda _, batch: sizes.append(len(batch)) or inputs[: len(batch)])
+    assert len(model.predict_rows(samples, rows)) == len(rows)
+    assert sizes == [BATCH_ROWS, BATCH_ROWS, 7]
+    monkeypatch.undo()
+    assert np.array_equal(model.predict_rows(samples, rows), model.predict(inputs))
 
 
 def test_intervals_hold_their_coverage_on_unseen_rows_of_the_same_distribution(fitted):

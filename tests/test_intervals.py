@@ -16,7 +16,6 @@ from pipeline.evaluation.intervals import (
     judge_coverage,
     list_pairs,
     measure_interval,
-    measure_scores,
     summarize_intervals,
 )
 from pipeline.reporting.forecast_page import render_interval
@@ -133,9 +132,9 @@ def test_the_rate_of_errors_under_drift_is_within_the_bound_of_the_theorem(lengt
 
 
 def test_an_adversary_meets_the_bound_only_by_intervals_without_bounds():
-    margins, scores = np.zeros(0), [1.0] * 400
     margins = adapt([10.0 * 2**i for i in range(40)], miscoverage=0.1, gamma=0.05)
     assert np.isinf(margins).any()
+    scores = [1.0] * 400
     steady = adapt(scores, miscoverage=0.1, gamma=0.05)
     assert (np.array(scores) > steady).mean() <= 0.1 + (0.9 + 0.05) / (0.05 * 400)
 
@@ -192,14 +191,22 @@ def test_drift_costs_fixed_intervals_their_coverage_and_adaptive_ones_little():
 
 
 def test_a_fit_adapts_to_its_own_errors_alone():
-    """Of path 0 the last group is tested by another split: its first margins are 0 whatever was before."""
-    predictions, data, folds = make_world(scale=np.append(np.full(800, 9.0), np.full(400, 0.1)))
-    numbers = folds.paths[0]
-    assert numbers[2] != numbers[1]
+    """Path 0 has two fits. Every row of the first is missed by 1, the second one covers all of its rows, which are 0.
+
+    The errors of the first would widen intervals of the second, whose own scores of -1.645 narrow them to nothing.
+    """
+    half = norm.ppf(0.95)
+    predictions, data, folds = make_world()
+    assert folds.paths[0].tolist() == [0, 0, 1]
+    data = replace(data, y=np.append(np.full(800, half + 1), np.zeros(400)))
     (found,) = describe_intervals(predictions, data, folds, paths=1, settings=SETTINGS)
-    own = predictions[predictions["split"] == numbers[2]]
-    assert found["paths"][0]["adaptive"]["coverage"] > 0.5
-    assert measure_scores(data.y[own["row"]], own["q5"], own["q95"]).max() > 0
+    fits = [(1.0, 800), (-half, 400)]
+    known_as = {"length": 5, "miscoverage": 1 - 0.9, "gamma": 0.02, "window": 200}
+    margins = [adapt([score] * rows, **known_as) for score, rows in fits]
+    width = 2 * (half + np.concatenate(margins))
+    assert found["paths"][0]["adaptive"]["width"] == pytest.approx(np.maximum(width, 0)[np.isfinite(width)].mean())
+    together = adapt(np.repeat(*zip(*fits, strict=True)), **known_as)
+    assert together[800:].max() > 0 >= margins[1].max()
 
 
 def test_only_pairs_of_levels_around_the_median_bound_an_interval():

@@ -108,9 +108,8 @@ def test_the_labels_of_a_block_change_nothing_that_the_secondary_model_sees_of_i
 
 def test_predictions_in_sample_would_make_bets_on_noise_look_good_and_those_of_inner_folds_do_not():
     rng = np.random.default_rng(6)
-    samples = replace(
-        plant_samples("return", seed=1), y=rng.normal(size=len(plant_samples("return", seed=1).y)).astype(np.float32)
-    )
+    samples = plant_samples("return", seed=1)
+    samples = replace(samples, y=rng.normal(size=len(samples.y)).astype(np.float32))
     wrapped = {"family": "trees", "plugin": "lightgbm"}
     strong = {"num_boost_round": 200, "early_stopping_rounds": 200, "min_data_in_leaf": 5, "num_leaves": 63}
     primary = wrapped | {"hyperparameters": GIVEN["primary"]["hyperparameters"] | strong}

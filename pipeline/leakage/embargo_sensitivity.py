@@ -12,7 +12,8 @@ import numpy as np
 from pipeline import config
 from pipeline.leakage.findings import Finding
 from pipeline.scale import ROUNDING
-from pipeline.validation.folds import Folds, make_folds
+from pipeline.validation.folds import Folds
+from pipeline.validation.kfolds import make_kfolds
 
 GUARD = "embargo_sensitivity"
 SEED_NAME = "probe"  # fits derive their seeds from it: another name changes every score
@@ -58,7 +59,8 @@ def plan_tasks(folds: Folds, embargo_factors: Sequence[float], *, shift: int, se
     times = np.unique(folds.time[rows])
     groups = count_groups(folds, times, longest_embargo_bars=all_bars[-1])
     rows = rows[folds.time[rows] >= times[len(times) * shift // (SHIFTS * groups)]]
-    cuts = [make_kfolds(folds, rows, groups=groups, embargo_bars=bars) for bars in all_bars]
+    spans = folds.time[rows], folds.label_end[rows]
+    cuts = [make_kfolds(*spans, groups=groups, embargo_bars=bars) for bars in all_bars]
     for fold in range(FOLDS):
         tested = range(fold, groups, FOLDS)
         test = np.sort(np.concatenate([cuts[0].test(group) for group in tested]))
@@ -100,20 +102,6 @@ def count_times_within(times: np.ndarray, span_ms: int) -> int:
     On a grid that is the span in bars; the closed hours of a market with sessions have no times.
     """
     return int((np.searchsorted(times, times + span_ms, side="right") - np.arange(len(times))).max()) - 1
-
-
-def make_kfolds(folds: Folds, rows: np.ndarray, *, groups: int, embargo_bars: int) -> Folds:
-    """Return purged K-folds of `rows`, which they count from 0, with another embargo."""
-    return make_folds(
-        folds.time[rows],
-        folds.label_end[rows],
-        method="purged_kfold",
-        groups=groups,
-        test_groups=1,
-        train_groups=1,
-        embargo_bars=embargo_bars,
-        holdout_pct=0.0,
-    )
 
 
 def intersect_trains(folds: Folds, tested: Sequence[int]) -> np.ndarray:

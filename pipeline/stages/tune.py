@@ -94,7 +94,7 @@ def digest_search(params: config.Block, spec: ModelSpec) -> str:
 
 
 def write_results(model: str, searches: Sequence[Search], *, space: Mapping[str, Any], settings: TuneSettings) -> None:
-    """Write the hyperparameters that were found, all trials, and the pictures of the final search."""
+    """Write the hyperparameters that were found, and to the details all trials; `evaluate` draws the final search."""
     splits = {
         name_study(each.split): {"hyperparameters": each.hyperparameters, settings.metric: each.value}
         for each in searches

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.validation.folds import Folds, make_folds
+from pipeline.validation.folds import Folds
+from pipeline.validation.kfolds import make_kfolds
 
 
 class InnerFold(NamedTuple):
@@ -22,16 +23,8 @@ def make_inner_folds(folds: Folds, rows: np.ndarray, *, groups: int, valid_pct: 
     Raises:
         ValueError: purge and embargo leave an inner fit no row.
     """
-    inner = make_folds(
-        folds.time[rows],
-        folds.label_end[rows],
-        method="purged_kfold",
-        groups=groups,
-        test_groups=1,
-        train_groups=1,
-        embargo_bars=folds.embargo_bars,
-        holdout_pct=0.0,
-    )
+    spans = folds.time[rows], folds.label_end[rows]
+    inner = make_kfolds(*spans, groups=groups, embargo_bars=folds.embargo_bars)
     for split in range(inner.n_splits):
         train, valid = inner.split_validation(inner.train(split), valid_pct)
         yield InnerFold(rows[train], rows[valid], rows[inner.test(split)])

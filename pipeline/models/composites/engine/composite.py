@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline import config
 from pipeline.models import plugins
-from pipeline.models.base import Model, Signature
+from pipeline.models.base import Model, Signature, split_into_batches
 from pipeline.models.stopping import StoppingCriterion
 from pipeline.samples import Samples
 from pipeline.targets import Output
@@ -80,6 +80,11 @@ class Composite(Model):
     def inputs(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
         """Return the inputs of the primary model, float32."""
         return self.primary_model.inputs(samples, rows)
+
+    def predict_rows(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
+        """Return the prediction (B, len(outputs)) for these rows; windows are gathered a batch at a time."""
+        batches = list(split_into_batches(rows)) or [rows]
+        return np.concatenate([self.predict(self.inputs(samples, batch)) for batch in batches])
 
     def measure_importances(self) -> dict[str, dict[str, float]] | None:
         """Return the importance of each column for the primary model."""

@@ -6,6 +6,7 @@ import numpy as np
 
 from pipeline.models.base import Model
 from pipeline.samples import Samples
+from pipeline.validation.kfolds import make_kfolds
 
 
 def make_inner_folds(
@@ -13,25 +14,22 @@ def make_inner_folds(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield for each of `folds` equal blocks of the train times the rows to fit on, and the rows of the block.
 
-    A row is fitted on where its label ends before the block, or where it is later than the block's labels by more than
-    the embargo (AFML 7.4).
+    Times are numbers on the clock of all samples: the closed hours of a market with sessions use up no embargo.
 
     Raises:
         ValueError: a block leaves no row to fit on.
     """
-    time, label_end = samples.time[train], samples.label_end[train]
     clock = np.unique(samples.time)
-    for block in np.array_split(np.unique(time), folds):
-        is_predicted = (time >= block[0]) & (time <= block[-1]) if len(block) else np.zeros(len(train), bool)
-        last = label_end[is_predicted].max() if is_predicted.any() else 0
-        until = min(int(np.searchsorted(clock, last, "right")) - 1 + embargo_bars, len(clock) - 1)
-        is_fitted = (label_end < block[0]) | (time > clock[until]) if len(block) else is_predicted
-        if not is_fitted.any():
-            raise ValueError(
-                f"inner_folds is {folds}: purge and an embargo of {embargo_bars} bars leave none of {len(train)} train "
-                "rows; lower embargo_bars, or give the fit more rows"
-            )
-        yield train[is_fitted], train[is_predicted]
+    begin, end = clock.searchsorted(samples.time[train]), clock.searchsorted(samples.label_end[train], "right") - 1
+    try:
+        inner = make_kfolds(begin, end, groups=folds, embargo_bars=embargo_bars)
+        for split in range(folds):
+            yield train[inner.train(split)], train[inner.test(split)]
+    except ValueError as error:
+        raise ValueError(
+            f"inner_folds is {folds}: purge and an embargo of {embargo_bars} bars leave none of {len(train)} train "
+            "rows; lower embargo_bars, or give the fit more rows"
+        ) from error
 
 
 def predict_out_of_sample(
