@@ -273,6 +273,14 @@ def test_types_are_values_and_a_nan_agrees_with_nan_alone():
     assert found.text == "float32[1] → float64[1]"
 
 
+@pytest.mark.parametrize("kind", [np.array, lambda values: values[0]], ids=["a column", "a key of JSON"])
+def test_a_time_that_is_a_minute_later_is_no_rounding(kind):
+    before, after = 1_700_000_000_000, 1_700_000_060_000  # milliseconds: they differ by less than 1e-6 of their size
+    for convert, level in ((int, Level.DIFFERENT), (float, Level.WITHIN_TOLERANCE)):
+        (found,) = compare_parts({"x": kind([convert(before)])}, {"x": kind([convert(after)])}, Tolerance())
+        assert found.level == level
+
+
 def test_a_file_of_another_kind_than_its_name_is_named():
     with pytest.raises(ValueError, match=r"^w.parquet cannot be read as .parquet: "):
         open_parts("w.parquet", b"damaged")
