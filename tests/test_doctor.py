@@ -171,6 +171,15 @@ def test_files_that_a_clone_lacks_are_named_with_the_command_that_gets_them(clon
     assert expected in "\n".join(lines) and not is_explained
 
 
+def test_a_damaged_file_of_the_cache_is_a_missing_one(clone, tmp_path):
+    changed = write_table(compression="gzip")
+    other = write_clone(tmp_path / "b", {"data/raw.parquet": changed})
+    md5 = hash_bytes(changed)
+    (other / ".dvc/cache/files/md5" / md5[:2] / md5[2:]).write_bytes(write_table(TABLE.assign(time=[1, 2, 9])))
+    lines, is_explained = diagnose(clone, other)
+    assert "b lacks data/raw.parquet as dvc.lock records it" in "\n".join(lines) and not is_explained
+
+
 def test_a_lock_alone_shows_which_bytes_differ(clone, tmp_path):
     other = write_clone(tmp_path / "b", {"data/raw.parquet": write_table(compression="gzip")})
     lines, is_explained = diagnose(clone, other / "dvc.lock")
