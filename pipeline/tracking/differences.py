@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.tracking.logical import Parts
+from pipeline.tracking.logical import Parts, is_number
 
 
 class Level(IntEnum):
@@ -61,7 +61,7 @@ def compare_digests(a: Mapping[str, str], b: Mapping[str, str]) -> list[PartDiff
 
 def compare_values(name: str, pair: tuple[Any, Any], tolerance: Tolerance) -> PartDifference | None:
     """Return the difference of one part, None where both values agree."""
-    if all(_is_scalar(value) for value in pair):
+    if all(is_number(value) for value in pair):
         is_exact = all(isinstance(value, int) for value in pair)
         x, y = (np.array([value], float) for value in pair)
         return _compare_numbers(name, x, y, None if is_exact else tolerance)
@@ -100,10 +100,6 @@ def _compare_numbers(name: str, a: np.ndarray, b: np.ndarray, tolerance: Toleran
     if a.size == 1:
         text = f"{a.item():.10g} → {b.item():.10g}, relative {relative:.3g}"
     return PartDifference(name, level, text)
-
-
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _shorten(value: Any, length: int = 60) -> str:
