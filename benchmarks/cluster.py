@@ -24,7 +24,7 @@ from joblib import delayed
 
 from pipeline import config
 from pipeline.cluster.calls import measure_bytes
-from pipeline.models.cross_fit import FitTask, ModelSpec, fit_fold, plan_cross_fit
+from pipeline.models.cross_fit import CrossFit, FitTask, ModelSpec, fit_fold, plan_cross_fit
 from pipeline.models.dataset import LabeledDataset
 from pipeline.models.parallel_fits import run_in_parallel
 
@@ -160,9 +160,10 @@ def measure_overhead(data: Any, *, workers: int) -> tuple[float, float]:
     return first, max(many - first, 0.0) / (PROBES - 2)
 
 
-def measure(options: argparse.Namespace, prefixes: Sequence[Sequence[str]], host: str) -> dict[str, Any]:
+def measure(
+    plan: CrossFit, options: argparse.Namespace, *, prefixes: Sequence[Sequence[str]], host: str
+) -> dict[str, Any]:
     """Return the measured times of this machine and of a cluster, and the simulated ones."""
-    plan = plan_cross_fit(config.load_params(), options.model)
     spec = replace(plan.spec, shared={**plan.spec.shared, "num_boost_round": options.boost_rounds})
     cases = [(task, spec, plan.data) for task in plan.tasks[: options.first]]
     count = len(prefixes)
@@ -207,13 +208,16 @@ def main() -> None:
     parser.add_argument("--namespaces", action="store_true")
     parser.add_argument("--rate", help="of each link of a namespace, such as 1gbit")
     options = parser.parse_args()
+    plan = plan_cross_fit(config.load_params(), options.model)
     with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        stack.enter_context(contextlib.chdir(folder))  # the final fit writes its model
         prefixes: list[list[str]] = [[]] * options.workers
         host = "127.0.0.1"
         if options.namespaces:
             prefixes = stack.enter_context(make_namespaces(options.workers, rate=options.rate))
             host = f"{NETWORK}.1"
-        found = measure(options, prefixes, host)
+        found = measure(plan, options, prefixes=prefixes, host=host)
     options.json.write_text(json.dumps(found, indent=2))
     for name, value in found.items():
         print(f"{name:32} {value:10.3f}")

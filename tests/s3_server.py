@@ -28,9 +28,11 @@ def serve_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         running.start()
     host, port = running.get_host_and_port()
     address = f"http://{host}:{port}"
-    httpx.put(f"{address}/store", timeout=120).raise_for_status()  # the first request imports moto's S3
-    yield address
-    running.stop()
+    try:
+        httpx.put(f"{address}/store", timeout=120).raise_for_status()  # the first request imports moto's S3
+        yield address
+    finally:
+        running.stop()
 
 
 @contextlib.contextmanager

@@ -112,6 +112,21 @@ def test_a_worker_that_is_killed_in_a_fit_costs_that_fit_alone(cluster: Path):
 
 
 @needs_dask
+def test_a_worker_that_is_killed_loses_no_fit_that_has_ended(cluster: Path):
+    found = run(cluster_fits.die_in_second, *((number, cluster) for number in range(3)))
+    assert [each.values.tolist() for each in found] == [[0], [1], [2]]
+    runs = [len((cluster / f"runs_{number}").read_text().split()) for number in range(3)]
+    assert runs in ([1, 1, 2], [1, 2, 1])
+
+
+@needs_dask
+def test_a_fit_that_ends_every_worker_stops_the_stage(cluster: Path):
+    with pytest.raises(ClusterError, match=r"^train m: a fit ended every worker that it ran on, the last tcp://"):
+        run(cluster_fits.die, (cluster,))
+    assert len((cluster / "deaths").read_text().split()) == 4
+
+
+@needs_dask
 def test_a_fault_of_a_fit_is_raised_as_on_this_machine(cluster: Path):
     with pytest.raises(ValueError, match="split 3: no train row"):
         run(cluster_fits.fail, (3,))

@@ -171,6 +171,15 @@ def test_files_that_a_clone_lacks_are_named_with_the_command_that_gets_them(clon
     assert expected in "\n".join(lines) and not is_explained
 
 
+def test_a_damaged_file_of_the_cache_is_a_missing_one(clone, tmp_path):
+    changed = write_table(compression="gzip")
+    other = write_clone(tmp_path / "b", {"data/raw.parquet": changed})
+    md5 = hash_bytes(changed)
+    (other / ".dvc/cache/files/md5" / md5[:2] / md5[2:]).write_bytes(write_table(TABLE.assign(time=[1, 2, 9])))
+    lines, is_explained = diagnose(clone, other)
+    assert "b lacks data/raw.parquet as dvc.lock records it" in "\n".join(lines) and not is_explained
+
+
 def test_a_lock_alone_shows_which_bytes_differ(clone, tmp_path):
     other = write_clone(tmp_path / "b", {"data/raw.parquet": write_table(compression="gzip")})
     lines, is_explained = diagnose(clone, other / "dvc.lock")
@@ -271,6 +280,14 @@ def test_types_are_values_and_a_nan_agrees_with_nan_alone():
     ]
     (found,) = compare_parts({"x": np.float32([1])}, {"x": np.float64([1])}, Tolerance())
     assert found.text == "float32[1] → float64[1]"
+
+
+@pytest.mark.parametrize("kind", [np.array, lambda values: values[0]], ids=["a column", "a key of JSON"])
+def test_a_time_that_is_a_minute_later_is_no_rounding(kind):
+    before, after = 1_700_000_000_000, 1_700_000_060_000  # milliseconds: they differ by less than 1e-6 of their size
+    for convert, level in ((int, Level.DIFFERENT), (float, Level.WITHIN_TOLERANCE)):
+        (found,) = compare_parts({"x": kind([convert(before)])}, {"x": kind([convert(after)])}, Tolerance())
+        assert found.level == level
 
 
 def test_a_file_of_another_kind_than_its_name_is_named():

@@ -1,15 +1,15 @@
 """Fits on the workers of a Dask cluster, in place of processes of this machine."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import cloudpickle
-from distributed import Client, KilledWorker
+from distributed import Client, Future, KilledWorker, as_completed
 from distributed.client import FutureCancelledError
 
 from pipeline import PINNED, has_avx2
 from pipeline.cluster import machine
-from pipeline.cluster.calls import Job, check_facts, find_shared, make_call, run_call, write_files
+from pipeline.cluster.calls import Job, Outcome, check_facts, find_shared, make_call, run_call, write_files
 from pipeline.cluster.errors import ClusterError
 
 TIMEOUT_SECONDS = 20
@@ -32,8 +32,7 @@ def run_on_workers(jobs: Iterable[Job], *, address: str, desc: str) -> Iterator[
         # without keys of their content: equal fits of two stages are two fits
         fits = [client.submit(run_call, make_call(job, shared, facts), *data, pure=False) for job in listed]
         try:
-            while fits:
-                outcome = fits.pop(0).result()
+            for outcome in receive(client, fits):
                 write_files(outcome.files)
                 yield outcome.result
         except KilledWorker as error:
@@ -45,6 +44,19 @@ def run_on_workers(jobs: Iterable[Job], *, address: str, desc: str) -> Iterator[
             raise ClusterError(
                 f"{desc}: the scheduler at {address}, or all workers that had the data, ended; start them and repeat"
             ) from error
+
+
+def receive(client: Client, fits: Sequence[Future[Outcome]]) -> Iterator[Outcome]:
+    """Yield the outcomes of fits in their order; each is received once it ends, before its worker may be killed."""
+    places = {fit.key: place for place, fit in enumerate(fits)}
+    ended: dict[int, Outcome] = {}
+    following = 0
+    for fit in as_completed(fits, loop=client.loop):
+        ended[places[fit.key]] = fit.result()
+        fit.release()
+        while following in ended:
+            yield ended.pop(following)
+            following += 1
 
 
 def connect(address: str) -> Client:

@@ -137,9 +137,7 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 def list_revisions(root: Path) -> list[Revision]:
     """Return the commits whose reports differ from those before, and those with a tag, the earliest first."""
     names, tags, branches = experiments.name_experiments(root), name_tags(root), name_branches(root)
-    history = ["log", "--full-history", "--reverse", "--date-order", "--format=%H %ct"]
-    history += [*(f"--exclude={pattern}" for pattern in NOT_RUNS), "--all", "--"]
-    changed = {line.split()[0] for line in experiments.run_git(root, *history, str(REPORTS))}
+    changed = {commit for commit, *_ in log_commits(root, str(REPORTS))}
     return [
         Revision(
             commit,
@@ -149,9 +147,19 @@ def list_revisions(root: Path) -> list[Revision]:
             experiment=names.get(commit, "").removeprefix("experiment "),
             tags=tuple(tags.get(commit, ())),
         )
-        for commit, time in (line.split() for line in experiments.run_git(root, *history))
+        for commit, time, _ in log_commits(root)
         if commit in changed or commit in tags
     ]
+
+
+def log_commits(root: Path, *paths: str) -> Iterator[list[str]]:
+    """Yield hash, time and subject of each commit that a branch, a tag or an experiment reaches, the earliest first.
+
+    With `paths`, only of commits that change one of them. What git or DVC put aside is left out.
+    """
+    command = ["log", "--full-history", "--reverse", "--date-order", "--format=%H%x09%ct%x09%s"]
+    command += [*(f"--exclude={pattern}" for pattern in NOT_RUNS), "--all", "--"]
+    yield from (line.split("\t", 2) for line in experiments.run_git(root, *command, *paths))
 
 
 def list_objects(root: Path, commit: str) -> dict[str, str]:

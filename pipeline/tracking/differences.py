@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.tracking.logical import Parts
+from pipeline.tracking.logical import Parts, is_number
 
 
 class Level(IntEnum):
@@ -21,7 +21,10 @@ class Level(IntEnum):
 
 
 class Tolerance(NamedTuple):
-    """The largest difference of a and b that is a rounding: `absolute` + `relative` · max(|a|, |b|)."""
+    """The largest difference of a and b that is a rounding: `absolute` + `relative` · max(|a|, |b|).
+
+    Integers, such as times, are not rounded: they differ or they do not.
+    """
 
     relative: float = 1e-6
     absolute: float = 1e-9
@@ -58,8 +61,10 @@ def compare_digests(a: Mapping[str, str], b: Mapping[str, str]) -> list[PartDiff
 
 def compare_values(name: str, pair: tuple[Any, Any], tolerance: Tolerance) -> PartDifference | None:
     """Return the difference of one part, None where both values agree."""
-    if all(_is_scalar(value) for value in pair):
-        return _compare_numbers(name, np.array([pair[0]], float), np.array([pair[1]], float), tolerance)
+    if all(is_number(value) for value in pair):
+        is_exact = all(isinstance(value, int) for value in pair)
+        x, y = (np.array([value], float) for value in pair)
+        return _compare_numbers(name, x, y, None if is_exact else tolerance)
     a, b = pair
     if not (isinstance(a, np.ndarray) and isinstance(b, np.ndarray)):
         is_same = type(a) is type(b) and a == b
@@ -67,7 +72,7 @@ def compare_values(name: str, pair: tuple[Any, Any], tolerance: Tolerance) -> Pa
     if (a.dtype, a.shape) != (b.dtype, b.shape):
         return PartDifference(name, Level.DIFFERENT, f"{a.dtype}{list(a.shape)} → {b.dtype}{list(b.shape)}")
     if a.dtype.kind in "fiub":
-        return _compare_numbers(name, a, b, tolerance)
+        return _compare_numbers(name, a, b, tolerance if a.dtype.kind == "f" else None)
     differ = np.array([str(x) != str(y) for x, y in zip(a.ravel(), b.ravel(), strict=True)], dtype=bool)
     if not differ.any():
         return None
@@ -76,8 +81,8 @@ def compare_values(name: str, pair: tuple[Any, Any], tolerance: Tolerance) -> Pa
     return PartDifference(name, Level.DIFFERENT, f"{differ.sum()} of {differ.size} differ, {first}")
 
 
-def _compare_numbers(name: str, a: np.ndarray, b: np.ndarray, tolerance: Tolerance) -> PartDifference | None:
-    """Return the difference of two arrays of numbers of one shape; NaN agrees with NaN alone."""
+def _compare_numbers(name: str, a: np.ndarray, b: np.ndarray, tolerance: Tolerance | None) -> PartDifference | None:
+    """Return the difference of two arrays of numbers of one shape; NaN agrees with NaN alone, None tolerates none."""
     differ = (a != b) & ~(np.isnan(a) & np.isnan(b))  # (N,)
     if not differ.any():
         return None
@@ -85,8 +90,8 @@ def _compare_numbers(name: str, a: np.ndarray, b: np.ndarray, tolerance: Toleran
     with np.errstate(invalid="ignore"):
         distance = np.abs(x - y)
         size = np.maximum(np.abs(x), np.abs(y))
-        is_close = distance <= tolerance.absolute + tolerance.relative * size
-    level = Level.WITHIN_TOLERANCE if is_close.all() else Level.DIFFERENT
+        is_close = tolerance is not None and (distance <= tolerance.absolute + tolerance.relative * size).all()
+    level = Level.WITHIN_TOLERANCE if is_close else Level.DIFFERENT
     finite = np.isfinite(distance)
     largest = float(distance[finite].max()) if finite.any() else np.nan
     relative = float((distance[finite] / size[finite]).max()) if finite.any() else np.nan
@@ -95,10 +100,6 @@ def _compare_numbers(name: str, a: np.ndarray, b: np.ndarray, tolerance: Toleran
     if a.size == 1:
         text = f"{a.item():.10g} → {b.item():.10g}, relative {relative:.3g}"
     return PartDifference(name, level, text)
-
-
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _shorten(value: Any, length: int = 60) -> str:

@@ -8,6 +8,7 @@ where a stage with the same inputs has values beyond the tolerance, or values th
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline import cli
@@ -88,7 +89,7 @@ def join_names(stages: Sequence[StageDiagnosis]) -> str:
 def compare_facts(a: Side, b: Side) -> list[str]:
     """Return a line for each library, fact of the machine and setting that differs; else why there is none."""
     absent = [side.name for side in (a, b) if side.facts is None]
-    if len(absent) == 2 or a.facts is None or b.facts is None:
+    if a.facts is None or b.facts is None:
         return [f"libraries and CPU are not known of {' and '.join(absent)}: `{TAKE}` writes them there"]
     lines = [
         f"  {group}: {key}: {before} → {after}"
@@ -103,7 +104,7 @@ def compare_facts(a: Side, b: Side) -> list[str]:
 def add_facts(side: Side) -> Side:
     """Return the present folder with the facts of this machine, where it has no snapshot."""
     if isinstance(side, FolderSide) and side.commit is None and side.facts is None and side.root == Path.cwd():
-        return FolderSide(side.name, side.lock, side.digests, collect_facts(), root=side.root)
+        return replace(side, facts=collect_facts())
     return side
 
 

@@ -118,7 +118,7 @@ def flatten_json(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(content, Mapping):
         for key in sorted(content):
             yield from flatten_json(content[key], f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(content, list) and content and all(_is_number(each) for each in content):
+    elif isinstance(content, list) and content and all(is_number(each) for each in content):
         yield prefix, np.array(content, dtype=float)
     elif isinstance(content, list) and content:
         for place, each in enumerate(content):
@@ -130,7 +130,8 @@ def flatten_json(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, content
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Return whether a value of JSON is a number."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

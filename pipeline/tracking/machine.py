@@ -20,8 +20,8 @@ SETTINGS = (
     "ATEN_",
     "ONEDNN_",
     "NPY_",
+    "PYTHONHASHSEED",
 )
-HASHED = {"PYTHONHASHSEED"}
 CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "amx_tile")
 CPU_FILE, DRIVER_FILE = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/version")
 
@@ -44,7 +44,7 @@ def collect_facts() -> dict[str, Any]:
         "settings": {
             name: value
             for name, value in sorted(os.environ.items())
-            if (name.startswith(SETTINGS) or name in HASHED) and name not in PINNED
+            if name.startswith(SETTINGS) and name not in PINNED
         },
         "libraries": {
             name.lower().replace("_", "-"): each.version

@@ -93,17 +93,11 @@ def history_path(model: str) -> Path:
 
 
 def list_revisions(root: Path) -> list[Revision]:
-    """Return the commits whose results differ from those before, those with a tag, and all experiments, by time.
-
-    The commits are those that a branch, a tag or an experiment reaches. What git or DVC put aside is left out.
-    """
+    """Return the commits whose results differ from those before, those with a tag, and all experiments, by time."""
     refs, tags, branches = list_experiments(root), run_index.name_tags(root), run_index.name_branches(root)
-    history = ["log", "--full-history", "--reverse", "--date-order", "--format=%H%x09%ct%x09%s"]
-    history += [*(f"--exclude={pattern}" for pattern in run_index.NOT_RUNS), "--all", "--"]
-    changed = {line.split("\t")[0] for line in experiments.run_git(root, *history, *SOURCES)}
+    changed = {commit for commit, *_ in run_index.log_commits(root, *SOURCES)}
     found = []
-    for line in experiments.run_git(root, *history):
-        commit, time, subject = line.split("\t", 2)
+    for commit, time, subject in run_index.log_commits(root):
         if commit in changed or commit in tags or commit in refs:
             name, baseline = refs.get(commit, ("", ""))
             branch, own = branches.get(commit, ""), tuple(tags.get(commit, ()))

@@ -1,11 +1,12 @@
 """A side of a comparison: a revision, a folder with a clone, a dvc.lock alone, or a snapshot of another machine."""
 
 import hashlib
+import io
 import json
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class Side:
 
     name: str
     lock: Lock
-    digests: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # of parts, by the md5 of a file
+    digests: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # of parts, by `snapshot.digest_key`
     facts: Mapping[str, Any] | None = None  # of the machine
 
     def read_output(self, path: str, md5: str) -> Files:
@@ -76,8 +77,10 @@ class FolderSide(Side):
         return found if len(found) == len(files) else None
 
     def _locate(self, md5: str) -> Path | None:
+        """Return a file of the cache; None where it is missing or damaged."""
         file = None if self.cache is None else self.cache / md5[:2] / md5[2:]
-        return file if file is not None and file.is_file() else None
+        is_whole = file is not None and file.is_file() and hash_source(file) == md5.removesuffix(FOLDER)
+        return file if is_whole else None
 
     def _read_committed(self, path: str, md5: str) -> Files | None:
         commit = self.commit or "HEAD"
@@ -113,12 +116,8 @@ def hash_folder(path: str, files: Mapping[str, str]) -> str:
 
 def hash_source(source: Source) -> str:
     """Return the md5 of a file's bytes, as DVC computes it."""
-    total = hashlib.md5(usedforsecurity=False)
-    if isinstance(source, bytes):
-        total.update(source)
-        return total.hexdigest()
-    with source.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: total).hexdigest()
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
+        return hashlib.file_digest(stream, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
 
 
 def open_side(name: str, root: Path) -> Side:
@@ -157,14 +156,11 @@ def _open_snapshot(name: str, text: str) -> Side:
 
 
 def _parse_snapshot(name: str, text: str) -> dict[str, Any]:
-    checks: dict[str, Callable[[Any], bool]] = dict.fromkeys(
-        ("lock", "digests", "facts"), lambda x: isinstance(x, dict)
-    )
     try:
-        content: dict[str, Any] = json.loads(text)
-        is_snapshot = isinstance(content, dict) and all(check(content.get(key)) for key, check in checks.items())
+        content: Any = json.loads(text)
     except json.JSONDecodeError:
-        is_snapshot = False
-    if not is_snapshot:
+        content = None
+    keys = ("lock", "digests", "facts")
+    if not (isinstance(content, dict) and all(isinstance(content.get(key), dict) for key in keys)):
         raise ValueError(f"{name} is no snapshot; `{TAKE} {name}` writes one")
     return content
