@@ -62,7 +62,7 @@ FULL_SIZE: dict[str, dict[str, Any]] = {  # pipeline/models/nets/README.md, "Ful
             "dim_feedforward": 256,
         },
     },
-    "TFT": {"plugin": "tft", "own": {"window": 168, "hidden_size": 160, "nhead": 4, "known_columns": 0}},
+    "TFT": {"plugin": "tft", "own": {"window": 168, "hidden_size": 160, "nhead": 4, "known_columns": []}},
 }
 COMMON = {
     **{"window": WINDOW, "dropout": 0.0, "loss": {"name": "mse"}, "lr_schedule": {"name": "constant"}},

@@ -91,6 +91,8 @@ def test_columns_streamed_by_open_time_have_the_bits_of_the_table(table):
         np.testing.assert_array_equal(view_bits(values), view_bits(expected[part.index]))
     with pytest.raises(ValueError, match="E is no symbol of this stream; it has A, B, C, D"):
         stream.update({"E": 1.0})
+    with pytest.raises(ValueError, match="F is no symbol of this stream"):
+        stream.update({"A": 1.0}, begin=["F"])
 
 
 @pytest.mark.parametrize("cut", [40, 103, 125])

@@ -1,7 +1,7 @@
 """Columns of a symbol among all: the market's return, the rank of its own, and its beta, from bars of one open time.
 
-A symbol takes part in the columns of an open time if it has that bar: nobody's later bar is read, and a missing bar is
-not filled. `compute_columns` takes a table of all symbols, `Stream` the closes of one open time after another; both
+A symbol takes part in the columns of an open time if it has that bar: no later bar is read, and a missing bar is not
+filled. `compute_columns` takes a table of all symbols, `Stream` the closes of one open time after another; both
 pass them to one compiled update, so that their values agree in every bit.
 """
 
@@ -207,7 +207,7 @@ class Stream:
         `closes` has the symbols that have that bar; `begin` are those whose segment begins with it, as after a gap.
         """
         names = sorted(closes)
-        if unknown := [name for name in names if name not in self._places]:
+        if unknown := [name for name in (*names, *begin) if name not in self._places]:
             raise ValueError(
                 f"cross_section: {unknown[0]} is no symbol of this stream; it has {', '.join(self._places)}"
             )

@@ -35,8 +35,9 @@ def load_pandas_file(name: str, block: config.Block) -> PandasFile:
         has = ", ".join(known) or "no file"
         raise config.ParamsError(f"features.in_pandas: there is no {name!r}; pipeline/features/in_pandas has {has}")
     module, path = importlib.import_module(f"pipeline.features.in_pandas.{name}"), f"features.in_pandas.{name}"
-    warm_up_bars = config.call_with(module.count_warm_up_bars, block=block, name=path)
     config.check_section(module.compute, block, name=path)
+    windows = {key: block[key] for key in config.list_keys(module.count_warm_up_bars) if key in block}
+    warm_up_bars = config.call_with(module.count_warm_up_bars, block=windows, name=path)
     return PandasFile(name, partial(module.compute, **block), warm_up_bars)
 
 

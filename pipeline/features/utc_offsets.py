@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from pipeline.features.rolling import Floats, compile_kernel
 
 FIRST, LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)  # outside the nearest offset holds
-STEP_S = 7 * 86_400  # shorter than the time between two changes of any zone
+STEP_S = 3 * 86_400  # shorter than the time between two changes of any zone, 6.96 days at least
 
 
 @functools.cache

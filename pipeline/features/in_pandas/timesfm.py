@@ -66,17 +66,7 @@ def compute(
     return pd.DataFrame(table, columns=names)
 
 
-def count_warm_up_bars(
-    *,
-    weights: str,
-    sha256: str | None,
-    series: Annotated[list[Literal["close", "volume", "range"]], MinLen(1)],
-    context: Context,
-    horizons: Annotated[list[PositiveInt], MinLen(1)],
-    every: PositiveInt,
-    batch_size: PositiveInt,
-    force_flip_invariance: bool,
-) -> int:
+def count_warm_up_bars(*, context: Context) -> int:
     """Return the number of bars at a segment's start without a forecast."""
     return context - 1
 
