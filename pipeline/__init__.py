@@ -20,13 +20,17 @@ PINNED = {
 }
 
 
+def read_cpu() -> dict[str, str]:
+    """Return the fields of the first CPU as Linux lists them, such as `model name`; empty on other systems."""
+    file = Path("/proc/cpuinfo")
+    first = file.read_text().partition("\n\n")[0] if file.exists() else ""
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+
+
 def has_avx2() -> bool:
     """Return whether this is an x86-64 CPU with AVX2 and FMA, on which results are the same to the byte."""
-    if platform.machine() not in ("x86_64", "AMD64") or not Path("/proc/cpuinfo").exists():
-        return False
-    with Path("/proc/cpuinfo").open() as lines:
-        flags = next((line.split() for line in lines if line.startswith("flags")), [])
-    return {"avx2", "fma"} <= set(flags)
+    flags = read_cpu().get("flags", "").split()
+    return platform.machine() in ("x86_64", "AMD64") and {"avx2", "fma"} <= set(flags)
 
 
 if has_avx2():

@@ -4,7 +4,6 @@ Latency is a fact about a machine and a moment. So it is no rule of the stage `g
 """
 
 import platform
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from pydantic import PositiveFloat
 
-from pipeline import artifacts
+from pipeline import artifacts, read_cpu
 
 REPORTS = artifacts.MEASURED / "latency"  # of this machine: neither cached by DVC nor in git
 THROUGHPUT = "bars_per_second"  # the only limit that a measurement must not be below
@@ -81,9 +80,7 @@ def find_broken(figures: Mapping[str, float], limits: Mapping[str, float]) -> li
 
 def describe_host() -> dict[str, str | None]:
     """Return the name of this machine and the model of its CPU; None where /proc does not say it."""
-    cpu = Path("/proc/cpuinfo")
-    found = re.search(r"(?m)^model name\s*: (.+)$", cpu.read_text()) if cpu.exists() else None
-    return {"name": platform.node(), "cpu": found[1] if found else None}
+    return {"name": platform.node(), "cpu": read_cpu().get("model name")}
 
 
 def render_latency(measured: Mapping[str, Any] | None) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 from pydantic import PositiveFloat
 
-from pipeline import artifacts, cli, config, digests, has_avx2, remedies
+from pipeline import artifacts, cli, config, digests, has_avx2, read_cpu, remedies
 from pipeline.models import base, plugins, tuned
 from pipeline.models.dataset import check_sources, hash_dataset, load_dataset
 from pipeline.models.onnx_session import hash_graphs, open_session
@@ -113,11 +113,8 @@ def summarize_comparison(found: Mapping[str, float], limits: Limits) -> dict[str
 
 def describe_machine() -> dict[str, object]:
     """Return the CPU, the instruction set that is used, and the versions of the libraries."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
-        "cpu": models[0] if models else platform.processor(),
+        "cpu": read_cpu().get("model name", platform.processor()),
         "architecture": platform.machine(),
         "instruction_set": "AVX2" if has_avx2() else "unpinned",
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},

@@ -114,12 +114,18 @@ def digest_value(value: Any) -> str:
 
 
 def flatten_json(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the values of JSON by dotted keys; a list of numbers is one array. Digests are left out."""
+    """Yield the values of JSON by dotted keys; a list of numbers is one array. Digests are left out.
+
+    Whole numbers stay whole: they are compared without tolerance.
+
+    >>> dict(flatten_json({"rows": [1, 2], "ic": [0.5, 1]}))
+    {'ic': array([0.5, 1. ]), 'rows': array([1, 2])}
+    """
     if isinstance(content, Mapping):
         for key in sorted(content):
             yield from flatten_json(content[key], f"{prefix}.{key}" if prefix else str(key))
     elif isinstance(content, list) and content and all(is_number(each) for each in content):
-        yield prefix, np.array(content, dtype=float)
+        yield prefix, np.array(content)
     elif isinstance(content, list) and content:
         for place, each in enumerate(content):
             yield from flatten_json(each, f"{prefix}[{place}]")

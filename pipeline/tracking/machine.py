@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from pipeline import PINNED, has_avx2
+from pipeline import PINNED, has_avx2, read_cpu
 
 SETTINGS = (
     "OMP_",
@@ -23,7 +23,7 @@ SETTINGS = (
     "PYTHONHASHSEED",
 )
 CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "amx_tile")
-CPU_FILE, DRIVER_FILE = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/version")
+DRIVER_FILE = Path("/proc/driver/nvidia/version")
 
 
 def collect_facts() -> dict[str, Any]:
@@ -52,11 +52,3 @@ def collect_facts() -> dict[str, Any]:
             if (name := each.metadata["Name"])
         },
     }
-
-
-def read_cpu() -> dict[str, str]:
-    """Return the fields of the first CPU; none where the system does not list them."""
-    if not CPU_FILE.exists():
-        return {}
-    first = CPU_FILE.read_text().partition("\n\n")[0]
-    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
