@@ -27,6 +27,7 @@ from pipeline.evaluation.portfolio import trade_predictions
 Floats = npt.NDArray[np.float64]
 
 STEPS_PER_DECADE = 3  # of the capitals that are traded
+MIN_SHARPE = 0.25  # of the highest one; by the square-root law a third is left where the profit is largest
 TOLERANCE = 0.02  # of the logarithm of a capital
 NAN = float("nan")
 
@@ -63,7 +64,7 @@ class Capacity:
     cut_share: tuple[float, ...]
     max_profit_capital: float  # at which the net profit is largest
     max_profit_per_year: float  # that it is there
-    half_sharpe_capital: float  # above which the Sharpe ratio is below half of the highest
+    half_sharpe_capital: float  # beyond which less than half of the highest Sharpe ratio is left
     reason: str | None  # why some are NaN
 
 
@@ -100,7 +101,8 @@ def measure_capacity(
     columns = [tuple(column) for column in zip(*outcomes, strict=True)]
     if reason := _explain_lack(outcomes, values):
         return Capacity(*terms, values, *columns, NAN, NAN, NAN, reason)
-    peak, why_no_peak = find_max_profit(lambda capital: measure(capital).profit_per_year, values)
+    sharpe = np.array([each.sharpe_daily for each in outcomes])
+    peak, why_no_peak = find_max_profit(lambda capital: measure(capital).profit_per_year, values, sharpe)
     half, why_no_half = find_half_sharpe(lambda capital: measure(capital).sharpe_daily, values)
     profit = NAN if np.isnan(peak) else measure(peak).profit_per_year
     reason = "; ".join(each for each in (why_no_peak, why_no_half) if each) or None
@@ -126,34 +128,36 @@ def list_capitals(capitals: Sequence[float], own: float) -> tuple[float, ...]:
     return tuple(sorted([*given, *new]))
 
 
-def find_max_profit(profit: Callable[[float], float], capitals: Sequence[float]) -> tuple[float, str]:
-    """Return the first capital beyond which the profit falls, above the lowest one traded; or NaN, and why.
+def find_max_profit(profit: Callable[[float], float], capitals: Sequence[float], sharpe: Floats) -> tuple[float, str]:
+    """Return the capital of the largest profit; or NaN, and why.
 
-    Far beyond it orders are so large that a few positions are left, and their profit is chance: it is not searched.
+    Capitals beyond the last at which `MIN_SHARPE` of the highest Sharpe ratio is left are not searched: their orders
+    are so large that a few positions make the profit, by chance. `sharpe` (n,) are those of the capitals (n,).
     """
     values = [profit(capital) for capital in capitals]
-    falls = np.flatnonzero((np.diff(values) < 0) & (np.array(values[:-1]) > 0))
-    if not len(falls):
-        return NAN, f"no max_profit_capital: the profit still rises at {capitals[-1]:g}, the highest capital traded"
-    if (best := int(falls[0])) == 0:
-        return NAN, f"no max_profit_capital: the profit falls from {capitals[0]:g} on, the lowest capital traded"
+    last = int(np.flatnonzero(sharpe >= MIN_SHARPE * sharpe.max())[-1])
+    best = int(np.argmax(values[: last + 1]))
+    if best in (0, len(capitals) - 1):
+        trend = "still rises at" if best else "falls from"
+        return NAN, f"no max_profit_capital: the profit {trend} {capitals[best]:g}, the end of the capitals traded"
+    if values[best + 1] > values[best]:
+        return float(capitals[best]), ""
     around = slice(best - 1, best + 2)
     curve = np.polyfit(np.log(capitals[around]), values[around], 2)  # whose top lies between the three
     return max(float(np.exp(-curve[1] / (2 * curve[0]))), float(capitals[best]), key=profit), ""
 
 
 def find_half_sharpe(sharpe: Callable[[float], float], capitals: Sequence[float]) -> tuple[float, str]:
-    """Return the first capital beyond that of the highest Sharpe ratio at which half of it is left; or NaN, and why."""
-    values = [sharpe(capital) for capital in capitals]
-    best = int(np.nanargmax(values))
-    half = values[best] / 2
-    below = [i for i in range(best + 1, len(capitals)) if values[i] < half]
-    if not below:
+    """Return the capital beyond which every one traded has less than half of the highest Sharpe ratio; or NaN, why."""
+    values = np.array([sharpe(capital) for capital in capitals])
+    half = values.max() / 2
+    last = int(np.flatnonzero(values >= half)[-1])
+    if last == len(capitals) - 1:
         return NAN, (
             f"no half_sharpe_capital: at {capitals[-1]:g}, the highest capital traded, the Sharpe ratio is "
-            f"{values[-1]:.3g}, and the highest one {values[best]:.3g}"
+            f"{values[-1]:.3g}, and the highest one {values.max():.3g}"
         )
-    bounds = np.log(capitals[below[0] - 1]), np.log(capitals[below[0]])
+    bounds = np.log(capitals[last]), np.log(capitals[last + 1])
     return float(np.exp(brentq(lambda x: sharpe(float(np.exp(x))) - half, *bounds, xtol=TOLERANCE))), ""
 
 

@@ -7,8 +7,8 @@ from pipeline.reporting.markdown import DASH, format_number, render_table
 
 NOTE = (
     "Of the median path, net of costs and of market impact by the square-root law, which no other figure has: Sharpe "
-    "ratios of daily returns by capital in the quote currency; the capital beyond which the net profit falls, and that "
-    "profit a year; and the capital above which less than half of the highest Sharpe ratio is left."
+    "ratios of daily returns by capital in the quote currency; the capital of the largest net profit that leaves a "
+    "quarter of the highest Sharpe ratio, and that profit a year; and the capital beyond which less than half is left."
 )
 
 Report = Mapping[str, Any]
