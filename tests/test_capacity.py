@@ -285,6 +285,6 @@ def test_the_pages_show_the_outcomes_and_why_a_capacity_is_missing(tmp_path) -> 
         picture, table = plot_capacity(model), tabulate_capacity(model)
         assert "log axis" in picture and len(table.rows) == len(report["capitals"])
         assert set(summarize_capacity(lost)) < set(report)
-    assert "exceed the gross return" in picture and "No capacity" in table.note
+    assert "exceed the gross return" in picture and "Found: no capacity" in table.note
     empty = asdict(lost) | {"capitals": [], "reason": "rows are no bars"}
     assert "- book: rows are no bars" in render_capacity({"book": empty}, capitals=[])

@@ -24,7 +24,7 @@ from pipeline.reporting.tear_sheet.svg import (
 )
 
 SHARPE_STOP, PROFIT, HEIGHT = 116.0, (132.0, 236.0), 272.0  # pixels of the two panels
-NAMES = {"max_profit_capital": "largest profit", "half_sharpe_capital": "half of the Sharpe ratio"}
+NAMES = {"max_profit_capital": "largest profit", "half_sharpe_capital": "half of the highest Sharpe ratio"}
 
 
 def plot_capacity(model: ModelEvidence) -> Markup | str:
@@ -44,12 +44,12 @@ def plot_capacity(model: ModelEvidence) -> Markup | str:
     for panel, values in ((top, sharpe), (low, profit)):
         parts += [draw_level(panel, 0.0), draw_line(panel, capitals, values, style="median")]
         parts.append(draw_points(panel, capitals, values, style="c0"))
-    found = [(panel, key) for panel, key in ((top, "half_sharpe_capital"), (low, "max_profit_capital")) if report[key]]
-    parts += [draw_moment(panel, report[key], label=NAMES[key], is_left=True) for panel, key in found]
-    words = [f"{NAMES[key]} at {format_money(report[key])}" for _, key in found] or [report["reason"]]
+    for panel, key, label in ((top, "half_sharpe_capital", "half"), (low, "max_profit_capital", "largest")):
+        if report[key]:
+            parts.append(draw_moment(panel, report[key], label=label, is_left=panel is low))
     alt = (
         f"{model.name}: Sharpe ratio of daily returns and profit a year, net of costs and market impact, at capitals "
-        f"of {format_money(capitals[0])} to {format_money(capitals[-1])}; {'; '.join(words)}."
+        f"of {format_money(capitals[0])} to {format_money(capitals[-1])}. {describe_capacity(report)}"
     )
     return compose(parts, height=HEIGHT, alt=alt)
 
@@ -62,10 +62,16 @@ def tabulate_capacity(model: ModelEvidence) -> Table:
     columns = [[show(value) for value in report[name]] for name, show in zip(names, formats, strict=True)]
     rows = [list(row) for row in zip(map(format_money, report["capitals"]), *columns, strict=True)]
     head = ["capital", "net return", "Sharpe, daily", "profit a year", "impact, bps", "orders cut"]
-    found = [f"{text} at {format_money(report[key])}" for key, text in NAMES.items() if report[key]]
     note = (
         "Of the median path, in the quote currency, net of costs and of market impact by the square-root law, "
         f"coefficient {format_number(report['impact_coefficient'])}, in bps of the value traded; orders cut: by "
-        f"max_participation. {'; '.join(found + [report['reason']] * bool(report['reason'])).capitalize()}."
+        f"max_participation. {describe_capacity(report)} A profit with less than a quarter of the highest Sharpe ratio "
+        "does not count."
     )
     return Table(f"Capacity of {model.name}", head, rows, note=note)
+
+
+def describe_capacity(report: dict[str, Any]) -> str:
+    """Return the capacity in a sentence, and why it is missing."""
+    found = [f"{text} at {format_money(report[key])}" for key, text in NAMES.items() if report[key]]
+    return f"Found: {'; '.join([*found, *([report['reason']] if report['reason'] else [])])}."
