@@ -5,7 +5,7 @@ Vangelisti 2006, "The Capacity of an Equity Strategy", Journal of Portfolio Mana
 all on the assumed market impact, and is a range rather than a number.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Annotated, NamedTuple
@@ -84,9 +84,8 @@ def measure_capacity(
         settings: the market impact.
         capitals: in the quote currency; more are traded between them.
     """
-    terms = settings.impact_coefficient, settings.impact_window
     if missing := find_missing_columns(data.clean):
-        return Capacity(*terms, *[()] * 6, NAN, NAN, NAN, f"rows are no bars, and have no {', '.join(missing)}")
+        return _make_capacity(settings, {}, reason=f"rows are no bars, and have no {', '.join(missing)}")
     grid = data.find_grid(data.rules.delay_bars)
     illiquidity = place_illiquidity(data.clean, grid, window=settings.impact_window, time_column=data.time_column)
 
@@ -97,16 +96,15 @@ def measure_capacity(
         )
 
     values = list_capitals(capitals, data.rules.capital)
-    outcomes = [measure(capital) for capital in values]
-    columns = [tuple(column) for column in zip(*outcomes, strict=True)]
-    if reason := _explain_lack(outcomes, values):
-        return Capacity(*terms, values, *columns, NAN, NAN, NAN, reason)
-    sharpe = np.array([each.sharpe_daily for each in outcomes])
+    outcomes = {capital: measure(capital) for capital in values}
+    if lack := _explain_lack(outcomes):
+        return _make_capacity(settings, outcomes, reason=lack)
+    sharpe = np.array([each.sharpe_daily for each in outcomes.values()])
     peak, why_no_peak = find_max_profit(lambda capital: measure(capital).profit_per_year, values, sharpe)
     half, why_no_half = find_half_sharpe(lambda capital: measure(capital).sharpe_daily, values)
     profit = NAN if np.isnan(peak) else measure(peak).profit_per_year
-    reason = "; ".join(each for each in (why_no_peak, why_no_half) if each) or None
-    return Capacity(*terms, values, *columns, peak, profit, half, reason)
+    reason = "; ".join(each for each in (why_no_peak, why_no_half) if each)
+    return _make_capacity(settings, outcomes, peak=(peak, profit), half=half, reason=reason)
 
 
 def summarize_capacity(capacity: Capacity) -> dict[str, object]:
@@ -161,15 +159,42 @@ def find_half_sharpe(sharpe: Callable[[float], float], capitals: Sequence[float]
     return float(np.exp(brentq(lambda x: sharpe(float(np.exp(x))) - half, *bounds, xtol=TOLERANCE))), ""
 
 
-def _explain_lack(outcomes: Sequence[Outcome], capitals: Sequence[float]) -> str:
+def _make_capacity(
+    settings: CapacitySettings,
+    outcomes: Mapping[float, Outcome],
+    *,
+    peak: tuple[float, float] = (NAN, NAN),
+    half: float = NAN,
+    reason: str,
+) -> Capacity:
+    """Return the outcomes by capital with the capacity; `peak` is the capital of the largest profit, and that."""
+    found = list(outcomes.values())
+    return Capacity(
+        impact_coefficient=settings.impact_coefficient,
+        impact_window=settings.impact_window,
+        capitals=tuple(outcomes),
+        net_return=tuple(each.net_return for each in found),
+        sharpe_daily=tuple(each.sharpe_daily for each in found),
+        profit_per_year=tuple(each.profit_per_year for each in found),
+        impact_bps=tuple(each.impact_bps for each in found),
+        cut_share=tuple(each.cut_share for each in found),
+        max_profit_capital=peak[0],
+        max_profit_per_year=peak[1],
+        half_sharpe_capital=half,
+        reason=reason or None,
+    )
+
+
+def _explain_lack(outcomes: Mapping[float, Outcome]) -> str:
     """Return why predictions have no capacity at all; empty where some capital earns."""
-    span = f"from {capitals[0]:g} to {capitals[-1]:g}"
-    if np.isnan([each.impact_bps for each in outcomes]).any():
+    span, found = f"from {min(outcomes):g} to {max(outcomes):g}", list(outcomes.values())
+    if np.isnan([each.impact_bps for each in found]).any():
         return "no capacity: nothing is traded, or no bar before an order has a volume"
-    if max(each.profit_per_year for each in outcomes) <= 0:
-        return f"no capacity: costs and market impact exceed the gross return at every capital {span}"
-    if not np.isfinite([each.sharpe_daily for each in outcomes]).all():
+    sharpe = [each.sharpe_daily for each in found]
+    if not np.isfinite(sharpe).all():
         return "no capacity: the Sharpe ratio of daily returns is undefined at some capital"
+    if max(each.profit_per_year for each in found) <= 0 or max(sharpe) <= 0:
+        return f"no capacity: costs and market impact exceed the gross return at every capital {span}"
     return ""
 
 
