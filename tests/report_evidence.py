@@ -71,6 +71,12 @@ def make_details(net: np.ndarray) -> dict:
             "executability": {"is_executable": True, "reasons": []},
             "warnings": [],
         },
+        "capacity": {
+            "impact_coefficient": 1.0,
+            **{"capitals": [1e3, 1e4, 1e5], "net_return": [0.2, 0.1, -0.1], "sharpe_daily": [4.0, 2.0, -1.0]},
+            **{"profit_per_year": [2e3, 1e4, -1e5], "impact_bps": [1.0, 3.0, 10.0], "cut_share": [0.0, 0.1, 0.5]},
+            **{"max_profit_capital": 9e3, "half_sharpe_capital": None, "reason": "no half_sharpe_capital: why"},
+        },
         "fit_diagnoses": {"0": {"verdict": "healthy"}},
     }
 

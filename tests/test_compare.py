@@ -233,10 +233,15 @@ EXECUTION = {  # of every model here, as its report of `evaluate` has it
     "executability": {"is_executable": False, "reasons": ["net -1.00% with a delay of 1 bar"]},
     "warnings": ["10% of the bars have no trades: their prices are stale, and orders wait"],
 }
+CAPACITY = {
+    **dict.fromkeys(("max_profit_capital", "max_profit_per_year", "half_sharpe_capital")),
+    **{"capitals": [0.0, 1.0], "sharpe_daily": [1.0, None], "reason": "no capacity: why"},
+}
 
 
 def render_page(report, sensitivity):
-    return comparison_page.render_page("klines", report, sensitivity, dict.fromkeys(report.leaderboard, EXECUTION))
+    execution, capacity = (dict.fromkeys(report.leaderboard, each) for each in (EXECUTION, CAPACITY))
+    return comparison_page.render_page("klines", report, sensitivity, execution, capacity)
 
 
 def test_the_page_names_a_model_that_is_not_executable_and_why():

@@ -9,6 +9,7 @@ from pipeline.evaluation import pairwise
 from pipeline.evaluation.best_members import BestMemberComparison
 from pipeline.evaluation.comparison import Comparison
 from pipeline.reporting import markdown
+from pipeline.reporting.capacity_page import list_capitals, render_capacity
 from pipeline.reporting.execution_page import name_verdict, render_execution
 from pipeline.reporting.markdown import format_interval, format_number
 
@@ -43,11 +44,15 @@ def render_page(
     comparison: Comparison,
     sensitivity: Report,
     execution: Mapping[str, Report],
+    capacity: Mapping[str, Report],
     *,
     not_traded: Sequence[str] = (),
     best_members: Sequence[BestMemberComparison] = (),
 ) -> str:
-    """Return the comparison as a page of markdown; `execution` is the report of each model on how it trades."""
+    """Return the comparison as a page of markdown.
+
+    `execution` and `capacity` are the reports of each model on how it trades, and with which capital.
+    """
     pbo = format_number(comparison.cscv.pbo if comparison.cscv else NAN)
     counts = comparison.effective_trials.values()
     effective = f" ({format_range(counts)} effective)" if counts else ""
@@ -57,6 +62,7 @@ def render_page(
         render_verdict(comparison),
         render_leaderboard(comparison, execution),
         render_execution(execution),
+        render_capacity(capacity, capitals=list_capitals(execution)),
         render_seeds(comparison),
         render_trials(comparison),
         render_pairs(comparison.pairs),

@@ -56,7 +56,8 @@ def main(dataset: str) -> None:
     sensitivity = artifacts.read_report("sensitivity", dataset)
     targets = sorted({blocks[name]["target"] for name in models})
     snooping = data_snooping(list(models), targets, trials=comparison.trials)
-    execution = {name: artifacts.read_report("evaluate/details", name)["execution"] for name in comparison.leaderboard}
+    reports = {name: artifacts.read_report("evaluate/details", name) for name in comparison.leaderboard}
+    execution, capacity = ({name: each[key] for name, each in reports.items()} for key in ("execution", "capacity"))
     headline = make_headline(comparison, sensitivity)
     artifacts.write_report("compare", dataset, headline)
     figures_file = name_metrics_file(f"compare_{dataset}")
@@ -66,7 +67,13 @@ def main(dataset: str) -> None:
     details |= {"findings": findings, "best_members": [asdict(each) for each in best_members]}
     artifacts.write_report("compare/details", dataset, details)
     page = comparison_page.render_page(
-        dataset, comparison, sensitivity, execution, not_traded=not_traded, best_members=best_members
+        dataset,
+        comparison,
+        sensitivity,
+        execution,
+        capacity,
+        not_traded=not_traded,
+        best_members=best_members,
     )
     artifacts.write_text(artifacts.report_path("compare", dataset).with_suffix(".md"), page)
     figures = plot_comparison(dataset, instants, comparison, sensitivity, bars_per_year=scale.bars_per_year)

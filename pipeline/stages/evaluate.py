@@ -11,6 +11,7 @@ import pandas as pd
 from pipeline import artifacts, cli, config, digests
 from pipeline.datasets import kinds
 from pipeline.evaluation import forecast, performance, returns
+from pipeline.evaluation.capacity import Capacity, measure_capacity, read_capacity_settings, summarize_capacity
 from pipeline.evaluation.evaluation_data import EvaluationData, load_evaluation_data
 from pipeline.evaluation.execution import Execution, ExecutionSettings, average_half_spread, measure_execution
 from pipeline.evaluation.forecast_report import describe_forecasts, read_settings
@@ -76,9 +77,9 @@ def main(model: str) -> None:
         splits = compare_in_and_out_of_sample(drop_final_fit(training.in_sample), predictions, data)
         headline |= make_trading_headline(result, splits)
         details |= summarize_in_and_out_of_sample(splits) | judge_model(params, result, splits)
-        execution = judge_execution(params, path, data)
-        details["execution"] = asdict(execution)
-        headline["executable"] = execution.executability.is_executable
+        execution, capacity = judge_execution(params, path, data)
+        details |= {"execution": asdict(execution), "capacity": asdict(capacity)}
+        headline |= {"executable": execution.executability.is_executable, "capacity": summarize_capacity(capacity)}
         draw_equity(model, result, data)
         draw_execution(model, execution, data)
         draw_positions(model, path, data, number=number)
@@ -235,15 +236,16 @@ def find_model_findings(params: config.Block, training: Training) -> dict[str, A
     return describe_model(training.fits, training.history, training.importances, training.audit, bands)
 
 
-def judge_execution(params: config.Block, path: pd.DataFrame, data: EvaluationData) -> Execution:
-    """Return what the predictions of a path earn with other delays, costs and capitals; log what is suspicious."""
+def judge_execution(params: config.Block, path: pd.DataFrame, data: EvaluationData) -> tuple[Execution, Capacity]:
+    """Return what the predictions of a path earn with other terms, and their capacity; log what is suspicious."""
     block = config.look_up(params, "execution")
     settings = config.call_with(ExecutionSettings, block=block, name="execution")
     half_spread_bps = average_half_spread(path, data)
     execution = measure_execution(path, data, settings=settings, half_spread_bps=half_spread_bps)
     for warning in execution.warnings:
         log.warning("%s", warning)
-    return execution
+    impact = read_capacity_settings(params)
+    return execution, measure_capacity(path, data, settings=impact, capitals=settings.capitals)
 
 
 def collect_paths(result: ModelResult) -> dict[str, object]:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from pipeline.evaluation import performance
 from pipeline.reporting.tear_sheet import charts, model_charts, series
 from pipeline.reporting.tear_sheet.blocks import Figure, Note, Section, Table
+from pipeline.reporting.tear_sheet.capacity_page import plot_capacity, tabulate_capacity
 from pipeline.reporting.tear_sheet.evidence import ModelEvidence
 from pipeline.reporting.tear_sheet.forecast_page import tabulate_forecasts
 from pipeline.reporting.tear_sheet.formats import (
@@ -56,6 +57,7 @@ def make_section(
         ("Costs", model_charts.plot_execution_curve(model, "by_cost")),
         ("Delay", model_charts.plot_execution_curve(model, "by_delay")),
         ("Capital", model_charts.plot_execution_curve(model, "by_capital")),
+        ("Capacity", plot_capacity(model)),
         ("Round trips", model_charts.plot_round_trips(model)),
         ("Calibration", model_charts.plot_calibration(model)),
         ("Confusion", model_charts.plot_confusion(model)),
@@ -73,6 +75,7 @@ def make_section(
         tabulate_drawdowns,
         tabulate_worst_days,
         tabulate_round_trips,
+        tabulate_capacity,
         tabulate_fits,
     )
     blocks += [tabulate(model) for tabulate in tables]
