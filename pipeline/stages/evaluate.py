@@ -59,13 +59,14 @@ def main(model: str) -> None:
         str(name): part for name, part in simple[data.is_included[simple["row"]]].groupby("baseline", observed=True)
     }
     baselines = {name: measure_predictions(part, data, folds) for name, part in tables.items()}
-    intervals = describe_intervals(predictions, data, folds, paths=len(result.paths), settings=read_settings(params))
+    settings = read_settings(params)
+    intervals = describe_intervals(predictions, data, folds, paths=len(result.paths), settings=settings)
     headline = make_forecast_headline(result, baselines["linear"]) | summarize_intervals(intervals)
     number = 0 if data.output.no_score_reason else result.median_path
     path = select_path(predictions, data, folds, path=number)
     others = select_same_path(tables, data, folds, path=number % folds.n_paths)
     details = collect_model_details(result, baselines) | {
-        "forecasts": judge_forecasts(params, path, others, data) | {"path": number},
+        "forecasts": describe_forecasts(path, others, data, settings=settings, seed=params["seed"]) | {"path": number},
         "model_findings": find_model_findings(params, training),
         **({"intervals": intervals} if intervals else {}),
     }
@@ -220,13 +221,6 @@ def judge_model(params: config.Block, result: ModelResult, splits: pd.DataFrame)
     gates = config.call_with(Gates, block=config.look_up(params, "gates"), name="gates")
     measurements = {"stationarity": measure_stationarity(splits)[0], "seeds": len(np.unique(result.seeds))}
     return {"gates": {name: asdict(found) for name, found in judge_gates(measurements, gates).items()}}
-
-
-def judge_forecasts(
-    params: config.Block, path: pd.DataFrame, baselines: Mapping[str, pd.DataFrame], data: EvaluationData
-) -> dict[str, Any]:
-    """Return the calibration, the parts and the gains over the baselines of the predictions of a path."""
-    return describe_forecasts(path, baselines, data, settings=read_settings(params), seed=params["seed"])
 
 
 def find_model_findings(params: config.Block, training: Training) -> dict[str, Any]:
