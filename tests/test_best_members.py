@@ -64,5 +64,5 @@ def test_members_are_named_by_families_and_models_of_the_leaderboard() -> None:
     params = make_params({"trees": 0.5, "agents.marl": 0.1, "nets": 0.0})
     traded = ["lstm", "lightgbm", "xgboost", "marl", "d4pg"]
     assert name_members(params, "voting", traded=traded) == ["lightgbm", "xgboost", "marl"]
-    params["models"]["ensembles"]["voting"]["hyperparameters"] = {"members": ["nets"]}
+    params["models"]["ensembles"]["voting"] |= {"plugin": "stacking", "hyperparameters": {"members": ["nets"]}}
     assert name_members(params, "voting", traded=traded) == ["lstm"]
