@@ -184,6 +184,7 @@ def describe_model(name: str, exported: Mapping[str, Any]) -> dict[str, Any]:
         "output": exported["output"],
         "target": exported["target"],
         "score_std": exported["score_std"],
+        **({"prediction_set": exported["prediction_set"]} if "prediction_set" in exported else {}),
     }
 
 
