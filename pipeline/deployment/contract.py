@@ -62,7 +62,7 @@ class PredictionSetPart(Part):
     """The set of a prediction: all classes whose probability is at least `threshold`."""
 
     coverage: Annotated[float, Gt(0), Lt(1)]  # the share of rows whose class should be in their set
-    threshold: float
+    threshold: float  # of float32 numbers: round it to one before you compare
 
 
 class ModelPart(Part):

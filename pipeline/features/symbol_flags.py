@@ -35,7 +35,7 @@ def list_symbols(layout: Layout, bars: pd.DataFrame | TableFile, starts: Integer
         return found
     if "symbol" in (bars.schema.names if isinstance(bars, TableFile) else bars.columns):
         table = bars.read(["symbol"]) if isinstance(bars, TableFile) else bars
-        found = table["symbol"].iloc[starts].astype(str).tolist()
+        found[:] = table["symbol"].iloc[starts].astype(str).tolist()
     check_symbols(layout, found)
     return found
 
