@@ -2,6 +2,7 @@
 
 Simulated markets, some without any predictable move and some with a planted one, run through the stages up to the gate
 in this one process. Every model is judged in turn as if the bundle traded it. Worlds that FILE holds are not repeated.
+Beside a tree stands a linear model or, with `--beside meta_label`, the same tree whose bets a second one sizes.
 
 Worlds with a planted move, and the first without, are whole. The others are short: the reports of guards, canaries and
 the embargo's sensitivity are those of the first world, and certificates and guards count as without a fault, which
@@ -50,7 +51,7 @@ from pipeline.stages import (
     train,
 )
 
-TREE, LINEAR, TARGET = "lightgbm", "linear", "return_5"
+TREE, LINEAR, META_LABEL, TARGET = "lightgbm", "linear", "meta_label", "return_5"
 RULES = [name for name in GateRules.__dataclass_fields__ if name != "path_quantile"]
 SMALL = {  # what the verdicts do not depend on, made cheap
     "deployment": {"datasets": [DATASET], "signal": None, "golden_bars": 60},
@@ -64,9 +65,15 @@ GATE, GATE_WITHOUT = "gate", "gate, pass_probability off"
 Row = dict[str, Any]
 
 
-def make_blocks(market: Market) -> dict[str, Any]:
-    """Return the blocks of params.yaml: trees, and a linear model as a net without hidden layers, of one target."""
+def make_blocks(market: Market, *, beside: str) -> dict[str, Any]:
+    """Return the blocks of params.yaml: a tree, and beside it one other model of the same target.
+
+    LINEAR is a net without hidden layers; META_LABEL has the tree as its primary model.
+    """
     blocks = make_small_params(market)
+    if beside == META_LABEL:
+        blocks["models"]["composites"] = {META_LABEL: blocks["disabled_models"]["composites"][META_LABEL]}
+        return blocks
     mlp = blocks["disabled_models"]["nets"]["mlp"]
     linear = {**mlp, "hyperparameters": {**mlp["hyperparameters"], "hidden_sizes": [], "dropout": 0.0}}
     blocks["models"]["nets"] = {LINEAR: linear}
@@ -85,11 +92,11 @@ def make_small_params(market: Market) -> dict[str, Any]:
     return blocks
 
 
-def run_world(market: Market, *, reports: Path, is_whole: bool) -> list[Row]:
+def run_world(market: Market, *, reports: Path, is_whole: bool, beside: str) -> list[Row]:
     """Return the verdicts on every model of a market; `reports` has those that short worlds share."""
     start = time.process_time()
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
-        blocks = make_blocks(market)
+        blocks = make_blocks(market, beside=beside)
         write_params(blocks)
         try:
             run_stages(list_models(blocks), reports=reports, is_whole=is_whole)
@@ -178,7 +185,7 @@ def name_verdict(passes: bool) -> str:
     return "passed" if passes else "failed"
 
 
-def extend_file(file: Path, markets: Mapping[Market, bool], *, seconds: float) -> pd.DataFrame:
+def extend_file(file: Path, markets: Mapping[Market, bool], *, seconds: float, beside: str) -> pd.DataFrame:
     """Return the rows of a file after those of the markets that it lacks; none begins after `seconds` of CPU."""
     start, reports = time.process_time(), file.with_suffix(".reports")
     table = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=["signal", "seed"])
@@ -186,7 +193,7 @@ def extend_file(file: Path, markets: Mapping[Market, bool], *, seconds: float) -
         known = (table["signal"] == market.signal) & (table["seed"] == market.seed)
         if known.any() or time.process_time() - start > seconds:
             continue
-        rows = pd.DataFrame(run_world(market, reports=reports, is_whole=is_whole))
+        rows = pd.DataFrame(run_world(market, reports=reports, is_whole=is_whole, beside=beside))
         table = pd.concat([table, rows], ignore_index=True) if len(table) else rows
         table.to_csv(file, index=False)
         print(f"{market.name}, seed {market.seed}: {rows['cpu_s'].iloc[0]:.0f} s of CPU", flush=True)
@@ -230,10 +237,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4, help="worlds of it")
     parser.add_argument("--days", type=int, default=20, help="of each world")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="of CPU, after which no world begins")
+    parser.add_argument("--beside", choices=[LINEAR, META_LABEL], default=LINEAR, help="the model beside the tree")
     options = parser.parse_args()
     os.environ |= {"PIPELINE_WORKERS": "1", "TQDM_DISABLE": "1"}
     with skip_pictures():
-        table = extend_file(options.csv.resolve(), list_markets(options), seconds=options.seconds)
+        markets = list_markets(options)
+        table = extend_file(options.csv.resolve(), markets, seconds=options.seconds, beside=options.beside)
     print(render_passes(table))
     worlds = table.drop_duplicates(["signal", "seed"])
     print(f"\n{len(worlds)} worlds of {options.days} days in {worlds['cpu_s'].sum():.0f} s of CPU")

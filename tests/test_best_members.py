@@ -8,7 +8,7 @@ from pipeline.evaluation.pairwise import UNDECIDED, PairComparison
 from pipeline.evaluation.stacked_weights import choose_member
 from pipeline.evaluation.voting import name_members
 from pipeline.reporting.comparison_page import render_best_members
-from tests.test_voting import make_params
+from tests.test_voting import make_params, resolve
 
 MEMBERS = {"voting": ["tree", "net"], "chosen": ["net", "tree"], "other": ["tree"]}
 
@@ -64,5 +64,12 @@ def test_members_are_named_by_families_and_models_of_the_leaderboard() -> None:
     params = make_params({"trees": 0.5, "agents.marl": 0.1, "nets": 0.0})
     traded = ["lstm", "lightgbm", "xgboost", "marl", "d4pg"]
     assert name_members(params, "voting", traded=traded) == ["lightgbm", "xgboost", "marl"]
-    params["models"]["ensembles"]["voting"]["hyperparameters"] = {"members": ["nets"]}
+    params["models"]["ensembles"]["voting"] |= {"plugin": "stacking", "hyperparameters": {"members": ["nets"]}}
     assert name_members(params, "voting", traded=traded) == ["lstm"]
+
+
+@pytest.mark.parametrize("weights", [{"trees": 0.5, "agents.marl": 0.1, "nets": 0.0}, {"nets.cnn": 1.0, "trees": 2.0}])
+def test_the_names_are_those_of_the_members_whose_weights_are_resolved(weights: dict[str, float]) -> None:
+    params = make_params(weights)
+    names = [name for family in params["models"].values() for name in family]
+    assert name_members(params, "voting", traded=names) == list(resolve(params).weights)

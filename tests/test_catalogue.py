@@ -86,7 +86,7 @@ def test_every_plugin_is_listed_with_what_it_predicts_sees_and_needs() -> None:
     assert facts["trees.xgboost"] == (
         "predicts value, position, probability, classes",
         "sees windows of bars",
-        "no GPU",
+        "GPU optional",
     )
     assert facts["nets.cnn"][1:] == ("sees windows of bars", "GPU optional")
     assert facts["agents.marl"] == ("predicts position", "sees one bar and columns of its own", "GPU optional")

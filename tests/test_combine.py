@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pipeline import artifacts
-from pipeline.evaluation.members import MemberPredictions
+from pipeline.evaluation.members import MemberPredictions, join_final_fits
 from pipeline.evaluation.voting import Ensemble, Member
 from pipeline.models.predictions import FINAL
 from pipeline.stages import combine
@@ -115,10 +115,23 @@ def test_other_parameters_of_a_member_or_other_weights_are_another_trial(folder:
         list_parameters(0.5, 0.5)
 
 
-def test_final_fits_of_different_seeds_are_joined_under_the_lowest_seed() -> None:
-    def make_member(deployed: int) -> MemberPredictions:
-        table = pd.DataFrame({"seed": [4, 9, deployed], "split": [0, 0, FINAL], "row": [1, 1, 2]})
-        return MemberPredictions(Member("a", 1.0, "return_5", 1, None), "value", table)
+def test_of_the_final_fits_those_that_are_deployed_are_joined_under_the_lowest_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In sample every seed has a final fit; the deployed one, of another seed for each member, stays."""
+    monkeypatch.chdir(tmp_path)
 
-    joined = combine.join_final_fits([make_member(9), make_member(4)])
+    def make_member(name: str, deployed: int) -> MemberPredictions:
+        artifacts.write_json(artifacts.report_path("train", name), {"deployed_seed": deployed})
+        table = pd.DataFrame({"seed": [4, 9, 4, 9], "split": [0, 0, FINAL, FINAL], "row": [1, 1, 2, 2]})
+        table = table.assign(score=[0.0, 1.0, 2.0, 3.0])
+        return MemberPredictions(
+            Member(name, 0.5, "return_5", 1, None), "value", table, ranks=table["score"].to_numpy()
+        )
+
+    joined = join_final_fits([make_member("a", 9), make_member("b", 4)], final=FINAL)
     assert [each.table["seed"].tolist() for each in joined] == [[4, 9, 4]] * 2
+    assert [each.table["score"].tolist() for each in joined] == [[0.0, 1.0, 3.0], [0.0, 1.0, 2.0]]
+    for each in joined:
+        assert each.ranks is not None
+        assert each.ranks.tolist() == each.table["score"].tolist()

@@ -123,7 +123,7 @@ def test_a_stream_of_one_symbol_refuses_them():
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        (BLOCK | {"windows": [1, 1]}, r"features.cross_section.windows is \[1, 1\]; its windows must differ"),
+        (BLOCK | {"windows": [1, 1]}, r"features.cross_section.windows is \[1, 1\]; its values must differ"),
         (BLOCK | {"beta_window": 1}, "features.cross_section.beta_window"),
         (BLOCK | {"window": 1}, "window"),
     ],

@@ -1,6 +1,8 @@
 """Coverage and width of predicted intervals, fixed and adapted to their errors."""
 
+import math
 from dataclasses import replace
+from fractions import Fraction
 from math import inf
 
 import numpy as np
@@ -13,6 +15,7 @@ from pipeline.evaluation.intervals import (
     adapt_margins,
     bound_share,
     describe_intervals,
+    describe_path,
     judge_coverage,
     list_pairs,
     measure_interval,
@@ -86,25 +89,33 @@ def adapt(scores, *, length=1, miscoverage=0.5, gamma=0.1, window=100):
 
 
 def test_margins_follow_the_errors_by_hand():
-    """With an allowed rate of 0.5 the margin is 0 for two rows, and then a quantile of the scores that are known.
+    """With an allowed rate of 0.5 the margin is 0 for one row, and then a quantile of the scores that are known.
 
-    Row 0: α 0.5, margin 0, error. Row 1: α 0.45, margin 0, no error (one score is fewer than 1 / 0.5). Row 2: α 0.5,
-    scores [-1, 1], rank ⌈3 · 0.5⌉ = 2: margin 1, no error. Row 3: α 0.55, [-1, 0.5, 1], rank ⌈4 · 0.45⌉ = 2: 0.5, and
-    an error. Row 4: α 0.5, [-1, 0.5, 1, 3], rank ⌈5 · 0.5⌉ = 3: margin 1.
+    Row 0: α 0.5, margin 0, error. Row 1: α 0.45, scores [1], rank ⌈2 · 0.55⌉ = 2, of one score the last: margin 1, no
+    error. Row 2: α 0.5, [-1, 1], rank ⌈3 · 0.5⌉ = 2: margin 1, no error. Row 3: α 0.55, [-1, 0.5, 1], rank
+    ⌈4 · 0.45⌉ = 2: 0.5, and an error. Row 4: α 0.5, [-1, 0.5, 1, 3], rank ⌈5 · 0.5⌉ = 3: margin 1.
     """
-    assert adapt([1.0, -1.0, 0.5, 3.0, 0.0]).tolist() == [0.0, 0.0, 1.0, 0.5, 1.0]
+    assert adapt([1.0, -1.0, 0.5, 3.0, 0.0]).tolist() == [0.0, 1.0, 1.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize("levels", [(0.05, 0.95), (0.025, 0.975), (0.1, 0.9), (0.15, 0.85), (0.01, 0.99)])
+def test_adapting_begins_with_the_first_number_of_scores_that_has_the_demanded_rank(levels):
+    """The rank ⌈(n + 1) · coverage⌉ is at most n; here in fractions, of which floats such as 1 - 0.9 fall short."""
+    coverage = Fraction(str(levels[1])) - Fraction(str(levels[0]))
+    first = next(n for n in range(1, 200) if math.ceil((n + 1) * coverage) <= n)
+    data = replace(known([5.0] * (first + 2), [0.0] * (first + 2)), output=QUANTILES)
+    table = data.rows.assign(split=np.int16(0), row=np.arange(first + 2), low=-1.0, high=1.0)
+    nominal = round(levels[1] - levels[0], 9)
+    settings = replace(SETTINGS, adaptive_gamma=1e-12, interval_blocks=1)
+    found = describe_path(table, data, ends=("low", "high"), nominal=nominal, settings=settings)
+    # each y is 4 outside, and known one bar later: rows 0 to first - 1 have no margin, the last two a margin of 4
+    assert found["adaptive"]["coverage"] == pytest.approx(2 / (first + 2))
 
 
 def test_only_labels_that_are_known_and_the_last_of_them_count():
     assert adapt([1.0, -1.0, 0.5, 3.0, 0.0], length=5).tolist() == [0.0] * 5
     delayed = adapt([1.0, -1.0, 0.5, 3.0, 0.0], length=2)
-    assert delayed.tolist() == [
-        0.0,
-        0.0,
-        0.0,
-        1.0,
-        1.0,
-    ]  # row 2 had the margin 0: an error, α 0.45, rank 3
+    assert delayed.tolist() == [0.0, 0.0, 1.0, 1.0, 0.5]  # row 2 had the margin 1: no error, α 0.55, rank 2
     assert adapt([9.0, 9.0, 1.0, 1.0, 1.0, 0.0], window=2, gamma=1e-9)[5] == 1.0  # the nines are forgotten
 
 
@@ -201,7 +212,7 @@ def test_a_fit_adapts_to_its_own_errors_alone():
     data = replace(data, y=np.append(np.full(800, half + 1), np.zeros(400)))
     (found,) = describe_intervals(predictions, data, folds, paths=1, settings=SETTINGS)
     fits = [(1.0, 800), (-half, 400)]
-    known_as = {"length": 5, "miscoverage": 1 - 0.9, "gamma": 0.02, "window": 200}
+    known_as = {"length": 5, "miscoverage": 0.1, "gamma": 0.02, "window": 200}
     margins = [adapt([score] * rows, **known_as) for score, rows in fits]
     width = 2 * (half + np.concatenate(margins))
     assert found["paths"][0]["adaptive"]["width"] == pytest.approx(np.maximum(width, 0)[np.isfinite(width)].mean())

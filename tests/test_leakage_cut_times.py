@@ -1,8 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from pipeline.leakage import cut_times
+from pipeline.row_groups import TableFile
+from pipeline.stages.guard import read_clean
 
 BAR = 60_000
 DAY = 24 * 60  # bars
@@ -30,8 +34,17 @@ def test_borders_and_day_ends_are_found_with_their_neighbors():
 
 
 def test_the_numbers_of_events_have_no_days():
-    events = make_bars(5, DAY)[["open_time", "segment"]]
+    events = make_bars(5, DAY)  # an exchange's messages may have a volume, and bars of some exchanges have none
+    assert cut_times.find_bar_candidates(events.drop(columns="volume"))["day_end"].size == 3
+    events.attrs[cut_times.UNIT] = "events"
     assert cut_times.find_bar_candidates(events)["day_end"].size == 0
+
+
+@pytest.mark.parametrize(("time", "unit"), [("open_time", "ms"), ("event", "events")])
+def test_the_guards_read_a_clean_table_with_the_unit_of_its_clock(tmp_path: Path, time: str, unit: str):
+    make_bars(5).rename(columns={"open_time": time}).to_parquet(tmp_path / "clean.parquet")
+    table = read_clean(TableFile(tmp_path / "clean.parquet"), time, unit, ["open_time", "segment"])
+    assert (set(table.columns), table.attrs[cut_times.UNIT]) == ({"open_time", "segment"}, unit)
 
 
 def test_bars_without_volume_or_without_a_range_are_idle():

@@ -1,11 +1,14 @@
 """Graphs of several models run by one call, with the bits of each by itself; caches are warmed beside the state."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
+import pandas as pd
 import pytest
 from onnx import helper
 
-from pipeline.deployment import cache_warming
+from pipeline.deployment import cache_warming, replay
 from pipeline.deployment.hot_path import HotPath
 from pipeline.deployment.merged_graph import bind_graphs, merge_graphs, open_graph
 from tests import bundles
@@ -121,3 +124,36 @@ def test_caches_of_a_market_with_sessions_are_warmed_by_all_of_its_models(tmp_pa
     symbols = [lane.symbol for lane in hot_path._warmer._lanes]
     assert len(symbols) == 3 and len({tuple(lane.models) for lane in hot_path._warmer._lanes}) == 3
     assert all(np.isfinite(lane.predictions).any() for lane in hot_path._warmer._lanes)
+
+
+class Rounding:
+    """A session whose predictions are the sums of its inputs, and a rounding more."""
+
+    def __init__(self, error: float) -> None:
+        self.error = np.float32(error)
+
+    def run(self, _: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        return [self.predict(feeds["inputs"]) + self.error]
+
+    def predict(self, inputs: np.ndarray) -> np.ndarray:
+        return inputs.sum(axis=1, keepdims=True)
+
+
+def test_a_replay_takes_the_bits_of_a_session_whose_batch_is_fixed_as_the_graphs_own():
+    """An optimizer that knows the batch fuses other nodes: a prediction of the hot path is rounded as it rounds."""
+    inputs, rows = np.linspace(0, 1, 8, dtype=np.float32)[:, None], np.arange(8)
+    ordinary, fixed = Rounding(0.0), Rounding(2.0**-22)
+    predictions, bars = inputs + fixed.error, pd.DataFrame({"symbol": "A", "open_time": rows})
+    assert (predictions != inputs).any()
+    stretch = SimpleNamespace(place=rows, bars=bars)
+    given = {"models": {"a": ordinary}, "sessions": {"a": ordinary}, "mean_abs": 1e-6, "max_abs": 1e-5}
+    given["max_relative"] = 1e-4
+
+    def compare(**changes: object) -> dict:
+        return replay._compare_predictions("a", predictions, inputs, replay.Reference(**given | changes), stretch, rows)
+
+    assert compare(single_sessions={"a": fixed})["rows_rounded_otherwise_in_batches"] == (predictions != inputs).sum()
+    with pytest.raises(replay.ReplayError, match="the prediction of a differs at"):
+        compare()
+    with pytest.raises(replay.ReplayError, match="the prediction of a differs at"):
+        compare(single_sessions={"a": Rounding(2.0**-21)})

@@ -69,6 +69,7 @@ def write_predictions(*, seen: float, test: float) -> None:
             table = {"seed": seed, "split": split, "row": np.arange(rows), "score": score, "score_std": 1.0}
             tables.append(pd.DataFrame(table))
         artifacts.write_table(folder / "a.parquet", pd.concat(tables))
+    artifacts.write_json(artifacts.report_path("train", "a"), {"deployed_seed": 9})
 
 
 def read_ranks() -> pd.DataFrame:
@@ -103,7 +104,10 @@ def test_scores_of_test_rows_and_of_other_splits_do_not_matter_to_a_reference(fo
 def test_a_bundle_has_the_reference_of_the_seed_that_is_deployed(folder: Path) -> None:
     ensemble = Ensemble((Member("a", 1.0, "return_5", 1, None),), (), rank_quantiles=8)
     found = members.find_deployed_references(ensemble, final=FINAL)
-    assert found == {"a": members.learn_references("a", quantiles=8)[9, FINAL].tolist()}
+    references = members.learn_references("a", quantiles=8)
+    assert found == {"a": references[9, FINAL].tolist()}
+    artifacts.write_json(artifacts.report_path("train", "a"), {"deployed_seed": 7})  # also where there is no holdout
+    assert members.find_deployed_references(ensemble, final=FINAL) == {"a": references[7, FINAL].tolist()}
 
 
 def test_ranks_are_an_option_of_voting_alone() -> None:

@@ -4,6 +4,7 @@ import itertools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -59,7 +60,6 @@ def test_each_row_has_the_weights_of_its_seed_and_split() -> None:
     keys = pd.DataFrame({"seed": [4, 4, 9], "split": [0, FINAL, 0], "row": [5, 6, 5]})
     weights = {(4, 0): np.array([1.0, 0.0]), (4, FINAL): np.array([0.5, 0.5]), (9, 0): np.array([0.25, 0.75])}
     assert stacking.spread_weights(weights, keys).tolist() == [[1.0, 0.5, 0.25], [0.0, 0.5, 0.75]]
-    weights[9, FINAL] = np.array([0.0, 1.0])
     assert stacking.choose_deployed(weights, final=FINAL).tolist() == [0.5, 0.5]
 
 
@@ -123,6 +123,29 @@ def test_a_split_is_predicted_with_weights_fitted_on_its_own_valid_rows(folder: 
     expected = read_targets("oos", table[KEY].apply(tuple, axis=1).tolist()) @ weights
     assert table["score"].to_numpy() == pytest.approx(expected, abs=1e-9)
     assert fit_all()[seed, split] == pytest.approx(weights)
+
+
+def test_the_deployed_weights_are_fitted_on_the_fits_that_are_deployed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every member has two seeds; of one of them the second is deployed, whose scores have the other sign."""
+    before, read_table, read_json = fit_all(), artifacts.read_table, artifacts.read_json
+    ((seed, _),) = (fit for fit in before if fit[1] == FINAL)
+
+    def add_seed(file: Path, columns: list[str]) -> pd.DataFrame:
+        table = read_table(file, columns=columns)
+        return pd.concat([table, table.assign(seed=seed + 1, score=-table["score"])], ignore_index=True)
+
+    def deploy(file: Path) -> dict[str, Any]:
+        return read_json(file) | ({"deployed_seed": seed + 1} if file.stem == deployed else {})
+
+    monkeypatch.setattr(artifacts, "read_table", add_seed)
+    monkeypatch.setattr(artifacts, "read_json", deploy)
+    deployed = "nobody"
+    assert np.array_equal(stacking.choose_deployed(fit_all(), final=FINAL), before[seed, FINAL])
+    deployed = MEMBERS[int(before[seed, FINAL].argmax())]
+    found = stacking.choose_deployed(fit_all(), final=FINAL)
+    assert found[MEMBERS.index(deployed)] == 0.0
 
 
 def test_labels_and_predictions_beyond_a_splits_own_train_rows_do_not_matter(

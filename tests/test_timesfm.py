@@ -1,11 +1,13 @@
 """TimesFM with tiny random weights: forecasts are upstream's, as a model and as columns."""
 
+import copy
 import socket
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -22,6 +24,7 @@ from pipeline.features.pretrained.fixed_batches import FixedBatches
 from pipeline.leakage.features import truncation
 from pipeline.models import catalogue, plugins
 from pipeline.models.base import Model, Signature
+from pipeline.models.cross_fit import make_spec
 from pipeline.models.parity_checks.base import find_parity_checks
 from pipeline.models.pretrained import timesfm as pretrained
 from pipeline.samples import Samples
@@ -255,6 +258,23 @@ def test_what_it_cannot_forecast_is_refused(
 ) -> None:
     with pytest.raises(config.ParamsError, match=message):
         build(tiny, output, **changes)
+
+
+@pytest.mark.parametrize("key", ["horizon", "volatility_window"])
+def test_a_horizon_or_volatility_window_that_is_not_the_targets_is_refused_by_both_names(key: str) -> None:
+    params = copy.deepcopy(PARAMS)
+    params["models"]["pretrained"] = {"timesfm": copy.deepcopy(BLOCK)}
+    assert pretrained.TimesFM.read_market(params, "klines") == {}
+    params["models"]["pretrained"]["timesfm"]["hyperparameters"][key] = 15
+    assert pretrained.TimesFM.read_market(params, "coins") == {}  # no model of it
+    own = PARAMS["datasets"]["klines"]["targets"]["return_5"][key]
+    data = SimpleNamespace(samples=SimpleNamespace(columns=("return_1",)), target=SimpleNamespace(output=QUANTILES))
+    message = (
+        f"models.pretrained.timesfm.hyperparameters.{key} is 15, and datasets.klines.targets.return_5.{key} is {own}: "
+        f"they must be equal, .*; set the first to {own}"
+    )
+    with pytest.raises(config.ParamsError, match=message):
+        make_spec(params, "timesfm", data=cast(Any, data))
 
 
 @pytest.mark.parametrize(

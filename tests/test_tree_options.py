@@ -2,11 +2,14 @@
 
 from dataclasses import replace
 
+import catboost as cb
 import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.models.base import Signature
+from pipeline.models.base import Signature, list_hyperparameters
+from pipeline.models.trees import lightgbm
+from pipeline.models.trees.engine import device
 from pipeline.models.trees.engine.forest import BoostedTrees
 from pipeline.models.trees.engine.sample_weights import decay_by_age, make_sample_weights, measure_uniqueness
 from tests.data import BAR_MS, OUTPUTS, TEST, TRAIN, VALID, plant_samples
@@ -165,3 +168,75 @@ def test_every_bar_of_a_whole_window_has_the_sign_of_its_column() -> None:
     model = build_unfitted("lightgbm", "return", ("a", "b", "c"), **changes)
     assert model.monotone_signs == [0, -1, 0, 0, -1, 0]
     assert model.signature == Signature(("a", "b", "c"), OUTPUTS["return"])
+
+
+OF_A_GPU = {
+    "lightgbm": {"device_type": "cuda"},
+    "xgboost": {"device": "cuda"},
+    "catboost": {"task_type": "GPU", "devices": "0"},
+}
+
+
+def build_for(plugin: str, name: str, **changes: object) -> BoostedTrees:
+    own = {"rsm": 1.0} if plugin == "catboost" else {}
+    return build_unfitted(plugin, "return", ("a", "b"), device=name, **own | changes)
+
+
+@PLUGINS
+def test_trees_are_grown_on_a_cpu_unless_a_device_is_given(plugin: str) -> None:
+    model = build_unfitted(plugin, "return", ("a", "b"))
+    assert (model.device, model.fit_device, model.needs_sequential_fits) == ("cpu", "cpu", False)
+    assert not set(OF_A_GPU[plugin]) & set(model._make_parameters())
+    assert "device" not in list_hyperparameters(model)  # so that saved models are those of before
+
+
+@PLUGINS
+def test_each_library_gets_its_own_name_of_a_gpu(plugin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "count_gpus", lambda: 1)
+    monkeypatch.setattr(lightgbm, "has_cuda", lambda: True)
+    on_cpu = build_for(plugin, "cpu")._make_parameters()
+    for name in ("auto", "cuda"):
+        model = build_for(plugin, name)
+        assert (model.fit_device, model.needs_sequential_fits) == ("cuda", True)
+        assert model._make_parameters() == on_cpu | OF_A_GPU[plugin]
+    monkeypatch.setattr(device, "count_gpus", lambda: 0)
+    assert build_for(plugin, "auto")._make_parameters() == on_cpu
+
+
+@pytest.mark.parametrize(
+    ("plugin", "changes", "message"),
+    [
+        ("lightgbm", {}, "this build of LightGBM has no CUDA: its pip wheel has none"),
+        ("catboost", {"rsm": 0.5}, "rsm is 0.5, and CatBoost draws columns on a CPU alone: set rsm to 1.0"),
+        ("catboost", {"monotone_constraints": {"a": 1}}, "CatBoost has monotone_constraints on a CPU alone"),
+        ("catboost", {"border_count": 256}, "border_count is 256, and CatBoost has at most 255 borders on a GPU"),
+    ],
+)
+def test_what_a_gpu_cannot_grow_is_refused_for_cuda_and_grown_on_a_cpu_for_auto(
+    plugin: str, changes: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "count_gpus", lambda: 1)
+    with pytest.raises(ValueError, match=f"device is cuda, but {message}.*; set cpu, or auto"):
+        _ = build_for(plugin, "cuda", **changes).fit_device
+    assert build_for(plugin, "auto", **changes).fit_device == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rsm": 0.5}, "rsm on GPU is supported for pairwise modes only"),
+        ({"monotone_constraints": [1, 0]}, "monotone_constraints is unimplemented for task type GPU"),
+    ],
+)
+def test_catboost_itself_refuses_on_a_gpu_what_is_refused_here(changes: dict[str, object], message: str) -> None:
+    parameters = {"task_type": "GPU", "iterations": 1, "allow_writing_files": False, "logging_level": "Silent"}
+    with pytest.raises(cb.CatBoostError, match=message):
+        cb.CatBoost(parameters | changes).fit(cb.Pool(np.zeros((4, 2)), np.arange(4.0)))
+
+
+def test_cuda_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "DRIVER", "libcuda_that_does_not_exist.so")
+    device.count_gpus.cache_clear()
+    with pytest.raises(ValueError, match="device is cuda, but NVIDIA's driver finds no GPU; set cpu, or auto"):
+        _ = build_for("xgboost", "cuda").fit_device
+    device.count_gpus.cache_clear()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from annotated_types import Ge, Gt, MinLen
+from annotated_types import Ge, Gt, Lt, MinLen
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline import artifacts, digests, remedies
@@ -58,6 +58,13 @@ class OutputPart(Part):
     has_direction: bool
 
 
+class PredictionSetPart(Part):
+    """The set of a prediction: all classes whose probability is at least `threshold`."""
+
+    coverage: Annotated[float, Gt(0), Lt(1)]  # the share of rows whose class should be in their set
+    threshold: float  # of float32 numbers: round it to one before you compare
+
+
 class ModelPart(Part):
     """One graph: float32 `inputs` (1, F), or (1, window, F) with the oldest bar first, give `answer` (1, outputs)."""
 
@@ -71,6 +78,7 @@ class ModelPart(Part):
     output: OutputPart
     target: dict[str, Any]
     score_std: float | None  # of the scores of its train rows; None where they have none
+    prediction_set: PredictionSetPart | None = None  # of classes; None where a model makes no sets
 
     def make_output(self) -> Output:
         """Return what a prediction is."""

@@ -22,6 +22,7 @@ from pipeline import PINNED, artifacts, digests, has_avx2
 from pipeline.features import chunks
 from pipeline.features.catalogue import Layout
 from pipeline.features.engine import Stream, advance
+from pipeline.features.symbol_flags import list_flags
 
 LIBRARY, HEADER = "libfeature_update.so", "feature_update.h"
 SOURCES = Path(__file__).parent
@@ -37,8 +38,14 @@ def write_library(folder: Path, layout: Layout) -> Path:
     """Write the library of a layout and its header to `folder`; return the library.
 
     Raises:
-        ValueError: the CPU or a tool is not there, or the update calls functions whose bits depend on the machine.
+        ValueError: the CPU or a tool is not there, the update calls functions whose bits depend on the machine, or a
+            column depends on the symbol, which the library does not know.
     """
+    if flags := list_flags(layout):
+        raise ValueError(
+            f"features.symbol_flags is {flags}; the library is one of all symbols and has no flags of them: feed a hot "
+            "path in Python, or fit models without these columns"
+        )
     if not has_avx2():
         raise ValueError("this CPU is no x86-64 with AVX2 and FMA, for which the library is built; build it on one")
     update = compile_update(layout)

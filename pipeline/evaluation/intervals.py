@@ -25,6 +25,7 @@ from pipeline.targets import Output
 from pipeline.validation.folds import Folds
 
 SYMMETRIC = 1e-9  # by how much two levels may miss a sum of 1
+DECIMALS = 9  # of a coverage, and of a rank before it is rounded up: 10 · (1 − 0.1) is 9
 FEW = "too few independent rows"
 
 
@@ -50,7 +51,7 @@ def describe_intervals(
     tables = [select_labeled(select_path(predictions, data, folds, path), data.is_labeled) for path in range(paths)]
     for low, high in pairs:
         names, levels = data.output.names, data.output.levels
-        nominal = round(levels[high] - levels[low], 9)
+        nominal = round(levels[high] - levels[low], DECIMALS)
         of_paths = [
             describe_path(table, data, ends=(names[low], names[high]), nominal=nominal, settings=settings)
             for table in tables
@@ -77,7 +78,7 @@ def describe_path(
             measure_scores(y[own], low[own], high[own]),
             time[own],
             label_end[own],
-            miscoverage=1.0 - nominal,
+            miscoverage=round(1.0 - nominal, DECIMALS),
             gamma=settings.adaptive_gamma,
             window=settings.adaptive_window,
         )
@@ -156,7 +157,8 @@ def adapt_margins(
 
     When a label becomes known, the rate α of errors that is allowed becomes α + gamma·(miscoverage − error) ([2],
     equation 2). The margin is the quantile 1 − α of the last `window` scores that are known; it is without bounds where
-    α ≤ 0, and the interval is empty where α ≥ 1. Until 1 / miscoverage scores are known it is 0. Over n labels the rate
+    α ≤ 0, and the interval is empty where α ≥ 1. It is 0 until n scores are known of which one has the rank
+    ⌈(n + 1)·(1 − miscoverage)⌉, such as 9 for a miscoverage of 0.1. Over n labels the rate
     of errors is within (max(α, 1 − α) + gamma·(1 + d)) / (gamma·n) of the allowed one, with α that of the beginning and
     d the most labels that were unknown at once (proposition 4.1; there d is 0).
 
@@ -182,10 +184,14 @@ def adapt_margins(
             taken += 1
         if alpha <= 0 or alpha >= 1:
             margins[row] = math.inf if alpha <= 0 else -math.inf
-        elif len(ordered) * miscoverage >= 1:
-            rank = math.ceil((len(ordered) + 1) * (1.0 - alpha))
-            margins[row] = ordered[min(rank, len(ordered)) - 1]
+        elif _find_rank(len(ordered), miscoverage) <= len(ordered):
+            margins[row] = ordered[min(_find_rank(len(ordered), alpha), len(ordered)) - 1]
     return margins
+
+
+def _find_rank(count: int, miscoverage: float) -> int:
+    """Return the rank ⌈(n + 1)·(1 − miscoverage)⌉ of the score, from 1 on, that bounds a new one."""
+    return math.ceil(round((count + 1) * (1.0 - miscoverage), DECIMALS))
 
 
 def summarize_intervals(intervals: list[dict[str, Any]]) -> dict[str, float]:

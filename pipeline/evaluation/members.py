@@ -1,7 +1,7 @@
 """The predictions of an ensemble's members on their common rows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -83,14 +83,29 @@ def find_fits(table: pd.DataFrame) -> dict[tuple[int, int], np.ndarray]:
 def find_deployed_references(ensemble: Ensemble, *, final: int) -> dict[str, list[float]]:
     """Return the reference of the final fit that is deployed, by member; `final` is its split number."""
     assert ensemble.rank_quantiles is not None
-    found = {}
-    for member in ensemble.members:
-        table = artifacts.read_table(artifacts.OOS / f"{member.name}.parquet", columns=["seed", "split"])
-        references = learn_references(member.name, quantiles=ensemble.rank_quantiles)
-        deployed = table.loc[table["split"] == final, "seed"]  # of the final fits one alone predicts the holdout
-        seed = deployed.iloc[0] if len(deployed) else min(seed for seed, split in references if split == final)
-        found[member.name] = references[int(seed), final].tolist()
-    return found
+    return {
+        name: learn_references(name, quantiles=ensemble.rank_quantiles)[read_deployed_seed(name), final].tolist()
+        for name in ensemble.weights
+    }
+
+
+def read_deployed_seed(model: str) -> int:
+    """Return the seed of a model's final fit that is deployed."""
+    return int(artifacts.read_json(artifacts.report_path("train", model))["deployed_seed"])
+
+
+def join_final_fits(members: Sequence[MemberPredictions], *, final: int) -> list[MemberPredictions]:
+    """Return the members with one final fit each, the deployed one, and one seed in its rows, the lowest of all.
+
+    The seed that is deployed need not be the same for every member. `final` is the split number of the final fits.
+    """
+    lowest, joined = min(int(each.table["seed"].min()) for each in members), []
+    for each in members:
+        is_final = each.table["split"].to_numpy() == final
+        chosen = ~is_final | (each.table["seed"].to_numpy() == read_deployed_seed(each.member.name))
+        table = each.table.assign(seed=each.table["seed"].mask(is_final, lowest))[chosen]
+        joined.append(replace(each, table=table, ranks=None if each.ranks is None else each.ranks[chosen]))
+    return joined
 
 
 def find_common_rows(

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline import artifacts, config, digests
-from pipeline.evaluation.members import find_common_rows, read_members
+from pipeline.evaluation.members import find_common_rows, join_final_fits, read_members
 from pipeline.evaluation.stacked_weights import choose_member, fit_weights
 from pipeline.evaluation.voting import Ensemble, count_rows_so_far
 from pipeline.samples import open_features, read_labels
@@ -36,7 +36,8 @@ def fit_all_weights(
 ) -> dict[Fit, np.ndarray]:
     """Return the weights (M,) of an ensemble's members by seed and split, fitted on the valid rows of their fits.
 
-    `targets` are those of the members and of the ensemble, by name; `final` is the split number of the final fits.
+    `targets` are those of the members and of the ensemble, by name; `final` is the split number of the final fits, of
+    which those that are deployed count, under the lowest seed.
 
     Raises:
         ValueError: no labeled row is a valid row of every member; names the fit.
@@ -46,7 +47,7 @@ def fit_all_weights(
     folds, rows = Folds.load(digests.verify(artifacts.FOLDS / f"{dataset}.parquet"))
     _, segment = open_features(digests.verify(artifacts.FEATURES / f"{dataset}.parquet"), rows=rows)
     common = find_common_rows(
-        read_members(artifacts.IN_SAMPLE, ensemble, targets),
+        join_final_fits(read_members(artifacts.IN_SAMPLE, ensemble, targets), final=final),
         symbol=rows["symbol"].to_numpy(),
         rows_so_far=count_rows_so_far(segment),
         full_position_std=read_rules(params).full_position_std,
@@ -84,8 +85,9 @@ def spread_weights(weights: Mapping[Fit, np.ndarray], keys: pd.DataFrame) -> np.
 
 
 def choose_deployed(weights: Mapping[Fit, np.ndarray], *, final: int) -> np.ndarray:
-    """Return the weights of the final fits, of the lowest seed, which a deployment has."""
-    return weights[min(seed for seed, split in weights if split == final), final]
+    """Return the weights of the final fits, which a deployment has."""
+    ((seed, _),) = (fit for fit in weights if fit[1] == final)
+    return weights[seed, final]
 
 
 def _name_fit(part: pd.DataFrame) -> Fit:

@@ -98,28 +98,31 @@ def resolve_weights(params: config.Block, model: str, outputs: Mapping[str, Outp
     entry = config.find_model(params, model)
     name, dataset = f"models.{FAMILY}.{model}", entry.block["dataset"]
     check_block(entry, outputs)
-    owner = f"{name}.hyperparameters"
-    read, key_name = (read_weights, "weights") if entry.block["plugin"] == "voting" else (read_members, "members")
-    given, rank_quantiles = config.call_with(read, block=entry.block["hyperparameters"], name=owner)
+    given, rank_quantiles, owner = read_given(entry)
     shares: dict[tuple[str, str], float] = {}
     left_out = []
     for key, weight in given.items():
-        found = find_members(params, key, outputs, dataset=dataset, owner=f"{owner}.{key_name}")
+        found = find_members(params, key, outputs, dataset=dataset, owner=owner)
         if doubled := [member for family, member in found if (family, member) in shares]:
-            raise config.ParamsError(
-                f"{owner}.{key_name} names {doubled[0]} twice, the second time by {key}; name it once"
-            )
+            raise config.ParamsError(f"{owner} names {doubled[0]} twice, the second time by {key}; name it once")
         if not found:
             left_out.append(f"{key} has no enabled model of {dataset} with a score")
         shares |= dict.fromkeys(found, weight / max(len(found), 1))
     total = sum(shares.values())
     if not total > 0:
         raise config.ParamsError(
-            f"{owner}.{key_name}: none of {', '.join(given)} has both a weight above 0 and an enabled model of "
+            f"{owner}: none of {', '.join(given)} has both a weight above 0 and an enabled model of "
             f"{dataset} with a score; enable one, or disable the ensemble by -S '~{name}'"
         )
     members = [describe_member(params, *key, weight=share / total) for key, share in shares.items() if share > 0]
     return Ensemble(tuple(members), tuple(left_out), rank_quantiles)
+
+
+def read_given(entry: config.ModelBlock) -> tuple[dict[str, float], int | None, str]:
+    """Return the weights by family or `<family>.<model>` that an entry gives, the quantiles of ranks, and its key."""
+    read, key = (read_weights, "weights") if entry.block["plugin"] == "voting" else (read_members, "members")
+    owner = f"models.{FAMILY}.{entry.name}.hyperparameters"
+    return *config.call_with(read, block=entry.block["hyperparameters"], name=owner), f"{owner}.{key}"
 
 
 def read_weights(*, weights: Weights, rank_quantiles: PositiveInt | None = None) -> tuple[dict[str, float], int | None]:
@@ -162,13 +165,19 @@ def find_members(
         raise config.ParamsError(f"{owner} has {key!r}; allowed are the families and enabled models {known}")
     if not named:
         own = ((name, block) for name, block in families[family].items() if block["dataset"] == dataset)
-        return [(family, name) for name, block in own if not outputs[block["target"]].no_score_reason]
+        return list_named(params, key, [name for name, block in own if not outputs[block["target"]].no_score_reason])
     block = families[family][named]
     if block["dataset"] != dataset:
         raise config.ParamsError(f"{owner} has {key}, which is of dataset {block['dataset']}, not of {dataset}")
     if reason := outputs[block["target"]].no_score_reason:
         raise config.ParamsError(f"{owner} has {key}, which is not traded: {reason}; take it out")
-    return [(family, named)]
+    return list_named(params, key, [named])
+
+
+def list_named(params: config.Block, key: str, traded: Collection[str]) -> list[tuple[str, str]]:
+    """Return the (family, model) that a key of `weights` names: one model, or those of a family that are traded."""
+    family, _, named = key.partition(".")
+    return [(family, named)] if named else [(family, name) for name in params["models"][family] or {} if name in traded]
 
 
 def describe_member(params: config.Block, family: str, name: str, *, weight: float) -> Member:
@@ -197,12 +206,8 @@ def list_fitted(params: config.Block) -> Iterator[tuple[str, config.Block]]:
 
 def name_members(params: config.Block, model: str, *, traded: Collection[str]) -> list[str]:
     """Return the names of the members of an ensemble whose params are valid; `traded` are the models with a score."""
-    block = params["models"][FAMILY][model]
-    given = block["hyperparameters"].get("weights") or dict.fromkeys(block["hyperparameters"]["members"], 1.0)
-    names = []
-    for family, _, named in (key.partition(".") for key, weight in given.items() if weight > 0):
-        names += [named] if named else [name for name in params["models"].get(family) or {} if name in traded]
-    return names
+    given, _, _ = read_given(config.find_model(params, model))
+    return [name for key, weight in given.items() if weight > 0 for _, name in list_named(params, key, traded)]
 
 
 def check_is_fitted(model: str, *, section: str) -> None:

@@ -48,6 +48,7 @@ class Layout:
     plans: tuple[Integers, ...]  # one per group: (indicators, 6): kernel, first cell, first column, three windows
     memory: Floats
     lookback_bars: int  # bars before a chunk that a kernel reads
+    cells: dict[str, int]  # column: the first cell of its indicator
 
     @property
     def warm_up_bars(self) -> int:
@@ -79,17 +80,19 @@ def make_layout(groups: Mapping[str, Sequence[Indicator]], *, head_cells: int) -
     Raises ValueError where two columns have the same name.
     """
     memory, columns, owners, plans = [0.0] * head_cells, list[Column](), dict[str, str](), list[Integers]()
+    cells = dict[str, int]()
     for name, indicators in groups.items():
         plan = np.zeros((len(indicators), 3 + MAX_WINDOWS), dtype=np.int64)
         for row, indicator in zip(plan, indicators, strict=True):
             row[:3] = indicator.kernel, len(memory), len(columns)
             row[3 : 3 + len(indicator.windows)] = indicator.windows
+            cells |= dict.fromkeys((column.name for column in indicator.columns), len(memory))
             memory += [*indicator.constants, *[0.0] * (indicator.cells - len(indicator.constants))]
             columns += indicator.columns
             add_owners(owners, [column.name for column in indicator.columns], owner=name)
         plans.append(plan)
     lookback_bars = max([CHAINS, *(n for indicators in groups.values() for one in indicators for n in one.windows)])
-    return Layout(tuple(columns), owners, tuple(plans), np.array(memory), lookback_bars)
+    return Layout(tuple(columns), owners, tuple(plans), np.array(memory), lookback_bars, cells)
 
 
 def add_owners(owners: dict[str, str], columns: Sequence[str], *, owner: str) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipeline.features import chunks, cross_section, registry
+from pipeline.features import chunks, cross_section, registry, symbol_flags
 from pipeline.features.bar_table import find_segments, join_ranges, list_absent_fields, read_matrix
 from pipeline.features.catalogue import PRESETS, Layout, add_owners, make_layout, select_indicators
 from pipeline.features.pandas_file import PandasFile, compute_columns
@@ -135,6 +135,7 @@ class BulkFeatures:
         self.files, self.absent = params.in_pandas, list_absent_fields(columns, params.absent_fields)
         self.layout, self.left_out = _make_layout(params, self.absent)
         self.segment, self.starts, self.stops = find_segments(keys)
+        self._symbols = symbol_flags.list_symbols(self.layout, bars, self.starts)
         self._across = cross_section.BulkColumns(params.cross_section, bars, keys, segment_starts=self.starts)
         of_files = (file.warm_up_bars for file in self.files)
         warm_up_bars = max(self.layout.warm_up_bars, *of_files, *self._across.warm_up_bars.values(), 0)
@@ -185,7 +186,7 @@ class BulkFeatures:
         `matrix` (fields, N) begins at row `start` of the table.
         """
         if self.starts[place] >= start:
-            self._memory[:] = self.layout.memory
+            symbol_flags.fill_memory(self._memory, self.layout, self._symbols[place])
         segment = (self.starts[place], self.warm[place], self.stops[place])
         first, warm, stop = (min(max(int(row) - start, 0), matrix.shape[1]) for row in segment)
         for bar in range(first, warm, CHUNK_BARS):
@@ -267,6 +268,7 @@ class Stream:
         refuse_in_stream(params)
         self.layout, self.left_out = _make_layout(params, params.absent_fields)
         self._reader = BarReader(absent_fields=params.absent_fields, symbols=symbols)
+        symbol_flags.check_symbols(self.layout, symbols or ())
         self._warm_up_bars = self.layout.warm_up_bars
         self.clock = StreamClock(interval_ms=interval_ms, calendar=calendar, warm_up_bars=self._warm_up_bars)
         self._memory, self._chunk = self.layout.memory.copy(), chunks.allocate_chunk(1, self.layout.lookback_bars)
@@ -305,10 +307,9 @@ class Stream:
         last = numbers if clock.time_ms == UNKNOWN else self._numbers
         times = self._reader.read(bar, into=numbers, last=last)
         change = clock.find_change(bar, times, now_ms=now_ms)
-        if change == STARTS:
-            self._start_segment()
-        elif change == RESTARTS:
-            self._start_segment()
+        if change in (STARTS, RESTARTS):
+            symbol_flags.fill_memory(self._memory, self.layout, bar.get("symbol"))
+        if change == RESTARTS:
             self._advance()  # the last bar once more, as the first of its segment
         clock.advance()
         self._reader.symbol = bar.get("symbol")
@@ -342,9 +343,6 @@ class Stream:
             self._reader.check_symbol(symbol, has_bars=self.clock.time_ms != UNKNOWN and symbol != self._reader.symbol)
         self._memory[:], self._bar[:] = state["memory"], state["bar"]
         self.clock, self._reader.symbol = clock, symbol
-
-    def _start_segment(self) -> None:
-        self._memory[:] = self.layout.memory
 
     def _advance(self) -> int:
         return advance(self.layout.plans, self._memory, self._chunk, self._bar, 0, 1, self._out, 0)

@@ -117,7 +117,7 @@ def _check_windows_differ(values: config.Block) -> None:
     """Raise ParamsError, naming the key, where a list of windows has one of them twice."""
     for key, windows in values.items():
         if isinstance(windows, list | tuple) and len(set(windows)) < len(windows):
-            raise config.ParamsError(f"features.{key} is {windows}; its windows must differ")
+            raise config.ParamsError(f"features.{key} is {windows}; its values must differ")
 
 
 def expand_params(

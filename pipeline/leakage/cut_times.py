@@ -9,6 +9,7 @@ import pandas as pd
 from pipeline.feature_file import Matrix
 
 DAY_MS = 24 * 3600 * 1000
+UNIT = "clock_unit"  # attribute of a table: the unit of its clock
 COLUMNS = ("segment", "open_time", "high", "low", "volume", "close")  # as far as bars have them: cut times are by these
 SLOW_FRACTION = 0.9  # a column that changes in a smaller fraction of rows has steps to cut at
 
@@ -18,12 +19,12 @@ Candidates = dict[str, np.ndarray]  # positions in the table of bars, by the kin
 def find_bar_candidates(bars: pd.DataFrame) -> Candidates:
     """Return where a clean table of bars begins and ends a segment, ends a day (UTC) or is idle, and all its bars.
 
-    The clock of rows that are no bars has no days.
+    A clock has days where its unit, the attribute UNIT of the table, is ms, as it is without the attribute.
     """
     time, segment = bars["open_time"].to_numpy(), bars["segment"].to_numpy()
     first = np.flatnonzero(np.diff(segment, prepend=segment[:1] - 1))
     last = np.append(first[1:], len(bars)) - 1
-    day = time // DAY_MS if "volume" in bars.columns else np.zeros_like(time)
+    day = time // DAY_MS if bars.attrs.get(UNIT, "ms") == "ms" else np.zeros_like(time)
     return {
         "anywhere": np.arange(len(bars)),
         "segment_end": add_offsets(last, len(bars), offsets=(-1, 0, 1)),

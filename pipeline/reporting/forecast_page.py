@@ -23,6 +23,7 @@ def render_page(model: str, details: Report) -> str:
         render_signals(forecasts["signals"]),
         render_strategy(forecasts.get("strategy")),
         *(render_interval(each) for each in details.get("intervals", [])),
+        render_sets(details.get("prediction_sets")),
         render_findings(details["model_findings"]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -140,6 +141,27 @@ def _show_coverage(name: str, found: Report) -> tuple[str, ...]:
     coverage = format_interval(found["coverage"], found["low"], found["high"])
     shares = (format_number(found[key]) for key in ("width", "unbounded", "below", "above"))
     return name, f"{found['rows']:,}", coverage, found["verdict"] or f"not known: {found['reason']}", *shares
+
+
+def render_sets(sets: Report | None) -> str:
+    """Return the table of prediction sets of classes: by path, and by time on path 0; nothing without sets."""
+    if not sets:
+        return ""
+    classes = list(sets["paths"][0]["by_class"])
+    head = ("rows of", "rows", "coverage", "verdict", "mean size", "empty", "single", *classes)
+    named = {f"path {number}": path for number, path in enumerate(sets["paths"])}
+    named |= {f"path 0, part {number} of its times": part for number, part in enumerate(sets["paths"][0]["blocks"])}
+    rows = []
+    for name, found in named.items():
+        coverage = format_interval(found["coverage"], found["low"], found["high"])
+        shares = [format_number(found[key]) for key in ("size", "empty", "single")]
+        by_class = found.get("by_class", {})
+        shares += [format_number(by_class[each]) if each in by_class else DASH for each in classes]
+        rows.append(
+            (name, f"{found['rows']:,}", coverage, found["verdict"] or f"not known: {found['reason']}", *shares)
+        )
+    title = f"Prediction sets of classes, nominal coverage {sets['nominal']:.0%}; the last columns: coverage by class"
+    return f"{title}\n\n{render_table(head, rows)}"
 
 
 def render_findings(findings: Report) -> str:

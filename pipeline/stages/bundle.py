@@ -7,12 +7,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import onnx
 from pydantic import PositiveInt
 
 from pipeline import artifacts, cli, config, digests
 from pipeline.deployment import certificate, contract, golden
 from pipeline.deployment.certificate import Market, ReplaySettings
 from pipeline.deployment.hot_path import HotPath
+from pipeline.deployment.merged_graph import open_graph
 from pipeline.deployment.replay import Reference
 from pipeline.evaluation import stacking
 from pipeline.evaluation.members import find_deployed_references
@@ -62,10 +64,11 @@ def main(dataset: str) -> None:
         digests.write_sums(folder)
         limits = config.look_up(params, "parity")
         sessions = {name: open_session(folder / f"{name}.onnx") for name in names}
+        single = {name: open_graph(onnx.load(folder / f"{name}.onnx")) for name in names}
         found, measured = certificate.certify(
             partial(HotPath.load, folder),
             market,
-            Reference(models, sessions, **limits),
+            Reference(models, sessions, single_sessions=single, **limits),
             settings=settings,
             restarts_at_closings=config.look_up(params, f"datasets.{dataset}.calendar.features") == "restart",
             seed=params["seed"],
@@ -184,6 +187,7 @@ def describe_model(name: str, exported: Mapping[str, Any]) -> dict[str, Any]:
         "output": exported["output"],
         "target": exported["target"],
         "score_std": exported["score_std"],
+        **({"prediction_set": exported["prediction_set"]} if "prediction_set" in exported else {}),
     }
 
 

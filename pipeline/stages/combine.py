@@ -1,8 +1,7 @@
 """combine <ensemble>: predict by the weighted positions of other models, on every split and on the holdout."""
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import pandas as pd
 
 from pipeline import artifacts, cli, config, digests
 from pipeline.evaluation import stacking, voting
-from pipeline.evaluation.members import KEY, SCORES, CommonRows, MemberPredictions, find_common_rows, read_members
+from pipeline.evaluation.members import KEY, SCORES, CommonRows, find_common_rows, join_final_fits, read_members
 from pipeline.evaluation.voting import Ensemble
 from pipeline.models.predictions import FINAL, make_predictions
 from pipeline.samples import open_features
@@ -41,9 +40,8 @@ def main(model: str) -> None:
     with artifacts.replace_atomically(voting.ENSEMBLES / model) as folder:
         folder.mkdir()
         for source, file in ((artifacts.IN_SAMPLE, voting.IN_SAMPLE), (artifacts.OOS, voting.OUT_OF_SAMPLE)):
-            members = read_members(source, ensemble, targets)
             common = find_common_rows(
-                join_final_fits(members) if source == artifacts.OOS else members,
+                join_final_fits(read_members(source, ensemble, targets), final=FINAL),
                 symbol=rows["symbol"].to_numpy(),
                 rows_so_far=so_far,
                 full_position_std=trading.full_position_std,
@@ -59,7 +57,7 @@ def remove_other_files(names: Collection[str]) -> None:
 
     The folders are dependencies, which DVC hashes when the stage has ended: other files there would change dvc.lock.
     """
-    reports = [artifacts.report_path(stage, "*") for stage in ("train/details", "audit")]
+    reports = [artifacts.report_path(stage, "*") for stage in ("train", "train/details", "audit")]
     patterns = [artifacts.OOS / "*.parquet", artifacts.IN_SAMPLE / "*.parquet", *reports]
     for file in [file for pattern in patterns for file in pattern.parent.glob(pattern.name)]:
         if file.stem not in names:
@@ -104,21 +102,6 @@ def list_parameters(params: config.Block, model: str, ensemble: Ensemble) -> dic
         "members": members,
         "seeds": expected,
     }
-
-
-def join_final_fits(members: Sequence[MemberPredictions]) -> list[MemberPredictions]:
-    """Return the members with one seed, the lowest, in all rows of the final fit.
-
-    Of the final fits that of one seed predicts the holdout: it need not be the same for every member.
-    """
-    lowest = min(int(each.table["seed"].min()) for each in members)
-    return [
-        replace(
-            each,
-            table=each.table.assign(seed=each.table["seed"].where(each.table["split"] != FINAL, lowest)),
-        )
-        for each in members
-    ]
 
 
 def find_weights(

@@ -17,7 +17,6 @@ from pipeline.evaluation.execution import Execution, ExecutionSettings, average_
 from pipeline.evaluation.forecast_report import describe_forecasts, read_settings
 from pipeline.evaluation.gates import Gates, judge_gates
 from pipeline.evaluation.headline import name_metrics_file, select_model_figures
-from pipeline.evaluation.intervals import describe_intervals, summarize_intervals
 from pipeline.evaluation.model_findings import ModelBands, describe_model
 from pipeline.evaluation.path_metrics import (
     ModelResult,
@@ -30,6 +29,7 @@ from pipeline.evaluation.path_metrics import (
     select_path,
     select_same_path,
 )
+from pipeline.evaluation.prediction_sets import describe_coverage
 from pipeline.evaluation.predictions import select_labeled
 from pipeline.evaluation.record import collect_parameters, describe_market, record_path
 from pipeline.evaluation.trainings import Training, load_training, summarize_diagnoses
@@ -60,15 +60,15 @@ def main(model: str) -> None:
         str(name): part for name, part in simple[data.is_included[simple["row"]]].groupby("baseline", observed=True)
     }
     baselines = {name: measure_predictions(part, data, folds) for name, part in tables.items()}
-    intervals = describe_intervals(predictions, data, folds, paths=len(result.paths), settings=read_settings(params))
-    headline = make_forecast_headline(result, baselines["linear"]) | summarize_intervals(intervals)
+    settings, paths = read_settings(params), len(result.paths)
+    headline, details = describe_coverage(predictions, data, folds, fits=training.fits, paths=paths, settings=settings)
+    headline = make_forecast_headline(result, baselines["linear"]) | headline
     number = 0 if data.output.no_score_reason else result.median_path
     path = select_path(predictions, data, folds, path=number)
     others = select_same_path(tables, data, folds, path=number % folds.n_paths)
-    details = collect_model_details(result, baselines) | {
-        "forecasts": judge_forecasts(params, path, others, data) | {"path": number},
+    details |= collect_model_details(result, baselines) | {
+        "forecasts": describe_forecasts(path, others, data, settings=settings, seed=params["seed"]) | {"path": number},
         "model_findings": find_model_findings(params, training),
-        **({"intervals": intervals} if intervals else {}),
     }
     if data.output.no_score_reason:
         headline |= {"not_traded": data.output.no_score_reason}
@@ -131,7 +131,7 @@ def drop_final_fit(predictions: pd.DataFrame) -> pd.DataFrame:
     return predictions[predictions["split"] != FINAL]
 
 
-def make_forecast_headline(result: ModelResult, linear: ModelResult) -> dict[str, object]:
+def make_forecast_headline(result: ModelResult, linear: ModelResult) -> dict[str, Any]:
     """Return the metrics of forecasts in the report of a model."""
     shown = {"accuracy": "hit_rate", "directional_accuracy": "hit_rate", "pinball_loss": "pinball_loss"}
     known = [name for name in shown if name in result.paths[0].forecast]
@@ -221,13 +221,6 @@ def judge_model(params: config.Block, result: ModelResult, splits: pd.DataFrame)
     gates = config.call_with(Gates, block=config.look_up(params, "gates"), name="gates")
     measurements = {"stationarity": measure_stationarity(splits)[0], "seeds": len(np.unique(result.seeds))}
     return {"gates": {name: asdict(found) for name, found in judge_gates(measurements, gates).items()}}
-
-
-def judge_forecasts(
-    params: config.Block, path: pd.DataFrame, baselines: Mapping[str, pd.DataFrame], data: EvaluationData
-) -> dict[str, Any]:
-    """Return the calibration, the parts and the gains over the baselines of the predictions of a path."""
-    return describe_forecasts(path, baselines, data, settings=read_settings(params), seed=params["seed"])
 
 
 def find_model_findings(params: config.Block, training: Training) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pipeline.datasets import kinds
 from pipeline.models import base, plugins
 from pipeline.models.dataset import check_sources, hash_dataset
 from pipeline.models.onnx_session import hash_graphs, load_self_contained
+from pipeline.models.prediction_sets import read_rule
 from pipeline.models.predictions import read_score_std
 from pipeline.row_groups import TableFile
 
@@ -45,12 +46,13 @@ def make_contract(
     """Return what goes in, what comes out, and what it was made from; `data` are the sha256 of its files by name."""
     block = config.find_model(params, model).block
     target = config.look_up(params, f"datasets.{block['dataset']}.targets.{block['target']}")
-    described = base.read_description(artifacts.MODELS / model)
+    described, rule = base.read_description(artifacts.MODELS / model), read_rule(artifacts.MODELS / model)
     return {
         "model": model,
         "graph": read_signature(graph),
         "columns": fitted.input_columns,
         "output": asdict(fitted.signature.output),
+        **({"prediction_set": asdict(rule)} if rule else {}),
         "score_std": read_score_std(artifacts.MODELS / model),
         "target": {"name": block["target"], **target},
         "features": artifacts.read_report("featurize", block["dataset"])["params"],

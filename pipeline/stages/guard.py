@@ -49,7 +49,7 @@ def run_guards(dataset: str, params: config.Block) -> list[Finding]:
     files = artifacts.list_labels(dataset, config.look_up(params, f"datasets.{dataset}.targets"))
     kind, clock, label = (kinds.import_part(params, dataset, part) for part in ("guard", "clock", "label"))
     clean = digests.verify(artifacts.CLEAN / f"{dataset}.parquet")
-    read_bars = partial(read_clean, TableFile(clean), clock.TIME)
+    read_bars = partial(read_clean, TableFile(clean), clock.TIME, clock.UNIT)
     settings = config.call_with(GuardSettings, block=config.look_up(params, "guard"), name="guard")
     described, seed = config.look_up(params, f"datasets.{dataset}"), params["seed"]
     columns, holdout_pct = {*label.COLUMNS, *cut_times.COLUMNS}, config.look_up(params, "split.holdout_pct")
@@ -69,10 +69,15 @@ def run_guards(dataset: str, params: config.Block) -> list[Finding]:
 ReadBars = Callable[[Collection[str] | None], pd.DataFrame]
 
 
-def read_clean(file: TableFile, time: str, columns: Collection[str] | None) -> pd.DataFrame:
-    """Return columns of a clean table, None: all, with its clock `time` as `open_time`, by which guards know it."""
+def read_clean(file: TableFile, time: str, unit: str, columns: Collection[str] | None) -> pd.DataFrame:
+    """Return columns of a clean table, None: all, with its clock `time` as `open_time`, by which guards know it.
+
+    The `unit` of the clock is an attribute of the table: cut times are at ends of days where it is ms.
+    """
     wanted = None if columns is None else {time if name == "open_time" else name for name in columns}
-    return file.read(wanted).rename(columns={time: "open_time"})
+    table = file.read(wanted).rename(columns={time: "open_time"})
+    table.attrs[cut_times.UNIT] = unit
+    return table
 
 
 def check_features(

@@ -12,4 +12,6 @@ HAS_GATES = False
 
 def list_columns(block: config.Block) -> list[str] | None:
     """Return the columns of the clean table that features read; None: all, where columns in pandas may read any."""
-    return None if block.get("in_pandas") else ["segment", *FIELDS]
+    if block.get("in_pandas"):
+        return None
+    return ["segment", *(["symbol"] if block.get("symbol_flags") else []), *FIELDS]

@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 from pipeline.models.composites.engine import graphs
 from pipeline.models.composites.engine.composite import Composite, save_wrapped
 from pipeline.models.composites.engine.conformity import (
+    divide_valid,
     find_conformal_quantile,
     list_coverages,
     measure_excess,
@@ -150,23 +151,6 @@ class Conformal(Composite):
         """Read the margins and the primary model."""
         self.margins = np.array(json.loads((folder / MARGINS).read_text(encoding="utf-8")), np.float32)
         self.primary_model.load_fitted(folder / "primary")
-
-
-def divide_valid(samples: Samples, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of the earlier half of the valid times, and those of the later half; labels of both are apart.
-
-    Raises:
-        ValueError: one of them is empty.
-    """
-    times = np.unique(samples.time[valid])
-    first = times[len(times) // 2]
-    stopping = valid[samples.label_end[valid] < first]
-    if not len(stopping):
-        raise ValueError(
-            f"the {len(times)} valid times are too few to be divided: the labels of the earlier half end in the later "
-            "one; raise train.valid_pct, or set calibration_rows to valid"
-        )
-    return stopping, valid[samples.time[valid] >= first]
 
 
 def round_up_to_float32(values: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 OBJECTIVES = {"l2": "RMSE", "l1": "MAE", "huber": "Huber:delta=1.0"}  # by loss, of a regression
+GPU_BORDERS = 255  # at most, of one column
 RANDOM_METADATA = ("train_finish_time", "model_guid")  # of a saved forest; they differ from fit to fit
 
 
@@ -58,6 +59,16 @@ class CatBoost(BoostedTrees):
             del forest.get_metadata()[name]
         self._forest = forest
         return losses
+
+    def find_gpu_fault(self) -> str | None:
+        """Return which hyperparameter CatBoost has on a CPU alone."""
+        if self.rsm != 1.0:
+            return f"rsm is {self.rsm:g}, and CatBoost draws columns on a CPU alone: set rsm to 1.0 for a GPU"
+        if self.monotone_constraints:
+            return "CatBoost has monotone_constraints on a CPU alone: remove them for a GPU"
+        if self.border_count > GPU_BORDERS:
+            return f"border_count is {self.border_count}, and CatBoost has at most {GPU_BORDERS} borders on a GPU"
+        return None
 
     def predict_margins(self, inputs: np.ndarray) -> np.ndarray:
         """Return CatBoost's raw values, (B, margins) float64."""
@@ -135,10 +146,12 @@ class CatBoost(BoostedTrees):
     def _make_parameters(self) -> dict[str, Any]:
         classes = {"classes_count": self.num_margins} if self.num_margins > 1 else {}
         constraints = {"monotone_constraints": self.monotone_signs} if self.monotone_constraints else {}
+        device = {"task_type": "GPU", "devices": "0"} if self.fit_device == "cuda" else {}
         return {
             "loss_function": self._choose_objective(),
             **classes,
             **constraints,
+            **device,
             "iterations": self.num_boost_round,
             "od_type": "Iter",
             "od_wait": self.early_stopping_rounds,

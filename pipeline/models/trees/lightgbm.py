@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -63,6 +64,12 @@ class LightGBM(BoostedTrees):
         self._forest = lgb.Booster(model_str=round_leaves_to_float32(round_thresholds_to_float32(text)))
         return losses
 
+    def find_gpu_fault(self) -> str | None:
+        """Return that the installed LightGBM has no CUDA, as that of pip has none."""
+        if has_cuda():
+            return None
+        return "this build of LightGBM has no CUDA: its pip wheel has none, a build with -DUSE_CUDA=1 has"
+
     def predict_margins(self, inputs: np.ndarray) -> np.ndarray:
         """Return LightGBM's raw scores, (B, margins) float64."""
         return np.asarray(self._forest.predict(inputs, raw_score=True, num_threads=1)).reshape(len(inputs), -1)
@@ -109,8 +116,10 @@ class LightGBM(BoostedTrees):
 
     def _make_parameters(self) -> dict[str, object]:
         constraints = {"monotone_constraints": self.monotone_signs} if self.monotone_constraints else {}
+        device = {"device_type": "cuda"} if self.fit_device == "cuda" else {}
         return {
             **constraints,
+            **device,
             "objective": self._choose_objective(),
             "num_class": self.num_margins,
             "boost_from_average": False,  # boosting starts at the offset of BoostedTrees
@@ -129,6 +138,17 @@ class LightGBM(BoostedTrees):
             "force_row_wise": True,
             "verbosity": -1,
         }
+
+
+@cache
+def has_cuda() -> bool:
+    """Return whether the installed LightGBM can grow trees on a GPU: it refuses a booster for one otherwise."""
+    quiet = {"device_type": "cuda", "verbosity": -2}
+    try:
+        lgb.Booster(quiet, lgb.Dataset(np.zeros((2, 1)), np.zeros(2), params=quiet))
+    except lgb.basic.LightGBMError:
+        return False
+    return True
 
 
 def round_thresholds_to_float32(text: str) -> str:

@@ -61,8 +61,14 @@ class XGBoost(BoostedTrees):
         )
         is_root = self.loss == "l2"  # the metric is rmse
         losses = LossCurves(train_curve**2, valid_curve**2) if is_root else LossCurves(train_curve, valid_curve)
+        if self.fit_device == "cuda":
+            booster.set_param({"device": "cpu"})  # predictions are those of a CPU
         self._forest = booster[: losses.best_iteration]
         return losses
+
+    def find_gpu_fault(self) -> str | None:
+        """Return that the installed XGBoost has no CUDA; that of pip has it."""
+        return None if xgb.build_info()["USE_CUDA"] else "this build of XGBoost has no CUDA: its pip wheel has"
 
     def predict_margins(self, inputs: np.ndarray) -> np.ndarray:
         """Return XGBoost's leaves summed in float64, (B, margins): its own sums are float32, with a visible error."""
@@ -118,9 +124,11 @@ class XGBoost(BoostedTrees):
 
     def _make_parameters(self) -> dict[str, object]:
         constraints = {"monotone_constraints": tuple(self.monotone_signs)} if self.monotone_constraints else {}
+        device = {"device": "cuda"} if self.fit_device == "cuda" else {}
         objective, metric = OBJECTIVES.get((self.loss, self.num_margins), MULTICLASS_OBJECTIVE)
         return {
             **constraints,
+            **device,
             "objective": objective,
             "eval_metric": metric,
             "num_class": self.num_margins if self.num_margins > 1 else 0,

@@ -1,4 +1,4 @@
-"""Split-conformal intervals: the quantile of conformity scores that calibration rows demand.
+"""Split-conformal predictions: the quantile of conformity scores that calibration rows demand.
 
 [1] Vovk, Gammerman & Shafer 2005, "Algorithmic Learning in a Random World". [2] Lei et al. 2018, "Distribution-Free
 Predictive Inference for Regression". [3] Romano, Patterson & Candès 2019, "Conformalized Quantile Regression".
@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
+
+from pipeline.samples import Samples
 
 SYMMETRIC = 1e-9  # by how much two levels may miss a sum of 1
 
@@ -73,3 +75,20 @@ def measure_excess(y: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
     quantiles, y = quantiles.astype(np.float64), y.astype(np.float64)[:, None]
     low, high = quantiles[:, :pairs], quantiles[:, :pairs:-1]
     return np.asarray(np.maximum(low - y, y - high))
+
+
+def divide_valid(samples: Samples, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of the earlier half of the valid times, and those of the later half; labels of both are apart.
+
+    Raises:
+        ValueError: one of them is empty.
+    """
+    times = np.unique(samples.time[valid])
+    first = times[len(times) // 2]
+    stopping = valid[samples.label_end[valid] < first]
+    if not len(stopping):
+        raise ValueError(
+            f"the {len(times)} valid times are too few to be divided: the labels of the earlier half end in the later "
+            "one; raise train.valid_pct, or set calibration_rows to valid"
+        )
+    return stopping, valid[samples.time[valid] >= first]

@@ -15,6 +15,7 @@ from scipy.special import softmax
 
 from pipeline.models.base import Model, Window, split_into_batches
 from pipeline.models.fit_files import FitFiles
+from pipeline.models.trees.engine.device import Device, select_device
 from pipeline.models.trees.engine.flattening import Flatten, Flattening
 from pipeline.models.trees.engine.forest_graph import LEAF, Tree, make_forest_graph
 from pipeline.models.trees.engine.sample_weights import make_sample_weights
@@ -71,6 +72,7 @@ class BoostedTrees(Model):
     label_uniqueness: bool = False  # whether train rows are weighted by the average uniqueness of their labels
     time_decay: TimeDecay = 1.0  # of the weights of train rows; 1: none, see `sample_weights.decay_by_age`
     monotone_constraints: dict[str, Literal[-1, 1]] = field(default_factory=dict)  # sign of the effect by column
+    device: Device = "cpu"  # that grows the trees; auto: a GPU where there is one that can
     offset: np.ndarray = field(init=False, repr=False)  # (outputs,) float64
     trees: list[Tree] = field(init=False, repr=False)  # the library's own, in the order of its iterations
     report: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
@@ -109,6 +111,15 @@ class BoostedTrees(Model):
     def lookback_bars(self) -> int:
         """The bars of a window before its own row."""
         return self.window - 1
+
+    @property
+    def fit_device(self) -> Literal["cpu", "cuda"]:
+        """The device that grows the trees; ValueError where it is cuda and no GPU can."""
+        return select_device(self.device, find_fault=self.find_gpu_fault)
+
+    def find_gpu_fault(self) -> str | None:
+        """Return why a GPU cannot grow these trees; None where it can."""
+        return None
 
     @property
     def standardization(self) -> None:
