@@ -168,7 +168,9 @@ def make_stream(bundle: Contract, symbol: str) -> Stream:
     """Return the stream of a symbol's columns that need no other symbol."""
     own, _ = separate_cross_section(bundle.features)
     bars = {"interval_ms": bundle.bars.interval_ms, "symbols": [symbol], "calendar": bundle.bars.calendar}
-    return Stream(**own, **bars)
+    stream = Stream(**own, **bars)
+    stream.clock.warm_up_bars = bundle.warm_up_bars  # of which its warnings speak
+    return stream
 
 
 def _make_accounts(models: Mapping[str, ModelPart], bundle: Contract) -> tuple[np.ndarray, ...]:
