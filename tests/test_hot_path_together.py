@@ -11,6 +11,8 @@ import pytest
 from pipeline import digests
 from pipeline.deployment import certificate, contract, feature_library, golden
 from pipeline.deployment.certificate import Market, ReplaySettings
+from pipeline.deployment.feeds.tally import Tally
+from pipeline.deployment.feeds.together import feed_together
 from pipeline.deployment.hot_path import HotPath
 from pipeline.deployment.replay import ReplayError, merge_bars
 from pipeline.deployment.verify import verify
@@ -19,6 +21,7 @@ from pipeline.features.engine import compute
 from pipeline.market.bars import number_segments
 from tests import bundles
 from tests.bundles import make_bars
+from tests.test_feeds_hot_path import run_by_name
 from tests.test_hot_path import describe as describe_signal
 from tests.test_hot_path import make_reference
 
@@ -233,3 +236,49 @@ def test_bars_of_all_symbols_are_merged_by_open_time(market):
     times, groups = zip(*merge_bars(stretches), strict=True)
     assert list(times) == sorted(set(times))
     assert {bar["symbol"] for bar in groups[-1]} == {"AAA", "BBB", "CCC"}  # DDD has ended
+
+
+def feed_lines(folder, bars) -> tuple[list[dict], Tally]:
+    """The signals of a feed, and what it counted."""
+    written, tally = [], Tally()
+    feed_together(HotPath.load(folder), bars, write=written.append, tally=tally)
+    return [json.loads(line) for line in written], tally
+
+
+def test_a_feed_gathers_the_bars_of_an_open_time_whatever_their_order(folder):
+    hot_path, bars = HotPath.load(folder), [bar for minute in MINUTES[:60] for bar in reversed(minute)]
+    expected = [update(hot_path, minute) for minute in MINUTES[:60]]
+    found, tally = feed_lines(folder, bars)
+    assert len(found) == sum(map(len, expected)) > 20
+    assert all(each in expected[place].values() for each in found for place in [find_minute(each)])
+    assert tally.bars == len(bars) and not tally.refused
+
+
+def find_minute(signal: dict) -> int:
+    return (signal["open_time"] - MINUTES[0][0]["open_time"]) // 60_000
+
+
+def test_a_feed_counts_what_it_refuses_and_goes_on_with_the_others(folder):
+    minutes = MINUTES[:50]
+    late, wrong = minutes[10][0], minutes[20][1] | {"high": 1.0}
+    bars = [*sum(minutes[:20], []), late, minutes[20][0], wrong, minutes[20][2], minutes[20][2] | {"x": False}]
+    bars += [minutes[20][0] | {"symbol": "ZZZ"}, *sum(minutes[21:], [])]
+    found, tally = feed_lines(folder, bars)
+    assert tally.refused == {"late": 1, "invalid": 1, "repeated": 1, "other_symbol": 1}
+    assert tally.bars == sum(map(len, minutes)) - 1
+    assert {each["symbol"] for each in found} == {"AAA"}  # CCC begins anew after its missing bar
+
+
+def test_a_stopped_feed_leaves_an_incomplete_minute_for_the_next_start(folder):
+    tally, bars = Tally(), [*MINUTES[0], MINUTES[1][0]]
+    feed_together(HotPath.load(folder), bars, write=[].append, tally=tally, is_stopped=lambda: True)
+    assert tally.bars == len(MINUTES[0])
+
+
+def test_the_command_takes_a_file_that_is_sorted_by_symbol(folder, tmp_path, monkeypatch):
+    bars = TABLE[TABLE["open_time"] <= MINUTES[45][0]["open_time"]]
+    bars.drop(columns="segment").to_parquet(tmp_path / "bars.parquet")
+    hot_path = HotPath.load(folder)
+    expected = [signal for minute in MINUTES[:46] for signal in update(hot_path, minute).values()]
+    lines = run_by_name(monkeypatch, folder, "--bars", tmp_path / "bars.parquet")
+    assert [json.loads(line) for line in lines] == expected
