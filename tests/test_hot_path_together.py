@@ -260,8 +260,8 @@ def find_minute(signal: dict) -> int:
 
 def test_a_feed_counts_what_it_refuses_and_goes_on_with_the_others(folder):
     minutes = MINUTES[:50]
-    late, wrong = minutes[10][0], minutes[20][1] | {"high": 1.0}
-    bars = [*sum(minutes[:20], []), late, minutes[20][0], wrong, minutes[20][2], minutes[20][2] | {"x": False}]
+    delayed, wrong = minutes[10][0], minutes[20][1] | {"high": 1.0}
+    bars = [*sum(minutes[:20], []), delayed, minutes[20][0], wrong, minutes[20][2], minutes[20][2] | {"x": False}]
     bars += [minutes[20][0] | {"symbol": "ZZZ"}, *sum(minutes[21:], [])]
     found, tally = feed_lines(folder, bars)
     assert tally.refused == {"late": 1, "invalid": 1, "repeated": 1, "other_symbol": 1}
