@@ -25,7 +25,7 @@ class StreamPath:
 
     def __init__(self, *symbols: str) -> None:
         bars = SimpleNamespace(symbols=list(symbols or (BTC,)), interval_ms=MINUTE_MS)
-        self.contract = SimpleNamespace(bars=bars, features=SHORT)
+        self.contract = SimpleNamespace(bars=bars, features=SHORT, cross_section=None)
         self.counts: dict[str, int] = {}
         self.observed: list[int] = []
         self.lanes = {

@@ -6,6 +6,7 @@ import pytest
 
 from pipeline import config
 from pipeline.features import cross_section, engine
+from pipeline.leakage.features import truncation
 from pipeline.row_groups import TableFile, open_table
 from tests.test_features import SHORT, make_bars
 
@@ -100,6 +101,43 @@ def test_no_column_changes_when_later_bars_of_all_symbols_are_removed(table, cut
     is_before = (table["open_time"] <= cut * BAR_MS).to_numpy()
     cut_columns = compute(table[is_before].reset_index(drop=True))
     np.testing.assert_array_equal(view_bits(cut_columns), view_bits(compute(table)[:, is_before]))
+
+
+@pytest.mark.parametrize(("lead_bars", "severity"), [(0, "ok"), (1, "critical")])
+def test_the_guard_truncation_finds_a_column_that_uses_the_next_bar_of_another_symbol(table, lead_bars, severity):
+    block = SHORT | {"groups": ["price"], "cross_section": BLOCK}
+
+    def recompute(bars):
+        features = engine.compute(bars, **block)
+        x = features.x.copy()
+        if lead_bars:
+            other = bars[bars["symbol"] == "B"].set_index("open_time")["close"].shift(-lead_bars)
+            x[:, -5] = other.reindex(bars["open_time"].iloc[features.rows]).fillna(0.0)
+        return [(features.rows, x)]
+
+    (stored,) = recompute(table)
+    names = engine.compute(table, **block).columns
+    finding = truncation(table, recompute, stored, names, cuts=6, seed=1)
+    assert finding.severity == severity
+    assert list(finding.measurements["changed"]) == ([] if lead_bars == 0 else ["market_return_1"])
+
+
+def test_a_stream_resumes_from_its_state_and_refuses_that_of_other_windows(table):
+    first, second = (cross_section.Stream(PARAMS, symbols=["A", "B"]) for _ in range(2))
+    closes = table.pivot(index="open_time", columns="symbol", values="close")[["A", "B"]].dropna().to_dict("records")
+    for each in closes[:60]:
+        first.update(each)
+    second.restore(first.state())
+    for each in closes[60:70]:
+        pair = [stream.update(each)["B"] for stream in (first, second)]
+        np.testing.assert_array_equal(*map(view_bits, pair))
+    other = cross_section.Stream(cross_section.CrossSection(**BLOCK | {"windows": [1, 9]}), symbols=["A", "B"])
+    with pytest.raises(ValueError, match="state: levels of the columns among symbols are missing or of another shape"):
+        other.restore(first.state())
+
+
+def test_every_column_has_a_definition():
+    assert list(PARAMS.meanings) == list(PARAMS.warm_up_bars)
 
 
 def test_the_columns_stand_behind_the_others_and_parts_of_a_file_have_them(table, tmp_path):

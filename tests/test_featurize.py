@@ -112,6 +112,9 @@ def test_the_report_has_the_group_of_every_column_and_says_whether_it_can_be_str
         "a": ("price", True),
         "b": ("idea", False),
     }
+    features, *others = written
+    among_symbols = replace(features, groups=features.groups | {"b": "cross_section"})
+    assert featurize.summarize_features(among_symbols, *others, words=WORDS)["columns"]["b"]["streamable"]
 
 
 def test_the_distribution_of_a_column_is_that_of_all_its_rows():

@@ -16,7 +16,7 @@ from pipeline.evaluation.voting import count_rows_so_far
 from pipeline.models.onnx_session import open_session
 from pipeline.trading import make_terms
 from tests import bundles
-from tests.bundles import WINDOW, list_bars, make_bars
+from tests.bundles import SYMBOL, WINDOW, list_bars, make_bars
 
 NO_TERMS = ("full_position_std", "delay_bars")
 TERMS = make_terms(**{name: value for name, value in bundles.TRADING.items() if name not in NO_TERMS})
@@ -66,7 +66,8 @@ def make_reference(folder) -> replay.Reference:
 def replay_bars(folder, **changes):
     hot_path = HotPath.load(folder)
     stretch = bulk.compute_stretch(BARS, hot_path.contract)
-    record, lane = replay.play(partial(HotPath.load, folder), stretch, restarts=(90, 205, 370))
+    restarts = BARS["open_time"].iloc[[90, 205, 370]].tolist()
+    (record, lane) = replay.play(partial(HotPath.load, folder), {SYMBOL: stretch}, restarts=restarts)[SYMBOL]
     for name, change in changes.items():
         change(getattr(record, name))
     return replay.compare(record, lane, stretch, make_reference(folder), hot_path=hot_path)
@@ -188,7 +189,7 @@ def test_a_state_is_refused_by_another_bundle_and_survives_a_file(folder, tmp_pa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": "3.0"}, "schema_version is '3.0'; this code reads 1.0 and 2.0"),
+        ({"schema_version": "4.0"}, "schema_version is '4.0'; this code reads 1.0, 2.0, 3.0"),
         ({"signal": "nobody"}, "signal: 'nobody' is none of"),
         ({"ensemble": {"name": "voting", "weights": {"nobody": 1.0}}}, "no model 'nobody'"),
         ({"warm_up_bars": "many"}, "warm_up_bars: Input should be a valid integer"),

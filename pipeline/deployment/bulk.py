@@ -42,8 +42,20 @@ def make_samples(bars: pd.DataFrame, place: np.ndarray, x: np.ndarray, columns: 
 
 def compute_stretch(bars: pd.DataFrame, bundle: Contract) -> Stretch:
     """Return bars of one symbol with their features, computed from the first of them on."""
-    features = compute(bars, **bundle.features)
-    return Stretch(bars, 0, features.rows, make_samples(bars, features.rows, features.x, features.columns))
+    (stretch,) = compute_stretches(bars, bundle).values()
+    return stretch
+
+
+def compute_stretches(bars: pd.DataFrame, bundle: Contract) -> dict[str, Stretch]:
+    """Return the bars of each symbol with their features, computed together; `bars` are sorted by symbol and time."""
+    bars = bars.reset_index(drop=True)
+    features, stretches = compute(bars, **bundle.features), {}
+    for symbol, own in bars.groupby("symbol", sort=False, observed=True):
+        of_symbol = np.isin(features.rows, own.index)
+        place, own = features.rows[of_symbol] - own.index[0], own.reset_index(drop=True)
+        samples = make_samples(own, place, features.x[of_symbol], features.columns)
+        stretches[str(symbol)] = Stretch(own, 0, place, samples)
+    return stretches
 
 
 def find_stretch_fills(stretch: Stretch, *, delay_bars: int) -> Fills:

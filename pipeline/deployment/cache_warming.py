@@ -30,6 +30,8 @@ class CacheWarmer:
         self._closes = 100 * np.exp(
             np.cumsum(np.random.default_rng(0).normal(0, 1e-3, bundle.warm_up_bars + CYCLE_BARS))
         )
+        among = bundle.cross_section.columns if bundle.cross_section else {}
+        self._warm_up_bars, self._among = bundle.warm_up_bars, np.zeros(len(among), np.float32)
         self._interval_ms, self._place = bundle.bars.interval_ms, 0
         for _ in range(bundle.warm_up_bars):
             self._take(decides=False)
@@ -46,9 +48,17 @@ class CacheWarmer:
     def _take(self, *, decides: bool) -> None:
         bar = self._make_bar()
         for lane in self._lanes:
-            if lane.take(bar | {"symbol": lane.symbol}, now_ms=None, decides=decides):
+            if self._advance(lane, bar | {"symbol": lane.symbol}, decides=decides):
                 lane.describe()
         self._place += 1
+
+    def _advance(self, lane: Lane, bar: dict[str, Any], *, decides: bool) -> bool:
+        """Advance a lane by a bar; its columns among symbols are 0."""
+        if not len(self._among):
+            return lane.take(bar, now_ms=None, decides=decides)
+        own = lane.stream.update(bar)
+        has_features = own is not None and lane.stream.segment_bars > self._warm_up_bars
+        return lane.decide(np.append(own, self._among) if has_features else None, decides=decides)
 
     def _make_bar(self) -> dict[str, Any]:
         close, opened = float(self._closes[self._place]), float(self._closes[self._place - 1])

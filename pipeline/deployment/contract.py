@@ -22,6 +22,8 @@ from pipeline.trading import Terms, make_terms
 
 SCHEMA_VERSION = "1.0"  # the first number changes where an older reader would go wrong
 RANKS_VERSION = "2.0"  # with `ensemble.references`: a reader of 1 that ignores them would sum positions
+TOGETHER_VERSION = "3.0"  # with `cross_section`: a reader of 2 would take the bars of each symbol by themselves
+VERSIONS = (SCHEMA_VERSION, RANKS_VERSION, TOGETHER_VERSION)
 BUNDLES = artifacts.TRAINED / "bundles"  # one folder for each dataset
 CONTRACT, SCHEMA = "contract.json", "contract.schema.json"
 GOLDEN, GOLDEN_TEXT, CERTIFICATE = "golden.parquet", "golden.csv", "certificate.json"
@@ -112,6 +114,16 @@ class Trading(Part):
         return make_terms(**{name: getattr(self, name) for name in names}, capital=capital)
 
 
+class CrossSectionPart(Part):
+    """The columns among symbols, the last ones of `columns`: those of a bar need the bars of all with its open time.
+
+    They are known once each of `symbols` has this bar, or a later one opens: a symbol without it takes no part.
+    """
+
+    symbols: Annotated[list[str], MinLen(1)]  # that take part, in the order of their sums
+    columns: Annotated[dict[str, str], MinLen(1)]  # definition of each; their windows are in features.cross_section
+
+
 class Digests(Part):
     """Sha256 of what the bundle was made from."""
 
@@ -136,6 +148,7 @@ class Contract(Part):
     trading: Trading
     sha256: Digests
     versions: dict[str, str]  # of packages
+    cross_section: CrossSectionPart | None = None
 
 
 def read_contract(folder: Path) -> Contract:
@@ -156,11 +169,11 @@ def read_contract(folder: Path) -> Contract:
             f"{folder} has one model alone and is no bundle: name a folder of {BUNDLES}, or see "
             'pipeline/deployment/README.md, "One model alone"'
         )
-    known, readable = found.get("schema_version"), (SCHEMA_VERSION, RANKS_VERSION)
-    if str(known).partition(".")[0] not in {each.partition(".")[0] for each in readable}:
+    known = found.get("schema_version")
+    if str(known).partition(".")[0] not in {each.partition(".")[0] for each in VERSIONS}:
         raise ValueError(
-            f"{file}: schema_version is {known!r}; this code reads {' and '.join(readable)}: make the bundle "
-            "again, or use the code that made it"
+            f"{file}: schema_version is {known!r}; this code reads {', '.join(VERSIONS)}: make the bundle again, or "
+            "use the code that made it"
         )
     try:
         contract = Contract.model_validate(found)
@@ -235,6 +248,7 @@ def _check_names(contract: Contract, file: Path) -> None:
         faults += [f"models.{name}.columns: {unknown} are no columns of the stream"] if unknown else []
         faults += [f"models.{name}.graph: there is no {model.graph}"] if model.graph not in graphs else []
     faults += _find_reference_faults(contract.ensemble, contract.schema_version) if contract.ensemble else []
+    faults += _find_cross_section_faults(contract)
     if faults:
         raise ValueError(f"{file}: {faults[0]}; make the bundle again")
 
@@ -252,9 +266,33 @@ def _find_reference_faults(ensemble: Ensemble, version: str) -> list[str]:
     return [f"{name}.{key} does not ascend" for key, ascends in is_sorted.items() if not ascends]
 
 
-def make_schema() -> dict[str, Any]:
-    """Return the JSON schema of a contract."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Contract.model_json_schema()}
+def _find_cross_section_faults(contract: Contract) -> list[str]:
+    """Return what is wrong with the part `cross_section` of a contract."""
+    part, version = contract.cross_section, contract.schema_version.partition(".")[0]
+    if (part is not None) != (version == TOGETHER_VERSION.partition(".")[0]):
+        return [f"schema_version is {contract.schema_version!r}; it is {TOGETHER_VERSION} with cross_section alone"]
+    if (part is not None) != (contract.features.get("cross_section") is not None):
+        return ["cross_section: it and features.cross_section stand there together, or neither does"]
+    if part is None:
+        return []
+    faults = [f"cross_section.symbols: {name} is missing" for name in contract.bars.symbols if name not in part.symbols]
+    is_last = contract.columns[-len(part.columns) :] == list(part.columns)
+    return faults + ([] if is_last else ["cross_section.columns: they are not the last ones of columns"])
+
+
+def choose_version(*, has_ranks: bool, has_cross_section: bool) -> str:
+    """Return the lowest version of a contract whose readers know what it has."""
+    if has_cross_section:
+        return TOGETHER_VERSION
+    return RANKS_VERSION if has_ranks else SCHEMA_VERSION
+
+
+def make_schema(*, has_cross_section: bool = False) -> dict[str, Any]:
+    """Return the JSON schema of a contract; that of versions before 3.0 has no `cross_section`."""
+    schema = Contract.model_json_schema()
+    if not has_cross_section:
+        del schema["properties"]["cross_section"], schema["$defs"][CrossSectionPart.__name__]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 @cache

@@ -3,8 +3,9 @@
 The predictions of trained models have the same bytes on every CPU; those of their graphs may differ in the last bits.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ import pandas as pd
 
 from pipeline import artifacts
 from pipeline.deployment import bulk, contract, kernels
-from pipeline.deployment.bulk import compute_stretch
+from pipeline.deployment.bulk import compute_stretches
 from pipeline.deployment.contract import Contract
 from pipeline.deployment.hot_path import HotPath
 from pipeline.deployment.lane import Bind, Lane, Places
@@ -35,26 +36,53 @@ def make_golden(bundle: Contract, models: Mapping[str, Model], bars: pd.DataFram
     """Return the last `rows` bars of the first symbol, and those that warm up before them, with features and signals.
 
     `bars` are clean, of all symbols. A hot path that starts with the first of these bars has these features,
-    predictions, scores, targets and positions; README.md lists the columns.
+    predictions, scores, targets and positions; README.md lists the columns. With columns among symbols the bars of the
+    others in this time stand there too, without values.
     """
     symbol = bundle.bars.symbols[0]
-    own = bars[bars["symbol"] == symbol].tail(bundle.warm_up_bars + rows).reset_index(drop=True)
-    stretch = compute_stretch(own, bundle)
+    own = bars[bars["symbol"] == symbol].tail(bundle.warm_up_bars + rows)
+    if part := bundle.cross_section:
+        is_within = bars["open_time"].between(own["open_time"].iloc[0], own["open_time"].iloc[-1])
+        own = bars[is_within & bars["symbol"].isin(part.symbols)]
+    stretch = compute_stretches(own, bundle)[symbol]
     predictions = {  # all at once; an agent's depend on those before
         name: iter(bulk.predict_in_batches(models[name], bulk.make_inputs(models[name], stretch, None)))
         for name, model in bundle.models.items()
         if not model.account_columns
     }
-    hot_path = HotPath(bundle, bind_models(models, predictions))
-    lane, records = hot_path.lanes[symbol], []
-    table = own[list_columns(own)]
-    for bar in cast(list[dict[str, Any]], table.to_dict("records")):
-        records.append(list_values(lane) if hot_path.update(bar) is not None else [])
-    names, types = list_names(lane)
-    empty = [np.nan] * len(names)
-    values = np.array([record or empty for record in records])
-    columns = {name: values[:, k].astype(types[k]) for k, name in enumerate(names)}
-    return pd.concat([table.astype({"symbol": "str"}), pd.DataFrame(columns)], axis=1)
+    hot_path = HotPath(bundle, lambda places: [])  # other symbols predict nothing
+    lane, names = hot_path.lanes[symbol], list_columns(own)
+    lane.runs = bind_models(models, predictions)(lane.find_places())
+    table = own[names].sort_values("open_time", kind="stable", ignore_index=True)
+    columns, types = list_names(lane)
+    values = np.full((len(table), len(columns)), np.nan)
+    for row, together in group_rows(table, bundle):
+        if update(hot_path, together, symbol=symbol):
+            values[find_row(row, together, symbol=symbol)] = list_values(lane)
+    of_symbol = {name: values[:, k].astype(types[k]) for k, name in enumerate(columns)}
+    return pd.concat([table.astype({"symbol": "str"}), pd.DataFrame(of_symbol)], axis=1)
+
+
+def group_rows(table: pd.DataFrame, bundle: Contract) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Yield the bars that go in together, and the row of the first: all with one open time, or else each by itself."""
+    bars = cast(list[dict[str, Any]], table.to_dict("records"))
+    rows = enumerate(bars)
+    groups = groupby(rows, key=lambda each: each[1]["open_time"] if bundle.cross_section else each[0])
+    for _, group in groups:
+        (row, first), *others = group
+        yield row, [first, *(bar for _, bar in others)]
+
+
+def update(hot_path: HotPath, bars: Sequence[Mapping[str, Any]], *, symbol: str) -> bool:
+    """Update a hot path by the bars that go in together; return whether a symbol has a signal."""
+    if hot_path.contract.cross_section:
+        return symbol in hot_path.update_together(bars)
+    return all([hot_path.update(bar) is not None for bar in bars])
+
+
+def find_row(row: int, bars: Sequence[Mapping[str, Any]], *, symbol: str) -> int | None:
+    """Return the row of a symbol's bar among bars that go in together, the first of which has `row`; None without."""
+    return next((row + k for k, bar in enumerate(bars) if bar["symbol"] == symbol), None)
 
 
 def write_golden(golden: pd.DataFrame, folder: Path) -> None:
@@ -80,7 +108,7 @@ def _format(column: pd.Series) -> list[str]:
 
 def list_names(lane: Lane) -> tuple[list[str], list[str]]:
     """Return the names and the types of the columns behind the bars."""
-    names, types = list(lane.stream.columns), ["f4"] * len(lane.stream.columns)
+    names, types = list(lane.columns), ["f4"] * len(lane.columns)
     for name, model in lane.models.items():
         predictions = [f"{name}.prediction.{each}" for each in model.output.names]
         accounts = [f"{name}.account.{each}" for each in model.account_columns]

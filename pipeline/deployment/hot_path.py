@@ -4,7 +4,7 @@
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from pipeline.deployment.contract import Contract, ModelPart
 from pipeline.deployment.lane import Arrays, Bind, Lane
 from pipeline.deployment.merged_graph import bind_graphs, read_shapes
 from pipeline.deployment.signals import Signal
+from pipeline.deployment.together import Bar, Bars, Together, read_time, refuse_alone, take_part
 from pipeline.market.bar_reader import describe_time
 from pipeline.models.onnx_session import load_self_contained
 
@@ -25,11 +26,11 @@ log = logging.getLogger(__name__)
 
 LARGEST_WEIGHT = 10.0  # of a position that is given: one beyond is a number of units, or of money
 SHORTEST_MS = 1_000  # of the bars that a feed has; after a halt an exchange may close one sooner
-FINITE = ("memory", "inputs")  # arrays of a state without NaN
+FINITE = ("memory", "inputs", "levels", "moves", "market_moves")  # arrays of a state without NaN
 
 
 class HotPath:
-    """The signals of a bundle, bar by bar, for each of its symbols.
+    """The signals of a bundle, bar by bar, for each of its symbols; with columns among symbols, for all at once.
 
     Not for several threads at once. `counts` are the bars taken, the signals, the bars that were missing, and the
     positions that were given, of all symbols.
@@ -41,6 +42,9 @@ class HotPath:
         self._warmer: CacheWarmer | None = None
         self._has_equal_bars = bundle.bars.calendar.get("exchange") is None  # else the last of a session may be shorter
         self.lanes = {symbol: Lane(bundle, symbol, bind) for symbol in bundle.bars.symbols}
+        self._together = Together(bundle, self.lanes) if bundle.cross_section else None
+        self.streams = {symbol: lane.stream for symbol, lane in self.lanes.items()}
+        self.streams |= self._together.streams if self._together else {}  # of symbols that no model predicts too
         self.counts = {"bars": 0, "signals": 0, "missing_bars": 0, "given_positions": 0}
 
     @classmethod
@@ -66,7 +70,7 @@ class HotPath:
         except ValueError as error:  # of a section of the contract that params.yaml has too
             raise ValueError(f"{folder / contract.CONTRACT}: {str(error).removeprefix('params.yaml: ')}") from error
 
-    def update(self, bar: Mapping[str, Any], *, now_ms: float | None = None) -> Signal | None:
+    def update(self, bar: Bar, *, now_ms: float | None = None) -> Signal | None:
         """Return the signal now that `bar` has closed; None while the features of its segment warm up.
 
         A bar is a mapping with the kline fields and `symbol`. Missing bars end a segment: what is held is held until
@@ -75,32 +79,85 @@ class HotPath:
         `position`, it is what the account of the signal really holds at its close, see `set_position`.
 
         Raises:
-            ValueError: the bar is invalid, late, repeated, not closed, or of another symbol; nothing has changed.
+            ValueError: the bar is invalid, late, repeated, not closed, or of another symbol, or the bundle has columns
+                among symbols; nothing has changed.
         """
-        lane = self._find_lane(bar)
-        position = bar.get("position")
+        refuse_alone(self.contract)
+        lane, position = self.lanes[self._find_symbol(bar, self.lanes)], bar.get("position")
         if position is not None:
             check_position(position)
             lane.find_account(self.contract.signal)
         has_predicted = lane.take(bar, now_ms=now_ms, decides=True, position=position)
-        self.counts["given_positions"] += position is not None
-        self.counts["bars"] += 1
-        self.counts["missing_bars"] += lane.stream.clock.missing_bars
-        if not has_predicted:
-            return None
-        self.counts["signals"] += 1
-        return lane.describe()
+        self._count(lane.symbol, has_position=position is not None, has_predicted=has_predicted)
+        return lane.describe() if has_predicted else None
 
-    def observe(self, bar: Mapping[str, Any]) -> None:
+    def observe(self, bar: Bar) -> None:
         """Take a past bar into features and windows without a decision: history before the first live bar.
 
         Raises:
             ValueError: as `update`.
         """
-        lane = self._find_lane(bar)
-        lane.take(bar, now_ms=None, decides=False)
+        refuse_alone(self.contract)
+        symbol = self._find_symbol(bar, self.lanes)
+        self.lanes[symbol].take(bar, now_ms=None, decides=False)
+        self._count(symbol)
+
+    def update_together(self, bars: Iterable[Bar], *, now_ms: float | None = None) -> dict[str, Signal]:
+        """Return the signals by symbol now that the bars of several symbols with one open time have closed.
+
+        Columns among symbols are those of these bars: call it once all symbols of `contract.cross_section` have theirs,
+        or a later bar has come. Symbols that warm up, or that no model predicts, have no signal. All else is as in
+        `update`, also for a bundle without such columns.
+
+        Raises:
+            ValueError: one of the bars is refused as in `update`, its open time is another one, or not after that of
+                the bars before; nothing has changed.
+        """
+        return self._take_together(tuple(bars), now_ms=now_ms, decides=True)
+
+    def observe_together(self, bars: Iterable[Bar]) -> None:
+        """Take past bars with one open time as `observe` takes one; ValueError as `update_together`."""
+        self._take_together(tuple(bars), now_ms=None, decides=False)
+
+    def check(self, bar: Bar, *, now_ms: float | None = None) -> int:
+        """Return what a bar changes, see `StreamClock.find_change`, and change nothing; ValueError as `update`."""
+        stream = self.streams[self._find_symbol(bar, self.streams)]
+        if (position := bar.get("position")) is not None:
+            check_position(position)
+            self.lanes[self._find_symbol(bar, self.lanes)].find_account(self.contract.signal)
+        change = stream.check(bar, now_ms=now_ms)
+        if self._together:
+            self._together.check_time(bar)
+        return change
+
+    def _take_together(self, bars: Sequence[Bar], *, now_ms: float | None, decides: bool) -> dict[str, Signal]:
+        changes = [self.check(bar, now_ms=now_ms) for bar in bars]
+        by_symbol, signals = {str(bar["symbol"]): bar for bar in bars}, {}
+        if not bars or len(by_symbol) < len(bars) or len({read_time(bar) for bar in bars}) > 1:
+            found = ", ".join(f"{bar['symbol']} at {bar['open_time']}" for bar in bars) or "none"
+            raise ValueError(f"bars: they are {found:.200}; allowed is one bar of each symbol, all with one open_time")
+        x = self._compute_columns(by_symbol, dict(zip(by_symbol, changes, strict=True)))
+        for symbol, bar in by_symbol.items():
+            position, has_predicted = bar.get("position") if decides else None, False
+            if symbol in self.lanes:
+                has_predicted = self.lanes[symbol].decide(x[symbol], decides=decides, position=position)
+            if has_predicted:
+                signals[symbol] = self.lanes[symbol].describe()
+            self._count(symbol, has_position=position is not None, has_predicted=has_predicted)
+        return signals
+
+    def _compute_columns(self, bars: Bars, changes: Mapping[str, int]) -> Mapping[str, np.ndarray | None]:
+        """Return the columns (F,) by symbol of bars that are checked, None while they warm up."""
+        if self._together:
+            return self._together.take(bars, changes)
+        return {symbol: self.streams[symbol].take(bar, changes[symbol]) for symbol, bar in bars.items()}
+
+    def _count(self, symbol: str, *, has_position: bool = False, has_predicted: bool = False) -> None:
+        """Count the last bar of a symbol."""
         self.counts["bars"] += 1
-        self.counts["missing_bars"] += lane.stream.clock.missing_bars
+        self.counts["missing_bars"] += self.streams[symbol].clock.missing_bars
+        self.counts["given_positions"] += has_position
+        self.counts["signals"] += has_predicted
 
     def set_position(self, symbol: str, position: float, *, model: str | None = None) -> None:
         """Set what is really held at the close of the next bar of a symbol, since real fills differ from assumed ones.
@@ -132,6 +189,7 @@ class HotPath:
     def state(self) -> Arrays:
         """Return a copy of all that later signals depend on, as arrays: `np.savez` stores them."""
         lanes = {f"{symbol}/{key}": value for symbol, lane in self.lanes.items() for key, value in lane.state().items()}
+        lanes |= self._together.state() if self._together else {}
         return lanes | {"contract": np.array([self._digest]), "counts": np.array(list(self.counts.values()))}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
@@ -143,24 +201,25 @@ class HotPath:
         has_absent = bool(self.contract.features.get("absent_fields"))
         state = check_state(state, self.state(), allows_nan=has_absent)
         for symbol, lane in self.lanes.items():
-            prefix = f"{symbol}/"
-            lane.restore({key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)})
+            lane.restore(take_part(state, f"{symbol}/"))
+        if self._together:
+            self._together.restore(state)
         self.counts = dict(zip(self.counts, state["counts"].tolist(), strict=True))
 
-    def _find_lane(self, bar: Mapping[str, Any]) -> Lane:
+    def _find_symbol(self, bar: Bar, known: Collection[str]) -> str:
+        """Return the symbol of a bar, one of `known`; ValueError where it is another one, or the bar is none."""
         try:
             symbol, has_segment = bar.get("symbol"), "segment" in bar
         except (AttributeError, TypeError):
             raise ValueError(f"bar is {bar!r:.40} ({type(bar).__name__}); allowed is a mapping") from None
         if has_segment:
             raise ValueError("bar: it has a segment; leave it out: the hot path finds missing bars itself")
-        lane = self.lanes.get(symbol) if isinstance(symbol, str) else None
-        if lane is None:
+        if not isinstance(symbol, str) or symbol not in known:
             found = "it has no symbol" if symbol is None else f"symbol is {symbol!r}"
-            raise ValueError(f"bar: {found}; this bundle is for {', '.join(self.lanes)}")
+            raise ValueError(f"bar: {found}; this bundle is for {', '.join(known)}")
         if self._has_equal_bars:
             check_length(bar, interval_ms=self.contract.bars.interval_ms)
-        return lane
+        return symbol
 
 
 def check_length(bar: Mapping[str, Any], *, interval_ms: int) -> None:

@@ -9,6 +9,7 @@ from pipeline.deployment import accounts, kernels
 from pipeline.deployment.contract import Contract, ModelPart
 from pipeline.deployment.signals import Signal
 from pipeline.features.engine import Stream
+from pipeline.features.params import separate_cross_section
 from pipeline.targets import Output
 from pipeline.trading import Terms
 
@@ -28,9 +29,9 @@ class Lane:
         """Lay out the memory of a symbol's models, and bind them to it."""
         self.symbol = symbol
         self.models = {name: model for name, model in bundle.models.items() if symbol in model.symbols}
-        bars = {"interval_ms": bundle.bars.interval_ms, "symbols": [symbol], "calendar": bundle.bars.calendar}
-        self.stream = Stream(**bundle.features, **bars)
-        if list(self.stream.columns) != bundle.columns:
+        self.stream, self.columns = make_stream(bundle, symbol), bundle.columns
+        among_symbols = list(bundle.cross_section.columns) if bundle.cross_section else []
+        if [*self.stream.columns, *among_symbols] != self.columns:
             raise ValueError(
                 "contract: this code computes other columns than the bundle was made with; make the bundle again"
             )
@@ -81,8 +82,12 @@ class Lane:
 
         `position` is what the account of the signal really holds at its close, where that is known.
         """
-        stream = self.stream
-        x = self.x = stream.update(bar, now_ms=now_ms)
+        x = self.stream.update(bar, now_ms=now_ms)
+        return self.decide(x, decides=decides, position=position)
+
+    def decide(self, x: np.ndarray | None, *, decides: bool, position: float | None = None) -> bool:
+        """Go on from the columns (F,) of the last bar of the stream, see `take`; None: they are not there."""
+        stream, self.x = self.stream, x
         if position is not None:
             self.set_position(position, name=self.signal)
         has_features = x is not None
@@ -157,6 +162,15 @@ class Lane:
 
     def _list_arrays(self) -> Arrays:
         return {"inputs": self.inputs, "accounts": self.accounts, "clock_of_accounts": self.clock}
+
+
+def make_stream(bundle: Contract, symbol: str) -> Stream:
+    """Return the stream of a symbol's columns that need no other symbol."""
+    own, _ = separate_cross_section(bundle.features)
+    bars = {"interval_ms": bundle.bars.interval_ms, "symbols": [symbol], "calendar": bundle.bars.calendar}
+    stream = Stream(**own, **bars)
+    stream.clock.warm_up_bars = bundle.warm_up_bars  # of which its warnings speak
+    return stream
 
 
 def _make_accounts(models: Mapping[str, ModelPart], bundle: Contract) -> tuple[np.ndarray, ...]:

@@ -1,12 +1,15 @@
-"""The replay certificate: bars through a hot path, one by one, against what the pipeline computes of them in bulk.
+"""The replay certificate: bars through a hot path against what the pipeline computes of them in bulk.
 
 No bit may differ of features, of predictions against the same graph, and of targets and positions given the
 predictions. These may differ from the trained model's up to the limits of parity. An error names bar and column or
 model.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import heapq
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, cast
 
 import numpy as np
@@ -42,27 +45,52 @@ class Record:
     filled: np.ndarray  # (n, A), positions after the fill of the latest filled order
 
 
-def play(load: Callable[[], HotPath], stretch: Stretch, *, restarts: Sequence[int] = ()) -> tuple[Record, Lane]:
-    """Return what a hot path had at every bar of a stretch; at `restarts` another one goes on from its state."""
-    hot_path, fields = load(), list_columns(stretch.bars)
-    symbol = str(stretch.bars["symbol"].iloc[0])
-    mappings = cast(list[dict[str, Any]], stretch.bars[fields].to_dict("records"))
-    for bar in mappings[: stretch.first]:
-        hot_path.observe(bar)
-    lane, found = hot_path.lanes[symbol], list[tuple[np.ndarray, ...]]()
-    nothing = np.full(len(lane.stream.columns), np.nan, np.float32)
-    for place in range(stretch.first, len(mappings)):
-        if place in restarts:
+def play(
+    load: Callable[[], HotPath], stretches: Mapping[str, Stretch], *, restarts: Collection[int] = ()
+) -> dict[str, tuple[Record, Lane]]:
+    """Return what a hot path had at every bar of each symbol; at `restarts`, open times, another one goes on from it.
+
+    The bars go in one by one, or together where the bundle has columns among symbols.
+    """
+    hot_path, begin = load(), min(find_begin(stretch) for stretch in stretches.values())
+    found: dict[str, list[tuple[np.ndarray, ...]]] = {symbol: [] for symbol in stretches if symbol in hot_path.lanes}
+    for time, bars in merge_bars(stretches):
+        if time in restarts:
             state = hot_path.state()
             hot_path = load()
             hot_path.restore(state)
-            lane = hot_path.lanes[symbol]
-        hot_path.update(mappings[place])
-        x = nothing if lane.x is None else lane.x
-        own = lane.predictions, lane.targets, lane.seen, lane.accounts[:, accounts.FILLED]
-        found.append((x, *(array.copy() for array in own)))
-    x, predictions, targets, seen, filled = map(np.array, zip(*found, strict=True))
-    return Record(x, predictions, targets, seen, filled), lane
+        _feed(hot_path, bars, decides=time >= begin)
+        for lane in (hot_path.lanes[bar["symbol"]] for bar in bars if bar["symbol"] in found and time >= begin):
+            x = np.full(len(lane.columns), np.nan, np.float32) if lane.x is None else lane.x
+            own = lane.predictions, lane.targets, lane.seen, lane.accounts[:, accounts.FILLED]
+            found[lane.symbol].append((x, *(array.copy() for array in own)))
+    return {
+        symbol: (Record(*map(np.array, zip(*rows, strict=True))), hot_path.lanes[symbol])
+        for symbol, rows in found.items()
+        if rows
+    }
+
+
+def find_begin(stretch: Stretch) -> float:
+    """Return the open time from which on a hot path decides; infinity where a stretch has no bar from there on."""
+    return float(np.append(stretch.bars["open_time"].to_numpy(np.float64), np.inf)[stretch.first])
+
+
+def merge_bars(stretches: Mapping[str, Stretch]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Yield each open time with the bars of all symbols that have one, as a feed gives them."""
+    by_time = itemgetter("open_time")
+    tables = [stretch.bars[list_columns(stretch.bars)].to_dict("records") for stretch in stretches.values()]
+    bars = heapq.merge(*cast(list[list[dict[str, Any]]], tables), key=by_time)
+    for time, together in groupby(bars, key=by_time):
+        yield time, list(together)
+
+
+def _feed(hot_path: HotPath, bars: Sequence[Mapping[str, Any]], *, decides: bool) -> None:
+    if hot_path.contract.cross_section:
+        (hot_path.update_together if decides else hot_path.observe_together)(bars)
+        return
+    for bar in bars:
+        (hot_path.update if decides else hot_path.observe)(bar)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,16 +6,15 @@ out again: predictions of the graphs up to the limits of parity, all else bit fo
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
 from pipeline.deployment import contract, golden
 from pipeline.deployment.hot_path import HotPath, open_graphs
-from pipeline.deployment.lane import Bind, Places, Run
+from pipeline.deployment.lane import Places, Run
 from pipeline.deployment.merged_graph import bind_graphs
 from pipeline.market.bar_reader import describe_time
 
@@ -50,29 +49,33 @@ def verify(folder: Path) -> int:
     bundle, graphs = open_graphs(folder)
     limits = _read_limits(folder)
     table = pd.read_parquet(folder / contract.GOLDEN)
-    checks = GoldenPredictions(table, bind_graphs(graphs), limits)
-    hot_path = HotPath(bundle, checks.bind)
-    lane = hot_path.lanes[str(table["symbol"].iloc[0])]
+    hot_path, symbol = HotPath(bundle, bind_graphs(graphs)), bundle.bars.symbols[0]
+    lane, checks = hot_path.lanes[symbol], GoldenPredictions(table, limits)
+    lane.runs = [*lane.runs, *checks.bind(lane.find_places())]
     names, _ = golden.list_names(lane)
     fields = [name for name in bundle.bars.columns if name in table]
     expected = table[names].to_numpy(np.float64)  # of float32 too: exact
     has_features = ~np.isnan(expected[:, 0])
-    for place, bar in enumerate(cast(list[dict[str, Any]], table[fields].to_dict("records"))):
-        checks.place = place
-        if (hot_path.update(bar) is not None) != has_features[place]:
+    for row, bars in golden.group_rows(table[fields], bundle):
+        place = golden.find_row(row, bars, symbol=symbol)
+        checks.place = row if place is None else place
+        if golden.update(hot_path, bars, symbol=symbol) != (place is not None and has_features[place]):
             raise BundleError(
                 f"{checks.name_row()}: features are missing, or there are some where golden rows have none"
             )
-        if has_features[place]:
-            found = np.array(golden.list_values(lane))
-            is_equal = (found == expected[place]) | (np.isnan(found) & np.isnan(expected[place]))
-            if not is_equal.all():
-                first = int(np.argmin(is_equal))
-                value, golden_value = found[first].item(), expected[place, first].item()
-                raise BundleError(f"{checks.name_row()}: {names[first]} is {value!r}, golden is {golden_value!r}")
+        if place is not None and has_features[place]:
+            _compare(np.array(golden.list_values(lane)), expected[place], names, place=checks.name_row())
     if (folder / contract.GOLDEN_TEXT).read_text(encoding="utf-8") != golden.format_text(table):
         raise BundleError(f"{contract.GOLDEN_TEXT} has other rows than {contract.GOLDEN}; make the bundle again")
     return int(has_features.sum())
+
+
+def _compare(found: np.ndarray, expected: np.ndarray, names: Sequence[str], *, place: str) -> None:
+    """Raise BundleError where the values (n,) of a row differ from the golden ones; names the first."""
+    is_equal = (found == expected) | (np.isnan(found) & np.isnan(expected))
+    if not is_equal.all():
+        first = int(np.argmin(is_equal))
+        raise BundleError(f"{place}: {names[first]} is {found[first].item()!r}, golden is {expected[first].item()!r}")
 
 
 def _read_limits(folder: Path) -> dict[str, float]:
@@ -89,16 +92,15 @@ def _read_limits(folder: Path) -> dict[str, float]:
 
 
 class GoldenPredictions:
-    """Runs graphs, compares their predictions with the golden ones, and goes on with these."""
+    """Compares the predictions of graphs with the golden ones, and goes on with these."""
 
-    def __init__(self, table: pd.DataFrame, bind: Bind, limits: Mapping[str, float]) -> None:
-        """Take golden rows, what binds graphs, and the limits `max_abs`, `max_relative` and `mean_abs` of parity."""
-        self.table, self.bind_graphs, self.limits, self.place = table, bind, limits, 0
+    def __init__(self, table: pd.DataFrame, limits: Mapping[str, float]) -> None:
+        """Take golden rows, and the limits `max_abs`, `max_relative` and `mean_abs` of parity."""
+        self.table, self.limits, self.place = table, limits, 0
 
     def bind(self, places: Places) -> list[Run]:
-        """Return the runs of the graphs, and of the comparison behind them."""
-        checks = [self._bind_check(name, prediction) for name, (_, prediction) in places.items()]
-        return [*self.bind_graphs(places), *checks]
+        """Return the comparisons, which run behind the graphs."""
+        return [self._bind_check(name, prediction) for name, (_, prediction) in places.items()]
 
     def _bind_check(self, name: str, prediction: np.ndarray) -> Run:
         """Return what compares the prediction of a model with the golden one, and puts this into its place."""

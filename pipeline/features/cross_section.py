@@ -5,14 +5,16 @@ filled. `compute_columns` takes a table of all symbols, `Stream` the closes of o
 pass them to one compiled update, so that their values agree in every bit.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numba
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pipeline.features import registry
 from pipeline.features.elementary import fill_log
 from pipeline.features.rolling import Floats, Floats32, Integers, compile_kernel
 from pipeline.features.windows import LongWindow, Windows
@@ -35,9 +37,23 @@ class CrossSection:
         of_returns = {f"{name}_{n}": n for n in self.windows for name in ("market_return", "return_rank")}
         return {**of_returns, f"market_beta_{self.beta_window}": self.beta_window}
 
+    @property
+    def meanings(self) -> dict[str, str]:
+        """The definition of each column, in the order of the columns; symbols are those with a bar at that time."""
+        of_returns = {}
+        for n in self.windows:
+            of_returns[f"market_return_{n}"] = f"mean log return over {n} bars of all symbols, this one included"
+            of_returns[f"return_rank_{n}"] = (
+                f"rank of the own log return over {n} bars among all symbols': 0 the lowest, 1 the highest, ties their "
+                "middle, 0.5 alone"
+            )
+        beta = f"slope of the own log returns of one bar on market_return_1 over {self.beta_window} bars; 0 without one"
+        return {**of_returns, f"market_beta_{self.beta_window}": beta}
+
 
 Bytes = npt.NDArray[np.int8]
 State = tuple[Integers, Floats, Floats, Floats]  # by symbol: bars of its segment; rings of levels, moves, the market's
+STATE_NAMES = ("bars", "levels", "moves", "market_moves")
 
 
 def make_state(params: CrossSection, symbols: int) -> State:
@@ -115,43 +131,67 @@ def estimate_beta(moves: Floats, market: Floats) -> float:
     return covariance / variance if variance > n * STILL * STILL else 0.0
 
 
-@numba.njit(error_model="numpy")
-def advance(windows: Integers, state: State, present: Integers, close: Floats, out: Floats32) -> None:
-    """Fill `out` (P, C) from the closes of one open time; see `update`."""
-    level = np.empty(len(close))
-    fill_log(close, level)
-    update(windows, state, present, level, out)
+def _compile_advance() -> Callable[[Integers, State, Integers, Floats, Floats32], None]:
+    """Return the compiled update of closes, cached on disk; see `registry.hash_sources`."""
+    sources = registry.hash_sources()
+
+    @numba.njit(cache=True, error_model="numpy")
+    def advance(windows: Integers, state: State, present: Integers, close: Floats, out: Floats32) -> None:
+        _ = sources
+        level = np.empty(len(close))
+        fill_log(close, level)
+        update(windows, state, present, level, out)
+
+    return cast(Any, advance)
 
 
-@numba.njit(error_model="numpy")
-def sweep(
-    windows: Integers, state: State, starts: Integers, stops: Integers, time: Integers, close: Floats, begins: Bytes
-) -> Floats32:
-    """Return (C, N) columns of rows in runs of ascending time, one open time after another.
+def _compile_sweep() -> Callable[..., Floats32]:
+    """Return the compiled loop over a table, cached on disk."""
+    sources = registry.hash_sources()
 
-    `begins` (N,) is 1 where a segment begins.
-    """
-    runs, columns = len(starts), 2 * len(windows) + 1
-    level, out = np.empty(len(close)), np.empty((columns, len(close)), np.float32)
-    fill_log(close, level)
-    row, present, now_level = starts.copy(), np.empty(runs, np.int64), np.empty(runs)
-    now_out = np.empty((runs, columns), np.float32)
-    while True:
-        left = [time[row[s]] for s in range(runs) if row[s] < stops[s]]
-        if len(left) == 0:
-            return out
-        now, count = min(left), 0
-        for s in range(runs):
-            if row[s] < stops[s] and time[row[s]] == now:
-                if begins[row[s]]:
-                    state[0][s] = 0
-                present[count], now_level[count] = s, level[row[s]]
-                count += 1
-        update(windows, state, present[:count], now_level[:count], now_out[:count])
-        for p in range(count):
-            for c in range(columns):
-                out[c, row[present[p]]] = now_out[p, c]
-            row[present[p]] += 1
+    @numba.njit(cache=True, error_model="numpy")
+    def sweep(
+        windows: Integers,
+        state: State,
+        starts: Integers,
+        stops: Integers,
+        time: Integers,
+        close: Floats,
+        begins: Bytes,
+    ) -> Floats32:
+        _ = sources
+        runs, columns = len(starts), 2 * len(windows) + 1
+        level, out = np.empty(len(close)), np.empty((columns, len(close)), np.float32)
+        fill_log(close, level)
+        row, present, now_level = starts.copy(), np.empty(runs, np.int64), np.empty(runs)
+        now_out = np.empty((runs, columns), np.float32)
+        while True:
+            left = [time[row[s]] for s in range(runs) if row[s] < stops[s]]
+            if len(left) == 0:
+                return out
+            now, count = min(left), 0
+            for s in range(runs):
+                if row[s] < stops[s] and time[row[s]] == now:
+                    if begins[row[s]]:
+                        state[0][s] = 0
+                    present[count], now_level[count] = s, level[row[s]]
+                    count += 1
+            update(windows, state, present[:count], now_level[:count], now_out[:count])
+            for p in range(count):
+                for c in range(columns):
+                    out[c, row[present[p]]] = now_out[p, c]
+                row[present[p]] += 1
+
+    return cast(Any, sweep)
+
+
+advance = _compile_advance()
+"""advance(windows, state, present, close, out) fills `out` (P, C) from the closes of one open time; see `update`."""
+sweep = _compile_sweep()
+"""sweep(windows, state, starts, stops, time, close, begins) returns (C, N) columns of rows in runs of ascending time.
+
+It goes from one open time to the next. `begins` (N,) is 1 where a segment begins.
+"""
 
 
 def compute_columns(params: CrossSection, *, time_ms: Integers, close: Floats, segment_starts: Integers) -> Floats32:
@@ -206,14 +246,28 @@ class Stream:
 
         `closes` has the symbols that have that bar; `begin` are those whose segment begins with it, as after a gap.
         """
-        names = sorted(closes)
-        if unknown := [name for name in (*names, *begin) if name not in self._places]:
-            raise ValueError(
-                f"cross_section: {unknown[0]} is no symbol of this stream; it has {', '.join(self._places)}"
-            )
-        present = np.array([self._places[name] for name in names], np.int64)
+        names, places = sorted(closes), self._places
+        if unknown := [name for name in (*names, *begin) if name not in places]:
+            raise ValueError(f"cross_section: {unknown[0]} is no symbol of this stream; it has {', '.join(places)}")
+        present = np.array([places[name] for name in names], np.int64)
         close = np.array([closes[name] for name in names], np.float64)
         out = np.empty((len(names), len(self.columns)), np.float32)
-        self._state[0][[self._places[name] for name in begin]] = 0
+        for name in begin:
+            self._state[0][places[name]] = 0
         advance(self._windows, self._state, present, close, out)
         return dict(zip(names, out, strict=True))
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return a copy of all that later columns depend on; `restore` resumes from it."""
+        return {name: array.copy() for name, array in zip(STATE_NAMES, self._state, strict=True)}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Resume from the `state` of a stream of the same windows and symbols; ValueError where its arrays differ."""
+        found = [np.asarray(state.get(name)) for name in STATE_NAMES]
+        if wrong := [name for name, a, b in zip(STATE_NAMES, found, self._state, strict=True) if a.shape != b.shape]:
+            raise ValueError(
+                f"state: {', '.join(wrong)} of the columns among symbols are missing or of another shape; restore what "
+                "`state` of a stream with the same windows and symbols returned"
+            )
+        for own, given in zip(self._state, found, strict=True):
+            own[:] = given

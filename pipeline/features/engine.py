@@ -5,10 +5,8 @@ All pass them to `advance`, so that streamed and bulk values agree in every bit,
 Compiled callers use `advance` themselves.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, cast
 
 import numba
@@ -25,7 +23,7 @@ from pipeline.features.registry import GROUPS
 from pipeline.features.rolling import Floats, Floats32, Integers, borrow
 from pipeline.market import checks
 from pipeline.market.bar_reader import BarReader
-from pipeline.market.stream_clock import RESTARTS, STARTS, UNKNOWN, StreamClock
+from pipeline.market.stream_clock import CONTINUES, RESTARTS, UNKNOWN, StreamClock
 from pipeline.row_groups import TableFile
 
 CHUNK_BARS = 512  # so that a chunk stays in the processor's cache; no value depends on it
@@ -37,14 +35,8 @@ update_groups = registry.chain_updates()
 
 
 def _compile_advance() -> Advance:
-    """Return the compiled update, cached on disk under a key that includes every file of code that it runs.
-
-    numba itself looks at this file alone, and would reuse what it compiled from an older `price.py`. It does include
-    the values that a function closes over, hence `sources`. Files of `in_pandas/` are not compiled.
-    """
-    files = [file for folder in (Path(__file__).parent, registry.FOLDER) for file in sorted(folder.glob("*.py"))]
-    content = b"".join(file.name.encode() + file.read_bytes() for file in files)
-    sources = int(hashlib.sha256(content).hexdigest()[:12], 16)
+    """Return the compiled update, cached on disk under a key that includes every file of code that it runs."""
+    sources = registry.hash_sources()
 
     @numba.njit(cache=True, error_model="numpy")
     def advance(
@@ -169,10 +161,8 @@ class BulkFeatures:
             left_out=self.left_out,
             presets=PRESETS,
         )
-        of_symbols = self._across.warm_up_bars
-        features = _append_columns(
-            features, self._across.take(rows), warm_up_bars=of_symbols, owner=cross_section.GROUP
-        )
+        known = self._across.warm_up_bars
+        features = _append_columns(features, self._across.take(rows), warm_up_bars=known, owner=cross_section.GROUP)
         for file in self.files if places else ():
             tables = [self._compute_in_pandas(file, place, bars, start=start) for place in places]
             values = np.concatenate([table.to_numpy().T for table in tables], axis=1)
@@ -216,7 +206,7 @@ class BulkFeatures:
 
 
 def _append_columns(features: Features, values: Floats32, *, warm_up_bars: dict[str, int], owner: str) -> Features:
-    """Return the features with columns, `values` (C, N) by the names in `warm_up_bars`, that no stream computes."""
+    """Return the features with columns, `values` (C, N) by the names in `warm_up_bars`, that `Stream` lacks."""
     names, groups = list(warm_up_bars), dict(features.groups)
     add_owners(groups, names, owner=owner)
     return replace(
@@ -303,18 +293,28 @@ class Stream:
         than the last of its segment, lies off the grid or outside of the sessions, is longer than a bar, is of another
         symbol, or is not closed: one of `bar_reader.CLOSED` is false, or close_time is not before `now_ms`.
         """
+        return self.take(bar, self.check(bar, now_ms=now_ms))
+
+    def check(self, bar: Mapping[str, Any], *, now_ms: float | None = None) -> int:
+        """Return what `bar` changes, see `StreamClock.find_change`: nothing so far. It raises as `update` does."""
         clock, numbers = self.clock, self._next_numbers
         last = numbers if clock.time_ms == UNKNOWN else self._numbers
         times = self._reader.read(bar, into=numbers, last=last)
         change = clock.find_change(bar, times, now_ms=now_ms)
-        if change in (STARTS, RESTARTS):
+        if change != CONTINUES:
+            symbol_flags.check_symbols(self.layout, [bar.get("symbol")])
+        return change
+
+    def take(self, bar: Mapping[str, Any], change: int) -> Floats32 | None:
+        """Return the columns (F,) of the bar that `check` has passed last, with what it changes, as `update` does."""
+        if change != CONTINUES:
             symbol_flags.fill_memory(self._memory, self.layout, bar.get("symbol"))
         if change == RESTARTS:
             self._advance()  # the last bar once more, as the first of its segment
-        clock.advance()
+        self.clock.advance()
         self._reader.symbol = bar.get("symbol")
         self._bar, self._next = self._next, self._bar
-        self._numbers, self._next_numbers = numbers, self._numbers
+        self._numbers, self._next_numbers = self._next_numbers, self._numbers
         return self._out[:, 0].copy() if self._advance() > self._warm_up_bars else None
 
     def state(self) -> dict[str, npt.NDArray[Any]]:

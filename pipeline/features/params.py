@@ -9,7 +9,7 @@ from typing import Annotated, Any, Concatenate, Literal, TypeVar
 from annotated_types import MinLen
 
 from pipeline import config
-from pipeline.features.cross_section import CrossSection
+from pipeline.features.cross_section import GROUP, CrossSection
 from pipeline.features.pandas_file import PandasFile, load_pandas_file
 from pipeline.features.registry import GROUPS, list_parameters
 
@@ -69,6 +69,15 @@ def _read_cross_section(block: config.Block | None) -> CrossSection | None:
     return params
 
 
+def separate_cross_section(block: config.Block) -> tuple[dict[str, Any], CrossSection | None]:
+    """Return a features block without the columns among symbols, and the windows of these; None: there are none.
+
+    The first are arguments of `engine.Stream`, one for each symbol, the second one of `cross_section.Stream`.
+    """
+    own = {key: value for key, value in block.items() if key != GROUP}
+    return own, _read_cross_section(block.get(GROUP))
+
+
 def refuse_in_stream(params: FeatureParams) -> None:
     """Raise ValueError where some columns cannot be computed from one symbol's bars, one after another."""
     if params.in_pandas:
@@ -79,7 +88,7 @@ def refuse_in_stream(params: FeatureParams) -> None:
     if params.cross_section:
         raise ValueError(
             f"features.cross_section has {', '.join(params.cross_section.warm_up_bars)}: they need the bars of all "
-            "symbols, and a stream has those of one; set it to null, or take the dataset out of deployment.datasets"
+            "symbols, and a stream has those of one; set it to null, or use HotPath.update_together of a bundle"
         )
 
 

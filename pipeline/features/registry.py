@@ -1,5 +1,6 @@
 """The compiled feature files: each file of `groups/` is one group of columns, and its name is the registry."""
 
+import hashlib
 import importlib
 import inspect
 from collections.abc import Callable
@@ -14,6 +15,17 @@ FOLDER = Path(__file__).parent / "groups"
 Plans = tuple[Integers, ...]
 Update = Callable[[Integers, Floats, Floats, Floats32, int, int], None]  # (plan, memory, chunk, out, start, count)
 UpdateAll = Callable[[Plans, Floats, Floats, Floats32, int, int], None]
+
+
+def hash_sources() -> int:
+    """Return a number that stands for every file of code that compiled functions of this package run.
+
+    numba's cache looks at the file of a function alone, and would reuse what it compiled from an older `price.py`. It
+    does include the values that a function closes over, such as this number. Files of `in_pandas/` are not compiled.
+    """
+    files = [file for folder in (Path(__file__).parent, FOLDER) for file in sorted(folder.glob("*.py"))]
+    content = b"".join(file.name.encode() + file.read_bytes() for file in files)
+    return int(hashlib.sha256(content).hexdigest()[:12], 16)
 
 
 class Group(Protocol):

@@ -1,7 +1,7 @@
 """bundle <dataset>: put its models' graphs into one folder with a contract, golden rows and a replay certificate."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from pipeline.evaluation.members import find_deployed_references
 from pipeline.evaluation.voting import FAMILY, list_fitted, resolve_weights
 from pipeline.feature_file import FeatureFile
 from pipeline.features.engine import Stream
+from pipeline.features.params import separate_cross_section
 from pipeline.models import plugins
 from pipeline.models.agents.engine.market_env import POSITION_COLUMNS
 from pipeline.models.onnx_session import open_session
@@ -55,9 +56,11 @@ def main(dataset: str) -> None:
         folder.mkdir()
         for name in names:
             shutil.copy(artifacts.ONNX / name / "model.onnx", folder / f"{name}.onnx")
-        described = describe(params, dataset, exported, signal=deployment.signal)
+        of_market = [str(symbol) for symbol in market.bars["symbol"].unique()]
+        described = describe(params, dataset, exported, signal=deployment.signal, of_market=of_market)
         artifacts.write_json(folder / contract.CONTRACT, described)
-        artifacts.write_json(folder / contract.SCHEMA, contract.make_schema())
+        schema = contract.make_schema(has_cross_section="cross_section" in described)
+        artifacts.write_json(folder / contract.SCHEMA, schema)
         digests.write_sums(folder)
         bundle = contract.read_contract(folder)
         golden.write_golden(golden.make_golden(bundle, models, market.bars, rows=deployment.golden_bars), folder)
@@ -120,29 +123,38 @@ def load_market(dataset: str) -> Market:
     return Market(bars, x, stored.columns, TableFile(file).read(KEY))
 
 
-def describe(params: config.Block, dataset: str, exported: Contracts, *, signal: str | None) -> dict[str, Any]:
-    """Return the content of a bundle's contract; ParamsError where features cannot be streamed."""
+def describe(
+    params: config.Block, dataset: str, exported: Contracts, *, signal: str | None, of_market: Sequence[str]
+) -> dict[str, Any]:
+    """Return the content of a bundle's contract; ParamsError where features cannot be streamed.
+
+    `of_market` are the symbols of the clean table, which take part in columns among symbols.
+    """
     first = next(iter(exported.values()))
     symbols = list(dict.fromkeys(symbol for each in exported.values() for symbol in each["bars"]["symbols"]))
     ensemble = describe_ensemble(params, dataset, exported, signal=signal)
     default = ensemble["name"] if ensemble else next(iter(exported))
+    own, among = separate_cross_section(first["features"])
     try:
-        stream = Stream(**first["features"])
+        stream = Stream(**own)
     except ValueError as error:
         raise config.ParamsError(f"{error}; or take {dataset} out of deployment.datasets") from error
     return {
-        "schema_version": contract.RANKS_VERSION if "references" in (ensemble or {}) else contract.SCHEMA_VERSION,
+        "schema_version": contract.choose_version(
+            has_ranks="references" in (ensemble or {}), has_cross_section=among is not None
+        ),
         "dataset": dataset,
         "signal": signal or default,
         "bars": {**first["bars"], "symbols": symbols},
         "features": first["features"],
-        "columns": list(stream.columns),
-        "warm_up_bars": stream.layout.warm_up_bars,
+        "columns": [*stream.columns, *(among.meanings if among else ())],
+        "warm_up_bars": max(stream.layout.warm_up_bars, *(among.warm_up_bars.values() if among else ()), 0),
         "models": {name: describe_model(name, each) for name, each in exported.items()},
         "ensemble": ensemble,
         "trading": asdict(read_rules(params)) | asdict(read_costs(params, dataset)),
         "sha256": describe_sources(exported),
         "versions": contract.list_versions(),
+        **({"cross_section": {"symbols": sorted(of_market), "columns": among.meanings}} if among else {}),
     }
 
 

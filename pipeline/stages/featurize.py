@@ -11,6 +11,7 @@ import pandas as pd
 from pipeline import artifacts, cli, config, digests
 from pipeline.datasets import kinds
 from pipeline.datasets.words import Words, find_words
+from pipeline.features import cross_section
 from pipeline.features.engine import Features
 from pipeline.row_groups import TableFile, open_table
 
@@ -178,7 +179,7 @@ def summarize_features(
         "columns": {
             name: {
                 "group": features.groups[name],
-                "streamable": name not in features.in_pandas,
+                "streamable": name not in features.in_pandas or features.groups[name] == cross_section.GROUP,
                 "warm_up_bars": features.warm_up_bars[name],
                 **summarize_column(table.read([name])[name].to_numpy(np.float64)),
             }

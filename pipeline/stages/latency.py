@@ -43,6 +43,11 @@ def main(dataset: str) -> None:
     limits = config.call_with(Limits, block=settings.limits, name="latency.limits")
     folder = contract.BUNDLES / dataset
     bundle, graphs = open_graphs(folder)
+    if bundle.cross_section:
+        raise config.ParamsError(
+            f"latency.datasets has {dataset}, whose columns among symbols need all bars of an open time; take it out: "
+            "`python -m benchmarks.hot_path_symbols` times such a hot path"
+        )
     bars = load_bars(dataset, bundle.bars.symbols[0])
     identity = {"contract_sha256": contract.hash_contract(folder), "host": describe_host()}
     report: dict[str, Any] = {**identity, "machine": describe_machine(), "selections": {}}

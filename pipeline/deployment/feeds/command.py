@@ -11,10 +11,11 @@ from pathlib import Path
 
 from pipeline import cli
 from pipeline.deployment.feeds import backfill, input_checks, json_lines, parquet
-from pipeline.deployment.feeds.runner import LATE, REPEATED, Bar, feed
+from pipeline.deployment.feeds.runner import LATE, REPEATED, Bar, feed, read_time
 from pipeline.deployment.feeds.state_file import read_state, write_state
 from pipeline.deployment.feeds.stopping import Stop, call_every
 from pipeline.deployment.feeds.tally import Tally
+from pipeline.deployment.feeds.together import feed_together
 from pipeline.deployment.hot_path import HotPath
 from pipeline.market.binance import INTERVAL_MS
 
@@ -86,7 +87,9 @@ class Session:
     def __init__(self, hot_path: HotPath, arguments: argparse.Namespace, *, tally: Tally) -> None:
         """Resume from the state file where it exists; ValueError where it is damaged or of another bundle."""
         self._hot_path, self._arguments, self._tally = hot_path, arguments, tally
-        self._contract = hot_path.contract.bars
+        self._contract, self._takes_together = hot_path.contract.bars, hot_path.contract.cross_section is not None
+        if self._takes_together and arguments.backfill:
+            raise ValueError("--backfill is not for a bundle with columns among symbols: it fetches one symbol's bars")
         if arguments.symbol not in (None, *self._contract.symbols):
             raise ValueError(f"--symbol is {arguments.symbol!r}; the bundle has {', '.join(self._contract.symbols)}")
         self._is_resumed = arguments.state is not None and self._resume(arguments.state)
@@ -117,7 +120,7 @@ class Session:
             bars = stop.guard(self._open(stack))
             bars = call_every(bars, self._arguments.save_every or SAVE_EVERY, call=self._save)
             try:
-                feed(self._hot_path, bars, write=write, tally=self._tally)
+                self._feed(bars, is_stopped=lambda: stop.is_set)
             except KeyboardInterrupt:  # between two bars
                 stop.is_set = True
             except ValueError as error:  # of the input: the hot path is between two bars
@@ -132,6 +135,12 @@ class Session:
             raise fault
         if self._arguments.bars is not None and not self._tally.bars and not stop.is_set:
             self._check_refused(self._arguments.bars)
+
+    def _feed(self, bars: Iterable[Bar], *, is_stopped: Callable[[], bool]) -> None:
+        if self._takes_together:
+            feed_together(self._hot_path, bars, write=write, tally=self._tally, is_stopped=is_stopped)
+        else:
+            feed(self._hot_path, bars, write=write, tally=self._tally)
 
     def _check_refused(self, file: Path) -> None:
         """Raise ValueError where no bar of a file was taken, and not because a state has all of them already."""
@@ -157,6 +166,8 @@ class Session:
             fields = parquet.list_fields(arguments.bars)
             input_checks.check_fields(fields, self._hot_path, name=str(arguments.bars))
             bars = parquet.read_rows(arguments.bars)
+            if self._takes_together:
+                bars = iter(sorted(bars, key=lambda bar: read_time(bar) or 0))  # in memory: a file may be by symbol
             if symbol is None and "symbol" not in fields:
                 symbol = self._choose_symbol()
         return bars if symbol is None else ({"symbol": symbol, **bar} for bar in bars)

@@ -245,14 +245,18 @@ class Facts:
                 "export it again by that schema"
             )
         columns, count = self.find_optional("columns"), self.find_optional("column_count")
-        if columns is not None and not (isinstance(columns, list) and _has_order(columns)):
-            count = len(columns) if isinstance(columns, list) else repr(columns)
+        if columns is not None and not isinstance(columns, list):
+            raise ValueError(f"{self._name}: columns is {columns!r:.40}; it must be a list of {len(COLUMNS)} names")
+        if columns is not None and not _has_order(columns):
             raise ValueError(
-                f"{self._name}: its {count} columns are not the {len(COLUMNS)} of schema {SCHEMA_VERSION} in "
+                f"{self._name}: its {len(columns)} columns are not the {len(COLUMNS)} of schema {SCHEMA_VERSION} in "
                 "their order; export those"
             )
         if count is not None and count != len(COLUMNS):
-            raise ValueError(f"{self._name}: feature_count is {count!r}; it must be {len(COLUMNS)}")
+            raise ValueError(
+                f"{self._name}: column_count is {count!r:.40}; it must be {len(COLUMNS)}: export the columns of schema "
+                f"{SCHEMA_VERSION}"
+            )
         normalization = self.find_optional("normalization")
         if _is_normalized(normalization):
             raise ValueError(
