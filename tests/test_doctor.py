@@ -235,6 +235,12 @@ def test_what_is_no_side_is_refused_with_what_to_give(clone, tmp_path):
             open_side(name, tmp_path)
 
 
+def test_a_snapshot_to_a_folder_is_refused_before_it_is_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["snapshot", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"is a folder; name a file in it, such as .*/snapshot\.json$"):
+        snapshot.main()
+
+
 @pytest.mark.parametrize("text", ["-1", "nan", "small"])
 def test_a_tolerance_that_is_no_number_from_0_on_is_refused(text, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["doctor", "main", "--rtol", text])
