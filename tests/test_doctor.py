@@ -242,7 +242,7 @@ def test_a_snapshot_to_a_folder_is_refused_before_it_is_taken(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("text", ["-1", "nan", "small"])
-def test_a_tolerance_that_is_no_number_from_0_on_is_refused(text, monkeypatch, capsys):
+def test_a_tolerance_must_be_a_number_of_at_least_0(text, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["doctor", "main", "--rtol", text])
     with pytest.raises(SystemExit):
         doctor.main()

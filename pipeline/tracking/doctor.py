@@ -121,7 +121,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def read_tolerance(text: str) -> float:
-    """Return a tolerance of the command line; an error of argparse where it is no number from 0 on."""
+    """Return a tolerance of the command line; an error of argparse unless it is a number of at least 0."""
     try:
         value = float(text)
     except ValueError:
