@@ -156,7 +156,7 @@ def test_the_section_of_the_params_gives_the_columns_of_the_readme() -> None:
         ({"timezone": "Mars"}, "features.calendar_columns.timezone is 'Mars'; give a name of the IANA database"),
         ({"minutes_ahead": []}, "features.calendar_columns.minutes_ahead is ..; it must be a list of at least 1"),
         ({"minutes_ahead": [-5]}, "features.calendar_columns.minutes_ahead.0 is -5; it must be at least 0"),
-        ({"minutes_ahead": [5, 5]}, "both have a column hour_sin_ahead_5m"),
+        ({"minutes_ahead": [5, 5]}, "calendar_columns.minutes_ahead is .5, 5.; it must be a list of distinct numbers"),
         ({"sessions": {"US": US}}, "calendar_columns.sessions.US: a name consists of a-z, 0-9 and _"),
         ({"sessions": {"us": US | {"open": "9:30"}}}, "calendar_columns.sessions.us.open is '9:30'; it must be HH:MM"),
         (
@@ -167,5 +167,5 @@ def test_the_section_of_the_params_gives_the_columns_of_the_readme() -> None:
     ],
 )
 def test_a_wrong_section_is_refused_by_its_key(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(config.ParamsError, match=message):
         engine.Stream(**make_block(**changes))

@@ -1,5 +1,6 @@
 """Conformal intervals: the quantile that a coverage demands, honest calibration rows, and what is predicted."""
 
+import sys
 from dataclasses import replace
 from fractions import Fraction
 from math import inf
@@ -182,11 +183,12 @@ def test_a_margin_is_rounded_to_the_float32_that_is_not_below_it():
     ("primary", "message"),
     [
         ({"family": "composites", "plugin": "conformal", "hyperparameters": {}}, "wraps a model of another family"),
+        ({"family": "tree", "plugin": "lightgbm", "hyperparameters": {}}, "primary.family is 'tree'; a composite"),
         (
             {"family": "agents", "plugin": "d4pg", "hyperparameters": {}},
-            "trades while it learns; choose a tree or a net",
+            "primary: agents.d4pg trades while it learns; choose a tree or a net",
         ),
-        (SHORT | {"plugin": "forest"}, "unknown plugin 'forest' of family 'trees'"),
+        (SHORT | {"plugin": "forest"}, "primary: unknown plugin 'forest' of family 'trees'"),
         (SHORT | {"hyperparameters": {}}, "primary.hyperparameters: key .* is missing"),
         ({"family": "trees"}, "primary: key .* is missing; its keys are family, plugin, hyperparameters"),
     ],
@@ -194,6 +196,13 @@ def test_a_margin_is_rounded_to_the_float32_that_is_not_below_it():
 def test_a_primary_model_that_cannot_be_wrapped_is_refused(primary, message):
     with pytest.raises(ValueError, match=message):
         build(plant_samples("return", seed=1), primary=primary)
+
+
+def test_a_primary_model_whose_library_is_missing_is_refused_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "catboost", None)
+    monkeypatch.delitem(sys.modules, "pipeline.models.trees.catboost", raising=False)
+    with pytest.raises(ValueError, match=r"^params.yaml: .*: primary: the plugin trees.catboost needs .* run `pip"):
+        build(plant_samples("return", seed=1), primary=SHORT | {"plugin": "catboost"})
 
 
 def test_trees_that_predict_no_quantiles_are_refused_for_their_score():

@@ -223,14 +223,30 @@ def test_a_snapshot_of_another_machine_says_which_columns_and_libraries_differ(c
 def test_what_is_no_side_is_refused_with_what_to_give(clone, tmp_path):
     (tmp_path / "machine.json").write_text("{}")
     (tmp_path / "notes.lock").write_text("nothing")
+    (tmp_path / "bars.parquet").write_bytes(b"PAR1\xff")
     for name, message in (
         ("machine.json", "machine.json is no snapshot; `python -m pipeline.tracking.snapshot machine.json` writes one"),
         ("notes.lock", "notes.lock is no dvc.lock"),
+        ("bars.parquet", "bars.parquet is no text; give a dvc.lock, a snapshot, a clone or a revision"),
         (".", ". has no dvc.lock; give a clone in which the pipeline has run"),
         ("nowhere", "there is no revision or experiment 'nowhere'"),
     ):
         with pytest.raises(ValueError, match=message):
             open_side(name, tmp_path)
+
+
+def test_a_snapshot_to_a_folder_is_refused_before_it_is_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["snapshot", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"is a folder; name a file in it, such as .*/snapshot\.json$"):
+        snapshot.main()
+
+
+@pytest.mark.parametrize("text", ["-1", "nan", "small"])
+def test_a_tolerance_must_be_a_number_of_at_least_0(text, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["doctor", "main", "--rtol", text])
+    with pytest.raises(SystemExit):
+        doctor.main()
+    assert f"argument --rtol: it is {text!r}; it must be a number of at least 0" in capsys.readouterr().err
 
 
 def make_graph(weights: list[float], *, producer: str) -> bytes:

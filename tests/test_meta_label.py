@@ -18,9 +18,9 @@ BLOCK = BLOCKS["meta_label"][1]
 GIVEN = BLOCK["hyperparameters"] | SMALLER["meta_label"]
 
 
-def build(samples: Samples, **changes: Any) -> MetaLabel:
+def build(samples: Samples, *, kind: str = "return", **changes: Any) -> MetaLabel:
     block = BLOCK | {"hyperparameters": GIVEN | changes}
-    model = plugins.build("composites", block, Signature(samples.columns, OUTPUTS["return"]), shared={}, seed=3)
+    model = plugins.build("composites", block, Signature(samples.columns, OUTPUTS[kind]), shared={}, seed=3)
     assert isinstance(model, MetaLabel)
     return model
 
@@ -142,12 +142,17 @@ def test_a_secondary_model_of_several_bars_and_folds_that_leave_nothing_are_refu
     several = GIVEN["secondary"] | {"hyperparameters": GIVEN["secondary"]["hyperparameters"] | {"window": 4}}
     with pytest.raises(ValueError, match="secondary has a window of several bars"):
         build(samples, secondary=several)
-    with pytest.raises(ValueError, match="secondary: loss is 'l2'|loss is 'l2'; for the outputs lost, earned"):
+    with pytest.raises(ValueError, match="secondary: loss is 'l2'; for the outputs lost, earned"):
         build(samples, secondary=GIVEN["primary"])
     with pytest.raises(ValueError, match="inner_folds is 2: purge and an embargo of 9000 bars leave none of"):
         build(samples, inner_folds=2, embargo_bars=9000).fit(samples, TRAIN, VALID)
     with pytest.raises(ValueError, match="inner_folds is 1; it must be at least 2"):
         build(samples, inner_folds=1)
+
+
+def test_a_target_without_a_direction_is_refused():
+    with pytest.raises(ValueError, match="bets on the sign of a return; volatility has no direction: choose a return"):
+        build(plant_samples("return", seed=1), kind="volatility")
 
 
 def test_bets_are_worth_their_size_on_unseen_rows():

@@ -14,6 +14,7 @@ from pipeline.deployment import registry
 from pipeline.evaluation.run_index import flatten
 from pipeline.tracking import mlflow_mirror
 from pipeline.tracking.mlflow_mirror import hold_lock, mirror, open_store
+from pipeline.tracking.runs import Revision
 from tests import registry_repository
 from tests.registry_repository import make_repository, train, write_params
 from tests.small_repository import command
@@ -151,6 +152,15 @@ def test_a_history_is_stored_by_iteration_below_the_first_run_that_has_the_model
         "ic": [(0, 0.25)],
     }
     assert client.get_run(child).data.params["columns"] == '["a", "b"]'
+
+
+def test_a_history_of_several_seeds_is_named_by_seed_and_split():
+    from pipeline.tracking.mlflow_store import list_history  # needs the extra
+
+    rows = [(seed, split, 1, 0.5) for seed in (1, 2) for split in (-1, 0)]
+    history = pd.DataFrame(rows, columns=["seed", "split", "iteration", "train_loss"])
+    names = [each.key for each in list_history(history, Revision("c0ffee", 1, "A run"))]
+    assert names == [f"train_loss/seed_{seed}/{split}" for seed in (1, 2) for split in ("final", "split_0")]
 
 
 def test_a_rollback_moves_the_alias_and_an_experiment_that_was_removed_stays(root):

@@ -316,6 +316,10 @@ def test_columns_ahead_are_known_by_their_names_and_those_of_a_list_by_theirs() 
         ValueError, match=r"models.nets.tft: known_columns has \['hour'\]; the columns of the model are"
     ):
         make_tft(columns, known_columns=["hour"])
+    with pytest.raises(ValueError, match=r"known_columns is 'future'; it must be 'ahead' or a list of columns$"):
+        make_tft(columns, known_columns="future")
+    with pytest.raises(ValueError, match=r"static_columns and known_columns both have \['hour_sin_ahead_5m'\]"):
+        make_tft(columns, static_columns=["hour_sin_ahead_5m"])
 
 
 @pytest.mark.parametrize(

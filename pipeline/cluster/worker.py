@@ -6,8 +6,7 @@ Importing this package first pins the arithmetic in the environment, from which 
 
 import sys
 
-from distributed.cli import dask_worker
-
+COMMAND = "python -m pipeline.cluster.worker"
 DEFAULTS = {  # options of `dask worker`
     "--nworkers": "-1",  # as many as there are CPUs
     "--nthreads": "1",
@@ -25,5 +24,18 @@ def fill_options(given: list[str]) -> list[str]:
     return [*given, *(part for name, value in DEFAULTS.items() if name not in names for part in (name, value))]
 
 
+def main() -> None:
+    """Start the workers; a missing extra, or what Dask refuses, is one line."""
+    try:
+        from distributed.cli import dask_worker
+    except ModuleNotFoundError as error:
+        sys.exit(f"{COMMAND} needs {error.name}; run `pip install -c .ci/constraints.txt -e '.[cluster]'`")
+    try:
+        dask_worker.main(fill_options(sys.argv[1:]), prog_name=COMMAND)
+    except ValueError as error:
+        fault = " ".join(str(error).split())
+        sys.exit(f"{COMMAND}: {fault}; give the scheduler's address, as {COMMAND} tcp://10.0.0.1:8786")
+
+
 if __name__ == "__main__":
-    dask_worker.main(fill_options(sys.argv[1:]), prog_name="python -m pipeline.cluster.worker")
+    main()

@@ -6,6 +6,7 @@ where a stage with the same inputs has values beyond the tolerance, or values th
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -114,9 +115,20 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("a", help="a revision, a folder, a dvc.lock or a snapshot")
     parser.add_argument("b", nargs="?", default=".", help="the same; the present folder unless it is named")
     default = Tolerance()
-    parser.add_argument("--rtol", type=float, default=default.relative, help=f"relative: {default.relative}")
-    parser.add_argument("--atol", type=float, default=default.absolute, help=f"absolute: {default.absolute}")
+    parser.add_argument("--rtol", type=read_tolerance, default=default.relative, help=f"relative: {default.relative}")
+    parser.add_argument("--atol", type=read_tolerance, default=default.absolute, help=f"absolute: {default.absolute}")
     return parser.parse_args()
+
+
+def read_tolerance(text: str) -> float:
+    """Return a tolerance of the command line; an error of argparse unless it is a number of at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"it is {text!r}; it must be a number of at least 0")
+    return value
 
 
 def main() -> None:

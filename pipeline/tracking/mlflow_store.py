@@ -207,7 +207,8 @@ def list_history(history: pd.DataFrame, revision: Revision) -> Iterator[Metric]:
     """
     keys, has_seeds = ["seed", "split", "iteration"], history["seed"].nunique() > 1
     for (seed, split), fit in history.groupby(["seed", "split"], sort=True):
-        name = ("final" if split == FINAL else f"split_{split}") if not has_seeds else f"seed_{seed}/{split}"
+        part = "final" if split == FINAL else f"split_{split}"
+        name = f"seed_{seed}/{part}" if has_seeds else part
         for column in history.columns.difference(keys, sort=False):
             values = fit[["iteration", column]].dropna()
             for step, value in zip(values["iteration"].tolist(), values[column].tolist(), strict=True):

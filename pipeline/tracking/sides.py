@@ -130,11 +130,18 @@ def open_side(name: str, root: Path) -> Side:
     if path.is_dir():
         return _open_folder(name, path)
     if path.is_file():
-        text = path.read_text(encoding="utf-8")
+        text = _read_text(name, path)
         return _open_snapshot(name, text) if path.suffix == ".json" else Side(name, Lock.parse(text, name=name))
     files = RevisionFiles.find(root, name)
     lock = Lock.parse(files.read(Path(LOCK)), name=f"{LOCK} of {name}")
     return FolderSide(f"{name} ({files.commit[:7]})", lock, root=root, commit=files.commit)
+
+
+def _read_text(name: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{name} is no text; give a dvc.lock, a snapshot, a clone or a revision") from None
 
 
 def _open_folder(name: str, path: Path) -> Side:

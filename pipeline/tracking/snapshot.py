@@ -54,6 +54,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.tracking.snapshot", description=__doc__)
     parser.add_argument("file", nargs="?", type=Path, default=SNAPSHOT, help=f"to write: {SNAPSHOT}")
     target = parser.parse_args().file
+    if target.is_dir():
+        sys.exit(f"snapshot: {target} is a folder; name a file in it, such as {target / SNAPSHOT.name}")
     try:
         content, missing = take_snapshot(Path.cwd())
         artifacts.write_text(target, json.dumps(content) + "\n")

@@ -9,9 +9,10 @@ import re
 from dataclasses import dataclass
 from datetime import date
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
 from annotated_types import Interval, MinLen
-from pydantic import ConfigDict, with_config
+from pydantic import AfterValidator, ConfigDict, with_config
 from typing_extensions import TypedDict
 
 from pipeline import config
@@ -30,12 +31,15 @@ THURSDAY = 3  # weekday of 1970-01-01; 0 is Monday
 AHEAD, OPENS, CLOSES, OVERNIGHT, WEEKDAYS, HOLIDAYS, EARLY, DATES = 0, 1, 2, 3, 4, 11, 12, 13  # cells of a session
 
 
+Minutes = Annotated[list[Annotated[int, Interval(ge=0, le=MAX_BARS)]], MinLen(1), AfterValidator(config.check_distinct)]
+
+
 @with_config(ConfigDict(strict=True, extra="forbid"))
 class CalendarColumns(TypedDict):
     """The times that columns describe, and the sessions."""
 
     timezone: str  # of time of day and weekday
-    minutes_ahead: Annotated[list[Annotated[int, Interval(ge=0, le=MAX_BARS)]], MinLen(1)]  # of a bar's open time
+    minutes_ahead: Minutes  # of a bar's open time
     sessions: dict[str, Hours]  # by name
 
 
@@ -121,7 +125,7 @@ def list_indicators(params: Params) -> tuple[Indicator, ...]:
 
 
 def _make_clock(timezone: str, minutes: int) -> Indicator:
-    zone = load_zone(timezone, key="features.calendar_columns.timezone")
+    zone = _load_zone(timezone, key="features.calendar_columns.timezone")
     constants = (minutes * MINUTE_MS, *tabulate_offsets(zone))
     suffix, when = _describe_time(minutes)
     meanings = {
@@ -171,8 +175,16 @@ def _tabulate_session(name: str, hours: Hours) -> tuple[float, ...]:
         *map(_number_day, hours["holidays"]),
         *map(_number_day, early),
         *map(_count_ms, early.values()),
-        *tabulate_offsets(load_zone(hours["timezone"], key=f"{key}.timezone")),
+        *tabulate_offsets(_load_zone(hours["timezone"], key=f"{key}.timezone")),
     )
+
+
+def _load_zone(name: str, *, key: str) -> ZoneInfo:
+    """Return a time zone; ParamsError, which names the key, where there is none of that name."""
+    try:
+        return load_zone(name, key=key)
+    except ValueError as error:
+        raise config.ParamsError(str(error)) from error
 
 
 def _count_ms(time: str) -> float:

@@ -50,6 +50,9 @@ class MetaLabel(Composite):
     def __post_init__(self) -> None:
         """Build both models; ValueError names what of them is not allowed."""
         super().__post_init__()
+        if not self.signature.output.has_direction:
+            names = ", ".join(self.outputs)
+            raise ValueError(f"meta_label bets on the sign of a return; {names} has no direction: choose a return")
         signature = Signature((*self.signature.columns, BET), EARNED)
         self.secondary_model = build_wrapped(self.secondary, signature, seed=self.seed, name="secondary")
         if self.secondary_model.lookback_bars:

@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import PositiveInt
+from pydantic import BeforeValidator, PositiveInt
+from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
 from pipeline.models.nets.engine.net import Net
@@ -13,6 +14,16 @@ from pipeline.models.torch_runtime.device import disable_onednn
 from pipeline.models.torch_runtime.hyperparameters import Dropout
 
 AHEAD = "_ahead_"  # in the name of a column of the calendar at a later minute, see features/groups/calendar.py
+
+
+def check_known(value: Any) -> Any:
+    """Return known columns; an error of pydantic where they are neither "ahead" nor a list."""
+    if value == "ahead" or isinstance(value, list):
+        return value
+    raise PydanticCustomError("known_columns", "'ahead' or a list of columns")
+
+
+KnownColumns = Annotated[Literal["ahead"] | list[str], BeforeValidator(check_known)]
 
 
 class TemporalFusionTransformer(nn.Module):
@@ -103,7 +114,7 @@ class TFT(Net):
 
     hidden_size: PositiveInt
     nhead: PositiveInt
-    known_columns: Literal["ahead"] | list[str]  # "ahead": those of the calendar at a later minute, where there are any
+    known_columns: KnownColumns  # "ahead": those of the calendar at a later minute, where there are any
     static_columns: list[str] = field(default_factory=list)
     dropout: Dropout
 
@@ -116,8 +127,11 @@ class TFT(Net):
 
     @property
     def static_positions(self) -> list[int]:
-        """The positions of the columns that do not vary within a window."""
-        return self._locate(self.static_columns, key="static_columns")
+        """The positions of the columns that do not vary within a window; ValueError where one of them is known too."""
+        positions = self._locate(self.static_columns, key="static_columns")
+        if both := [self.signature.columns[i] for i in positions if i in self.known_positions]:
+            raise ValueError(f"static_columns and known_columns both have {both}; a column is one of them")
+        return positions
 
     def _locate(self, names: list[str], *, key: str) -> list[int]:
         columns = self.signature.columns

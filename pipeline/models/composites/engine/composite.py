@@ -95,16 +95,23 @@ def build_wrapped(described: Mapping[str, Any], signature: Signature, *, seed: i
     """Return the unfitted model that the section `name` of a composite's hyperparameters describes.
 
     Raises:
-        ValueError: a key or a value is not allowed, or the model is itself a composite or one that trades.
+        ValueError: a key or a value is not allowed, a library is missing, or the model is itself a composite or one
+            that trades; names the section.
     """
     config.check_section(declare_wrapped, described, name=name)
     family, plugin = described["family"], described["plugin"]
-    if family == FAMILY:
-        raise ValueError(f"{name}.family is {family!r}; a composite wraps a model of another family, such as trees")
-    if plugins.find_plugin(family, plugin).market_arguments:
-        raise ValueError(f"{name} is {family}.{plugin}, which trades while it learns; choose a tree or a net")
-    hyperparameters = described["hyperparameters"]
-    return plugins.build_plugin(family, plugin, signature, hyperparameters=hyperparameters, seed=seed, name=name)
+    if family == FAMILY or family not in plugins.list_families():
+        raise ValueError(
+            f"{name}.family is {family!r}; a composite wraps a model of another family, such as trees or nets"
+        )
+    try:
+        if plugins.find_plugin(family, plugin).market_arguments:
+            raise ValueError(f"{family}.{plugin} trades while it learns; choose a tree or a net")
+        hyperparameters = described["hyperparameters"]
+        return plugins.build_plugin(family, plugin, signature, hyperparameters=hyperparameters, seed=seed, name=name)
+    except (ValueError, ModuleNotFoundError) as error:
+        fault = str(error).removeprefix(config.PREFIX)
+        raise ValueError(fault if fault.startswith(name) else f"{name}: {fault}") from error
 
 
 def save_wrapped(model: Model, folder: Path) -> None:
