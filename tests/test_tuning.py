@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from pipeline import artifacts, config
+from pipeline.cluster import machine
 from pipeline.config import ModelBlock, ParamsError
+from pipeline.digests import ArtifactError
 from pipeline.evaluation.trials import digest_parameters
 from pipeline.evaluation.voting import describe_member
 from pipeline.models import base, cross_fit, plugins, tuned
@@ -182,6 +184,25 @@ def test_a_search_that_was_killed_goes_on_to_the_same_result(searched, tmp_path)
     assert run(measure=die, storage=file) == searched
     assert 1000 + calls < searched.fits  # those of finished trials are not repeated
     assert made + 1000 + calls <= searched.fits + 1  # but those of the trial that was interrupted are
+
+
+def test_a_journal_that_another_process_uses_is_refused(tmp_path):
+    file = tmp_path / "0.jsonl"
+    with study.open_storage(file), pytest.raises(ArtifactError, match=r"0.jsonl: another process still searches in"):
+        run(storage=file)
+    with study.open_storage(file):
+        assert file.read_bytes() == b""
+
+
+def test_a_search_does_not_go_on_from_that_of_other_code_or_versions(monkeypatch):
+    monkeypatch.setattr(tune, "hash_dataset", lambda *_: {})
+    before = tune.digest_search(PARAMS, SPEC)
+    assert tune.digest_search(PARAMS, SPEC) == before
+    facts = machine.describe_machine({}, ())
+    assert {machine.CODE, "optuna", "lightgbm", "AVX2 and FMA"} < set(facts)
+    for name in facts:
+        monkeypatch.setattr(tune, "describe_machine", lambda *_, name=name: {**facts, name: "other"})
+        assert tune.digest_search(PARAMS, SPEC) != before
 
 
 def test_only_the_rows_of_the_fit_count(searched):
