@@ -1,10 +1,12 @@
 """Fits on a Dask cluster: the results of this machine, what travels, what a killed worker costs, what is refused."""
 
+import contextlib
 import importlib.util
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,21 @@ def test_shared_data_travels_once_to_each_worker_and_results_come_in_order(clust
     assert run(cluster_fits.add_up, *((data, number) for number in range(8))) == [100_000.0 + i for i in range(8)]
     arrivals = (cluster / "arrivals").read_text().split()
     assert len(arrivals) == len(set(arrivals)) == 2
+
+
+@needs_dask
+def test_a_worker_that_joins_during_a_run_takes_fits_and_gets_the_data(cluster: Path, scheduler: str):
+    (cluster / "processes").mkdir()
+    data = cluster_fits.Counted(cluster / "arrivals", np.ones(100_000))
+    cases = [(data, number, cluster / "processes") for number in range(8)]
+    with ThreadPoolExecutor() as threads, contextlib.ExitStack() as stack:
+        found = threads.submit(run, cluster_fits.meet, *cases)
+        cluster_fits.wait_for(lambda: len(list((cluster / "processes").iterdir())) == 2, seconds=60)
+        stack.enter_context(cluster_fits.join_cluster(scheduler, cluster))
+        assert found.result(timeout=120) == list(range(8))
+    processes = {file.name for file in (cluster / "processes").iterdir()}
+    assert sorted((cluster / "arrivals").read_text().split()) == sorted(processes)
+    assert len(processes) == 3
 
 
 @needs_dask
