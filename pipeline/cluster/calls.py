@@ -47,14 +47,15 @@ class Outcome:
 
 
 def find_shared(jobs: Sequence[Job]) -> list[Any]:
-    """Return the large arguments that more than one of these calls has."""
+    """Return the large arguments that more than one of these calls has, or that the only call has."""
     seen: dict[int, Any] = {}
     counts: dict[int, int] = {}
     for _, args, kwargs in jobs:
         for each in {id(value): value for value in (*args, *kwargs.values())}.values():
             seen[id(each)] = each
             counts[id(each)] = counts.get(id(each), 0) + 1
-    return [each for each in seen.values() if counts[id(each)] > 1 and measure_bytes(each) > LARGE_BYTES]
+    fewest = min(2, len(jobs))
+    return [each for each in seen.values() if counts[id(each)] >= fewest and measure_bytes(each) > LARGE_BYTES]
 
 
 def measure_bytes(value: Any) -> int:
