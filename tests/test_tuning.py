@@ -330,7 +330,7 @@ def test_pictures_show_every_trial_of_the_final_search(tuned_folder, monkeypatch
     details = artifacts.read_report("tune/details", "lightgbm_tuned")
     figures = tuning_plots.plot_search(details, title="search")
     assert list(figures) == ["parallel_coordinates", "slices", "importances"]
-    assert "no importances" in figures["importances"].axes[0].get_title(loc="left")
+    assert "No importances" in figures["importances"].axes[0].get_title(loc="left")
     scale = {"low": 1.0, "high": 100.0, "log": True}
     assert tuning_plots.find_place({"parameters": {"a": 10.0}}, "a", scale) == pytest.approx(0.5)
     assert tuning_plots.find_place({"parameters": {"a": "y"}}, "a", {"choices": ["x", "y", "z"]}) == 0.5
@@ -338,6 +338,22 @@ def test_pictures_show_every_trial_of_the_final_search(tuned_folder, monkeypatch
     drawn = sum(len(points.get_offsets()) for points in figures["slices"].axes[0].collections)
     assert drawn == 2
     assert tuning_plots.plot_search(None, title="") == {}
+
+
+def test_pictures_name_what_they_leave_out_and_ticks_have_no_exponents():
+    trials = [
+        {"state": "complete", "value": 0.2, "means": [0.1, 0.2], "parameters": {"leaves": 316}},
+        {"state": "pruned", "value": None, "means": [0.0], "parameters": {"leaves": 50}},
+        {"state": "pruned", "value": None, "means": [], "parameters": {"leaves": 1900}},  # of an undefined metric
+    ]
+    space = {"leaves": {"low": 50, "high": 2000, "log": True}}
+    searches = {"final": {"trials": trials, "importances": {}}}
+    details = {"metric": "ic", "direction": "maximize", "space": space, "searches": searches}
+    figures = tuning_plots.plot_search(details, title="search")
+    parallel, slices = figures["parallel_coordinates"], figures["slices"]
+    assert parallel.axes[0].get_title(loc="left") == "search, 1 complete of 3 trials; gray: pruned"
+    assert slices.get_suptitle() == "search, 2 of 3 trials; orange: pruned, by the folds before"
+    assert [tick.get_text() for tick in slices.axes[0].get_xticklabels()] == ["50", "320", "2000"]
 
 
 def test_the_page_holds_the_pictures_of_a_search_and_its_policy_allows_them(tuned_folder, monkeypatch):
