@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,13 +16,15 @@ import pandas as pd
 import pytest
 from joblib import delayed
 
-from pipeline import PINNED, cli
+from pipeline import PINNED, artifacts, cli
 from pipeline.cluster import entry, machine
 from pipeline.cluster.errors import ClusterError
 from pipeline.config import ModelBlock
 from pipeline.models import base
 from pipeline.models.cross_fit import FoldFit, ModelSpec, fit_fold, plan_fits
+from pipeline.models.measurements import MEASUREMENTS
 from pipeline.models.parallel_fits import run_in_parallel
+from pipeline.stages import train
 from pipeline.validation.folds import cpcv
 from tests import cluster_fits
 from tests.data import OUTPUTS, make_dataset, plant_samples
@@ -76,15 +79,28 @@ def to_bytes(fit: FoldFit) -> dict[str, bytes]:
 
 @needs_dask
 @pytest.mark.parametrize("model", SETTINGS)
-def test_fits_on_a_cluster_have_the_bytes_of_fits_on_this_machine(model: str, cluster: Path):
+def test_fits_on_a_cluster_have_the_bytes_of_fits_on_this_machine(model: str, cluster: Path, monkeypatch):
     spec = ModelSpec(ModelBlock(*BLOCKS[model]), SHAPE, SETTINGS[model])
     every = np.ones(len(SAMPLES.time), bool)
     tasks = list(plan_fits(FOLDS, model, [42], every, every, valid_pct=0.15))[-2:]
-    local = [fit_fold(task, spec, DATA, folder=Path("local")) for task in tasks]
-    jobs = (delayed(fit_fold)(task, spec, DATA, folder=Path("remote")) for task in tasks)
-    remote = list(run_in_parallel(jobs, workers=1, total=len(tasks), desc=f"train {model}"))
-    assert list(map(to_bytes, remote)) == list(map(to_bytes, local))
-    assert read_files(cluster / "remote") == read_files(cluster / "local") != {}
+    fields = spec.build(0).history_fields
+    jobs = [
+        delayed(fit_fold)(task, spec, DATA, folder=Path("m"), files=train.name_files(model, task)) for task in tasks
+    ]
+    results, files = [], []
+    for folder, address in (("local", ""), ("remote", os.environ["PIPELINE_SCHEDULER"])):
+        (cluster / folder).mkdir()
+        monkeypatch.chdir(cluster / folder)
+        monkeypatch.setenv("PIPELINE_SCHEDULER", address)
+        train.write_header(artifacts.HISTORY / f"{model}.csv", fields)
+        train.write_header(train.name_measurements(model), MEASUREMENTS)
+        results.append(list(map(to_bytes, run_in_parallel(jobs, workers=1, total=len(jobs), desc=f"train {model}"))))
+        artifacts.remove(artifacts.CHECKPOINTS)
+        files.append(read_files(Path()))
+    local, remote = (each.pop(str(train.name_measurements(model))).splitlines() for each in files)
+    assert results[0] == results[1]
+    assert files[0] == files[1] != {}
+    assert len(local) == len(remote) > len(tasks)  # seconds
 
 
 @needs_dask
