@@ -24,7 +24,7 @@ from pipeline.models import base
 from pipeline.models.cross_fit import FoldFit, ModelSpec, fit_fold, plan_fits
 from pipeline.models.measurements import MEASUREMENTS
 from pipeline.models.parallel_fits import run_in_parallel
-from pipeline.stages import train
+from pipeline.stages import audit, train
 from pipeline.validation.folds import cpcv
 from tests import cluster_fits
 from tests.data import OUTPUTS, make_dataset, plant_samples
@@ -101,6 +101,22 @@ def test_fits_on_a_cluster_have_the_bytes_of_fits_on_this_machine(model: str, cl
     assert results[0] == results[1]
     assert files[0] == files[1] != {}
     assert len(local) == len(remote) > len(tasks)  # seconds
+
+
+@needs_dask
+def test_the_refit_of_an_audit_on_a_cluster_finds_what_it_finds_on_this_machine(cluster: Path, monkeypatch):
+    spec = ModelSpec(ModelBlock(*BLOCKS["mlp"]), SHAPE, SETTINGS["mlp"])
+    every = np.ones(len(SAMPLES.time), bool)
+    task = next(plan_fits(FOLDS, "mlp", [42], every, every, valid_pct=0.15))
+    predictions = fit_fold(task, spec, DATA, folder=cluster).out_of_sample
+    parts = audit.describe_unfitted(spec.build(task.fit_seed))
+    job = delayed(audit.audit_refit)(parts, task, SAMPLES, predictions, params=PARAMS)
+    remote = list(run_in_parallel([job], workers=1, total=1, desc="audit mlp"))
+    monkeypatch.delenv("PIPELINE_SCHEDULER")
+    ((findings, described),) = local = list(run_in_parallel([job], workers=1, total=1, desc="audit mlp"))
+    assert remote == local
+    assert [finding.severity for finding in findings] == ["ok", "ok"]
+    assert described["permutation_importance"]
 
 
 @needs_dask
