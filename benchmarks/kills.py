@@ -34,7 +34,7 @@ KILLS = {  # of each stage, in a row
     "evaluate_agents@marl": 6,
     "export_trees@lightgbm": 6,
     "train_agents@marl": 2,
-    "tune@lightgbm_tuned": 8,
+    "tune@lightgbm_tuned": 6,
     "featurize@klines": 5,
     "label@klines": 5,
     "compare@klines": 5,
