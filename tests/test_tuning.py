@@ -360,7 +360,10 @@ def test_the_page_holds_the_pictures_of_a_search_and_its_policy_allows_them(tune
     monkeypatch.chdir(tuned_folder)
     training = {"tuning": artifacts.read_report("tune/details", "lightgbm_tuned")}
     model = SimpleNamespace(name="lightgbm_tuned", training=training)
-    (table,), figures = search_page.tabulate_search(model), search_page.draw_search(model)
+    (table, best), figures = search_page.tabulate_search(model), search_page.draw_search(model)
+    final = artifacts.read_report("tune", "lightgbm_tuned")["splits"]["final"]["hyperparameters"]
+    assert {row[0]: row[-1] for row in best.rows}["num_leaves"] == str(final["num_leaves"])
+    assert {row[0]: row[-1] for row in best.rows}["lambda_l2"] == f"{final['lambda_l2']:.3g}"
     assert [row[:3] for row in table.rows] == [[str(name), "2", "0"] for name in (*range(6), "final")]
     page = render_page("report", [Section("model", "model", [table, *figures])])
     assert page.count('<img alt="Search, ') == page.count('src="data:image/png;base64,') == 3
@@ -368,6 +371,21 @@ def test_the_page_holds_the_pictures_of_a_search_and_its_policy_allows_them(tune
     assert "img-src" not in render_page("report", [Section("model", "model", [table])])
     untuned = SimpleNamespace(name="lightgbm", training={})
     assert (search_page.tabulate_search(untuned), search_page.draw_search(untuned)) == ([], [])
+
+
+def test_the_page_names_the_best_trial_of_a_loss_and_what_it_does_not_have():
+    trials = [
+        {"state": "complete", "value": 0.3, "parameters": {"cell": "gru", "decay": 0.01234}},
+        {"state": "complete", "value": 0.2, "parameters": {"cell": "lstm"}},
+        {"state": "pruned", "value": None, "parameters": {"cell": "gru", "decay": 0.5}},
+    ]
+    space = {"cell": {"choices": ["gru", "lstm"]}, "decay": {"low": 0.0, "high": 1.0, "log": False}}
+    searches = {"0": {"trials": trials, "importances": {}}, "final": {"trials": trials[:1], "importances": {}}}
+    tuning = {"metric": "mae", "direction": "minimize", "space": space, "searches": searches}
+    counts, best = search_page.tabulate_search(SimpleNamespace(name="m", training={"tuning": tuning}))
+    assert counts.rows == [["0", "3", "1", "0.2"], ["final", "1", "0", "0.3"]]
+    assert best.head == ["hyperparameter", "0", "final"]
+    assert best.rows == [["cell", "lstm", "gru"], ["decay", "–", "0.0123"]]
 
 
 def test_only_the_module_of_the_search_imports_optuna():
