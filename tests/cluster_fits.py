@@ -68,6 +68,15 @@ class Counted:
         append(self.file, str(os.getpid()))
 
 
+class Fatal(Counted):
+    """Data whose second arrival ends the process of the worker."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if len(self.file.read_text().split()) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 def append(file: Path, line: str) -> None:
     with file.open("a") as stream:
         stream.write(f"{line}\n")

@@ -169,6 +169,12 @@ def test_a_worker_that_is_killed_loses_no_fit_that_has_ended(cluster: Path):
 
 
 @needs_dask
+def test_a_worker_that_is_killed_when_the_data_arrives_stops_nothing(cluster: Path):
+    data = cluster_fits.Fatal(cluster / "arrivals", np.ones(100_000))
+    assert run(cluster_fits.add_up, *((data, number) for number in range(8))) == [100_000.0 + i for i in range(8)]
+
+
+@needs_dask
 def test_a_fit_that_ends_every_worker_stops_the_stage(cluster: Path):
     with pytest.raises(ClusterError, match=r"^train m: a fit ended every worker that it ran on, the last tcp://"):
         run(cluster_fits.die, (cluster,))

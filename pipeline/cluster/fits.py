@@ -36,8 +36,9 @@ def run_on_workers(jobs: Iterable[Job], *, address: str, desc: str) -> Iterator[
     with connect(address) as client:
         facts = check_workers(client, address)
         shared = find_shared(listed)
-        client.amm.stop()  # it would drop copies of the data before the first fits need them
-        data = client.scatter(shared, broadcast=True, hash=False) if shared else []
+        client.amm.stop()  # it would drop copies of the data
+        # not by broadcast=True: where a worker dies meanwhile, Dask tries to reach it for ever
+        data = client.scatter(shared, hash=False) if shared else []
         # without keys of their content: equal fits of two stages are two fits
         calls = [make_call(job, shared, facts=facts, folders=folders) for job in listed]
         fits = [client.submit(run_call, call, *data, pure=False) for call in calls]
