@@ -34,6 +34,7 @@ KILLS = {  # of each stage, in a row
     "evaluate_agents@marl": 6,
     "export_trees@lightgbm": 6,
     "train_agents@marl": 2,
+    "tune@lightgbm_tuned": 6,
     "featurize@klines": 5,
     "label@klines": 5,
     "compare@klines": 5,
@@ -60,7 +61,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="a small repository whose pipeline has run; made where not given")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stages", nargs="+", choices=KILLS, default=list(KILLS))
+    parser.add_argument("--workers", type=int, default=2, help="fits at a time")
     arguments = parser.parse_args()
+    WORKERS["PIPELINE_WORKERS"] = str(arguments.workers)
     rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
         repo = arguments.folder or make_repository(Path(folder) / "repo")
@@ -76,9 +79,18 @@ def make_repository(folder: Path) -> Path:
     """Return a small repository whose pipeline has run."""
     folder.mkdir()
     copy(folder)
+    enable_search(folder / "params.yaml")
     command(folder, "dvc", "repro", **WORKERS)
     commit(folder, "The pipeline has run")
     return folder
+
+
+def enable_search(file: Path) -> None:
+    """Add a tuned model with short searches to a params.yaml."""
+    params = yaml.safe_load(file.read_text())
+    params["models"]["tuned"] = {"lightgbm_tuned": params["disabled_models"]["tuned"]["lightgbm_tuned"]}
+    params["tune"] |= {"n_trials": 6, "n_startup_trials": 3, "groups": 2}
+    file.write_text(yaml.safe_dump(params, sort_keys=False))
 
 
 def kill_stage(repo: Path, stage: str, *, kills: int, rng: random.Random) -> Outcome:

@@ -20,24 +20,41 @@ from tests.small_repository import ROOT
 @contextlib.contextmanager
 def start_cluster(folder: Path, *, workers: int = 2) -> Iterator[str]:
     """Yield the address of a scheduler with workers, started by the commands of the README, but for the address."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}
-    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
-    block = (ROOT / "pipeline/cluster/README.md").read_text().split("```sh\n")[1].split("```")[0]
-    lines = block.replace("10.0.0.1", "127.0.0.1").replace("8786", port).splitlines()
-    with contextlib.ExitStack() as stack:
-        for line, options in zip(lines, ("", f" --nworkers {workers} --no-dashboard"), strict=True):
-            words = shlex.split(line.split("#")[0] + options)
-            log = stack.enter_context((folder / f"{words[0]}.log").open("w"))
-            running = subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=log)
-            stack.callback(stop, running)
+    scheduler, worker = list_commands(port)
+    with run(scheduler, folder), run(f"{worker} --nworkers {workers} --no-dashboard", folder):
         yield f"tcp://127.0.0.1:{port}"
 
 
-def stop(running: subprocess.Popen) -> None:
-    running.terminate()
-    running.wait(timeout=60)
+def list_commands(port: str) -> list[str]:
+    """Return the commands of the README that start a scheduler and workers, on loopback."""
+    block = (ROOT / "pipeline/cluster/README.md").read_text().split("```sh\n")[1].split("```")[0]
+    lines = block.replace("10.0.0.1", "127.0.0.1").replace("8786", port).splitlines()
+    return [line.split("#")[0] for line in lines]
+
+
+@contextlib.contextmanager
+def join_cluster(address: str, folder: Path) -> Iterator[None]:
+    """Start one more worker of a scheduler."""
+    _, worker = list_commands(address.rsplit(":", 1)[1])
+    with run(f"{worker} --nworkers 1 --no-dashboard", folder):
+        yield
+
+
+@contextlib.contextmanager
+def run(text: str, folder: Path) -> Iterator[None]:
+    """Run a command in a folder, with its output in a file there, and end it."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+    words = shlex.split(text)
+    with (folder / f"{words[0]}.log").open("w") as log:
+        running = subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=log)
+        try:
+            yield
+        finally:
+            running.terminate()
+            running.wait(timeout=60)
 
 
 class Counted:
@@ -51,6 +68,15 @@ class Counted:
         append(self.file, str(os.getpid()))
 
 
+class Fatal(Counted):
+    """Data whose second arrival ends the process of the worker."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if len(self.file.read_text().split()) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 def append(file: Path, line: str) -> None:
     with file.open("a") as stream:
         stream.write(f"{line}\n")
@@ -60,6 +86,13 @@ def add_up(data: Counted, number: int) -> float:
     """Return a sum; each call takes long enough that every worker has a share."""
     time.sleep(0.2)
     return float(data.values.sum()) + number
+
+
+def meet(data: Counted, number: int, folder: Path) -> int:
+    """Note the process in `folder`, and return once three processes of workers are there."""
+    (folder / str(os.getpid())).touch()
+    wait_for(lambda: len(list(folder.iterdir())) >= 3, seconds=60)
+    return number
 
 
 def write_as_fits_do(number: int) -> int:

@@ -1,10 +1,13 @@
 """Fits on a Dask cluster: the results of this machine, what travels, what a killed worker costs, what is refused."""
 
+import contextlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +16,15 @@ import pandas as pd
 import pytest
 from joblib import delayed
 
-from pipeline import PINNED, cli
+from pipeline import PINNED, artifacts, cli
 from pipeline.cluster import entry, machine
 from pipeline.cluster.errors import ClusterError
 from pipeline.config import ModelBlock
 from pipeline.models import base
 from pipeline.models.cross_fit import FoldFit, ModelSpec, fit_fold, plan_fits
+from pipeline.models.measurements import MEASUREMENTS
 from pipeline.models.parallel_fits import run_in_parallel
+from pipeline.stages import audit, train
 from pipeline.validation.folds import cpcv
 from tests import cluster_fits
 from tests.data import OUTPUTS, make_dataset, plant_samples
@@ -74,15 +79,44 @@ def to_bytes(fit: FoldFit) -> dict[str, bytes]:
 
 @needs_dask
 @pytest.mark.parametrize("model", SETTINGS)
-def test_fits_on_a_cluster_have_the_bytes_of_fits_on_this_machine(model: str, cluster: Path):
+def test_fits_on_a_cluster_have_the_bytes_of_fits_on_this_machine(model: str, cluster: Path, monkeypatch):
     spec = ModelSpec(ModelBlock(*BLOCKS[model]), SHAPE, SETTINGS[model])
     every = np.ones(len(SAMPLES.time), bool)
     tasks = list(plan_fits(FOLDS, model, [42], every, every, valid_pct=0.15))[-2:]
-    local = [fit_fold(task, spec, DATA, folder=Path("local")) for task in tasks]
-    jobs = (delayed(fit_fold)(task, spec, DATA, folder=Path("remote")) for task in tasks)
-    remote = list(run_in_parallel(jobs, workers=1, total=len(tasks), desc=f"train {model}"))
-    assert list(map(to_bytes, remote)) == list(map(to_bytes, local))
-    assert read_files(cluster / "remote") == read_files(cluster / "local") != {}
+    fields = spec.build(0).history_fields
+    jobs = [
+        delayed(fit_fold)(task, spec, DATA, folder=Path("m"), files=train.name_files(model, task)) for task in tasks
+    ]
+    results, files = [], []
+    for folder, address in (("local", ""), ("remote", os.environ["PIPELINE_SCHEDULER"])):
+        (cluster / folder).mkdir()
+        monkeypatch.chdir(cluster / folder)
+        monkeypatch.setenv("PIPELINE_SCHEDULER", address)
+        train.write_header(artifacts.HISTORY / f"{model}.csv", fields)
+        train.write_header(train.name_measurements(model), MEASUREMENTS)
+        results.append(list(map(to_bytes, run_in_parallel(jobs, workers=1, total=len(jobs), desc=f"train {model}"))))
+        artifacts.remove(artifacts.CHECKPOINTS)
+        files.append(read_files(Path()))
+    local, remote = (each.pop(str(train.name_measurements(model))).splitlines() for each in files)
+    assert results[0] == results[1]
+    assert files[0] == files[1] != {}
+    assert len(local) == len(remote) > len(tasks)  # seconds
+
+
+@needs_dask
+def test_the_refit_of_an_audit_on_a_cluster_finds_what_it_finds_on_this_machine(cluster: Path, monkeypatch):
+    spec = ModelSpec(ModelBlock(*BLOCKS["mlp"]), SHAPE, SETTINGS["mlp"])
+    every = np.ones(len(SAMPLES.time), bool)
+    task = next(plan_fits(FOLDS, "mlp", [42], every, every, valid_pct=0.15))
+    predictions = fit_fold(task, spec, DATA, folder=cluster).out_of_sample
+    parts = audit.describe_unfitted(spec.build(task.fit_seed))
+    job = delayed(audit.audit_refit)(parts, task, SAMPLES, predictions, params=PARAMS)
+    remote = list(run_in_parallel([job], workers=1, total=1, desc="audit mlp"))
+    monkeypatch.delenv("PIPELINE_SCHEDULER")
+    ((findings, described),) = local = list(run_in_parallel([job], workers=1, total=1, desc="audit mlp"))
+    assert remote == local
+    assert [finding.severity for finding in findings] == ["ok", "ok"]
+    assert described["permutation_importance"]
 
 
 @needs_dask
@@ -91,6 +125,21 @@ def test_shared_data_travels_once_to_each_worker_and_results_come_in_order(clust
     assert run(cluster_fits.add_up, *((data, number) for number in range(8))) == [100_000.0 + i for i in range(8)]
     arrivals = (cluster / "arrivals").read_text().split()
     assert len(arrivals) == len(set(arrivals)) == 2
+
+
+@needs_dask
+def test_a_worker_that_joins_during_a_run_takes_fits_and_gets_the_data(cluster: Path, scheduler: str):
+    (cluster / "processes").mkdir()
+    data = cluster_fits.Counted(cluster / "arrivals", np.ones(100_000))
+    cases = [(data, number, cluster / "processes") for number in range(8)]
+    with ThreadPoolExecutor() as threads, contextlib.ExitStack() as stack:
+        found = threads.submit(run, cluster_fits.meet, *cases)
+        cluster_fits.wait_for(lambda: len(list((cluster / "processes").iterdir())) == 2, seconds=60)
+        stack.enter_context(cluster_fits.join_cluster(scheduler, cluster))
+        assert found.result(timeout=120) == list(range(8))
+    processes = {file.name for file in (cluster / "processes").iterdir()}
+    assert sorted((cluster / "arrivals").read_text().split()) == sorted(processes)
+    assert len(processes) == 3
 
 
 @needs_dask
@@ -117,6 +166,12 @@ def test_a_worker_that_is_killed_loses_no_fit_that_has_ended(cluster: Path):
     assert [each.values.tolist() for each in found] == [[0], [1], [2]]
     runs = [len((cluster / f"runs_{number}").read_text().split()) for number in range(3)]
     assert runs in ([1, 1, 2], [1, 2, 1])
+
+
+@needs_dask
+def test_a_worker_that_is_killed_when_the_data_arrives_stops_nothing(cluster: Path):
+    data = cluster_fits.Fatal(cluster / "arrivals", np.ones(100_000))
+    assert run(cluster_fits.add_up, *((data, number) for number in range(8))) == [100_000.0 + i for i in range(8)]
 
 
 @needs_dask

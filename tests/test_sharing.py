@@ -25,13 +25,17 @@ stages:
     deps: [features.csv]
     params: [leaves]
     outs: [model.txt]
+  report:
+    cmd: echo report >> $RUNS && grep leaves model.txt > report.txt
+    deps: [model.txt]
+    outs: [{report.txt: {cache: false}}]
 metrics: [metrics.yaml]
 """
 
 
 @pytest.fixture
 def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of S3; two stages have run in the clone `first`, the present folder, and are pushed."""
+    """The address of S3; the stages have run in the clone `first`, the present folder, and are pushed."""
     first = tmp_path / "first"
     monkeypatch.setenv("RUNS", str(tmp_path / "runs"))
     first.mkdir()
@@ -84,24 +88,25 @@ def test_clones_get_results_from_s3_and_run_no_stage_again(remote: str, tmp_path
     assert {name: Path(name).read_bytes() for name in first} == first
     run_dvc("artifacts", "get", "../first", "model", "--stage", "prod", "--out", "got.txt")
     assert Path("got.txt").read_bytes() == first["model.txt"]
-    assert read_runs() == ["featurize", "train"]
+    assert read_runs() == ["featurize", "train", "report"]
     capsys.readouterr()
     Path("metrics.yaml").write_text("leaves: 63\n")
     run_dvc("metrics", "diff", "--md", "main")
     assert "| metrics.yaml | leaves   | 31     | 63          | 32       |" in capsys.readouterr().out
 
 
-def test_a_run_that_another_clone_made_and_did_not_commit_is_not_repeated(remote: str, monkeypatch):
+def test_of_a_run_that_is_pushed_but_not_committed_only_stages_without_cache_are_repeated(remote: str, monkeypatch):
     Path("params.yaml").write_text("leaves: 63\n")
     run_dvc("repro")
     run_dvc("push", "--run-cache")
     model = Path("model.txt").read_bytes()
-    assert read_runs() == ["featurize", "train", "train"]
+    assert read_runs() == (runs := ["featurize", "train", "report", "train", "report"])
     clone(monkeypatch, "second")  # of the commit before
     Path("params.yaml").write_text("leaves: 63\n")
     run_dvc("repro", "--pull")
     assert Path("model.txt").read_bytes() == model
-    assert read_runs() == ["featurize", "train", "train"]
+    assert read_runs() == [*runs, "report"]
+    assert Path("report.txt").read_text() == "leaves: 63\n"
 
 
 def test_a_wrong_key_of_s3_is_named(remote: str, monkeypatch, caplog):

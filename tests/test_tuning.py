@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from pipeline import artifacts, config
+from pipeline.cluster import machine
 from pipeline.config import ModelBlock, ParamsError
+from pipeline.digests import ArtifactError
 from pipeline.evaluation.trials import digest_parameters
 from pipeline.evaluation.voting import describe_member
 from pipeline.models import base, cross_fit, plugins, tuned
@@ -184,6 +186,25 @@ def test_a_search_that_was_killed_goes_on_to_the_same_result(searched, tmp_path)
     assert made + 1000 + calls <= searched.fits + 1  # but those of the trial that was interrupted are
 
 
+def test_a_journal_that_another_process_uses_is_refused(tmp_path):
+    file = tmp_path / "0.jsonl"
+    with study.open_storage(file), pytest.raises(ArtifactError, match=r"0.jsonl: another process still searches in"):
+        run(storage=file)
+    with study.open_storage(file):
+        assert file.read_bytes() == b""
+
+
+def test_a_search_does_not_go_on_from_that_of_other_code_or_versions(monkeypatch):
+    monkeypatch.setattr(tune, "hash_dataset", lambda *_: {})
+    before = tune.digest_search(PARAMS, SPEC)
+    assert tune.digest_search(PARAMS, SPEC) == before
+    facts = machine.describe_machine({}, ())
+    assert {machine.CODE, "optuna", "lightgbm", "AVX2 and FMA"} < set(facts)
+    for name in facts:
+        monkeypatch.setattr(tune, "describe_machine", lambda *_, name=name: {**facts, name: "other"})
+        assert tune.digest_search(PARAMS, SPEC) != before
+
+
 def test_only_the_rows_of_the_fit_count(searched):
     outside = np.setdiff1d(np.arange(len(SAMPLES.time)), np.concatenate([FIRST.train, FIRST.valid]))
     x, y = SAMPLES.x.copy(), SAMPLES.y.copy()
@@ -309,7 +330,7 @@ def test_pictures_show_every_trial_of_the_final_search(tuned_folder, monkeypatch
     details = artifacts.read_report("tune/details", "lightgbm_tuned")
     figures = tuning_plots.plot_search(details, title="search")
     assert list(figures) == ["parallel_coordinates", "slices", "importances"]
-    assert "no importances" in figures["importances"].axes[0].get_title(loc="left")
+    assert "No importances" in figures["importances"].axes[0].get_title(loc="left")
     scale = {"low": 1.0, "high": 100.0, "log": True}
     assert tuning_plots.find_place({"parameters": {"a": 10.0}}, "a", scale) == pytest.approx(0.5)
     assert tuning_plots.find_place({"parameters": {"a": "y"}}, "a", {"choices": ["x", "y", "z"]}) == 0.5
@@ -319,11 +340,30 @@ def test_pictures_show_every_trial_of_the_final_search(tuned_folder, monkeypatch
     assert tuning_plots.plot_search(None, title="") == {}
 
 
+def test_pictures_name_what_they_leave_out_and_ticks_have_no_exponents():
+    trials = [
+        {"state": "complete", "value": 0.2, "means": [0.1, 0.2], "parameters": {"leaves": 316}},
+        {"state": "pruned", "value": None, "means": [0.0], "parameters": {"leaves": 50}},
+        {"state": "pruned", "value": None, "means": [], "parameters": {"leaves": 1900}},  # of an undefined metric
+    ]
+    space = {"leaves": {"low": 50, "high": 2000, "log": True}}
+    searches = {"final": {"trials": trials, "importances": {}}}
+    details = {"metric": "ic", "direction": "maximize", "space": space, "searches": searches}
+    figures = tuning_plots.plot_search(details, title="search")
+    parallel, slices = figures["parallel_coordinates"], figures["slices"]
+    assert parallel.axes[0].get_title(loc="left") == "search, 1 complete of 3 trials; gray: pruned"
+    assert slices.get_suptitle() == "search, 2 of 3 trials; orange: pruned, by the folds before"
+    assert [tick.get_text() for tick in slices.axes[0].get_xticklabels()] == ["50", "320", "2000"]
+
+
 def test_the_page_holds_the_pictures_of_a_search_and_its_policy_allows_them(tuned_folder, monkeypatch):
     monkeypatch.chdir(tuned_folder)
     training = {"tuning": artifacts.read_report("tune/details", "lightgbm_tuned")}
     model = SimpleNamespace(name="lightgbm_tuned", training=training)
-    (table,), figures = search_page.tabulate_search(model), search_page.draw_search(model)
+    (table, best), figures = search_page.tabulate_search(model), search_page.draw_search(model)
+    final = artifacts.read_report("tune", "lightgbm_tuned")["splits"]["final"]["hyperparameters"]
+    assert {row[0]: row[-1] for row in best.rows}["num_leaves"] == str(final["num_leaves"])
+    assert {row[0]: row[-1] for row in best.rows}["lambda_l2"] == f"{final['lambda_l2']:.3g}"
     assert [row[:3] for row in table.rows] == [[str(name), "2", "0"] for name in (*range(6), "final")]
     page = render_page("report", [Section("model", "model", [table, *figures])])
     assert page.count('<img alt="Search, ') == page.count('src="data:image/png;base64,') == 3
@@ -331,6 +371,21 @@ def test_the_page_holds_the_pictures_of_a_search_and_its_policy_allows_them(tune
     assert "img-src" not in render_page("report", [Section("model", "model", [table])])
     untuned = SimpleNamespace(name="lightgbm", training={})
     assert (search_page.tabulate_search(untuned), search_page.draw_search(untuned)) == ([], [])
+
+
+def test_the_page_names_the_best_trial_of_a_loss_and_what_it_does_not_have():
+    trials = [
+        {"state": "complete", "value": 0.3, "parameters": {"cell": "gru", "decay": 0.01234}},
+        {"state": "complete", "value": 0.2, "parameters": {"cell": "lstm"}},
+        {"state": "pruned", "value": None, "parameters": {"cell": "gru", "decay": 0.5}},
+    ]
+    space = {"cell": {"choices": ["gru", "lstm"]}, "decay": {"low": 0.0, "high": 1.0, "log": False}}
+    searches = {"0": {"trials": trials, "importances": {}}, "final": {"trials": trials[:1], "importances": {}}}
+    tuning = {"metric": "mae", "direction": "minimize", "space": space, "searches": searches}
+    counts, best = search_page.tabulate_search(SimpleNamespace(name="m", training={"tuning": tuning}))
+    assert counts.rows == [["0", "3", "1", "0.2"], ["final", "1", "0", "0.3"]]
+    assert best.head == ["hyperparameter", "0", "final"]
+    assert best.rows == [["cell", "lstm", "gru"], ["decay", "–", "0.0123"]]
 
 
 def test_only_the_module_of_the_search_imports_optuna():

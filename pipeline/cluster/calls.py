@@ -30,12 +30,13 @@ class Shared:
 
 @dataclass(frozen=True)
 class Call:
-    """A call of a fit, without the arguments that it shares with others, and the facts that its worker must have."""
+    """A call of a fit, without the arguments that it shares with others."""
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    facts: Mapping[str, str]
+    facts: Mapping[str, str]  # that its worker must have
+    folders: Sequence[str]  # that the stage has made for the files of its fits
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,15 @@ class Outcome:
 
 
 def find_shared(jobs: Sequence[Job]) -> list[Any]:
-    """Return the large arguments that more than one of these calls has."""
+    """Return the large arguments that more than one of these calls has, or that the only call has."""
     seen: dict[int, Any] = {}
     counts: dict[int, int] = {}
     for _, args, kwargs in jobs:
         for each in {id(value): value for value in (*args, *kwargs.values())}.values():
             seen[id(each)] = each
             counts[id(each)] = counts.get(id(each), 0) + 1
-    return [each for each in seen.values() if counts[id(each)] > 1 and measure_bytes(each) > LARGE_BYTES]
+    fewest = min(2, len(jobs))
+    return [each for each in seen.values() if counts[id(each)] >= fewest and measure_bytes(each) > LARGE_BYTES]
 
 
 def measure_bytes(value: Any) -> int:
@@ -65,16 +67,22 @@ def measure_bytes(value: Any) -> int:
     return stream.tell() + sum(buffer.raw().nbytes for buffer in buffers)
 
 
-def make_call(job: Job, shared: Sequence[Any], facts: Mapping[str, str]) -> Call:
+def list_folders() -> list[str]:
+    """Return the folders of `trained` that are here, where fits may write without making them."""
+    found = (each for each in artifacts.TRAINED.rglob("*") if each.is_dir())
+    return sorted(each.as_posix() for each in found if not each.is_relative_to(artifacts.CHECKPOINTS))
+
+
+def make_call(job: Job, shared: Sequence[Any], *, facts: Mapping[str, str], folders: Sequence[str]) -> Call:
     """Return a job as a call in which shared arguments are numbers."""
     function, args, kwargs = job
     numbers = {id(value): Shared(number) for number, value in enumerate(shared)}
     swapped = {name: numbers.get(id(value), value) for name, value in kwargs.items()}
-    return Call(function, tuple(numbers.get(id(value), value) for value in args), swapped, facts)
+    return Call(function, tuple(numbers.get(id(value), value) for value in args), swapped, facts, folders)
 
 
 def run_call(call: Call, *shared: Any) -> Outcome:
-    """Run a fit on a worker, in an empty folder.
+    """Run a fit on a worker, in a folder that has the client's folders, but no file.
 
     A checkpoint stays behind: a fit that a killed worker leaves starts anew on another one.
 
@@ -89,6 +97,8 @@ def run_call(call: Call, *shared: Any) -> Outcome:
 
     args, kwargs = map(restore, call.args), {name: restore(value) for name, value in call.kwargs.items()}
     with tempfile.TemporaryDirectory(dir=worker.local_directory) as folder, chdir(folder):
+        for each in call.folders:
+            Path(each).mkdir(parents=True, exist_ok=True)
         result = call.function(*args, **kwargs)
         written = (file for file in Path().rglob("*") if file.is_file())
         lasting = (file for file in written if not file.is_relative_to(artifacts.CHECKPOINTS))

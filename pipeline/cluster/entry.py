@@ -1,4 +1,4 @@
-"""Where fits enter a cluster. No stage depends on this package: where a fit runs changes no result."""
+"""Where fits enter a cluster. No stage depends on this module: where a fit runs changes no result."""
 
 import importlib.util
 from collections.abc import Iterable, Iterator

@@ -9,7 +9,16 @@ from distributed.client import FutureCancelledError
 
 from pipeline import PINNED, has_avx2
 from pipeline.cluster import machine
-from pipeline.cluster.calls import Job, Outcome, check_facts, find_shared, make_call, run_call, write_files
+from pipeline.cluster.calls import (
+    Job,
+    Outcome,
+    check_facts,
+    find_shared,
+    list_folders,
+    make_call,
+    run_call,
+    write_files,
+)
 from pipeline.cluster.errors import ClusterError
 
 TIMEOUT_SECONDS = 20
@@ -23,14 +32,16 @@ def run_on_workers(jobs: Iterable[Job], *, address: str, desc: str) -> Iterator[
     Raises:
         ClusterError: there is no scheduler or no worker, a worker differs from this process, or workers are killed.
     """
-    listed = list(jobs)
+    listed, folders = list(jobs), list_folders()
     with connect(address) as client:
         facts = check_workers(client, address)
         shared = find_shared(listed)
-        client.amm.stop()  # it would drop copies of the data before the first fits need them
-        data = client.scatter(shared, broadcast=True, hash=False) if shared else []
+        client.amm.stop()  # it would drop copies of the data
+        # not by broadcast=True: where a worker dies meanwhile, Dask tries to reach it for ever
+        data = client.scatter(shared, hash=False) if shared else []
         # without keys of their content: equal fits of two stages are two fits
-        fits = [client.submit(run_call, make_call(job, shared, facts), *data, pure=False) for job in listed]
+        calls = [make_call(job, shared, facts=facts, folders=folders) for job in listed]
+        fits = [client.submit(run_call, call, *data, pure=False) for call in calls]
         try:
             for outcome in receive(client, fits):
                 write_files(outcome.files)

@@ -10,9 +10,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from pipeline.models.tuned import FINAL_NAME
 from pipeline.reporting.plots import BLUE, GRAY, ORANGE, plot_message, style_axes
 
-FINAL = "final"  # the search on the whole development part
 COLUMNS = 4  # of slices in a row
 COLORS = "viridis"
 
@@ -36,15 +36,13 @@ def plot_parallel_coordinates(details: Details, *, title: str) -> Figure:
     A trial that was pruned is gray. Where a trial does not have a hyperparameter, as of another choice, its line ends.
     """
     trials, space = list_trials(details), details["space"]
-    if not any(trial["state"] == "complete" for trial in trials):
-        return plot_message(f"{title}: no complete trial")
     names = list(space)
     places = np.array([[find_place(trial, name, space[name]) for name in names] for trial in trials])  # (trials, names)
     complete = np.array([trial["state"] == "complete" for trial in trials])
     values = np.array([trial["value"] for trial in trials if trial["state"] == "complete"], np.float64)
     figure = Figure(figsize=(max(7.0, 1.5 * len(names) + 2.0), 5.0), dpi=100, layout="constrained")
     axes = figure.subplots()
-    style_axes(axes, f"{title}, {complete.sum()} complete of {len(trials)} trials")
+    style_axes(axes, f"{title}, {complete.sum()} complete of {len(trials)} trials; gray: pruned")
     for line in places[~complete]:
         axes.plot(line, color=GRAY, lw=0.7, alpha=0.6)
     scale = Normalize(values.min(), values.max())
@@ -66,9 +64,10 @@ def plot_parallel_coordinates(details: Details, *, title: str) -> Figure:
 def plot_slices(details: Details, *, title: str) -> Figure:
     """Return a panel for each hyperparameter: the metric of every trial of the final search against its value.
 
-    Of a trial that was pruned it is the mean of the inner folds that were fitted.
+    Of a trial that was pruned it is the mean of the inner folds that were fitted. Trials without one are left out.
     """
     trials, space = list_trials(details), details["space"]
+    shown = sum(bool(trial["means"]) for trial in trials)
     rows = -(-len(space) // COLUMNS)
     columns = min(COLUMNS, len(space))
     figure = Figure(figsize=(3.4 * columns, 2.9 * rows + 0.5), dpi=100, layout="constrained")
@@ -77,7 +76,7 @@ def plot_slices(details: Details, *, title: str) -> Figure:
         draw_slice(axes, name, space[name], trials, metric=details["metric"])
     for axes in grid[len(space) :]:
         axes.set_visible(False)
-    figure.suptitle(f"{title}; orange: pruned", fontsize=10)
+    figure.suptitle(f"{title}, {shown} of {len(trials)} trials; orange: pruned, by the folds before", fontsize=10)
     return figure
 
 
@@ -97,15 +96,15 @@ def draw_slice(axes: Axes, name: str, scale: Mapping[str, Any], trials: Sequence
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
         ticks = np.geomspace(scale["low"], scale["high"], 3)
-        axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+        axes.set_xticks(ticks, [format_tick(tick) for tick in ticks])
     axes.set_ylabel(metric)
 
 
 def plot_importances(details: Details, *, title: str) -> Figure:
     """Return the importance of each hyperparameter in the final search, by PED-ANOVA, as shares of all."""
-    shares = details["searches"][FINAL]["importances"]
+    shares = details["searches"][FINAL_NAME]["importances"]
     if not shares:
-        return plot_message(f"{title}: no importances, too few complete trials or hyperparameters")
+        return plot_message(f"{title}\nNo importances: too few complete trials or hyperparameters")
     ranked = sorted(shares.items(), key=lambda item: item[1])
     figure = Figure(figsize=(7.0, 0.4 * len(ranked) + 1.4), dpi=100, layout="constrained")
     axes = figure.subplots()
@@ -116,9 +115,18 @@ def plot_importances(details: Details, *, title: str) -> Figure:
     return figure
 
 
+def format_tick(value: float) -> str:
+    """Return a number with two digits, without an exponent from 0.0001 to below a million.
+
+    >>> format_tick(316.2), format_tick(2000.0), format_tick(0.0447), format_tick(1e-06)
+    ('320', '2000', '0.045', '1e-06')
+    """
+    return f"{float(f'{value:.2g}'):g}"
+
+
 def list_trials(details: Details) -> Sequence[Details]:
     """Return the trials of the final search."""
-    trials: Sequence[Details] = details["searches"][FINAL]["trials"]
+    trials: Sequence[Details] = details["searches"][FINAL_NAME]["trials"]
     return trials
 
 

@@ -2,19 +2,30 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from joblib import delayed
 
 from pipeline import artifacts, cli, config
 from pipeline.leakage.findings import Finding, raise_if_critical
 from pipeline.leakage.fits import fit_rows, normalization, row_order, unseen_rows
-from pipeline.models import base, plugins, tuned
+from pipeline.models import base, plugins
 from pipeline.models.cross_fit import FitTask, load_fits, name_split
 from pipeline.models.diagnostics import diagnose_model
+from pipeline.models.parallel_fits import run_in_parallel
 from pipeline.models.permutation_importance import measure_permutation_importance, select_stretches
 from pipeline.samples import Samples
+
+
+class UnfittedModel(NamedTuple):
+    """What a model is built from, but its seed."""
+
+    family: str
+    plugin: str
+    signature: base.Signature
+    hyperparameters: dict[str, Any]
 
 
 def main(model: str) -> None:
@@ -30,14 +41,15 @@ def main(model: str) -> None:
     )
     unscaled = unfitted.list_unscaled()
     of_fits = [check_fit(task, samples, statistics, unscaled=unscaled) for task in tasks]
-    of_model = list(check_model(unfitted, smallest, samples, predictions))
-    refitted, family = unfitted, tuned.find_fitted(params, model).family
+    parts = describe_unfitted(unfitted)
+    refit = delayed(audit_refit)(parts, smallest, samples, predictions, params=params)
+    ((of_model, described),) = run_in_parallel([refit], workers=1, total=1, desc=f"audit {model}")
     report = {
         "fits": [describe_audit(task, found) for task, found in zip(tasks, of_fits, strict=True)],
         "refitted_seed": smallest.seed,
         "refitted_split": name_split(smallest.split),
         "findings": [asdict(finding) for finding in of_model],
-        **describe_refit(refitted, smallest, samples, params, family=family),
+        **described,
     }
     artifacts.write_report("audit", model, report)
     raise_if_critical(finding for found in (*of_fits, of_model) for finding in found)
@@ -61,6 +73,22 @@ def check_fit(
         normalization(saved, samples.x[task.train], unscaled=np.flatnonzero(own["column"].isin(unscaled)).tolist()),
         fit_rows(task.train, task.valid, task.predicted, time=samples.time, label_end=samples.label_end),
     ]
+
+
+def describe_unfitted(model: base.Model) -> UnfittedModel:
+    """Return what an unfitted model is built from: classes of nets are made at run time, and cannot be pickled."""
+    family, plugin = type(model).__module__.rsplit(".", 2)[-2:]
+    return UnfittedModel(family, plugin, model.signature, base.list_hyperparameters(model))
+
+
+def audit_refit(
+    parts: UnfittedModel, task: FitTask, samples: Samples, predictions: pd.DataFrame, *, params: config.Block
+) -> tuple[list[Finding], dict[str, Any]]:
+    """Return what the guards find in one refit of a model, and the description of the refitted one."""
+    plugin = plugins.find_plugin(parts.family, parts.plugin)
+    model = plugin(signature=parts.signature, seed=task.fit_seed, **parts.hyperparameters)
+    findings = list(check_model(model, task, samples, predictions))
+    return findings, describe_refit(model, task, samples, params, family=parts.family)
 
 
 def check_model(model: base.Model, task: FitTask, samples: Samples, predictions: pd.DataFrame) -> Iterator[Finding]:

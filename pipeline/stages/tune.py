@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import numpy as np
 from joblib import delayed
 
-from pipeline import artifacts, cli, config
+from pipeline import PINNED, artifacts, cli, config
+from pipeline.cluster.machine import describe_machine
 from pipeline.evaluation.forecast import measure_forecast
 from pipeline.models import tuned
 from pipeline.models.base import Model
@@ -78,7 +80,10 @@ def measure(model: Model, samples: Samples, rows: np.ndarray, *, metric: str) ->
 
 
 def digest_search(params: config.Block, spec: ModelSpec) -> str:
-    """Return a digest of all that a search depends on: a search of other data or settings does not go on from it."""
+    """Return a digest of all that a search depends on: its data, settings and code, the packages and the machine.
+
+    A search in which one of them differs does not go on from it.
+    """
     block = spec.model.block
     names = ("seed", "seeds", "train", "tune", "split")
     used = {
@@ -87,6 +92,7 @@ def digest_search(params: config.Block, spec: ModelSpec) -> str:
         "shared": spec.shared,
         "market": spec.market,
         "data": hash_dataset(block["dataset"], block["target"]),
+        "machine": describe_machine(os.environ, tuple(PINNED)),
         **{each: params.get(each) for each in names},
     }
     text = json.dumps(used, sort_keys=True, default=str)

@@ -5,8 +5,10 @@ workers. The sampler of a trial is seeded by the number of trials before it, so 
 on from its storage as if it had not been.
 """
 
+import fcntl
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import NonNegativeInt, PositiveInt
 
 from pipeline import config
+from pipeline.digests import ArtifactError
 from pipeline.models.base import Model
 from pipeline.models.cross_fit import FitTask, ModelSpec
 from pipeline.models.dataset import LabeledDataset
@@ -103,27 +106,38 @@ def search(
         folds = list(make_inner_folds(data.folds, rows, groups=settings.groups, valid_pct=valid_pct))
     except ValueError as error:
         raise ValueError(f"inner folds of {name_study(task.split)}: {error}, or change tune.groups") from error
-    study = open_study(settings, storage=None if storage is None else open_storage(storage))
-    for number in range(len(study.get_trials(states=FINISHED)), settings.n_trials):
-        study.sampler = make_sampler(settings, seed=derive_seed(task.fit_seed, number))
-        trial = study.ask()
-        hyperparameters = suggest(space, trial)
-        models = [spec.build(derive_seed(task.fit_seed, i), hyperparameters) for i in range(len(folds))]
-        run_trial(study, trial, models=models, folds=folds, samples=data.samples, measure=measure)
-    return describe_study(study, task.split, space=space)
+    with nullcontext() if storage is None else open_storage(storage) as journal:
+        study = open_study(settings, storage=journal)
+        for number in range(len(study.get_trials(states=FINISHED)), settings.n_trials):
+            study.sampler = make_sampler(settings, seed=derive_trial_seed(task.fit_seed, number))
+            trial = study.ask()
+            hyperparameters = suggest(space, trial)
+            models = [spec.build(derive_trial_seed(task.fit_seed, i), hyperparameters) for i in range(len(folds))]
+            run_trial(study, trial, models=models, folds=folds, samples=data.samples, measure=measure)
+        return describe_study(study, task.split, space=space)
 
 
-def open_storage(file: Path) -> JournalStorage:
-    """Return the storage that a journal of Optuna is, new or not, without what a killed process left unfinished.
+@contextmanager
+def open_storage(file: Path) -> Iterator[JournalStorage]:
+    """Yield the storage that a journal of Optuna is, new or not, for this process alone.
 
-    Those are its lock, and the part of a line. One process at a time may use a journal.
+    What a killed process left unfinished is removed first: its lock, and the part of a line.
+
+    Raises:
+        ArtifactError: another process uses the journal.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    Path(f"{file}{LOCK_FILE_SUFFIX}").unlink(missing_ok=True)
-    if file.exists():
-        content = file.read_bytes()
-        os.truncate(file, content.rfind(b"\n") + 1)
-    return JournalStorage(JournalFileBackend(str(file)))
+    with file.open("ab") as journal:
+        try:
+            fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ArtifactError(
+                f"{file}: another process still searches in this journal, such as a worker of a stage that was killed; "
+                "end that process, or wait for it, and start again"
+            ) from None
+        Path(f"{file}{LOCK_FILE_SUFFIX}").unlink(missing_ok=True)
+        os.truncate(file, file.read_bytes().rfind(b"\n") + 1)
+        yield JournalStorage(JournalFileBackend(str(file)))
 
 
 def open_study(settings: TuneSettings, *, storage: JournalStorage | None) -> optuna.Study:
@@ -149,8 +163,8 @@ def make_sampler(settings: TuneSettings, *, seed: int) -> optuna.samplers.BaseSa
     )
 
 
-def derive_seed(seed: int, number: int) -> int:
-    """Return the seed of the trial, or of the inner fit, of this number."""
+def derive_trial_seed(seed: int, number: int) -> int:
+    """Return the seed of the trial, or of the inner fit, of this number; `seed` is that of the outer fit."""
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 1)
 
 

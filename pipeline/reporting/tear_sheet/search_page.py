@@ -2,6 +2,8 @@
 
 import base64
 import io
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure as Drawing
@@ -31,18 +33,37 @@ def embed(drawing: Drawing, alt: str) -> Markup:
 
 
 def tabulate_search(model: ModelEvidence) -> list[Table]:
-    """Return how many trials each search of a tuned model made, and the metric of the best one."""
+    """Return how many trials each search of a tuned model made, and the metric and hyperparameters of the best one."""
     tuning = (model.training or {}).get("tuning")
     if tuning is None:
         return []
-    rows = []
+    rows, best = [], {}
     for name, search in tuning["searches"].items():
-        values = [trial["value"] for trial in search["trials"] if trial["state"] == "complete"]
-        best = max(values) if tuning["direction"] == "maximize" else min(values)
-        pruned = len(search["trials"]) - len(values)
-        rows.append([name, str(len(search["trials"])), str(pruned), format_number(best, digits=4)])
+        complete = [trial for trial in search["trials"] if trial["state"] == "complete"]
+        best[name] = choose_best(complete, direction=tuning["direction"])
+        pruned = len(search["trials"]) - len(complete)
+        rows.append([name, str(len(search["trials"])), str(pruned), format_number(best[name]["value"], digits=4)])
     head = ["search of split", "trials", "of them pruned", f"best {tuning['metric']}"]
     note = (
         "Within the rows that the fit learns from: the best of many is too high; the predictions out of sample are not."
     )
-    return [Table(f"Searches of {model.name}", head, rows, note=note)]
+    found = [
+        [name, *(format_value(each["parameters"].get(name)) for each in best.values())] for name in tuning["space"]
+    ]
+    return [
+        Table(f"Searches of {model.name}", head, rows, note=note),
+        Table(f"Best hyperparameters of {model.name}, by split", ["hyperparameter", *best], found),
+    ]
+
+
+def choose_best(trials: Sequence[Mapping[str, Any]], *, direction: str) -> Mapping[str, Any]:
+    """Return the trial of the largest value, or of the least where the metric is minimized; of equal ones the first."""
+    choose = max if direction == "maximize" else min
+    return choose(trials, key=lambda trial: trial["value"])
+
+
+def format_value(value: str | float | bool | None) -> str:
+    """Return a value that was tried, a number that is not whole with three digits; a dash where there is none."""
+    if value is None:
+        return "–"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
