@@ -157,7 +157,8 @@ class Model(ABC):
         y = samples.y[rows]
         if not len(rows):
             raise ValueError(f"{name} has no rows; a fit needs train rows to learn from and valid rows to stop by")
-        if not np.isfinite(samples.x[rows]).all() or not np.isfinite(y).all():
+        is_finite = all(np.isfinite(samples.x[part]).all() for part in split_into_batches(rows))
+        if not is_finite or not np.isfinite(y).all():
             raise ValueError(f"{name} holds values that are not finite; drop such rows where they arise")
         if self.signature.is_classification and not (
             np.issubdtype(y.dtype, np.integer) and y.min() >= 0 and y.max() < len(self.outputs)

@@ -40,9 +40,9 @@ class LightGBM(BoostedTrees):
         """Boost, and keep the trees up to the best iteration, with float32 thresholds and leaves as in the graph."""
         parameters = self._make_parameters()
         train_set = lgb.Dataset(
-            train.x, train.y, weight=train.weight, init_score=train.base_margin.ravel("F"), params=parameters
+            train.list_parts(), train.y, weight=train.weight, init_score=train.base_margin.ravel("F"), params=parameters
         )
-        valid_set = train_set.create_valid(valid.x, valid.y, init_score=valid.base_margin.ravel("F"))
+        valid_set = train_set.create_valid(valid.list_parts(), valid.y, init_score=valid.base_margin.ravel("F"))
         curves: dict[str, dict[str, list[float]]] = {}
         try:
             booster = lgb.train(
