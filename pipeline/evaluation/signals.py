@@ -133,8 +133,8 @@ def measure_signals(
     `segment` numbers runs of consecutive rows, `group` the parts whose correlations show the stability. Targets with
     classes are measured by the class code. Raises ValueError for a value that is not finite.
     """
-    for name, y in targets.items():
-        _require_finite(name, y)
+    for name, labels in targets.items():
+        _require_finite(name, labels)
     grid = Grid.from_rows(time, segment, group)
     found: dict[str, dict[str, Signal]] = {name: {} for name in targets}
     with threadpool_limits(limits=1):  # more threads add up in another order

@@ -99,6 +99,10 @@ class Model(ABC):
         """Whether fits must run one after another, as on a GPU that they would share."""
         return self.fit_device != "cpu"
 
+    def estimate_fit_bytes(self, rows: int) -> int:
+        """Return about the memory of a fit on so many rows, with its predictions, beside the samples; 0: not known."""
+        return 0
+
     @property
     @abstractmethod
     def standardization(self) -> tuple[np.ndarray, np.ndarray] | None:

@@ -10,8 +10,6 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import softmax
 
-from pipeline.models.base import split_into_batches
-
 CHUNK_ROWS = 1 << 16
 OPTIONS = {"gtol": 1e-4, "ftol": 64 * float(np.finfo(float).eps), "maxls": 50}  # those of scikit-learn for lbfgs
 
@@ -37,8 +35,8 @@ class StandardizedRows:
 
     def read_chunks(self) -> Iterator[np.ndarray]:
         """Yield (n, F) float64, at most CHUNK_ROWS rows at a time."""
-        for part in split_into_batches(self.rows, size=CHUNK_ROWS):
-            yield (self.x[part].astype(np.float64) - self.mean) / self.scale
+        for start in range(0, len(self.rows), CHUNK_ROWS):
+            yield (self.x[self.rows[start : start + CHUNK_ROWS]].astype(np.float64) - self.mean) / self.scale
 
 
 @dataclass(frozen=True)

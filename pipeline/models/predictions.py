@@ -59,7 +59,7 @@ def make_predictions(
         "row": rows.astype(np.int32),
         "time": own["time"].to_numpy(),
         "symbol": pd.Categorical(own["symbol"]),
-        "target": pd.Categorical.from_codes(np.zeros(len(rows), np.int8), categories=[target.name]),
+        "target": pd.Categorical.from_codes(np.zeros(len(rows), np.int8), categories=pd.Index([target.name])),
         "horizon": np.full(len(rows), target.horizon_bars, np.int32),
         **{name: prediction[:, i].astype(np.float32) for i, name in enumerate(output.names)},
     }

@@ -16,6 +16,7 @@ from pipeline.models.base import DATA
 from pipeline.models.cross_fit import FitTask, FoldFit, fit_fold, name_split, plan_cross_fit
 from pipeline.models.dataset import hash_dataset
 from pipeline.models.fit_files import FitFiles, remove_checkpoints
+from pipeline.models.fit_memory import limit_workers
 from pipeline.models.measurements import MEASUREMENTS
 from pipeline.models.parallel_fits import run_in_parallel
 from pipeline.models.predictions import FINAL
@@ -50,6 +51,8 @@ def main(model: str) -> None:
             for task in plan.tasks
         )
         workers = 1 if unfitted.needs_sequential_fits else config.count_workers()
+        fit_bytes = unfitted.estimate_fit_bytes(max(len(task.train) + len(task.valid) for task in plan.tasks))
+        workers = limit_workers(workers, fit_bytes=fit_bytes, desc=f"train {model}")
         log.info("train %s: fits run on %s, %d at a time", model, unfitted.fit_device, workers)
         done = run_in_parallel(jobs, workers=workers, total=len(plan.tasks), desc=f"train {model}")
         fits = write_predictions(model, done)

@@ -27,6 +27,7 @@ TimeDecay = Annotated[float, Interval(gt=-1, le=1)]
 CONTRIBUTION_ROWS = 256  # of the valid rows, evenly spread, on which the contributions of columns are measured
 LEAF_BATCH_ROWS = 16384  # bounds the memory of one leaf for each row and tree
 PREDICTED_BATCH_ROWS = 1 << 18  # predicted at once, without a window; no prediction depends on it
+ROW_BYTES, MARGIN_BYTES = 150, 50  # of a row in the memory of a fit, beside its values, and of each of its margins
 MIN_VIEW_ROWS = 4096  # rows that follow one another and are not copied; fewer are, with their neighbors
 
 
@@ -132,6 +133,15 @@ class BoostedTrees(Model):
     def lookback_bars(self) -> int:
         """The bars of a window before its own row."""
         return self.window - 1
+
+    @property
+    def bytes_per_value(self) -> int:
+        """About the memory of a fit for each value that trees see: the gathered row, and the library's own forms."""
+        return 12
+
+    def estimate_fit_bytes(self, rows: int) -> int:
+        """Return about the memory of a fit: values that trees see, margins and predictions."""
+        return rows * (self.bytes_per_value * len(self.flattening.names) + ROW_BYTES + MARGIN_BYTES * self.num_margins)
 
     @property
     def standardization(self) -> None:
