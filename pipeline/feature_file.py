@@ -1,4 +1,4 @@
-"""The features of a parquet table, read one column, or a few rows, at a time: never all of them at once."""
+"""The features of a parquet table, read one column, or a few rows, at a time, or as rows that may be on the disk."""
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -7,7 +7,10 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow.parquet as pq
 
+from pipeline.mapped_rows import map_rows
 from pipeline.row_groups import TableFile
+
+MAX_BYTES_IN_MEMORY = 1 << 30  # of the features of all rows; more are mapped from a file, with the same values
 
 
 class Matrix(Protocol):
@@ -54,12 +57,49 @@ class FeatureFile:
         """
         if self._rows is not None:
             raise ValueError(f"{self._file.path}: features of some rows are read by column; take those of all rows")
+        for values in self._read_groups():
+            yield from read_chunks(values, count=count)
+
+    def read_rows(self) -> np.ndarray:
+        """Return all features, (N, F) C-contiguous; above MAX_BYTES_IN_MEMORY they are mapped, see `map_rows`."""
+        rows, width = self.shape
+        if rows * width * self.dtype.itemsize > MAX_BYTES_IN_MEMORY and self._is_ascending:
+            return map_rows(self._select_rows(), columns=width, beside=self._file.path)
+        x = np.empty((rows, width), self.dtype)
+        if self._is_ascending:
+            start = 0
+            for block in self._select_rows():
+                x[start : start + len(block)] = block
+                start += len(block)
+        else:
+            for column in range(width):
+                x[:, column] = self[:, column]
+        return x
+
+    @property
+    def _is_ascending(self) -> bool:
+        """Whether the rows are in the order of the table, each at most once."""
+        return self._rows is None or bool((np.diff(self._rows) > 0).all())
+
+    def _select_rows(self) -> Iterator[np.ndarray]:
+        """Yield (n, F) those rows of each row group that are taken; they must ascend."""
+        if self._rows is None:
+            yield from self._read_groups()
+            return
+        stops = self._file.group_stops
+        edges = np.searchsorted(self._rows, np.append(0, stops))
+        for group, values in enumerate(self._read_groups()):
+            own = self._rows[edges[group] : edges[group + 1]]
+            yield values[own - (stops[group] - len(values))]
+
+    def _read_groups(self) -> Iterator[np.ndarray]:
+        """Yield (n, F) the features of each row group."""
         with pq.ParquetFile(self._file.path) as file:
             for group in range(file.num_row_groups):
                 values = np.empty((len(self.columns), file.metadata.row_group(group).num_rows), np.float32)
                 for row, name in zip(values, self.columns, strict=True):
                     row[:] = file.read_row_group(group, columns=[name], use_threads=False).column(0).to_numpy()
-                yield from read_chunks(values.T, count=count)
+                yield values.T
 
 
 def read_chunks(x: Matrix, *, count: int) -> Iterator[np.ndarray]:

@@ -27,7 +27,9 @@ class Samples:
     time: np.ndarray  # (N,) int64, the dataset's clock: of klines the bar's open_time in ms
     label_end: np.ndarray  # (N,) int64, the same clock
     segment: np.ndarray  # (N,) int32, the run of consecutive rows; a window never crosses its border
-    x: np.ndarray  # (N, F) float32
+    x: (
+        np.ndarray
+    )  # (N, F) float32; of very many rows it is mapped from a file, and a copy of them would fill the memory
     columns: tuple[str, ...]
     y: np.ndarray  # (N,) float32 for regression, int32 class codes for classification
     is_labeled: np.ndarray = field(default_factory=lambda: np.empty(0, bool))  # (N,); not given: all are
@@ -48,13 +50,10 @@ class Samples:
             ValueError: a row has no features, or a labeled one no label; names the first.
         """
         known, (stored, segment) = read_labels(labels, rows=rows), open_features(features, rows=rows)
-        x = np.empty(stored.shape, stored.dtype)
-        for column in range(len(stored.columns)):
-            x[:, column] = stored[:, column]
         return cls(
             time=rows["time"].to_numpy(),
             segment=segment,
-            x=x,
+            x=stored.read_rows(),
             columns=stored.columns,
             label_end=known["label_end"],
             y=known["y"],

@@ -18,7 +18,18 @@ LAYERS = [  # from the top; a package imports what stands below it, and itself
     {"cluster"},
     {"samples", "labels", "volatility", "trading", "trading_rules", "fills", "tail_risk"},
     {"targets"},
-    {"config", "artifacts", "cli", "digests", "remedies", "row_groups", "feature_file", "scale"},
+    {
+        "config",
+        "artifacts",
+        "cli",
+        "digests",
+        "remedies",
+        "by_symbol",
+        "row_groups",
+        "mapped_rows",
+        "feature_file",
+        "scale",
+    },
 ]
 LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 MODULES = sorted(file.relative_to(ROOT) for file in (ROOT / "pipeline").rglob("*.py") if file.stat().st_size)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from pipeline.models import linear_in_chunks
 from pipeline.samples import Samples
 from pipeline.stages import baseline
 from tests.data import OUTPUTS, make_dataset
@@ -77,6 +78,23 @@ def test_a_class_absent_from_train_has_its_column():
     standard = (x - x[:80].astype(float).mean(axis=0)) / x[:80].astype(float).std(axis=0)
     expected = LogisticRegression(C=1 / 0.8, max_iter=500).fit(standard[:80], y[:80]).predict_proba(standard[80:])
     assert prediction[:, [0, 2]] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["return", "barrier", "direction", "quantiles"])
+def test_rows_by_chunks_give_the_prediction_of_all_rows_together(kind, monkeypatch):
+    rng = np.random.default_rng(7)
+    x = (rng.normal(2.0, 3.0, size=(400, 3)) * [1.0, 100.0, 0.0]).astype(np.float32)  # the last never varies
+    output = replace(OUTPUTS["return"], kind="quantiles", names=("q10", "q90"), levels=(0.1, 0.9))
+    output = output if kind == "quantiles" else OUTPUTS[kind]
+    y = x[:, 0] / 3 + rng.normal(size=400)
+    y = np.digitize(y, [0.0, 1.0][: len(output.names) - 1]).astype(np.int32) if output.is_classification else y
+    rows = {"train": np.arange(0, 300), "test": np.arange(250, 400)}
+    samples = make_samples(y if output.is_classification else y.astype(np.float32), range(400), x=x)
+    whole = baseline.predict_linear(samples, **rows, output=output, l2=0.01)
+    monkeypatch.setattr(baseline, "MAX_ROWS_IN_MEMORY", 100)
+    monkeypatch.setattr(linear_in_chunks, "CHUNK_ROWS", 64)
+    by_chunks = baseline.predict_linear(samples, **rows, output=output, l2=0.01)
+    assert by_chunks == pytest.approx(whole, abs=1e-4 if output.is_classification else 2e-6)
 
 
 @pytest.mark.parametrize("kind", ["return", "barrier"])

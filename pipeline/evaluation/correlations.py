@@ -19,15 +19,16 @@ from pipeline.scale import is_constant
 NAN = float("nan")
 MIN_ROWS = 3  # of a correlation: of two rows it is always 1 or -1
 MIN_INDEPENDENT_ROWS = 30  # fewer give no standard error
+MANY_ROWS = 1 << 30  # twice their number is beyond int32
 
 
 @dataclass(frozen=True)
 class Ranks:
     """The order of (n,) values: how many lie below each, and how many do not lie above it."""
 
-    order: np.ndarray  # (n,) positions, ascending in value
-    below: np.ndarray  # (n,) int64
-    not_above: np.ndarray  # (n,) int64
+    order: np.ndarray  # (n,) int32 positions, ascending in value
+    below: np.ndarray  # (n,) int32, as many rows have many of these; int64 of MANY_ROWS
+    not_above: np.ndarray  # (n,) of the same type
 
     @property
     def middle(self) -> np.ndarray:
@@ -122,10 +123,11 @@ def rank_rows(values: np.ndarray) -> Ranks:
     >>> (3 * rank_rows(np.array([3.0, 1.0, 3.0])).middle + 0.5).tolist()
     [2.5, 1.0, 2.5]
     """
-    order = np.argsort(values)  # not stable, which is faster: ties are averaged
+    number = np.int32 if len(values) < MANY_ROWS else np.int64
+    order = np.argsort(values).astype(number)  # not stable, which is faster: ties are averaged
     ordered = values[order]
     first = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))  # of each group of ties
     count = np.diff(first, append=len(values))
-    below, not_above = np.empty((2, len(values)), dtype=np.int64)
+    below, not_above = np.empty((2, len(values)), dtype=number)
     below[order], not_above[order] = np.repeat(first, count), np.repeat(first + count, count)
     return Ranks(order, below, not_above)

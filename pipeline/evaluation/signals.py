@@ -26,6 +26,7 @@ from pipeline.evaluation.correlations import (
     find_rank_influence,
     standardize,
 )
+from pipeline.feature_file import Matrix
 from pipeline.scale import RESOLUTION, is_constant
 
 NAN = float("nan")
@@ -119,7 +120,7 @@ class Grid:
 
 
 def measure_signals(
-    x: np.ndarray,
+    x: Matrix,
     targets: Mapping[str, np.ndarray],
     *,
     columns: Sequence[str],
@@ -127,18 +128,20 @@ def measure_signals(
     segment: np.ndarray,
     group: np.ndarray,
 ) -> dict[str, dict[str, Signal]]:
-    """Return the signal of every column of x (n, F) for every target's y (n,), by target and column.
+    """Return the signal of every column of x (n, F), read one by one, for every target's y (n,), by target and column.
 
     `segment` numbers runs of consecutive rows, `group` the parts whose correlations show the stability. Targets with
     classes are measured by the class code. Raises ValueError for a value that is not finite.
     """
-    _require_finite({"features": x, **targets})
+    for name, labels in targets.items():
+        _require_finite(name, labels)
     grid = Grid.from_rows(time, segment, group)
     found: dict[str, dict[str, Signal]] = {name: {} for name in targets}
     with threadpool_limits(limits=1):  # more threads add up in another order
         ys = [_describe_parts(y.astype(np.float64), grid) for y in targets.values()]
         for number, column in enumerate(columns):
             values = x[:, number].astype(np.float64)
+            _require_finite(column, values)
             parts, behavior = _describe_parts(values, grid), measure_behavior(values, grid)
             for target, y in zip(targets, ys, strict=True):
                 found[target][column] = _measure_signal(parts, y, behavior, grid)
@@ -166,10 +169,9 @@ def measure_behavior(values: np.ndarray, grid: Grid) -> FeatureBehavior:
     return FeatureBehavior(autocorrelation, turnover, constant_share)
 
 
-def _require_finite(arrays: Mapping[str, np.ndarray]) -> None:
-    for name, values in arrays.items():
-        if not np.isfinite(values).all():
-            raise ValueError(f"{name}: a value in row {np.argwhere(~np.isfinite(values))[0, 0]} is not finite")
+def _require_finite(name: str, values: np.ndarray) -> None:
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name}: a value in row {np.argwhere(~np.isfinite(values))[0, 0]} is not finite")
 
 
 def _describe_parts(values: np.ndarray, grid: Grid) -> list[Variable | None]:

@@ -19,8 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from annotated_types import Interval, MinLen
+from joblib import delayed
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 
+from pipeline.by_symbol import run_by_symbol
 from pipeline.market.bars import Days, concat_tables, repeat_symbol
 from pipeline.market.simulated_moves import (
     DAY_MS,
@@ -73,7 +75,8 @@ def load(
         seed=seed,
     )
     market = _draw_market(settings, symbols=symbols, interval=interval, start=start, days=days)
-    return concat_tables([_simulate_symbol(symbol, settings, market)[0] for symbol in symbols]), {}
+    jobs = [delayed(_simulate_table)(symbol, settings, market) for symbol in symbols]
+    return concat_tables(list(run_by_symbol(jobs, rows=len(symbols) * len(market.time_ms)))), {}
 
 
 def simulate(
@@ -149,6 +152,11 @@ def _parse_interval_ms(interval: str) -> int:
 def _parse_midnight_ms(start: str) -> int:
     day = date.fromisoformat(str(start))
     return (day - date(1970, 1, 1)).days * DAY_MS
+
+
+def _simulate_table(symbol: str, settings: MarketSettings, market: Market) -> pd.DataFrame:
+    """Return the bars of one symbol."""
+    return _simulate_symbol(symbol, settings, market)[0]
 
 
 def _simulate_symbol(symbol: str, settings: MarketSettings, market: Market) -> tuple[pd.DataFrame, Moves]:

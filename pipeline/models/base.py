@@ -99,6 +99,10 @@ class Model(ABC):
         """Whether fits must run one after another, as on a GPU that they would share."""
         return self.fit_device != "cpu"
 
+    def estimate_fit_bytes(self, rows: int) -> int:
+        """Return about the memory of a fit on so many rows, with its predictions, beside the samples; 0: not known."""
+        return 0
+
     @property
     @abstractmethod
     def standardization(self) -> tuple[np.ndarray, np.ndarray] | None:
@@ -157,7 +161,8 @@ class Model(ABC):
         y = samples.y[rows]
         if not len(rows):
             raise ValueError(f"{name} has no rows; a fit needs train rows to learn from and valid rows to stop by")
-        if not np.isfinite(samples.x[rows]).all() or not np.isfinite(y).all():
+        is_finite = all(np.isfinite(samples.x[part]).all() for part in split_into_batches(rows))
+        if not is_finite or not np.isfinite(y).all():
             raise ValueError(f"{name} holds values that are not finite; drop such rows where they arise")
         if self.signature.is_classification and not (
             np.issubdtype(y.dtype, np.integer) and y.min() >= 0 and y.max() < len(self.outputs)

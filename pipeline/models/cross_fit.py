@@ -77,6 +77,11 @@ class FoldFit:
     standardization: pd.DataFrame  # column, mean, scale; empty where nothing is standardized
     score_std: float  # of its predictions for its train rows; NaN where undefined
 
+    def drop_predictions(self) -> "FoldFit":
+        """Return the fit with tables of predictions that have no rows."""
+        out_of_sample, in_sample = (table.iloc[:0].copy() for table in (self.out_of_sample, self.in_sample))
+        return replace(self, out_of_sample=out_of_sample, in_sample=in_sample)
+
 
 def plan_cross_fit(params: config.Block, model: str) -> CrossFit:
     """Return the fits of a model of params.yaml on the dataset and target of its block."""

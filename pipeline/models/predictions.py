@@ -53,13 +53,13 @@ def make_predictions(
     rows.
     """
     output = target.output
-    own = keys.iloc[rows]
+    own = keys[["time", "symbol"]].iloc[rows]
     columns = {
         "split": np.full(len(rows), split, np.int16),
         "row": rows.astype(np.int32),
         "time": own["time"].to_numpy(),
         "symbol": pd.Categorical(own["symbol"]),
-        "target": pd.Categorical([target.name] * len(rows), categories=[target.name]),
+        "target": pd.Categorical.from_codes(np.zeros(len(rows), np.int8), categories=pd.Index([target.name])),
         "horizon": np.full(len(rows), target.horizon_bars, np.int32),
         **{name: prediction[:, i].astype(np.float32) for i, name in enumerate(output.names)},
     }

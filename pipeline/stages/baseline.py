@@ -1,5 +1,8 @@
 """baseline <dataset>: constant, previous-label and linear predictions on the same folds, for every target."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from joblib import delayed
@@ -10,13 +13,17 @@ from threadpoolctl import threadpool_limits
 
 from pipeline import artifacts, cli, config
 from pipeline.models.dataset import LabeledDataset, load_dataset
+from pipeline.models.linear_in_chunks import StandardizedRows, fit_logistic, fit_ridge
 from pipeline.models.parallel_fits import run_in_parallel
 from pipeline.models.predictions import make_predictions, measure_score_std
+from pipeline.row_groups import open_table
 from pipeline.samples import Samples
 from pipeline.scale import is_constant
 from pipeline.targets import Output
 
 MAX_ITERATIONS = 500  # of the logistic regression
+MAX_ROWS_IN_MEMORY = 1 << 21  # train rows of one fit that are standardized together; of more the sums go by chunks
+GROUP_ROWS = 1 << 20  # of a row group of predictions
 
 
 def main(dataset: str) -> None:
@@ -26,20 +33,22 @@ def main(dataset: str) -> None:
     with artifacts.replace_atomically(artifacts.BASELINES / dataset) as folder:
         folder.mkdir()
         for target in config.look_up(params, f"datasets.{dataset}.targets"):
-            table = config.call_with(predict_folds, load_dataset(dataset, target), block=block, name="baseline")
-            artifacts.write_table(folder / f"{target}.parquet", table)
+            tables = config.call_with(predict_folds, load_dataset(dataset, target), block=block, name="baseline")
+            with open_table(folder / f"{target}.parquet", group_rows=GROUP_ROWS) as writer:
+                for table in tables:
+                    writer.append(table)
+                    del table  # before the next split
 
 
-def predict_folds(data: LabeledDataset, *, l2: NonNegativeFloat) -> pd.DataFrame:
-    """Return the predictions of every baseline for the rows that each split predicts; none of the holdout is made."""
+def predict_folds(data: LabeledDataset, *, l2: NonNegativeFloat) -> Iterator[pd.DataFrame]:
+    """Yield by split the predictions of every baseline for the rows that it predicts; none of the holdout is made."""
     previous, folds = find_previous_labels(data.samples), data.folds
-    jobs = [
+    jobs = (
         delayed(predict_fold)(split, data, previous, train=folds.train(split), predicted=folds.predicted(split), l2=l2)
         for split in range(folds.n_splits)
-    ]
+    )
     workers, desc = config.count_workers(), f"baseline {data.target.name}"
-    table: pd.DataFrame = pd.concat(run_in_parallel(jobs, workers=workers, total=len(jobs), desc=desc))
-    return table
+    yield from run_in_parallel(jobs, workers=workers, total=folds.n_splits, desc=desc)
 
 
 def predict_fold(
@@ -102,9 +111,11 @@ def predict_linear(samples: Samples, *, train: np.ndarray, test: np.ndarray, out
     are those of the train residuals around the ridge regression. A class that `train` lacks has probability 0; where
     it has one class alone, that has probability 1.
     """
-    scaler = StandardScaler().fit(samples.x[train].astype(np.float64))
-    x_train, x_test = scaler.transform(samples.x[train]), scaler.transform(samples.x[test])
     with threadpool_limits(limits=1):  # one thread a fit: the bytes do not depend on the machine's load
+        if len(train) > MAX_ROWS_IN_MEMORY:
+            return _predict_in_chunks(samples, train=train, test=test, output=output, l2=l2)
+        scaler = StandardScaler().fit(samples.x[train].astype(np.float64))
+        x_train, x_test = scaler.transform(samples.x[train]), scaler.transform(samples.x[test])
         if not output.is_classification:
             ridge = Ridge(alpha=l2 * len(train)).fit(x_train, samples.y[train])
             center = ridge.predict(x_test)[:, None]
@@ -116,6 +127,26 @@ def predict_linear(samples: Samples, *, train: np.ndarray, test: np.ndarray, out
             return prediction
         fitted = LogisticRegression(C=1.0 / (l2 * len(train)), max_iter=MAX_ITERATIONS).fit(x_train, samples.y[train])
         prediction[:, fitted.classes_] = fitted.predict_proba(x_test)
+    return prediction
+
+
+def _predict_in_chunks(
+    samples: Samples, *, train: np.ndarray, test: np.ndarray, output: Output, l2: float
+) -> np.ndarray:
+    """Return the predictions of `predict_linear` up to rounding, with one chunk of standardized rows in memory."""
+    z, y = StandardizedRows.measure(samples.x, train), samples.y[train]
+    tested = replace(z, rows=test)
+    if not output.is_classification:
+        ridge = fit_ridge(z, y, penalty=l2 * len(train))
+        residual = np.quantile(y - ridge.predict(z)[:, 0], output.levels) if output.levels else 0.0
+        return np.asarray(ridge.predict(tested) + residual)
+    prediction = np.zeros((len(test), len(output.names)))
+    classes, codes = np.unique(y, return_inverse=True)
+    if len(classes) == 1:
+        prediction[:, classes] = 1.0
+    else:
+        fitted = fit_logistic(z, codes, classes=len(classes), l2=l2, max_iterations=MAX_ITERATIONS)
+        prediction[:, classes] = fitted.predict_probabilities(tested)
     return prediction
 
 

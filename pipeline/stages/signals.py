@@ -8,10 +8,11 @@ import numpy as np
 from pipeline import artifacts, cli, config, digests
 from pipeline.evaluation.gates import GateResult, Gates, describe_gate, judge_gates
 from pipeline.evaluation.signals import Signal, measure_signals
+from pipeline.feature_file import FeatureFile
 from pipeline.reporting import markdown
 from pipeline.reporting.markdown import DASH
 from pipeline.reporting.signal_plots import SignalPanel, plot_signals
-from pipeline.samples import Samples, read_labels
+from pipeline.samples import open_features, read_labels
 from pipeline.targets import Target
 from pipeline.validation.folds import Folds
 
@@ -45,7 +46,9 @@ standard score within ±1, constant the share of bars that repeat the value befo
 class DevelopmentRows:
     """The features and labels of the rows before the holdout, and the group of each."""
 
-    samples: Samples  # with the labels of the first target
+    features: FeatureFile  # which are read one by one
+    time: np.ndarray  # (n,)
+    segment: np.ndarray  # (n,) the number of each row's run
     group: np.ndarray  # (n,)
     y: dict[str, np.ndarray]  # (n,) by target
     has_direction: dict[str, bool]  # by target
@@ -57,11 +60,11 @@ def main(dataset: str) -> None:
     gates = config.call_with(Gates, block=config.look_up(params, "gates"), name="gates")
     data = load_development_rows(dataset, list(config.look_up(params, f"datasets.{dataset}.targets")))
     signals = measure_signals(
-        data.samples.x,
+        data.features,
         data.y,
-        columns=data.samples.columns,
-        time=data.samples.time,
-        segment=data.samples.segment,
+        columns=data.features.columns,
+        time=data.time,
+        segment=data.segment,
         group=data.group,
     )
     artifacts.write_report("signals", dataset, make_headline(signals, gates))
@@ -70,7 +73,7 @@ def main(dataset: str) -> None:
     artifacts.write_text(artifacts.report_path("signals", dataset).with_suffix(".md"), page)
     panels = {target: make_panel(found, gates) for target, found in signals.items()}
     title = f"{dataset}: rank IC of features, * distinguishable from 0 (p < {gates.signal_p_value:g}, Holm)"
-    figure = plot_signals(data.samples.columns, panels, title=title, unit="rank IC (Spearman)")
+    figure = plot_signals(data.features.columns, panels, title=title, unit="rank IC (Spearman)")
     artifacts.write_figure(artifacts.PLOTS / f"signals_{dataset}" / "rank_ic.png", figure)
 
 
@@ -80,13 +83,13 @@ def load_development_rows(dataset: str, targets: list[str]) -> DevelopmentRows:
     development = folds.development()
     rows = rows.iloc[development]
     files = {target: digests.verify(artifacts.LABELS / dataset / f"{target}.parquet") for target in targets}
-    features = digests.verify(artifacts.FEATURES / f"{dataset}.parquet")
-    samples = Samples.load(features, files[targets[0]], rows=rows)
-    others = {target: read_labels(files[target], rows=rows)["y"] for target in targets[1:]}
+    features, segment = open_features(digests.verify(artifacts.FEATURES / f"{dataset}.parquet"), rows=rows)
     return DevelopmentRows(
-        samples=samples,
+        features=features,
+        time=rows["time"].to_numpy(),
+        segment=segment,
         group=folds.number_groups()[development],
-        y={targets[0]: samples.y, **others},
+        y={target: read_labels(files[target], rows=rows)["y"] for target in targets},
         has_direction={target: Target.load(file).output.has_direction for target, file in files.items()},
     )
 

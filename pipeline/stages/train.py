@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,14 @@ from pipeline.models.base import DATA
 from pipeline.models.cross_fit import FitTask, FoldFit, fit_fold, name_split, plan_cross_fit
 from pipeline.models.dataset import hash_dataset
 from pipeline.models.fit_files import FitFiles, remove_checkpoints
+from pipeline.models.fit_memory import limit_workers
 from pipeline.models.measurements import MEASUREMENTS
 from pipeline.models.parallel_fits import run_in_parallel
 from pipeline.models.predictions import FINAL
+from pipeline.row_groups import TableFile, open_table
 
 LABELS = ("seed", "split")  # of a fit, the first columns of its lines
+GROUP_ROWS = 1 << 20  # of a row group of predictions
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +51,13 @@ def main(model: str) -> None:
             for task in plan.tasks
         )
         workers = 1 if unfitted.needs_sequential_fits else config.count_workers()
+        fit_bytes = unfitted.estimate_fit_bytes(max(len(task.train) + len(task.valid) for task in plan.tasks))
+        workers = limit_workers(workers, fit_bytes=fit_bytes, desc=f"train {model}")
         log.info("train %s: fits run on %s, %d at a time", model, unfitted.fit_device, workers)
-        fits = list(run_in_parallel(jobs, workers=workers, total=len(plan.tasks), desc=f"train {model}"))
+        done = run_in_parallel(jobs, workers=workers, total=len(plan.tasks), desc=f"train {model}")
+        fits = write_predictions(model, done)
         deployed_seed = choose_deployed_seed(fits, metric=unfitted.stopping.metric)
+        keep_traded(model, fits, deployed_seed=deployed_seed)
         keep_deployed(folder, seed=deployed_seed)
         artifacts.write_json(folder / DATA, sources)
         digests.write_sums(folder)
@@ -61,7 +68,8 @@ def main(model: str) -> None:
             report |= describe_tuning(params, model, parameters=report["parameters"])
         summary = summarize_fits(fits, stopping_metric=unfitted.stopping.metric)
         artifacts.write_json(artifacts.report_path("train", model), {"deployed_seed": deployed_seed, **summary})
-        write_tables(model, fits, deployed_seed=deployed_seed, fields=unfitted.history_fields)
+        artifacts.write_table(artifacts.STATISTICS / f"{model}.parquet", pd.concat(fit.standardization for fit in fits))
+        write_history(model, fits, fields=unfitted.history_fields)
         report["history_sha256"] = digests.hash_file(artifacts.HISTORY / f"{model}.csv")
         artifacts.write_report("train/details", model, report)
     remove_checkpoints(artifacts.CHECKPOINTS / model)
@@ -134,15 +142,40 @@ def keep_deployed(folder: Path, *, seed: int) -> None:
         artifacts.remove(candidate)
 
 
-def write_tables(model: str, fits: Sequence[FoldFit], *, deployed_seed: int, fields: Sequence[str]) -> None:
-    """Write predictions, standardization and the history, by seed and split; of the holdout those that are deployed."""
-    traded = [fit for fit in fits if fit.split != FINAL or fit.seed == deployed_seed]
-    for folder, tables in {
-        artifacts.OOS: [fit.out_of_sample for fit in traded],
-        artifacts.IN_SAMPLE: [fit.in_sample for fit in fits],
-        artifacts.STATISTICS: [fit.standardization for fit in fits],
-    }.items():
-        artifacts.write_table(folder / f"{model}.parquet", pd.concat(tables))
+def write_predictions(model: str, fits: Iterable[FoldFit]) -> list[FoldFit]:
+    """Write the predictions of each fit once it has ended, and return the fits without them: they may fill the memory.
+
+    The out-of-sample ones include those of all final fits, see `keep_traded`.
+    """
+    done = []
+    with (
+        open_table(artifacts.OOS / f"{model}.parquet", group_rows=GROUP_ROWS) as out_of_sample,
+        open_table(artifacts.IN_SAMPLE / f"{model}.parquet", group_rows=GROUP_ROWS) as in_sample,
+    ):
+        for fit in fits:
+            out_of_sample.append(fit.out_of_sample)
+            in_sample.append(fit.in_sample)
+            done.append(fit.drop_predictions())
+            del fit  # before the next fit: its tables may be large
+    return done
+
+
+def keep_traded(model: str, fits: Sequence[FoldFit], *, deployed_seed: int) -> None:
+    """Remove from the out-of-sample predictions those that final fits of other seeds made for the holdout."""
+    if all(fit.split != FINAL or fit.seed == deployed_seed for fit in fits):
+        return
+    file = artifacts.OOS / f"{model}.parquet"
+    table, start = TableFile(file), 0
+    with open_table(file, group_rows=GROUP_ROWS) as writer:
+        for fit in fits:
+            stop = start + fit.rows["predicted"]
+            if fit.split != FINAL or fit.seed == deployed_seed:
+                writer.append(table.read(start=start, stop=stop))
+            start = stop
+
+
+def write_history(model: str, fits: Sequence[FoldFit], *, fields: Sequence[str]) -> None:
+    """Write the history of every fit, by seed and split."""
     entries = [{**label_fit(fit), **entry} for fit in fits for entry in fit.history]
     history = pd.DataFrame(entries, columns=[*LABELS, *fields])
     artifacts.write_text(artifacts.HISTORY / f"{model}.csv", history.to_csv(index=False))

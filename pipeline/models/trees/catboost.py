@@ -1,7 +1,7 @@
 """CatBoost: symmetric trees, whose nodes of one level share one split (Prokhorenkova et al. 2018)."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -131,8 +131,9 @@ class CatBoost(BoostedTrees):
             return train
         weight = np.ones(len(train.y)) if train.weight is None else train.weight
         rows = np.append(np.arange(len(train.y)), np.zeros(len(lacking), dtype=np.int64))
-        return BoostingData(
-            x=train.x[rows],
+        return replace(
+            train,
+            rows=train.rows[rows],
             y=np.append(train.y, lacking.astype(train.y.dtype)),
             base_margin=train.base_margin[rows],
             weight=np.append(weight, np.zeros(len(lacking))),
@@ -190,7 +191,7 @@ def _load(saved: bytes) -> cb.CatBoost:
 
 
 def _make_pool(data: BoostingData) -> cb.Pool:
-    return cb.Pool(data.x, data.y, weight=data.weight, baseline=data.base_margin, thread_count=1)
+    return cb.Pool(data.gather(), data.y, weight=data.weight, baseline=data.base_margin, thread_count=1)
 
 
 def _adapt_attributes(attributes: dict[str, Any]) -> dict[str, Any]:

@@ -149,7 +149,7 @@ class XGBoost(BoostedTrees):
 
     def _make_matrix(self, data: BoostingData, *, ref: xgb.QuantileDMatrix | None) -> xgb.QuantileDMatrix:
         return xgb.QuantileDMatrix(
-            data.x,
+            data.gather(),
             data.y,
             weight=data.weight,
             base_margin=data.base_margin,

@@ -13,7 +13,7 @@ from annotated_types import Interval
 from pydantic import PositiveInt
 from scipy.special import softmax
 
-from pipeline.models.base import Model, Window, split_into_batches
+from pipeline.models.base import BATCH_ROWS, Model, Window, split_into_batches
 from pipeline.models.fit_files import FitFiles
 from pipeline.models.trees.engine.device import Device, select_device
 from pipeline.models.trees.engine.flattening import Flatten, Flattening
@@ -27,15 +27,39 @@ Fraction = Annotated[float, Interval(gt=0, le=1)]
 TimeDecay = Annotated[float, Interval(gt=-1, le=1)]
 CONTRIBUTION_ROWS = 256  # of the valid rows, evenly spread, on which the contributions of columns are measured
 LEAF_BATCH_ROWS = 16384  # bounds the memory of one leaf for each row and tree
+PREDICTED_BATCH_ROWS = 1 << 18  # predicted at once, without a window; no prediction depends on it
+ROW_BYTES, MARGIN_BYTES = 150, 50  # of a row in the memory of a fit, beside its values, and of each of its margins
+MIN_VIEW_ROWS = 4096  # rows that follow one another and are not copied; fewer are, with their neighbors
 
 
-class BoostingData(NamedTuple):
+@dataclass(frozen=True)
+class BoostingData:
     """The rows of one part of a fit. Boosting begins at `base_margin`, the margins before the first tree."""
 
-    x: np.ndarray  # (n, F) float32
+    samples: Samples
+    rows: np.ndarray  # (n,) of the samples
+    flattening: Flattening
     y: np.ndarray  # (n,) float32 values or int32 class codes
     base_margin: np.ndarray  # (n, margins) float64
     weight: np.ndarray | None  # (n,) float64; None where all rows count the same
+
+    def gather(self) -> np.ndarray:
+        """Return the rows that trees split on, (n, F) float32."""
+        x, start = np.empty((len(self.rows), len(self.flattening.names)), np.float32), 0
+        for part in split_into_batches(self.rows):  # no list of batches: it would be the whole matrix once more
+            inputs = self.flattening.gather(self.samples.x, self.samples.segment, part)
+            x[start : start + len(part)] = self.flattening.flatten(inputs)
+            start += len(part)
+        return x
+
+    def list_parts(self) -> list[np.ndarray]:
+        """Return the rows of `gather` in parts (n, F), for a library that takes several: long runs are not copied."""
+        if self.flattening.window > 1:
+            return [self.gather()]
+        return [
+            self.samples.x[part[0] : part[-1] + 1] if part[-1] - part[0] == len(part) - 1 else self.samples.x[part]
+            for part in split_into_runs(self.rows)
+        ]
 
 
 class LossCurves(NamedTuple):
@@ -122,6 +146,15 @@ class BoostedTrees(Model):
         return None
 
     @property
+    def bytes_per_value(self) -> int:
+        """About the memory of a fit for each value that trees see: the gathered row, and the library's own forms."""
+        return 12
+
+    def estimate_fit_bytes(self, rows: int) -> int:
+        """Return about the memory of a fit: values that trees see, margins and predictions."""
+        return rows * (self.bytes_per_value * len(self.flattening.names) + ROW_BYTES + MARGIN_BYTES * self.num_margins)
+
+    @property
     def standardization(self) -> None:
         """None: trees split on raw values."""
 
@@ -192,9 +225,11 @@ class BoostedTrees(Model):
 
     def predict_rows(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
         """Return the prediction (B, len(outputs)) for these rows, however many."""
-        if self.window == 1:
+        size = PREDICTED_BATCH_ROWS if self.window == 1 else BATCH_ROWS
+        if len(rows) <= size:
             return super().predict_rows(samples, rows)
-        return np.concatenate([self.predict(self.inputs(samples, part)) for part in split_into_batches(rows)])
+        batches = split_into_batches(rows, size=size)
+        return np.concatenate([self.predict(self.inputs(samples, part)) for part in batches])
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         """Return the value, or the class probabilities in the order of the codes: (B, outputs) float32.
@@ -270,11 +305,15 @@ class BoostedTrees(Model):
 
     def _make_boosting_data(self, samples: Samples, rows: np.ndarray, weight: np.ndarray | None) -> BoostingData:
         base_margin = np.tile(self.offset[-self.num_margins :], (len(rows), 1))  # (n, margins)
-        x, start = np.empty((len(rows), len(self.flattening.names)), np.float32), 0
-        for part in split_into_batches(rows):  # no list of batches: it would be the whole matrix once more
-            x[start : start + len(part)] = self.flattening.flatten(self.inputs(samples, part))
-            start += len(part)
-        return BoostingData(x=x, y=samples.y[rows], base_margin=base_margin, weight=weight)
+        return BoostingData(samples, rows, self.flattening, samples.y[rows], base_margin, weight)
+
+
+def split_into_runs(rows: np.ndarray) -> list[np.ndarray]:
+    """Return `rows` in parts: runs of at least MIN_VIEW_ROWS rows that follow one another, and what is between them."""
+    edges = np.concatenate([[0], np.flatnonzero(np.diff(rows) != 1) + 1, [len(rows)]])
+    is_long = np.diff(edges) >= MIN_VIEW_ROWS
+    starts = edges[:-1][is_long | np.append(True, is_long[:-1])]
+    return np.split(rows, starts[1:])
 
 
 def apply_in_batches(function: Callable[[np.ndarray], np.ndarray], inputs: np.ndarray) -> np.ndarray:
