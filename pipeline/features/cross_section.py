@@ -7,7 +7,7 @@ pass them to one compiled update, so that their values agree in every bit.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numba
 import numpy as np
@@ -53,6 +53,8 @@ class CrossSection:
 
 Bytes = npt.NDArray[np.int8]
 State = tuple[Integers, Floats, Floats, Floats]  # by symbol: bars of its segment; rings of levels, moves, the market's
+Advance = Callable[[Integers, State, Integers, Floats, Floats32], None]
+Sweep = Callable[..., Floats32]
 STATE_NAMES = ("bars", "levels", "moves", "market_moves")
 
 
@@ -131,7 +133,7 @@ def estimate_beta(moves: Floats, market: Floats) -> float:
     return covariance / variance if variance > n * STILL * STILL else 0.0
 
 
-def _compile_advance() -> Callable[[Integers, State, Integers, Floats, Floats32], None]:
+def _compile_advance() -> Advance:
     """Return the compiled update of closes, cached on disk; see `registry.hash_sources`."""
     sources = registry.hash_sources()
 
@@ -142,10 +144,10 @@ def _compile_advance() -> Callable[[Integers, State, Integers, Floats, Floats32]
         fill_log(close, level)
         update(windows, state, present, level, out)
 
-    return cast(Any, advance)
+    return cast(Advance, advance)
 
 
-def _compile_sweep() -> Callable[..., Floats32]:
+def _compile_sweep() -> Sweep:
     """Return the compiled loop over a table, cached on disk."""
     sources = registry.hash_sources()
 
@@ -182,7 +184,7 @@ def _compile_sweep() -> Callable[..., Floats32]:
                     out[c, row[present[p]]] = now_out[p, c]
                 row[present[p]] += 1
 
-    return cast(Any, sweep)
+    return cast(Sweep, sweep)
 
 
 advance = _compile_advance()
