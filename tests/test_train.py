@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline import artifacts
 from pipeline.config import ModelBlock
 from pipeline.models import base, plugins
 from pipeline.models.cross_fit import FitTask, ModelSpec, fit_fold, plan_fits, predict
@@ -199,3 +200,17 @@ def test_the_spread_of_scores_is_that_of_the_train_rows_alone(tmp_path: Path):
     assert set(fit.out_of_sample["score_std"]) == set(fit.in_sample["score_std"]) == {fit.score_std}
     assert read_score_std(tmp_path) == pytest.approx(expected, rel=1e-9)
     assert train.summarize_fit(fit)["score_std"] == fit.score_std
+
+
+def test_predictions_written_fit_by_fit_have_the_bytes_of_all_fits_together(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tasks = [task for task in plan(1, 2) if task.split in (0, FINAL)]
+    fits = [fit_fold(task, SPEC, DATA, folder=tmp_path / str(task.seed)) for task in tasks]
+    first, _, second, final = (fit.out_of_sample for fit in fits)  # the final fit of seed 1 is not traded
+    artifacts.write_table(tmp_path / "oos.parquet", pd.concat([first, second, final]))
+    artifacts.write_table(tmp_path / "in_sample.parquet", pd.concat([fit.in_sample for fit in fits]))
+    done = train.write_predictions("m", iter(fits))
+    train.keep_traded("m", done, deployed_seed=2)
+    assert not any(len(fit.out_of_sample) + len(fit.in_sample) for fit in done)
+    for written, expected in ((artifacts.OOS, "oos"), (artifacts.IN_SAMPLE, "in_sample")):
+        assert (written / "m.parquet").read_bytes() == (tmp_path / f"{expected}.parquet").read_bytes()
