@@ -17,7 +17,7 @@ from pipeline.evaluation.trials import digest_parameters
 from pipeline.evaluation.voting import describe_member
 from pipeline.models import base, cross_fit, plugins, tuned
 from pipeline.models.cross_fit import FitTask, ModelSpec, fit_fold, plan_fits
-from pipeline.models.predictions import FINAL
+from pipeline.models.predictions import FINAL, name_split
 from pipeline.models.tuning import study
 from pipeline.models.tuning.inner_folds import make_inner_folds
 from pipeline.models.tuning.search_space import Range, describe_space, list_searched, parse_space, suggest
@@ -272,7 +272,7 @@ def test_train_fits_every_split_with_what_was_found_for_it(tuned_folder, tmp_pat
     report = artifacts.read_report("tune", "lightgbm_tuned")
     assert report["inner_trials"] == 2 * 7
     for task in plan.tasks:
-        assert task.hyperparameters == report["splits"][tuned.name_study(task.split)]["hyperparameters"]
+        assert task.hyperparameters == report["splits"][name_split(task.split)]["hyperparameters"]
     fit_fold(plan.tasks[-1], plan.spec, plan.data, folder=tmp_path)
     fitted = plugins.load(tmp_path)
     assert plan.tasks[-1].split == FINAL

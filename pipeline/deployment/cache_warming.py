@@ -57,8 +57,9 @@ class CacheWarmer:
         if not len(self._among):
             return lane.take(bar, now_ms=None, decides=decides)
         own = lane.stream.update(bar)
-        has_features = own is not None and lane.stream.segment_bars > self._warm_up_bars
-        return lane.decide(np.append(own, self._among) if has_features else None, decides=decides)
+        if own is None or lane.stream.segment_bars <= self._warm_up_bars:
+            return lane.decide(None, decides=decides)
+        return lane.decide(np.append(own, self._among), decides=decides)
 
     def _make_bar(self) -> dict[str, Any]:
         close, opened = float(self._closes[self._place]), float(self._closes[self._place - 1])

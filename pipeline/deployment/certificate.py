@@ -65,8 +65,8 @@ def certify(
         restarts = sorted(rng.choice(times, min(settings.restarts, len(times)), replace=False).tolist())
         parts = {"recorded": (stretches, restarts)}
         if settings.holes:
-            terms = {"settings": settings, "restarts_at_closings": restarts_at_closings, "rng": rng}
-            parts["holes"] = (make_holes(stretches, bundle, **terms), [])
+            torn = make_holes(stretches, bundle, settings=settings, restarts_at_closings=restarts_at_closings, rng=rng)
+            parts["holes"] = (torn, [])
         for name, (part, places) in parts.items():
             compared = play_and_compare(load, part, reference, restarts=places)
             found[name] |= {key: describe_stretch(part[key], each, places) for key, each in compared.items()}

@@ -245,8 +245,3 @@ def tabulate_standardization(model: base.Model, task: FitTask) -> pd.DataFrame:
             "scale": np.asarray(scale, np.float64),
         }
     )
-
-
-def name_split(split: int) -> str:
-    """Return the number of a split as text, or "final"."""
-    return "final" if split == FINAL else str(split)

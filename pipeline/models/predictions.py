@@ -13,6 +13,11 @@ SCORE_STD = "score_std.json"  # in the folder of a saved model
 CONSTANT_SHARE = 1e-12  # of the largest |score|: a standard deviation up to it is rounding
 
 
+def name_split(split: int) -> str:
+    """Return the number of a split as text, or "final"."""
+    return "final" if split == FINAL else str(split)
+
+
 def measure_score_std(prediction: np.ndarray, output: Output) -> float:
     """Return the standard deviation of the score of predictions (n, outputs): those of a fit for its train rows.
 

@@ -8,11 +8,10 @@ from typing import Any
 
 from pipeline import artifacts, config, digests, remedies
 from pipeline.config import ModelBlock
-from pipeline.models.predictions import FINAL
+from pipeline.models.predictions import name_split
 
 FAMILY = "tuned"
 STAGE = "tune"  # whose report has the hyperparameters that it found
-FINAL_NAME = "final"
 
 
 def find_fitted(params: config.Block, model: str) -> ModelBlock:
@@ -38,11 +37,6 @@ def is_tuned(params: config.Block, model: str) -> bool:
     return config.find_model(params, model).family == FAMILY
 
 
-def name_study(split: int) -> str:
-    """Return the name of a split's search in reports."""
-    return FINAL_NAME if split == FINAL else str(split)
-
-
 def read_hyperparameters(model: str, *, splits: set[int]) -> dict[int, Mapping[str, Any]]:
     """Return the hyperparameters that the stage `tune` found, by split.
 
@@ -51,9 +45,9 @@ def read_hyperparameters(model: str, *, splits: set[int]) -> dict[int, Mapping[s
     """
     file = artifacts.report_path(STAGE, model)
     found = artifacts.read_report(STAGE, model)["splits"]
-    if set(found) != {name_study(split) for split in splits}:
+    if set(found) != {name_split(split) for split in splits}:
         raise digests.ArtifactError(
-            f"{file} is of the splits {', '.join(found)}; there are {', '.join(map(name_study, sorted(splits)))}; "
+            f"{file} is of the splits {', '.join(found)}; there are {', '.join(map(name_split, sorted(splits)))}; "
             f"{remedies.describe_writing(file)}"
         )
-    return {split: found[name_study(split)]["hyperparameters"] for split in splits}
+    return {split: found[name_split(split)]["hyperparameters"] for split in splits}

@@ -10,7 +10,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from pipeline.models.tuned import FINAL_NAME
+from pipeline.models.predictions import FINAL, name_split
 from pipeline.reporting.plots import BLUE, GRAY, ORANGE, plot_message, style_axes
 
 COLUMNS = 4  # of slices in a row
@@ -102,7 +102,7 @@ def draw_slice(axes: Axes, name: str, scale: Mapping[str, Any], trials: Sequence
 
 def plot_importances(details: Details, *, title: str) -> Figure:
     """Return the importance of each hyperparameter in the final search, by PED-ANOVA, as shares of all."""
-    shares = details["searches"][FINAL_NAME]["importances"]
+    shares = details["searches"][name_split(FINAL)]["importances"]
     if not shares:
         return plot_message(f"{title}\nNo importances: too few complete trials or hyperparameters")
     ranked = sorted(shares.items(), key=lambda item: item[1])
@@ -126,7 +126,7 @@ def format_tick(value: float) -> str:
 
 def list_trials(details: Details) -> Sequence[Details]:
     """Return the trials of the final search."""
-    trials: Sequence[Details] = details["searches"][FINAL_NAME]["trials"]
+    trials: Sequence[Details] = details["searches"][name_split(FINAL)]["trials"]
     return trials
 
 

@@ -12,10 +12,11 @@ from pipeline import artifacts, cli, config
 from pipeline.leakage.findings import Finding, raise_if_critical
 from pipeline.leakage.fits import fit_rows, normalization, row_order, unseen_rows
 from pipeline.models import base, plugins
-from pipeline.models.cross_fit import FitTask, load_fits, name_split
+from pipeline.models.cross_fit import FitTask, load_fits
 from pipeline.models.diagnostics import diagnose_model
 from pipeline.models.parallel_fits import run_in_parallel
 from pipeline.models.permutation_importance import measure_permutation_importance, select_stretches
+from pipeline.models.predictions import name_split
 from pipeline.samples import Samples
 
 

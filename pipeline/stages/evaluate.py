@@ -61,8 +61,8 @@ def main(model: str) -> None:
     }
     baselines = {name: measure_predictions(part, data, folds) for name, part in tables.items()}
     settings, paths = read_settings(params), len(result.paths)
-    headline, details = describe_coverage(predictions, data, folds, fits=training.fits, paths=paths, settings=settings)
-    headline = make_forecast_headline(result, baselines["linear"]) | headline
+    coverage, details = describe_coverage(predictions, data, folds, fits=training.fits, paths=paths, settings=settings)
+    headline: dict[str, Any] = make_forecast_headline(result, baselines["linear"]) | coverage
     number = 0 if data.output.no_score_reason else result.median_path
     path = select_path(predictions, data, folds, path=number)
     others = select_same_path(tables, data, folds, path=number % folds.n_paths)

@@ -13,13 +13,13 @@ from joblib import delayed
 from pipeline import artifacts, cli, config, digests
 from pipeline.models import plugins, tuned
 from pipeline.models.base import DATA
-from pipeline.models.cross_fit import FitTask, FoldFit, fit_fold, name_split, plan_cross_fit
+from pipeline.models.cross_fit import FitTask, FoldFit, fit_fold, plan_cross_fit
 from pipeline.models.dataset import hash_dataset
 from pipeline.models.fit_files import FitFiles, remove_checkpoints
 from pipeline.models.fit_memory import limit_workers
 from pipeline.models.measurements import MEASUREMENTS
 from pipeline.models.parallel_fits import run_in_parallel
-from pipeline.models.predictions import FINAL
+from pipeline.models.predictions import FINAL, name_split
 from pipeline.row_groups import TableFile, open_table
 
 LABELS = ("seed", "split")  # of a fit, the first columns of its lines

@@ -18,7 +18,7 @@ from pipeline.models.base import Model
 from pipeline.models.cross_fit import ModelSpec, load_tasks, make_spec
 from pipeline.models.dataset import hash_dataset
 from pipeline.models.parallel_fits import run_in_parallel
-from pipeline.models.tuned import name_study
+from pipeline.models.predictions import name_split
 from pipeline.models.tuning.search_space import Corner, describe_space, parse_space, suggest
 from pipeline.models.tuning.study import Search, TuneSettings, check_space, search
 from pipeline.samples import Samples
@@ -49,7 +49,7 @@ def main(model: str) -> None:
             settings=settings,
             valid_pct=params["train"]["valid_pct"],
             measure=partial(measure, metric=settings.metric),
-            storage=folder / f"{name_study(task.split)}.jsonl",
+            storage=folder / f"{name_split(task.split)}.jsonl",
         )
         for task in tasks
     )
@@ -102,7 +102,7 @@ def digest_search(params: config.Block, spec: ModelSpec) -> str:
 def write_results(model: str, searches: Sequence[Search], *, space: Mapping[str, Any], settings: TuneSettings) -> None:
     """Write the hyperparameters that were found, and to the details all trials; `evaluate` draws the final search."""
     splits = {
-        name_study(each.split): {"hyperparameters": each.hyperparameters, settings.metric: each.value}
+        name_split(each.split): {"hyperparameters": each.hyperparameters, settings.metric: each.value}
         for each in searches
     }
     inner = {
@@ -116,7 +116,7 @@ def write_results(model: str, searches: Sequence[Search], *, space: Mapping[str,
         "space": describe_space(space),
         **inner,
         "searches": {
-            name_study(each.split): {"trials": each.trials, "importances": each.importances} for each in searches
+            name_split(each.split): {"trials": each.trials, "importances": each.importances} for each in searches
         },
     }
     artifacts.write_report(f"{tuned.STAGE}/details", model, details)

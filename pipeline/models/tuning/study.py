@@ -27,7 +27,7 @@ from pipeline.digests import ArtifactError
 from pipeline.models.base import Model
 from pipeline.models.cross_fit import FitTask, ModelSpec
 from pipeline.models.dataset import LabeledDataset
-from pipeline.models.tuned import name_study
+from pipeline.models.predictions import name_split
 from pipeline.models.tuning.inner_folds import InnerFold, make_inner_folds
 from pipeline.models.tuning.search_space import list_corners, list_searched, suggest
 from pipeline.samples import Samples
@@ -105,7 +105,7 @@ def search(
     try:
         folds = list(make_inner_folds(data.folds, rows, groups=settings.groups, valid_pct=valid_pct))
     except ValueError as error:
-        raise ValueError(f"inner folds of {name_study(task.split)}: {error}, or change tune.groups") from error
+        raise ValueError(f"inner folds of {name_split(task.split)}: {error}, or change tune.groups") from error
     with nullcontext() if storage is None else open_storage(storage) as journal:
         study = open_study(settings, storage=journal)
         for number in range(len(study.get_trials(states=FINISHED)), settings.n_trials):
