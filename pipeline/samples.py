@@ -27,9 +27,7 @@ class Samples:
     time: np.ndarray  # (N,) int64, the dataset's clock: of klines the bar's open_time in ms
     label_end: np.ndarray  # (N,) int64, the same clock
     segment: np.ndarray  # (N,) int32, the run of consecutive rows; a window never crosses its border
-    x: (
-        np.ndarray
-    )  # (N, F) float32; of very many rows it is mapped from a file, and a copy of them would fill the memory
+    x: np.ndarray  # (N, F) float32; very many rows are mapped from a file: a copy would fill the memory
     columns: tuple[str, ...]
     y: np.ndarray  # (N,) float32 for regression, int32 class codes for classification
     is_labeled: np.ndarray = field(default_factory=lambda: np.empty(0, bool))  # (N,); not given: all are
