@@ -223,6 +223,14 @@ def test_without_a_scheduler_a_stage_ends_with_one_line(tmp_path: Path, monkeypa
     assert "PIPELINE_SCHEDULER is 'tcp://127.0.0.1:9', where no scheduler responds" in message
 
 
+@needs_dask
+def test_an_address_without_a_port_is_one_line():
+    from pipeline.cluster import fits
+
+    with pytest.raises(ClusterError, match=r"PIPELINE_SCHEDULER is '127.0.0.1'; it must be the address that"):
+        fits.connect("127.0.0.1")
+
+
 def test_without_dask_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in entry.PACKAGES else name)
     monkeypatch.setenv("PIPELINE_SCHEDULER", "tcp://127.0.0.1:9")

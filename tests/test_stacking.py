@@ -68,6 +68,9 @@ def test_wrong_members_are_one_line() -> None:
     params["models"]["ensembles"]["voting"] = {**STACKING, "hyperparameters": {"members": ["trees", "forests"]}}
     with pytest.raises(ParamsError, match=r"hyperparameters.members has 'forests'; allowed are the families"):
         voting.resolve_weights(params, "voting", TARGETS)
+    params["models"]["ensembles"]["voting"] = {**STACKING, "hyperparameters": {"members": ["trees", "trees"]}}
+    with pytest.raises(ParamsError, match=r"members is \['trees', 'trees'\]; it must be a list that names each once"):
+        voting.resolve_weights(params, "voting", TARGETS)
     params["models"]["ensembles"]["voting"]["hyperparameters"] = {"weights": {"trees": 1.0}}
     with pytest.raises(ParamsError, match=r"hyperparameters: unknown key 'weights'; its keys are members"):
         voting.resolve_weights(params, "voting", TARGETS)

@@ -1,5 +1,6 @@
 """Fits on the workers of a Dask cluster, in place of processes of this machine."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from pipeline.cluster.calls import (
 from pipeline.cluster.errors import ClusterError
 
 TIMEOUT_SECONDS = 20
+ADDRESS = re.compile(r"(\w+://)?.+:\d+")  # protocol, host and port
 
 
 def run_on_workers(jobs: Iterable[Job], *, address: str, desc: str) -> Iterator[Any]:
@@ -71,7 +73,12 @@ def receive(client: Client, fits: Sequence[Future[Outcome]]) -> Iterator[Outcome
 
 
 def connect(address: str) -> Client:
-    """Return a client of a scheduler; ClusterError where it does not respond."""
+    """Return a client of a scheduler; ClusterError where it does not respond, or the address is none."""
+    if not ADDRESS.fullmatch(address):
+        raise ClusterError(
+            f"PIPELINE_SCHEDULER is {address!r}; it must be the address that `dask scheduler` prints, such as "
+            "tcp://10.0.0.1:8786"
+        )
     try:
         return Client(address, timeout=TIMEOUT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:

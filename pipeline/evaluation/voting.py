@@ -9,7 +9,8 @@ from typing import Annotated
 
 import numpy as np
 from annotated_types import MinLen
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import AfterValidator, NonNegativeFloat, PositiveInt
+from pydantic_core import PydanticCustomError
 
 from pipeline import artifacts, config
 from pipeline.targets import Output
@@ -21,8 +22,16 @@ ENSEMBLES = artifacts.TRAINED / FAMILY  # the stage `combine` writes a folder fo
 OUT_OF_SAMPLE, IN_SAMPLE = "oos.parquet", "in_sample.parquet"  # there
 OF_FITTED_MODELS = ("columns", "include_symbols", "exclude_neutrals")  # keys of a block that an ensemble cannot have
 
+
+def check_distinct(names: list[str]) -> list[str]:
+    """Return the names; PydanticCustomError where one of them stands twice."""
+    if len(set(names)) < len(names):
+        raise PydanticCustomError("distinct", "a list that names each once")
+    return names
+
+
 Weights = Annotated[dict[str, NonNegativeFloat], MinLen(1)]
-Members = Annotated[list[str], MinLen(1)]
+Members = Annotated[list[str], MinLen(1), AfterValidator(check_distinct)]
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import optuna
 from annotated_types import Ge
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
 from pydantic import NonNegativeInt, PositiveInt
 
 from pipeline import config
@@ -31,6 +26,19 @@ from pipeline.models.predictions import name_split
 from pipeline.models.tuning.inner_folds import InnerFold, make_inner_folds
 from pipeline.models.tuning.search_space import list_corners, list_searched, suggest
 from pipeline.samples import Samples
+
+try:
+    import optuna
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+    from optuna.trial import FrozenTrial, TrialState
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"a search of hyperparameters needs the package {error.name}; "
+        "run `pip install -c .ci/constraints.txt -e '.[tune]'`",
+        name=error.name,
+    ) from error
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 LOSSES = ("log_loss", "brier", "mae", "pinball_loss")  # metrics of which less is better
