@@ -1,4 +1,4 @@
-"""How much capital can earn it? Predictions traded with market impact at several capitals, and their capacity.
+"""The capacity of predictions: how much capital can earn their profit, with market impact.
 
 Capacity is the capital at which the net profit, in money, is largest, and that at which the Sharpe ratio falls to half.
 Vangelisti 2006, "The Capacity of an Equity Strategy", Journal of Portfolio Management 32(2): capacity depends first of
@@ -41,7 +41,7 @@ class CapacitySettings:
 
 
 class Outcome(NamedTuple):
-    """What predictions earn with one capital, net of costs and market impact."""
+    """The result of predictions with one capital, net of costs and market impact."""
 
     net_return: float  # compounded over all bars
     sharpe_daily: float

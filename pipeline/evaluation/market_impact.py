@@ -31,7 +31,7 @@ SAME = 1e-9  # relative: an order as large as its limit was cut
 
 
 class Impact(NamedTuple):
-    """What the orders of a backtest cost by their impact, and how many of them the volume has cut."""
+    """The cost of the orders of a backtest by their impact, and how many of them the volume has cut."""
 
     cost: Floats  # (T,) of each row, as a share of the whole capital
     orders: int  # rows and symbols at which a target or a closing changes the position

@@ -1,4 +1,4 @@
-"""How many fits run at once in the memory that is free. It never changes a result."""
+"""The number of fits that run at once in the memory that is free. It never changes a result."""
 
 import logging
 from pathlib import Path

@@ -21,7 +21,7 @@ from pipeline.samples import Samples
 
 
 class UnfittedModel(NamedTuple):
-    """What a model is built from, but its seed."""
+    """All that a model is built from, but its seed."""
 
     family: str
     plugin: str

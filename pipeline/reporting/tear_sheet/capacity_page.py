@@ -1,4 +1,4 @@
-"""What a model earns by capital, net of costs and market impact: a picture of two panels, and a table."""
+"""The profit of a model by capital, net of costs and market impact: a picture of two panels, and a table."""
 
 from typing import Any
 
