@@ -143,15 +143,15 @@ def make_faultless_evidence() -> Evidence:
     """Return the reports of a short world, with certificates and guards that found nothing."""
     return Evidence(
         signal="",
-        compare=gate.read_plain("compare", DATASET),
-        compare_details=gate.read_plain("compare/details", DATASET),
+        compare=artifacts.read_report("compare", DATASET),
+        compare_details=artifacts.read_report("compare/details", DATASET),
         evaluate={},
         findings={},
         canary={"canaries": 0, "caught": 0, "false_alarms": 0},
         parity={},
         bundle={"contract_sha256": "", "recorded": {}, "holes": {}},
         contract_sha256="",
-        signals=gate.read_plain("signals", DATASET),
+        signals=artifacts.read_report("signals", DATASET),
         prop_firm={},
         holdout_looks=0,
     )

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import signal, stats
 from threadpoolctl import threadpool_limits
 
-from pipeline.evaluation import bootstrap, overfitting, pairwise
+from pipeline.evaluation import bootstrap, effective_trials, overfitting, pairwise
 
 REPEATS, RESAMPLES = 5, 2000
 TRUE_SHARPE, BARS, WORLDS, COVERAGE_RESAMPLES = 0.05, 10_000, 500, 499
@@ -41,7 +41,7 @@ def measure_speed() -> None:
     print_cost("PBO, 200 strategies x 100,000 bars, S = 16", lambda: overfitting.pbo(returns, blocks=16))
     print_cost(
         "effective trials, 200 strategies x 100,000 bars",
-        lambda: overfitting.count_effective_trials(overfitting.correlate_trials(returns)),
+        lambda: effective_trials.count_effective_trials(effective_trials.correlate_trials(returns)),
     )
     year = rng.normal(1e-5, 1e-3, (500_000, 1))
     print_cost(
