@@ -128,7 +128,8 @@ def test_the_readme_lists_the_columns_of_the_params() -> None:
 def test_the_keyword_only_arguments_are_the_keys_of_the_block(function: object) -> None:
     parameters = inspect.signature(function).parameters.values()
     keys = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
-    optional = {"in_pandas", "absent_fields", "interval_ms", "symbols", "calendar", "calendar_columns", "cross_section"}
+    optional = {"in_pandas", "absent_fields", "interval_ms", "symbols", "calendar"}
+    optional |= {"calendar_columns", "cross_section", "symbol_flags"}
     assert keys - optional == PARAMS["datasets"]["klines"]["features"].keys() - optional
     assert all(p.kind is p.KEYWORD_ONLY or p.name == "bars" for p in parameters)
 

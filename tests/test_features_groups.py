@@ -48,10 +48,10 @@ def write_idea(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
     sys.modules.pop(module, None)
 
 
-def test_every_file_is_a_group_that_is_on_where_the_section_of_the_calendar_is_given() -> None:
+def test_every_file_is_a_group_that_is_on_where_calendar_and_flags_of_symbols_are_given() -> None:
     files = {file.stem for file in registry.FOLDER.glob("[!_]*.py")}
-    block = PARAMS["datasets"]["klines"]["features"] | PARAMS["disabled_features"]
-    features = engine.compute(draw_bars(500), **block)
+    block = PARAMS["datasets"]["klines"]["features"] | PARAMS["disabled_features"] | {"symbol_flags": ["BTCUSDT"]}
+    features = engine.compute(draw_bars(500).assign(symbol="BTCUSDT"), **block)
     assert set(features.groups.values()) == files
     assert list(features.groups) == list(features.columns)
 
