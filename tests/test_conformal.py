@@ -11,7 +11,8 @@ import pytest
 
 from pipeline.models import plugins
 from pipeline.models.base import BATCH_ROWS, Model, Signature
-from pipeline.models.composites.conformal import Conformal, divide_valid, round_up_to_float32
+from pipeline.models.composites.conformal import Conformal, round_up_to_float32
+from pipeline.models.composites.engine.calibrated import divide_valid
 from pipeline.models.composites.engine.conformity import (
     find_conformal_quantile,
     list_coverages,

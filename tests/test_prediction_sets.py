@@ -13,7 +13,7 @@ from pipeline.evaluation.prediction_sets import describe_coverage, describe_sets
 from pipeline.models import plugins
 from pipeline.models.base import Signature
 from pipeline.models.composites.conformal_sets import ConformalSets
-from pipeline.models.prediction_sets import PredictionSet, read_rule
+from pipeline.prediction_sets import PredictionSet, read_rule
 from pipeline.reporting.forecast_page import render_sets
 from pipeline.samples import Samples
 from pipeline.stages import bundle

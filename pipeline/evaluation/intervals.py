@@ -109,23 +109,30 @@ def measure_interval(
     The width is the mean over intervals with bounds; `unbounded` is the share of the others. `instant` (n,) are codes
     of the rows' times, ascending.
     """
-    is_covered = (y >= low) & (y <= high)
+    is_bounded = np.isfinite(high - low)
+    width = np.maximum(high - low, 0.0)[is_bounded]
+    return measure_coverage((y >= low) & (y <= high), instant, nominal=nominal, confidence=confidence) | {
+        "width": float(width.mean()) if len(width) else float("nan"),
+        "unbounded": float(1.0 - is_bounded.mean()),
+        "below": float((y < low).mean()),
+        "above": float((y > high).mean()),
+    }
+
+
+def measure_coverage(
+    is_covered: np.ndarray, instant: np.ndarray, *, nominal: float, confidence: float
+) -> dict[str, Any]:
+    """Return the coverage of rows (n,) bool with its interval and verdict; `instant` as of `measure_interval`."""
     coverage = float(is_covered.mean())
     _, independent = estimate_error(is_covered.astype(np.float64), instant)
     bounds = bound_share(coverage, independent, confidence=confidence)
-    is_bounded = np.isfinite(high - low)
-    width = np.maximum(high - low, 0.0)[is_bounded]
     return {
-        "rows": len(y),
+        "rows": len(is_covered),
         "independent_rows": independent,
         "coverage": coverage,
         "low": bounds[0],
         "high": bounds[1],
         "verdict": judge_coverage(nominal, bounds),
-        "width": float(width.mean()) if len(width) else float("nan"),
-        "unbounded": float(1.0 - is_bounded.mean()),
-        "below": float((y < low).mean()),
-        "above": float((y > high).mean()),
         "reason": FEW if math.isnan(independent) else None,
     }
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.evaluation.correlations import estimate_error
 from pipeline.evaluation.evaluation_data import EvaluationData
 from pipeline.evaluation.forecast_report import ForecastSettings
-from pipeline.evaluation.intervals import FEW, bound_share, describe_intervals, judge_coverage, summarize_intervals
+from pipeline.evaluation.intervals import describe_intervals, measure_coverage, summarize_intervals
 from pipeline.evaluation.path_metrics import select_path
 from pipeline.evaluation.predictions import select_labeled
+from pipeline.prediction_sets import select_classes
 from pipeline.validation.folds import Folds
 
 KEY = "prediction_set"  # of the report of a fit
@@ -70,7 +70,7 @@ def describe_sets(
         table = table.sort_values(["time", "row"], kind="stable")
         keys = zip(table["seed"].tolist(), table["split"].tolist(), strict=True)
         threshold = np.array([rules[seed, str(split)]["threshold"] for seed, split in keys])
-        is_in_set = table[list(data.output.names)].to_numpy() >= threshold[:, None].astype(np.float32)
+        is_in_set = select_classes(table[list(data.output.names)].to_numpy(), threshold)
         found.append(describe_path(is_in_set, table, data, nominal=nominal, settings=settings))
     return {"nominal": nominal, "paths": found}
 
@@ -109,20 +109,10 @@ def measure_sets(
         confidence: of the interval of the coverage.
     """
     is_covered, size = is_in_set[np.arange(len(y)), y], is_in_set.sum(axis=1)
-    coverage = float(is_covered.mean())
-    _, independent = estimate_error(is_covered.astype(np.float64), instant)
-    bounds = bound_share(coverage, independent, confidence=confidence)
-    return {
-        "rows": len(y),
-        "independent_rows": independent,
-        "coverage": coverage,
-        "low": bounds[0],
-        "high": bounds[1],
-        "verdict": judge_coverage(nominal, bounds),
+    return measure_coverage(is_covered, instant, nominal=nominal, confidence=confidence) | {
         "size": float(size.mean()),
         "empty": float((size == 0).mean()),
         "single": float((size == 1).mean()),
-        "reason": FEW if np.isnan(independent) else None,
     }
 
 

@@ -13,8 +13,8 @@ from pipeline.datasets import kinds
 from pipeline.models import base, plugins
 from pipeline.models.dataset import check_sources, hash_dataset
 from pipeline.models.onnx_session import hash_graphs, load_self_contained
-from pipeline.models.prediction_sets import read_rule
 from pipeline.models.predictions import read_score_std
+from pipeline.prediction_sets import read_rule
 from pipeline.row_groups import TableFile
 
 # keys of the section `trading` that turn scores into trades

@@ -11,15 +11,14 @@ import onnx
 from onnx import helper, numpy_helper
 
 from pipeline.models.composites.engine import graphs
-from pipeline.models.composites.engine.composite import Composite, save_wrapped
+from pipeline.models.composites.engine.calibrated import Calibrated
+from pipeline.models.composites.engine.composite import save_wrapped
 from pipeline.models.composites.engine.conformity import (
-    divide_valid,
     find_conformal_quantile,
     list_coverages,
     measure_excess,
     measure_residuals,
 )
-from pipeline.models.fit_files import FitFiles
 from pipeline.samples import Samples
 from pipeline.targets import Kind, Output
 
@@ -28,7 +27,7 @@ VALUE = Output(kind="value", names=("value",))
 
 
 @dataclass(kw_only=True, eq=False)
-class Conformal(Composite):
+class Conformal(Calibrated):
     """Quantiles of y whose intervals hold their coverage: split-conformal, or conformalized quantile regression.
 
     Two levels, such as 0.05 and 0.95, bound an interval whose coverage is their difference. With the conformity score
@@ -36,16 +35,11 @@ class Conformal(Composite):
     With `quantile` it predicts the quantiles, and a margin widens or narrows each interval (Romano et al. 2019). It is
     the conformal quantile of the scores of the calibration rows. Coverage is guaranteed for rows that are exchangeable
     with these, on average over all of them; rows of a later time need not be.
-
-    The calibration rows are the valid rows of the fit: the primary model has not learned from them, but `valid` ones
-    have chosen its best iteration, which makes their residuals a little too small. With `later_half` the earlier half
-    of the valid times stops the fit, and the later half, less labels that reach into it, calibrates alone.
     """
 
     output_kinds: ClassVar[tuple[Kind, ...]] = ("quantiles",)
 
     conformity_score: Literal["absolute_residual", "quantile"]
-    calibration_rows: Literal["valid", "later_half"] = "valid"
     margins: np.ndarray = field(init=False, repr=False)  # (pairs,) float32, of the outermost interval first
     report: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
 
@@ -68,30 +62,18 @@ class Conformal(Composite):
         """The calibration rows and the margins, beside the facts of the primary model's fit."""
         return {**self.primary_model.fit_report, "conformal": self.report}
 
-    def fit(
-        self, samples: Samples, train: np.ndarray, valid: np.ndarray, *, files: FitFiles | None = None
-    ) -> list[dict[str, float]]:
-        """Fit the primary model, then find the margins on the calibration rows; return the primary's history.
-
-        Raises:
-            ValueError: there are too few calibration rows for the coverage.
-        """
-        self.check_fit(samples, train, valid)
-        stopping, calibration = valid, valid
-        if self.calibration_rows == "later_half":
-            stopping, calibration = divide_valid(samples, valid)
-        history = self.primary_model.fit(samples, train, stopping, files=files)
-        scores = self.measure_scores(samples, calibration)
+    def calibrate(self, samples: Samples, rows: np.ndarray) -> None:
+        """Find the margins on the calibration rows; ValueError where these are too few for the coverage."""
+        scores = self.measure_scores(samples, rows)
         pairs = zip(scores.T, self.coverages, strict=True)
         margins = np.array([find_conformal_quantile(own, coverage) for own, coverage in pairs])
         if not np.isfinite(margins).all():
             raise ValueError(
-                f"{len(calibration)} calibration rows are too few for a coverage of {max(self.coverages):g}; raise "
+                f"{len(rows)} calibration rows are too few for a coverage of {max(self.coverages):g}; raise "
                 "train.valid_pct, or choose quantiles nearer to the median"
             )
         self.margins = round_up_to_float32(margins)
-        self.report = {"rows": len(calibration), "coverages": self.coverages, "margins": self.margins.tolist()}
-        return history
+        self.report = {"rows": len(rows), "coverages": self.coverages, "margins": self.margins.tolist()}
 
     def measure_scores(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
         """Return the conformity scores (n, pairs) of rows."""

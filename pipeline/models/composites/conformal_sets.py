@@ -2,21 +2,21 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from annotated_types import Interval
 
-from pipeline.models.composites.engine.composite import Composite, save_wrapped
-from pipeline.models.composites.engine.conformity import divide_valid, find_conformal_quantile
-from pipeline.models.fit_files import FitFiles
-from pipeline.models.prediction_sets import PredictionSet, read_rule, write_rule
+from pipeline.models.composites.engine.calibrated import Calibrated
+from pipeline.models.composites.engine.composite import save_wrapped
+from pipeline.models.composites.engine.conformity import find_conformal_quantile
+from pipeline.prediction_sets import PredictionSet, read_rule, select_classes, write_rule
 from pipeline.samples import Samples
 from pipeline.targets import Kind, Output
 
 
 @dataclass(kw_only=True, eq=False)
-class ConformalSets(Composite):
+class ConformalSets(Calibrated):
     """Probabilities of a primary model, with a threshold: classes of at least that probability are the prediction set.
 
     The sets are split-conformal, by the least ambiguous score, 1 − the probability of the true class (Sadinle, Lei &
@@ -24,13 +24,12 @@ class ConformalSets(Composite):
     leaves. A new row that is exchangeable with these has its class in its set with a probability of at least
     `coverage`, on average over all rows: not within each class, and not at each time. A set may be empty.
 
-    Predictions and graph are those of the primary model. `calibration_rows` are as of the plugin `conformal`.
+    Predictions and graph are those of the primary model.
     """
 
     output_kinds: ClassVar[tuple[Kind, ...]] = ("classes",)
 
     coverage: Annotated[float, Interval(gt=0, lt=1)]
-    calibration_rows: Literal["valid", "later_half"] = "valid"
     rule: PredictionSet = field(init=False, repr=False)
     report: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
 
@@ -43,33 +42,21 @@ class ConformalSets(Composite):
         """The calibration rows, the coverage and the threshold, beside the facts of the primary model's fit."""
         return {**self.primary_model.fit_report, "prediction_set": self.report}
 
-    def fit(
-        self, samples: Samples, train: np.ndarray, valid: np.ndarray, *, files: FitFiles | None = None
-    ) -> list[dict[str, float]]:
-        """Fit the primary model, then find the threshold on the calibration rows; return the primary's history.
-
-        Raises:
-            ValueError: there are too few calibration rows for the coverage.
-        """
-        self.check_fit(samples, train, valid)
-        stopping, calibration = valid, valid
-        if self.calibration_rows == "later_half":
-            stopping, calibration = divide_valid(samples, valid)
-        history = self.primary_model.fit(samples, train, stopping, files=files)
+    def calibrate(self, samples: Samples, rows: np.ndarray) -> None:
+        """Find the threshold on the calibration rows; ValueError where these are too few for the coverage."""
         of_class = np.take_along_axis(
-            np.asarray(self.primary_model.predict_rows(samples, calibration), np.float32),
-            samples.y[calibration, None].astype(np.int64),
+            np.asarray(self.primary_model.predict_rows(samples, rows), np.float32),
+            samples.y[rows, None].astype(np.int64),
             axis=1,
         )[:, 0]
         threshold = -find_conformal_quantile(-of_class, self.coverage)  # −p has the order of 1 − p, without rounding
         if not np.isfinite(threshold):
             raise ValueError(
-                f"{len(calibration)} calibration rows are too few for a coverage of {self.coverage:g}; raise "
+                f"{len(rows)} calibration rows are too few for a coverage of {self.coverage:g}; raise "
                 "train.valid_pct, or lower coverage"
             )
         self.rule = PredictionSet(self.coverage, threshold)
-        self.report = {"rows": len(calibration), **asdict(self.rule)}
-        return history
+        self.report = {"rows": len(rows), **asdict(self.rule)}
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         """Return the probabilities (B, classes) of the primary model."""
@@ -77,7 +64,7 @@ class ConformalSets(Composite):
 
     def find_sets(self, probabilities: np.ndarray) -> np.ndarray:
         """Return (B, classes) bool, whether a class is in the set of a row, of probabilities (B, classes)."""
-        return np.asarray(probabilities >= self.rule.threshold)
+        return select_classes(probabilities, np.full(len(probabilities), self.rule.threshold))
 
     def to_onnx(self, file: Path) -> None:
         """Write the graph of the primary model."""

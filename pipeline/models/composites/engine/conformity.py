@@ -10,8 +10,6 @@ from fractions import Fraction
 
 import numpy as np
 
-from pipeline.samples import Samples
-
 SYMMETRIC = 1e-9  # by how much two levels may miss a sum of 1
 
 
@@ -75,20 +73,3 @@ def measure_excess(y: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
     quantiles, y = quantiles.astype(np.float64), y.astype(np.float64)[:, None]
     low, high = quantiles[:, :pairs], quantiles[:, :pairs:-1]
     return np.asarray(np.maximum(low - y, y - high))
-
-
-def divide_valid(samples: Samples, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of the earlier half of the valid times, and those of the later half; labels of both are apart.
-
-    Raises:
-        ValueError: one of them is empty.
-    """
-    times = np.unique(samples.time[valid])
-    first = times[len(times) // 2]
-    stopping = valid[samples.label_end[valid] < first]
-    if not len(stopping):
-        raise ValueError(
-            f"the {len(times)} valid times are too few to be divided: the labels of the earlier half end in the later "
-            "one; raise train.valid_pct, or set calibration_rows to valid"
-        )
-    return stopping, valid[samples.time[valid] >= first]

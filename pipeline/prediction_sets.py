@@ -4,6 +4,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 FILE = "prediction_set.json"
 
 
@@ -24,3 +26,8 @@ def read_rule(folder: Path) -> PredictionSet | None:
     """Return the rule in the folder of a model; None where it has none."""
     file = folder / FILE
     return PredictionSet(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
+
+
+def select_classes(probabilities: np.ndarray, threshold: np.ndarray) -> np.ndarray:
+    """Return (n, classes) bool, whether a class is in its row's set; `threshold` (n,) is that of each row's fit."""
+    return np.asarray(probabilities >= threshold[:, None].astype(np.float32))
