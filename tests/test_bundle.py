@@ -6,13 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from pipeline import digests
 from pipeline.config import ParamsError
-from pipeline.deployment import contract
+from pipeline.deployment import contract, ensemble_graph
+from pipeline.deployment.hot_path import HotPath
 from pipeline.deployment.verify import verify
+from pipeline.market.bars import list_columns
+from pipeline.models.onnx_session import open_session
 from pipeline.stages import bundle
 from tests.small_repository import MODELS
 
@@ -35,6 +39,23 @@ def test_a_bundle_has_all_models_and_verifies_without_dvc_and_data(folder):
     assert verify(folder) == 60
     done = subprocess.run(["sha256sum", "--check", "--quiet", digests.SUMS], cwd=folder, check=False)
     assert done.returncode == 0
+
+
+def test_the_ensemble_as_one_graph_has_the_bits_of_the_hot_path(folder, monkeypatch):
+    file, golden = folder.with_name("ensemble.onnx"), pd.read_parquet(folder / contract.GOLDEN)
+    monkeypatch.setattr("sys.argv", ["ensemble_graph", "--bundle", str(folder), "--out", str(file)])
+    ensemble_graph.main()
+    hot_path, session = HotPath.load(folder), open_session(file)
+    lane, members, found = hot_path.lanes["BTCUSDT"], contract.read_contract(folder).ensemble.weights, []
+    for bar, expected in zip(golden[list_columns(golden)].to_dict("records"), golden["voting.target"], strict=True):
+        if (signal := hot_path.update(bar)) is not None:
+            given = {f"{name}/inputs": lane.find_places()[name][0] for name in members}
+            (target,) = session.run(["target"], given | {"rows": np.array([lane.rows])})
+            assert target.tolist() == [signal.target]
+            found.append([signal.target, expected])
+    targets, by_models = np.transpose(found)
+    assert len(found) >= 60 and np.std(targets) > 0.02
+    assert targets == pytest.approx(by_models, abs=1e-4)  # what the trained models themselves want
 
 
 def test_the_certificate_covers_what_params_ask_for_and_names_its_contract(folder, ran):
