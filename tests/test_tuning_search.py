@@ -62,6 +62,7 @@ def test_the_hyperparameter_that_decides_is_the_most_important_and_conditional_o
     assert list(shares)[0] == "rate" and shares["rate"] > 0.7
     assert sum(shares.values()) == pytest.approx(1.0)
     assert set(shares) == {"rate", "leaves", "schedule"}  # not schedule.cosine.eta_min, which half of the trials have
+    assert run_planted(sampler="random", n_trials=7).importances == {}  # too few
 
 
 def test_a_search_over_sections_that_was_interrupted_goes_on_to_the_same_trials(tmp_path: Path):
