@@ -16,6 +16,8 @@ import numpy as np
 
 from tests.small_repository import ROOT
 
+PAGE = ROOT / "pipeline/cluster/README.md"
+
 
 @contextlib.contextmanager
 def start_cluster(folder: Path, *, workers: int = 2) -> Iterator[str]:
@@ -29,7 +31,7 @@ def start_cluster(folder: Path, *, workers: int = 2) -> Iterator[str]:
 
 def list_commands(port: str) -> list[str]:
     """Return the commands of the README that start a scheduler and workers, on loopback."""
-    block = (ROOT / "pipeline/cluster/README.md").read_text().split("```sh\n")[1].split("```")[0]
+    block = PAGE.read_text().split("```sh\n")[1].split("```")[0]
     lines = block.replace("10.0.0.1", "127.0.0.1").replace("8786", port).splitlines()
     return [line.split("#")[0] for line in lines]
 

@@ -4,10 +4,12 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,12 @@ from pipeline.models import base
 from pipeline.models.cross_fit import FoldFit, ModelSpec, fit_fold, plan_fits
 from pipeline.models.measurements import MEASUREMENTS
 from pipeline.models.parallel_fits import run_in_parallel
-from pipeline.stages import audit, train
+from pipeline.stages import audit, baseline, train
 from pipeline.validation.folds import cpcv
-from tests import cluster_fits
+from tests import cluster_fits, test_tuning
 from tests.data import OUTPUTS, make_dataset, plant_samples
-from tests.params import BLOCKS, PARAMS
+from tests.params import BLOCKS, PARAMS, output_of, read_market
+from tests.small_repository import command
 
 ABSENT = [name for name in entry.PACKAGES if importlib.util.find_spec(name) is None]
 needs_dask = pytest.mark.skipif(bool(ABSENT), reason=f"the extra `cluster` is not installed: no {', '.join(ABSENT)}")
@@ -36,9 +39,11 @@ SAMPLES = plant_samples("return", seed=1)
 FOLDS = cpcv(SAMPLES.time, SAMPLES.label_end, groups=4, test_groups=2, embargo_pct=0.01, holdout_pct=0.15)
 DATA = make_dataset(SAMPLES, FOLDS, kind="return")
 SHAPE = base.Signature(columns=SAMPLES.columns, output=OUTPUTS["return"])
+POSITIONS = make_dataset(plant_samples("position", seed=1), FOLDS, kind="position")
 SETTINGS = {
     "lightgbm": PARAMS["trees"] | {"num_boost_round": 10},
     "mlp": PARAMS["nets"] | {"epochs": 1, "train_stride": 16},
+    "d4pg": PARAMS["agents"] | {"num_evaluations": 1, "learning_starts": 200, "num_envs": 16},
 }
 
 
@@ -65,6 +70,14 @@ def run(function: Callable[..., Any], *cases: tuple[Any, ...]) -> list[Any]:
     return list(run_in_parallel(jobs, workers=1, total=len(cases), desc="train m"))
 
 
+def count_transitions(scheduler: str) -> int:
+    """Return how many changes of the states of tasks a scheduler has seen."""
+    from distributed import Client
+
+    with Client(scheduler, timeout=60, set_as_default=False) as client:
+        return client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter)
+
+
 def read_files(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
@@ -80,12 +93,17 @@ def to_bytes(fit: FoldFit) -> dict[str, bytes]:
 @needs_dask
 @pytest.mark.parametrize("model", SETTINGS)
 def test_fits_on_a_cluster_have_the_bytes_of_fits_on_this_machine(model: str, cluster: Path, monkeypatch):
-    spec = ModelSpec(ModelBlock(*BLOCKS[model]), SHAPE, SETTINGS[model])
+    family, block = BLOCKS[model]
+    if family == "agents":
+        block = block | {"hyperparameters": block["hyperparameters"] | {"num_episodes": 8, "batch_size": 32}}
+    data = POSITIONS if family == "agents" else DATA
+    shape = replace(SHAPE, output=output_of(model))
+    spec = ModelSpec(ModelBlock(family, block, model), shape, SETTINGS[model], read_market(model))
     every = np.ones(len(SAMPLES.time), bool)
     tasks = list(plan_fits(FOLDS, model, [42], every, every, valid_pct=0.15))[-2:]
     fields = spec.build(0).history_fields
     jobs = [
-        delayed(fit_fold)(task, spec, DATA, folder=Path("m"), files=train.name_files(model, task)) for task in tasks
+        delayed(fit_fold)(task, spec, data, folder=Path("m"), files=train.name_files(model, task)) for task in tasks
     ]
     results, files = [], []
     for folder, address in (("local", ""), ("remote", os.environ["PIPELINE_SCHEDULER"])):
@@ -117,6 +135,33 @@ def test_the_refit_of_an_audit_on_a_cluster_finds_what_it_finds_on_this_machine(
     assert remote == local
     assert [finding.severity for finding in findings] == ["ok", "ok"]
     assert described["permutation_importance"]
+
+
+@needs_dask
+def test_searches_on_a_cluster_write_the_bytes_of_searches_on_this_machine(cluster: Path, tmp_path_factory):
+    local = test_tuning.run_stage(tmp_path_factory.mktemp("local"), PIPELINE_WORKERS="1", PIPELINE_SCHEDULER="")
+    test_tuning.run_stage(cluster, PIPELINE_SCHEDULER=os.environ["PIPELINE_SCHEDULER"])
+    assert read_files(cluster) == read_files(local) != {}
+
+
+@needs_dask
+def test_baselines_on_a_cluster_have_the_bytes_of_those_of_this_machine(cluster: Path, monkeypatch):
+    remote = [table.to_parquet() for table in baseline.predict_folds(DATA, l2=0.01)]
+    monkeypatch.setenv("PIPELINE_SCHEDULER", "")
+    monkeypatch.setenv("PIPELINE_WORKERS", "1")
+    assert remote == [table.to_parquet() for table in baseline.predict_folds(DATA, l2=0.01)]
+    assert len(remote) == FOLDS.n_splits
+
+
+@needs_dask
+def test_dvc_repro_on_a_cluster_by_the_command_of_the_page_leaves_dvc_lock_as_it_was(repo: Path, scheduler: str):
+    (line,) = re.findall("`(PIPELINE_SCHEDULER=.* dvc repro)`", cluster_fits.PAGE.read_text())
+    line = line.replace("tcp://10.0.0.1:8786", scheduler)
+    before = count_transitions(scheduler)
+    shown = command(repo, "bash", "-c", f"{line} --force --single-item train_trees@lightgbm")
+    assert "Running stage 'train_trees@lightgbm'" in shown
+    assert count_transitions(scheduler) > before  # the fits were tasks of the cluster
+    assert command(repo, "git", "status", "--porcelain") == ""  # dvc.lock has the md5 of every output
 
 
 @needs_dask

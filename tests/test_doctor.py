@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import platform
 import shutil
 from collections.abc import Callable
 from io import BytesIO
@@ -200,8 +201,12 @@ def test_a_snapshot_of_another_machine_says_which_columns_and_libraries_differ(c
     assert capsys.readouterr().out.startswith("trained/measured/snapshot.json: 4 files, ")
     copied = tmp_path / "machine.json"
     content = json.loads(Path("trained/measured/snapshot.json").read_text())
-    assert content["facts"]["libraries"]["numpy"] == np.__version__
-    content["facts"]["libraries"]["numpy"] = "1.26.0"
+    libraries, machine = content["facts"]["libraries"], content["facts"]["machine"]
+    assert libraries["numpy"] == np.__version__
+    assert machine["python"] == platform.python_version()
+    libraries["numpy"] = "1.26.0"
+    here = dict(machine)
+    machine.update(python="3.12.1", cpu="AMD EPYC 7763", cpu_features="avx2 fma", gpu_driver="580.65")
     copied.write_text(json.dumps(content))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.chdir(clone)
@@ -218,6 +223,9 @@ def test_a_snapshot_of_another_machine_says_which_columns_and_libraries_differ(c
     assert "same inputs, same values in other bytes: first evaluate" in lines
     assert "settings: OMP_NUM_THREADS: 1 → 7" in lines
     assert f"libraries: numpy: {np.__version__} → 1.26.0" in lines
+    assert [line for line in lines if line.startswith("machine: ")] == [
+        f"machine: {name}: {here[name]} → {machine[name]}" for name in ("python", "cpu", "cpu_features", "gpu_driver")
+    ]
 
 
 def test_what_is_no_side_is_refused_with_what_to_give(clone, tmp_path):

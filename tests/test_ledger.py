@@ -13,6 +13,7 @@ from pipeline.digests import ArtifactError
 from pipeline.evaluation import experiments, ledger, ledger_lines, trials
 from pipeline.evaluation.ledger import Ledger
 from pipeline.evaluation.population import Population
+from pipeline.stages import compare
 
 DAY, MINUTE = 86_400_000, 60_000
 HOURS = 3_600_000 * np.arange(24 * 40)
@@ -73,6 +74,26 @@ def test_other_parameters_or_another_seed_are_another_trial_and_a_repeat_is_none
     assert count_trials(base, lines) == 3
     assert base.digest_without_seed == seed.digest_without_seed != leaves.digest_without_seed
     assert len(ledger.merge_lines(lines, lines)) == 3
+
+
+def test_a_tuned_procedure_is_one_trial_of_the_comparison_and_what_it_tried_is_outside_of_n(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    market = make_market()
+    space = {"num_leaves": {"low": 4, "high": 63}}
+    procedures = [{"hyperparameters": space, "tune": {"n_trials": n}, "inner_trials": 16 * n} for n in (20, 40)]
+    models = {
+        "default": make_trial(market, model="default"),
+        **{f"tuned_{i}": make_trial(market, model=f"tuned_{i}", **each) for i, each in enumerate(procedures)},
+    }
+    monkeypatch.chdir(tmp_path)
+    for number, (model, trial) in enumerate(models.items(), start=1):
+        artifacts.write_record(artifacts.TRIALS / f"{model}.jsonl", trials.render_lines(list_lines(trial)))
+        with monkeypatch.context() as patched:
+            patched.setattr(experiments, "find_records", lambda _: [])
+            population = compare.load_population(list(models)[:number], ["default"])
+        assert len(population.trials) == number  # 1, then 2 and 3: not 322 and 963
+    assert [each.inner_trials for each in population.trials] == [1, 1 + 320, 1 + 640]
 
 
 def test_a_longer_span_counts_together_and_another_market_by_itself():

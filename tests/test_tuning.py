@@ -247,10 +247,8 @@ def test_a_metric_that_is_never_defined_stops_the_search_with_its_reason():
         run(measure=partial(tune.measure, metric="log_loss"))
 
 
-@pytest.fixture(scope="module")
-def tuned_folder(tmp_path_factory) -> Path:
-    """A folder in which the stage `tune` has run."""
-    folder = tmp_path_factory.mktemp("tuned")
+def run_stage(folder: Path, **environment: str) -> Path:
+    """Return a folder in which the stage `tune` has run."""
     params = PARAMS | {"trees": SHARED, "models": {"tuned": {"lightgbm_tuned": BLOCK_OF_SMALL_DATA}}, "seeds": [42, 43]}
     params["tune"] = {**PARAMS["tune"], "n_trials": 2, "n_startup_trials": 1, "groups": 2}
     tasks = [*list_tasks(), *(replace(task, seed=43) for task in list_tasks())]
@@ -259,9 +257,25 @@ def tuned_folder(tmp_path_factory) -> Path:
         Path("params.yaml").write_text(json.dumps(params))
         patches.setattr(tune, "load_tasks", lambda *_: (DATA, tasks))
         patches.setattr(tune, "hash_dataset", lambda *_: {})
-        patches.setenv("PIPELINE_WORKERS", "1")
+        for name, value in environment.items():
+            patches.setenv(name, value)
         tune.main("lightgbm_tuned")
     return folder
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.fixture(scope="module")
+def tuned_folder(tmp_path_factory) -> Path:
+    """A folder in which the stage `tune` has run, one search after another."""
+    return run_stage(tmp_path_factory.mktemp("tuned"), PIPELINE_WORKERS="1")
+
+
+def test_searches_side_by_side_write_the_bytes_of_one_after_another(tuned_folder, tmp_path):
+    assert read_files(run_stage(tmp_path, PIPELINE_WORKERS="2")) == (alone := read_files(tuned_folder))
+    assert len(alone) == 3  # params, what was found, and all trials
 
 
 def test_train_fits_every_split_with_what_was_found_for_it(tuned_folder, tmp_path, monkeypatch):
