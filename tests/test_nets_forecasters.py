@@ -1,7 +1,8 @@
 """N-HiTS, PatchTST and the TFT against their papers: sizes, arithmetic by hand, invariances, and their graphs."""
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ import torch
 from numpy.testing import assert_allclose
 from torch import Tensor, nn
 
+from pipeline import config
 from pipeline.models.base import Signature
+from pipeline.models.cross_fit import ModelSpec, make_spec
 from pipeline.models.nets.nhits import NHiTS
 from pipeline.models.nets.patchtst import PatchTST
 from pipeline.models.nets.tft import TemporalFusionTransformer
@@ -17,7 +20,7 @@ from pipeline.models.onnx_session import open_session
 from pipeline.models.plugins import build
 from pipeline.models.torch_runtime.onnx_export import export_onnx
 from pipeline.samples import Samples
-from pipeline.targets import Output
+from pipeline.targets import Output, Target
 from tests import slow_tft
 from tests.data import OUTPUTS, TRAIN, VALID, plant_samples
 from tests.params import BLOCKS, PARAMS
@@ -338,6 +341,36 @@ def test_sizes_that_do_not_fit_each_other_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         make_net(plugin, **changes)
+
+
+@pytest.mark.parametrize(
+    ("family", "target", "needed"),
+    [("nets", "return_5", 5), ("nets", "position", 1), ("tuned", "return_5", 5), ("composites", "return_5", 5)],
+)
+def test_a_horizon_of_nhits_that_is_not_the_targets_is_refused_by_both_names(
+    family: str, target: str, needed: int
+) -> None:
+    plugin = {"nets": "nhits", "tuned": "nets.nhits", "composites": "conformal"}[family]
+    data = SimpleNamespace(
+        samples=SimpleNamespace(columns=("a",)),
+        target=Target(name=target, horizon_bars=needed, output=OUTPUTS["return"]),
+    )
+
+    def make_model_spec(horizon: int) -> ModelSpec:
+        own = BLOCKS["nhits"][1]["hyperparameters"] | {"horizon": horizon}
+        if family == "composites":
+            own = {"primary": {"family": "nets", "plugin": "nhits", "hyperparameters": own}}
+        block = {"dataset": "klines", "target": target, "plugin": plugin, "hyperparameters": own}
+        return make_spec(PARAMS | {"models": {family: {"path": block}}}, "path", data=cast(Any, data))
+
+    assert make_model_spec(needed).signature.columns == ("a",)
+    inner = "primary.hyperparameters." if family == "composites" else ""
+    message = (
+        rf"models.{family}.path.hyperparameters.{inner}horizon is 7, and horizon of datasets.klines.targets.{target} "
+        f"is {needed}: they must be equal, since the model forecasts that target; set the first to {needed}"
+    )
+    with pytest.raises(config.ParamsError, match=message):
+        make_model_spec(7)
 
 
 @EVERY
