@@ -21,7 +21,7 @@ from pipeline.models.plugins import build
 from pipeline.models.torch_runtime.onnx_export import export_onnx
 from pipeline.samples import Samples
 from pipeline.targets import Output, Target
-from tests import slow_tft
+from tests import slow_forecasters, slow_tft
 from tests.data import OUTPUTS, TRAIN, VALID, plant_samples
 from tests.params import BLOCKS, PARAMS
 
@@ -172,6 +172,14 @@ def test_nhits_pools_by_the_maximum_interpolates_between_coefficients_and_passes
         assert_allclose(made(x), [[185.0]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("window", [8, 7])  # the last pool of 7 bars is not whole
+def test_nhits_is_the_one_of_the_paper_in_numpy(window: int) -> None:
+    sizes = {"horizon": 6, "n_pool_kernel_size": [4, 2, 1], "n_freq_downsample": [3, 2, 1], "mlp_units": [5, 6]}
+    made, x = make_net(NHiTS, window=window, **sizes), draw_windows(4)[:, :window]
+    expected = slow_forecasters.forward_nhits(made, x.numpy(), kernels=[4, 2, 1], outputs=2, horizon=6)
+    assert_allclose(made(x).detach(), expected, rtol=0, atol=1e-5)
+
+
 def test_nhits_without_biases_is_homogeneous_and_blind_to_the_order_within_a_pool() -> None:
     made, x = make_net(NHiTS, n_pool_kernel_size=[4], n_freq_downsample=[2]), draw_windows(5)
     with torch.no_grad():
@@ -203,6 +211,19 @@ def test_a_layer_of_patchtst_without_attention_is_its_perceptron_between_two_nor
         assert_allclose(made(torch.tensor([3.0, 1.0, 3.0, 1.0])[None, :, None]), [[2.0]], atol=1e-4)
         layer.feedforward[3].weight[1] = 0.05  # -1 + 5
         assert_allclose(made(torch.tensor([3.0, 1.0, 3.0, 1.0])[None, :, None]), [[6.0]], atol=1e-4)
+
+
+def test_patchtst_is_the_one_of_the_paper_in_numpy() -> None:
+    made = make_net(PatchTST, num_layers=2).double()  # in float32 a level of 30 times the scale loses digits
+    x = draw_windows(4).double() * torch.tensor([1.0, 0.1, 20.0]) + 3.0
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        for name, buffer in made.named_buffers():
+            if "running" in name:
+                buffer.uniform_(0.5, 2.0)
+    expected = slow_forecasters.forward_patchtst(made, x.numpy(), patch_len=4, stride=2, nhead=2)
+    assert_allclose(made(x).detach(), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_patchtst_returns_the_mean_of_a_window_and_the_head_in_units_of_its_deviation() -> None:
