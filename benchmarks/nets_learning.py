@@ -3,17 +3,19 @@
 Three planted tasks, one for the idea of each architecture; every window is a segment of its own, and only its last row
 has a target. `rates`: volatility has a season of 48 bars, drawn anew in each window, and the level one of 6 bars; the
 target is the next log volatility plus half the next level. `patches`: y is the log ratio of the energies of two shapes
-of 12 bars in the older half of the window; the newer half has its own. `known`: the flags of four sessions are known in
-advance; y is the mean of one of four columns, which the session selects, over the bars that have the session of the
-last one; 40 more columns are noise. All nets have the same rows, epochs, batches and learning rate; the linear model is
-a ridge regression on all numbers of a window. The table has the correlation with y on unseen windows: mean and standard
-deviation over seeds, which draw data and weights, and CPU seconds of a fit.
+of 12 bars in the older half of the window; the newer half has its own. `known`: each of four sessions has a column of
+its own. The session at the horizon, 5 bars after the window, is known by the columns `session_0_ahead_5m` to
+`session_3_ahead_5m`. y is the mean of that session's column over the bars of the window that are in this session; 40
+more columns are noise. Nothing inside the window shows which session comes. All nets have the same rows, epochs,
+batches and learning rate, which options change; the linear model is a ridge regression on all numbers of a window. The
+table has the correlation with y on unseen windows: mean and standard deviation over seeds, which draw data and weights,
+and CPU seconds of a fit.
 """
 
 import argparse
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,29 +24,36 @@ from pipeline.models import base, plugins
 from pipeline.models.nets.engine.net import Net
 from pipeline.samples import Samples
 
-TRAIN_WINDOWS, VALID_WINDOWS, TEST_WINDOWS, EPOCHS = 6000, 1000, 2000, 8
+TRAIN_WINDOWS, VALID_WINDOWS, TEST_WINDOWS = 6000, 1000, 2000
 WINDOWS = TRAIN_WINDOWS + VALID_WINDOWS + TEST_WINDOWS
-SESSIONS, COLUMNS, KNOWN_BARS = 4, 44, 10
+SESSIONS, COLUMNS, KNOWN_BARS, HORIZON_BARS = 4, 44, 10, 5
 RIDGE = 100.0  # of standardized columns, whose squares sum to the number of train windows
 COMMON: dict[str, Any] = {
     **{"dropout": 0.0, "loss": {"name": "mse"}, "lr_schedule": {"name": "cosine", "eta_min": 1e-4}},
-    "optimizer": {"name": "adamw", "learning_rate": 3e-3, "weight_decay": 0.01},
+    "optimizer": {"name": "adamw", "weight_decay": 0.01},
 }
 SHARED: dict[str, Any] = {
-    **{"device": "cpu", "mixed_precision": False, "batch_size": 64, "clip_sigma": 5.0, "epochs": EPOCHS},
+    **{"device": "cpu", "mixed_precision": False, "batch_size": 64, "clip_sigma": 5.0},
     **{"max_grad_norm": 1.0, "gradient_log_interval": 10, "checkpoint_seconds": 1e9, "train_stride": 1},
-    "early_stopping": {"metric": "valid_loss", "mode": "min", "patience": EPOCHS, "min_delta": 0.0},
+    "early_stopping": {"metric": "valid_loss", "mode": "min", "min_delta": 0.0},
 }
 LSTM = {"cell": "lstm", "hidden_size": 32, "num_layers": 1, "bidirectional": False, "attention": False}
 NHITS = {"horizon": 4, "n_pool_kernel_size": [4, 2, 1], "n_freq_downsample": [4, 2, 1], "mlp_units": [64, 64]}
 PATCHTST = {"patch_len": 12, "stride": 12, "d_model": 16, "nhead": 2, "num_layers": 1, "dim_feedforward": 32}
-TFT = {"hidden_size": 16, "nhead": 2}
+TFT = {"hidden_size": 16, "nhead": 2, "known_columns": "ahead"}
 NETS: dict[str, tuple[str, dict[str, Any]]] = {
     "LSTM": ("recurrent", LSTM),
     "N-HiTS": ("nhits", NHITS),
     "PatchTST": ("patchtst", PATCHTST),
     "TFT": ("tft", TFT),
 }
+
+
+class Training(NamedTuple):
+    """The epochs of a fit, and its first learning rate."""
+
+    epochs: int
+    learning_rate: float
 
 
 def plant_rates(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -66,13 +75,18 @@ def plant_patches(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def plant_known(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return windows (n, 10, 48) and y (n,): the mean of the session's column over the bars of the last session."""
-    session = rng.integers(SESSIONS, size=(WINDOWS, KNOWN_BARS))
+    """Return windows (n, 10, 52) and y (n,): the mean of a column over the bars of the session at the horizon.
+
+    The columns are 44 values, the flags of each bar's session, and those of the session 5 bars later.
+    """
+    session = rng.integers(SESSIONS, size=(WINDOWS, KNOWN_BARS + HORIZON_BARS))
     values = rng.standard_normal((WINDOWS, KNOWN_BARS, COLUMNS))
-    relevant = np.take_along_axis(values, session[..., None], axis=2)[..., 0]
-    same = session == session[:, -1:]
-    y = (relevant * same).sum(axis=1) / np.sqrt(same.sum(axis=1))
-    return np.concatenate([values, np.eye(SESSIONS)[session]], axis=2), y + 0.3 * rng.standard_normal(WINDOWS)
+    now, ahead = session[:, :KNOWN_BARS], session[:, HORIZON_BARS:]
+    of_session = np.take_along_axis(values, now[..., None], axis=2)[..., 0]
+    same = now == session[:, -1:]  # the session at the horizon of the last bar
+    y = (of_session * same).sum(axis=1) / np.sqrt(np.maximum(same.sum(axis=1), 1))
+    flags = np.eye(SESSIONS)
+    return np.concatenate([values, flags[now], flags[ahead]], axis=2), y + 0.3 * rng.standard_normal(WINDOWS)
 
 
 TASKS: dict[str, Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]] = {
@@ -90,16 +104,21 @@ def make_samples(windows: np.ndarray, y: np.ndarray) -> Samples:
     of_rows[:, -1] = y
     segment = np.repeat(np.arange(count, dtype=np.int32), length)
     x = windows.reshape(-1, columns).astype(np.float32)
-    return Samples(time_ms, time_ms, segment, x, tuple(f"column_{i}" for i in range(columns)), of_rows.ravel())
+    names = [f"column_{i}" for i in range(columns)]
+    if columns > COLUMNS:  # `known`
+        names[-SESSIONS:] = [f"session_{i}_ahead_{HORIZON_BARS}m" for i in range(SESSIONS)]
+    return Samples(time_ms, time_ms, segment, x, tuple(names), of_rows.ravel())
 
 
-def make_net(name: str, *, columns: tuple[str, ...], window: int, task: str, seed: int) -> Net:
-    """Return an unfitted net of `NETS`; the TFT has the sessions of `known` as its known columns."""
+def make_net(name: str, training: Training, *, columns: tuple[str, ...], window: int, seed: int) -> Net:
+    """Return an unfitted net of `NETS`."""
     plugin, own = NETS[name]
-    if name == "TFT":
-        own = own | {"known_columns": list(columns[-SESSIONS:]) if task == "known" else []}
-    block = {"dataset": "d", "target": "t", "plugin": plugin, "hyperparameters": COMMON | own | {"window": window}}
-    net = plugins.build("nets", block, base.Signature(columns, KINDS["return"].output), shared=SHARED, seed=seed)
+    optimizer = COMMON["optimizer"] | {"learning_rate": training.learning_rate}
+    own = COMMON | own | {"window": window, "optimizer": optimizer}
+    block = {"dataset": "d", "target": "t", "plugin": plugin, "hyperparameters": own}
+    stopping = SHARED["early_stopping"] | {"patience": training.epochs}
+    shared = SHARED | {"epochs": training.epochs, "early_stopping": stopping}
+    net = plugins.build("nets", block, base.Signature(columns, KINDS["return"].output), shared=shared, seed=seed)
     assert isinstance(net, Net)
     return net
 
@@ -113,13 +132,13 @@ def predict_linearly(windows: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.asarray(x[-TEST_WINDOWS:] @ np.linalg.solve(moments, train.T @ y[:TRAIN_WINDOWS]))
 
 
-def measure(name: str, task: str, seed: int) -> float:
+def measure(name: str, task: str, training: Training, *, seed: int) -> float:
     """Return the correlation of a model's predictions with y on the windows of the test."""
     windows, y = TASKS[task](np.random.default_rng(seed))
     if name == "linear":
         return float(np.corrcoef(predict_linearly(windows, y), y[-TEST_WINDOWS:])[0, 1])
     samples, length = make_samples(windows, y), windows.shape[1]
-    net = make_net(name, columns=samples.columns, window=length, task=task, seed=seed)
+    net = make_net(name, training, columns=samples.columns, window=length, seed=seed)
     train, valid, test = np.split(
         np.arange(length - 1, WINDOWS * length, length), [TRAIN_WINDOWS, TRAIN_WINDOWS + VALID_WINDOWS]
     )
@@ -132,13 +151,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--nets", nargs="+", choices=["linear", *NETS], default=["linear", *NETS])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--learning-rate", type=float, default=0.003)
     options = parser.parse_args()
+    training = Training(options.epochs, options.learning_rate)
     for task in options.tasks:
         for name in options.nets:
             start = time.process_time()
-            found = [measure(name, task, seed) for seed in range(options.seeds)]
-            seconds = (time.process_time() - start) / options.seeds
+            found = [measure(name, task, training, seed=seed) for seed in options.seeds]
+            seconds = (time.process_time() - start) / len(options.seeds)
             print(f"| {task} | {name} | {np.mean(found):.3f} ± {np.std(found):.3f} | {seconds:.1f} s |", flush=True)
 
 

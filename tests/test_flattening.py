@@ -36,7 +36,7 @@ def test_names_of_a_whole_window_count_bars_back_from_the_row():
     assert Flattening(2, "mean", ("a", "b")).names == ("a", "b")
 
 
-@pytest.mark.parametrize("name", ["lightgbm", "xgboost_barrier"])
+@pytest.mark.parametrize("name", ["lightgbm", "xgboost_barrier", "catboost"])
 @pytest.mark.parametrize("method", ["last", "mean", "flatten"])
 def test_trees_over_windows_are_exported_without_a_flipped_leaf(name, method, tmp_path):
     family, block = BLOCKS[name]

@@ -1,7 +1,8 @@
 """N-HiTS, PatchTST and the TFT against their papers: sizes, arithmetic by hand, invariances, and their graphs."""
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ import torch
 from numpy.testing import assert_allclose
 from torch import Tensor, nn
 
+from pipeline import config
 from pipeline.models.base import Signature
+from pipeline.models.cross_fit import ModelSpec, make_spec
 from pipeline.models.nets.nhits import NHiTS
 from pipeline.models.nets.patchtst import PatchTST
 from pipeline.models.nets.tft import TemporalFusionTransformer
@@ -17,10 +20,10 @@ from pipeline.models.onnx_session import open_session
 from pipeline.models.plugins import build
 from pipeline.models.torch_runtime.onnx_export import export_onnx
 from pipeline.samples import Samples
-from pipeline.targets import Output
-from tests import slow_tft
-from tests.data import OUTPUTS, TRAIN, VALID, plant_samples
-from tests.params import BLOCKS, PARAMS
+from pipeline.targets import Output, Target
+from tests import slow_forecasters, slow_tft
+from tests.data import OUTPUTS, TEST, TRAIN, VALID, plant_samples
+from tests.params import BLOCKS, LEAST_WINDOWS, PARAMS, SMALLER
 
 SMALL: dict[type[nn.Module], dict[str, Any]] = {
     NHiTS: {"horizon": 4, "n_pool_kernel_size": [4, 1], "n_freq_downsample": [2, 1], "mlp_units": [8]},
@@ -169,6 +172,14 @@ def test_nhits_pools_by_the_maximum_interpolates_between_coefficients_and_passes
         assert_allclose(made(x), [[185.0]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("window", [8, 7])  # the last pool of 7 bars is not whole
+def test_nhits_is_the_one_of_the_paper_in_numpy(window: int) -> None:
+    sizes = {"horizon": 6, "n_pool_kernel_size": [4, 2, 1], "n_freq_downsample": [3, 2, 1], "mlp_units": [5, 6]}
+    made, x = make_net(NHiTS, window=window, **sizes), draw_windows(4)[:, :window]
+    expected = slow_forecasters.forward_nhits(made, x.numpy(), kernels=[4, 2, 1], outputs=2, horizon=6)
+    assert_allclose(made(x).detach(), expected, rtol=0, atol=1e-5)
+
+
 def test_nhits_without_biases_is_homogeneous_and_blind_to_the_order_within_a_pool() -> None:
     made, x = make_net(NHiTS, n_pool_kernel_size=[4], n_freq_downsample=[2]), draw_windows(5)
     with torch.no_grad():
@@ -200,6 +211,19 @@ def test_a_layer_of_patchtst_without_attention_is_its_perceptron_between_two_nor
         assert_allclose(made(torch.tensor([3.0, 1.0, 3.0, 1.0])[None, :, None]), [[2.0]], atol=1e-4)
         layer.feedforward[3].weight[1] = 0.05  # -1 + 5
         assert_allclose(made(torch.tensor([3.0, 1.0, 3.0, 1.0])[None, :, None]), [[6.0]], atol=1e-4)
+
+
+def test_patchtst_is_the_one_of_the_paper_in_numpy() -> None:
+    made = make_net(PatchTST, num_layers=2).double()  # in float32 a level of 30 times the scale loses digits
+    x = draw_windows(4).double() * torch.tensor([1.0, 0.1, 20.0]) + 3.0
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        for name, buffer in made.named_buffers():
+            if "running" in name:
+                buffer.uniform_(0.5, 2.0)
+    expected = slow_forecasters.forward_patchtst(made, x.numpy(), patch_len=4, stride=2, nhead=2)
+    assert_allclose(made(x).detach(), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_patchtst_returns_the_mean_of_a_window_and_the_head_in_units_of_its_deviation() -> None:
@@ -340,6 +364,36 @@ def test_sizes_that_do_not_fit_each_other_are_refused(
         make_net(plugin, **changes)
 
 
+@pytest.mark.parametrize(
+    ("family", "target", "needed"),
+    [("nets", "return_5", 5), ("nets", "position", 1), ("tuned", "return_5", 5), ("composites", "return_5", 5)],
+)
+def test_a_horizon_of_nhits_that_is_not_the_targets_is_refused_by_both_names(
+    family: str, target: str, needed: int
+) -> None:
+    plugin = {"nets": "nhits", "tuned": "nets.nhits", "composites": "conformal"}[family]
+    data = SimpleNamespace(
+        samples=SimpleNamespace(columns=("a",)),
+        target=Target(name=target, horizon_bars=needed, output=OUTPUTS["return"]),
+    )
+
+    def make_model_spec(horizon: int) -> ModelSpec:
+        own = BLOCKS["nhits"][1]["hyperparameters"] | {"horizon": horizon}
+        if family == "composites":
+            own = {"primary": {"family": "nets", "plugin": "nhits", "hyperparameters": own}}
+        block = {"dataset": "klines", "target": target, "plugin": plugin, "hyperparameters": own}
+        return make_spec(PARAMS | {"models": {family: {"path": block}}}, "path", data=cast(Any, data))
+
+    assert make_model_spec(needed).signature.columns == ("a",)
+    inner = "primary.hyperparameters." if family == "composites" else ""
+    message = (
+        rf"models.{family}.path.hyperparameters.{inner}horizon is 7, and horizon of datasets.klines.targets.{target} "
+        f"is {needed}: they must be equal, since the model forecasts that target; set the first to {needed}"
+    )
+    with pytest.raises(config.ParamsError, match=message):
+        make_model_spec(7)
+
+
 @EVERY
 def test_the_graph_agrees_with_the_net_also_where_a_window_does_not_move(
     plugin: type[nn.Module], tmp_path: Path
@@ -353,26 +407,52 @@ def test_the_graph_agrees_with_the_net_also_where_a_window_does_not_move(
 
 
 QUANTILES = Output(kind="quantiles", names=("q10", "q50", "q90"), levels=(0.1, 0.5, 0.9))
-LOSSES = {"barrier": ("cross_entropy", OUTPUTS["barrier"]), "return": ("pinball", QUANTILES)}
 
 
-@pytest.mark.parametrize("kind", LOSSES)
-@pytest.mark.parametrize("name", ["nhits", "patchtst", "tft"])
-def test_classes_and_quantiles_are_fitted_by_their_losses(name: str, kind: str) -> None:
-    _, block = BLOCKS[name]
-    samples = plant_samples(kind, seed=1)
-    loss, output = LOSSES[kind]
-    own = {"window": 8, "loss": {"name": loss}}
+def measure_pinball_loss(y: np.ndarray, quantiles: np.ndarray) -> float:
+    error = y[:, None] - quantiles
+    return float(np.maximum(QUANTILES.levels * error, (np.array(QUANTILES.levels) - 1) * error).mean())
+
+
+def fit_forecaster(name: str, samples: Samples, output: Output, loss: str) -> np.ndarray:
+    """Return the predictions of a small net of the block `name` for the rows of TEST."""
+    block = BLOCKS[name][1]
+    own = {key: value for key, value in SMALLER[name].items() if key in block["hyperparameters"]}
+    own |= {"window": LEAST_WINDOWS.get(name, 1), "loss": {"name": loss}}
     made = build(
         "nets",
         block | {"hyperparameters": block["hyperparameters"] | own},
         Signature(samples.columns, output),
-        shared=PARAMS["nets"] | {"epochs": 1, "batch_size": 64, "train_stride": 1},
+        shared=PARAMS["nets"] | {"epochs": 2, "batch_size": 64, "train_stride": 1},
         seed=1,
     )
-    (entry,) = made.fit(samples, TRAIN[:600], VALID[:100])
-    assert np.isfinite([entry["train_loss"], entry["valid_loss"]]).all()
-    assert made.predict_rows(samples, VALID[:5]).shape == (5, 3)
+    made.fit(samples, TRAIN, VALID[:200])
+    return made.predict_rows(samples, TEST)
+
+
+FORECASTERS = pytest.mark.parametrize("name", ["nhits", "patchtst", "tft"])
+
+
+@FORECASTERS
+def test_classes_are_learned_by_their_log_loss(name: str) -> None:
+    samples = plant_samples("barrier", seed=1, noise=0.5)
+    predicted = fit_forecaster(name, samples, OUTPUTS["barrier"], "cross_entropy")
+    y = samples.y[TEST]
+    share = np.bincount(samples.y[TRAIN]) / len(TRAIN)
+    assert_allclose(predicted.sum(axis=1), 1.0, rtol=1e-5)
+    assert -np.log(predicted[np.arange(len(y)), y]).mean() < -0.9 * np.log(share[y]).mean()
+    assert (predicted.argmax(axis=1) == y).mean() > share.max() + 0.08  # six standard errors
+
+
+@FORECASTERS
+def test_quantiles_are_learned_by_their_pinball_loss(name: str) -> None:
+    samples = plant_samples("return", seed=1, noise=0.5)
+    predicted = fit_forecaster(name, samples, QUANTILES, "pinball")
+    y = samples.y[TEST]
+    of_train = np.quantile(samples.y[TRAIN], QUANTILES.levels)[None]
+    assert measure_pinball_loss(y, predicted) < 0.85 * measure_pinball_loss(y, of_train)
+    assert_allclose((y[:, None] <= predicted).mean(axis=0), QUANTILES.levels, atol=0.08)  # hence they are ordered
+    assert (np.diff(predicted) > 0).mean() > 0.99  # nearly everywhere: no loss forbids a crossing
 
 
 def test_the_quantiles_of_the_tft_cover_unseen_rows_as_often_as_they_say() -> None:

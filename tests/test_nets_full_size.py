@@ -12,9 +12,11 @@ import yaml
 from dvc.utils.hydra import apply_overrides
 
 from benchmarks import nets
+from pipeline import config
 from pipeline.models import plugins
 from pipeline.models.base import Signature
 from pipeline.models.nets.engine.net import Net
+from pipeline.models.target_keys import check_target_keys
 from tests.data import OUTPUTS
 from tests.params import PARAMS
 
@@ -23,7 +25,15 @@ COMMANDS = re.findall(
     r"dvc exp run -n (\w+) ((?:.|\\\n)+?)\n(?!\s)",
     (ROOT / "pipeline/models/nets/README.md").read_text().partition("**Full size.**")[2].partition("**Order books")[0],
 )
-LEAST_PARAMETERS = {"lstm2x128": 220_000, "patchtst_full": 400_000, "tft_full": 1_000_000, "tlob_full": 1_000_000}
+SIZES = {  # of each command the columns that its net sees here, and its parameters
+    "lstm2x128": (44, 4 * 128 * (44 + 128 + 2) + 4 * 128 * (128 + 128 + 2) + 129),
+    "patchtst_full": (44, 922_912 - 96 * (42 * 128 + 1 + 22) + (42 * 128 + 1 + 45)),  # the paper's, with one output
+    "tft_full": (44, 2 * (44 * 646 * 160 + 320 + 47_216) + 412_160 + 3 * 51_840 + 2 * 103_360 + 64_200 + 161),
+    "nhits_full": (1, 1_798_128),  # of its paper, see test_nets_forecasters.py
+    "deeplob_full": (40, 143_907),  # summary of the authors' notebook
+    "tlob_full": (48, 1_135_971 + 8 * (40 + 2)),  # the authors' of 40 columns; embedding and normalization of 8 more
+    "mlplob_full": (48, 3_012_411 + 8 * (40 + 2)),
+}
 BENCHMARKED = {"lstm2x128": "LSTM 2x128", "patchtst_full": "PatchTST", "tft_full": "TFT"}  # in benchmarks/nets.py
 
 
@@ -42,11 +52,13 @@ def test_a_command_of_full_size_has_keys_that_exist_and_a_net_that_its_plugin_bu
     (model,) = {found[1] for each in overrides if (found := re.match(r"\+?models\.nets\.(\w+)", each))}
     block = params["models"]["nets"][model]
     assert block["dataset"] in params["datasets"]
-    columns = tuple(f"column_{i}" for i in range(44))
+    target = config.look_up(params, f"datasets.{block['dataset']}.targets.{block['target']}")
+    check_target_keys(params, model, config.ModelBlock("nets", block, model), horizon_bars=target["horizon"])
+    columns = tuple(f"column_{i}" for i in range(SIZES[name][0]))
     kind = "barrier" if block["dataset"] == "orderbook" else "return"
     built = plugins.build("nets", block, Signature(columns, OUTPUTS[kind]), shared=params["nets"], seed=0)
     assert isinstance(built, Net)
-    assert count_weights(built) > LEAST_PARAMETERS[name]
+    assert count_weights(built) == SIZES[name][1]
     if name in BENCHMARKED:  # the net that `benchmarks/nets.py --full-size` measures
         measured = nets.make_model(BENCHMARKED[name], nets.Workload(512, 1, 1))
         assert (measured.window, count_weights(measured)) == (built.window, count_weights(built))
@@ -54,5 +66,5 @@ def test_a_command_of_full_size_has_keys_that_exist_and_a_net_that_its_plugin_bu
 
 
 def test_every_net_of_the_literature_has_a_command() -> None:
-    assert [name for name, _ in COMMANDS] == list(LEAST_PARAMETERS)
+    assert [name for name, _ in COMMANDS] == list(SIZES)
     assert set(BENCHMARKED.values()) == set(nets.FULL_SIZE)

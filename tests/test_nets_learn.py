@@ -32,8 +32,18 @@ NETS = {
         {"d_model": 16, "nhead": 2, "num_layers": 1, "dim_feedforward": 32, "positional_encoding": "learned"},
     ),
     "mlp": ("mlp", {"hidden_sizes": [32], "activation": "relu"}),
+    "nhits": (
+        "nhits",
+        {"horizon": 5, "n_pool_kernel_size": [2, 1], "n_freq_downsample": [2, 1], "mlp_units": [16]},
+    ),
+    "patchtst": (
+        "patchtst",
+        {"patch_len": 4, "stride": 4, "d_model": 16, "nhead": 2, "num_layers": 1, "dim_feedforward": 32},
+    ),
+    "tft": ("tft", {"hidden_size": 8, "nhead": 2, "known_columns": "ahead"}),
 }
 SEQUENCES = ["lstm", "gru, attention", "cnn", "transformer"]
+FORECASTERS = ["nhits", "patchtst", "tft"]  # tests/test_nets_forecasters.py has their classes and quantiles
 
 
 @cache
@@ -86,7 +96,7 @@ def measure_trees_ic(samples: Samples) -> float:
     return float(np.corrcoef(model.predict_rows(samples, TEST)[:, 0], samples.y[TEST])[0, 1])
 
 
-@pytest.mark.parametrize("name", SEQUENCES)
+@pytest.mark.parametrize("name", SEQUENCES + FORECASTERS)
 def test_the_order_of_bars_is_learned_where_no_single_row_shows_it(name):
     samples = make_market(is_null=False)  # the best that anything can reach is √½
     assert measure_net_ic(name, samples) > 0.5 > 0.25 > max(measure_ridge_ic(samples), measure_trees_ic(samples))

@@ -28,7 +28,7 @@ from pipeline.models.cross_fit import make_spec
 from pipeline.models.parity_checks.base import find_parity_checks
 from pipeline.models.pretrained import timesfm as pretrained
 from pipeline.samples import Samples
-from pipeline.targets import Output
+from pipeline.targets import Output, Target
 from pipeline.volatility import estimate_volatility
 from tests import test_models
 from tests.data import BAR_MS, OUTPUTS
@@ -264,14 +264,14 @@ def test_what_it_cannot_forecast_is_refused(
 def test_a_horizon_or_volatility_window_that_is_not_the_targets_is_refused_by_both_names(key: str) -> None:
     params = copy.deepcopy(PARAMS)
     params["models"]["pretrained"] = {"timesfm": copy.deepcopy(BLOCK)}
-    assert pretrained.TimesFM.read_market(params, "klines") == {}
+    target = Target(name="return_5", horizon_bars=5, output=QUANTILES)
+    data = SimpleNamespace(samples=SimpleNamespace(columns=("return_1",)), target=target)
+    assert make_spec(params, "timesfm", data=cast(Any, data)).model.name == "timesfm"
     params["models"]["pretrained"]["timesfm"]["hyperparameters"][key] = 15
-    assert pretrained.TimesFM.read_market(params, "coins") == {}  # no model of it
     own = PARAMS["datasets"]["klines"]["targets"]["return_5"][key]
-    data = SimpleNamespace(samples=SimpleNamespace(columns=("return_1",)), target=SimpleNamespace(output=QUANTILES))
     message = (
-        f"models.pretrained.timesfm.hyperparameters.{key} is 15, and datasets.klines.targets.return_5.{key} is {own}: "
-        f"they must be equal, .*; set the first to {own}"
+        f"models.pretrained.timesfm.hyperparameters.{key} is 15, and {key} of datasets.klines.targets.return_5 is "
+        f"{own}: they must be equal, .*; set the first to {own}"
     )
     with pytest.raises(config.ParamsError, match=message):
         make_spec(params, "timesfm", data=cast(Any, data))

@@ -170,6 +170,26 @@ def test_every_bar_of_a_whole_window_has_the_sign_of_its_column() -> None:
     assert model.signature == Signature(("a", "b", "c"), OUTPUTS["return"])
 
 
+@PLUGINS
+def test_a_monotone_column_of_a_whole_window_moves_the_prediction_in_one_direction_at_every_bar(plugin: str) -> None:
+    samples = plant_samples("return", seed=3, held_rows=2)  # so that both bars show the signal
+    steps = {}
+    for name, constraints in {"free": {}, "up": {"column_0": 1}}.items():
+        changes = {"window": 2, "flatten": "flatten", "monotone_constraints": constraints}
+        model = build_unfitted(plugin, "return", samples.columns, **changes)
+        model.num_boost_round = 30
+        model.fit(samples, TRAIN, VALID)
+        windows = np.repeat(model.inputs(samples, TEST[:20])[None], 40, axis=0)  # (40, 20, 2, F)
+        for bar in (0, 1):
+            moved = windows.copy()
+            moved[:, :, bar, 0] = np.linspace(-3, 3, 40, dtype=np.float32)[:, None]
+            predicted = model.predict(moved.reshape(-1, *windows.shape[2:]))[:, 0].reshape(40, -1)
+            steps[name, bar] = np.diff(predicted, axis=0)
+    for bar in (0, 1):
+        assert steps["free", bar].min() < 0  # otherwise nothing is shown
+        assert 0 <= steps["up", bar].min() < steps["up", bar].max()
+
+
 OF_A_GPU = {
     "lightgbm": {"device_type": "cuda"},
     "xgboost": {"device": "cuda"},

@@ -50,6 +50,7 @@ class Model(ABC):
     sections: ClassVar[Mapping[str, Callable[..., Any] | Mapping[str, Callable[..., Any]]]] = {}
 
     market_arguments: ClassVar[tuple[str, ...]] = ()  # hyperparameters that `read_market` gives, not its own sections
+    target_keys: ClassVar[tuple[str, ...]] = ()  # hyperparameters that must be those of the target, such as its horizon
 
     signature: Signature
     seed: int

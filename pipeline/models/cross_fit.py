@@ -15,6 +15,7 @@ from pipeline.models import base, plugins, tuned
 from pipeline.models.dataset import LabeledDataset, load_dataset
 from pipeline.models.fit_files import FitFiles
 from pipeline.models.predictions import FINAL, make_predictions, measure_score_std, save_score_std
+from pipeline.models.target_keys import check_target_keys
 from pipeline.samples import Samples
 from pipeline.validation.folds import Folds
 
@@ -92,6 +93,7 @@ def plan_cross_fit(params: config.Block, model: str) -> CrossFit:
 def make_spec(params: config.Block, model: str, *, data: LabeledDataset) -> ModelSpec:
     """Return what a model of params.yaml is built from; of a tuned one without its hyperparameters."""
     entry = tuned.find_fitted(params, model)
+    check_target_keys(params, model, entry, horizon_bars=data.target.horizon_bars)
     signature = base.Signature(columns=data.samples.columns, output=data.target.output)
     market = plugins.find_plugin_of(entry).read_market(params, entry.block["dataset"])
     return ModelSpec(entry, signature, params.get(entry.family) or {}, market)

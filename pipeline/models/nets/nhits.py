@@ -1,6 +1,6 @@
 """N-HiTS: neural hierarchical interpolation (Challu et al. 2023), whose blocks see and forecast at different rates."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import MinLen
@@ -19,8 +19,11 @@ class NHiTS(nn.Module):
     A block pools the window with kernel `n_pool_kernel_size`, passes it through a perceptron, and returns a backcast of
     the window and a forecast of `horizon` bars. Both have one coefficient for every `n_freq_downsample` bars, and are
     interpolated between. All columns are one input. An output is the mean of its forecast path: a return over the
-    horizon is a sum over it, up to scale. The paper has pooling kernels 2, 2, 1 and rates 4, 2, 1, or larger ones.
+    horizon is a sum over it, up to scale. The loss sees that mean alone: bars of the path are not forecasts. `horizon`
+    must be that of the target. The paper has pooling kernels 2, 2, 1 and rates 4, 2, 1, or larger ones.
     """
+
+    target_keys: ClassVar[tuple[str, ...]] = ("horizon",)
 
     def __init__(
         self,

@@ -3,11 +3,10 @@
 import copy
 import math
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +14,6 @@ from annotated_types import Interval
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from pipeline import config
 from pipeline.features.pretrained.fixed_batches import FixedBatches
 from pipeline.features.pretrained.timesfm import (
     CONTEXT_LIMIT,
@@ -36,9 +34,7 @@ from pipeline.models.torch_runtime.onnx_export import export_onnx
 from pipeline.samples import Samples
 from pipeline.targets import Kind
 
-FAMILY, PLUGIN = __name__.rsplit(".", 2)[-2:]
 RETURN = "return_1"  # the column that is forecast: ln(close / close 1 ago)
-OF_TARGET = ("horizon", "volatility_window")  # hyperparameters that are keys of the target too
 LOSS_ROWS = 1000  # about as many rows of train, and of valid, measure losses
 
 
@@ -61,6 +57,7 @@ class TimesFM(Model):
     """
 
     output_kinds: ClassVar[tuple[Kind, ...]] = ("value", "quantiles")
+    target_keys: ClassVar[tuple[str, ...]] = ("horizon", "volatility_window")
 
     weights: str  # the folder of the published file
     sha256: str | None  # of that file
@@ -86,18 +83,6 @@ class TimesFM(Model):
             raise ValueError(f"timesfm has the quantiles {LEVELS}; the target asks for {unknown}")
         if self.volatility_window > self.window:
             raise ValueError(f"volatility_window is {self.volatility_window}, above window, which is {self.window}")
-
-    @classmethod
-    def read_market(cls, params: config.Block, dataset: str) -> Mapping[str, Any]:
-        """Return nothing: it does not trade.
-
-        Raises:
-            ParamsError: a model of the dataset has another horizon or volatility window than its target; names both.
-        """
-        for name, block in (params["models"].get(FAMILY) or {}).items():
-            if block["plugin"] == PLUGIN and block["dataset"] == dataset:
-                _check_target(params, name, block)
-        return {}
 
     @property
     def lookback_bars(self) -> int:
@@ -206,19 +191,6 @@ class _ReturnForecast(nn.Module):
         horizon = self.readout.horizon
         prediction: Tensor = forecast[:, horizon - 1, list(self.readout.places)] / math.sqrt(horizon)
         return prediction
-
-
-def _check_target(params: config.Block, name: str, block: config.Block) -> None:
-    """Raise ParamsError where a key of OF_TARGET of a model is not that of its target."""
-    place = f"datasets.{block['dataset']}.targets.{block['target']}"
-    target = config.look_up(params, place)
-    for key in OF_TARGET:
-        own = block["hyperparameters"].get(key)
-        if own != target.get(key, own):
-            raise config.ParamsError(
-                f"models.{FAMILY}.{name}.hyperparameters.{key} is {own}, and {place}.{key} is {target[key]}: they must "
-                f"be equal, since the forecast is in the unit of the target; set the first to {target[key]}"
-            )
 
 
 def _find_padding(returns: Tensor) -> Tensor:

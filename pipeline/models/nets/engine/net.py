@@ -273,7 +273,7 @@ def make_model_class(module: type[nn.Module]) -> type[Net]:
         module.__name__,
         [(name, inspect.signature(module).parameters[name].annotation) for name in list_hyperparameters(module)],
         bases=(Net,),
-        namespace={"module": module, "__doc__": module.__doc__},
+        namespace={"module": module, "__doc__": module.__doc__, "target_keys": getattr(module, "target_keys", ())},
         kw_only=True,
         eq=False,
     )
