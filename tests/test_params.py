@@ -162,6 +162,8 @@ WRONG: list[tuple[str, str, Any, str]] = [  # the stage, the key, its value, and
     ("compare klines", "compare.confidence", 95, "is 95; it must be below 1"),
     (EVALUATE, "performance.risk_free_rate", "4 %", f"is '4 %'; it must be {NUMBER}"),
     (EVALUATE, "performance.risk_free_rate", -1, "is -1; it must be above -1"),
+    (EVALUATE, "capacity.impact_coefficient", None, f"is None; it must be {NUMBER}"),
+    (EVALUATE, "capacity.impact_window", 1, "is 1; it must be at least 2"),
     ("signals klines", "gates.signal_ic", 1.5, "is 1.5; it must be below 1"),
     ("signals klines", "gates.signal_turnover", None, f"is None; it must be {NUMBER}"),
     ("sensitivity klines", "embargo_sensitivity.embargo_factors", [0, "x"], f"is 'x'; it must be {NUMBER}"),
