@@ -150,7 +150,7 @@ def main() -> None:
     for _ in range(options.rounds):
         for num_envs in options.num_envs:
             single = measure_rate(lambda: step_gymnasium(market, steps=4_000))
-            many = measure_rate(lambda num_envs=num_envs: step_vectorized(market, num_envs=num_envs, steps=1_000))
+            many = measure_rate(partial(step_vectorized, market, num_envs=num_envs, steps=1_000))
             found[num_envs].append((many, single))
     for num_envs, pairs in found.items():
         many, single = (statistics.median(each) for each in zip(*pairs, strict=True))

@@ -79,8 +79,8 @@ def find_best_positions(expected: np.ndarray, *, cost: float) -> np.ndarray:
         gains = held * expected[row] - cost * np.abs(held[:, None] - held) + value  # (from, to)
         choice[row], value = gains.argmax(axis=1), gains.max(axis=1)
     positions, at = np.empty(len(expected)), 1
-    for row, options in enumerate(choice):
-        at = options[at]
+    for row in range(len(choice)):
+        at = int(choice[row, at])
         positions[row] = held[at]
     return positions
 

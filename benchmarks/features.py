@@ -11,7 +11,9 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -102,17 +104,23 @@ def benchmark_bulk(bars: pd.DataFrame) -> None:
 
 
 @numba.njit
-def stream_bars(plans, memory, chunk, matrix, out):
+def stream_bars(plans: Any, memory: np.ndarray, chunk: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
     """Stream every bar of `matrix` by itself, as a compiled caller would."""
     for i in range(matrix.shape[1]):
         engine.advance(plans, memory, chunk, matrix, i, 1, out, 0)
 
 
+def update_all(stream: engine.Stream, records: list[Any]) -> None:
+    """Feed bars to a stream."""
+    for bar in records:
+        stream.update(bar)
+
+
 def benchmark_streaming(bars: pd.DataFrame) -> None:
     """Print microseconds per bar, from compiled code and from Python."""
-    records = bars[:STREAM_BARS].to_dict("records")
+    records: list[Any] = bars[:STREAM_BARS].to_dict("records")
     streams = [engine.Stream(**BLOCK) for _ in range(5)]
-    python = [measure_ms(lambda stream=stream: [stream.update(bar) for bar in records]) for stream in streams]
+    python = [measure_ms(partial(update_all, stream, records)) for stream in streams]
     layout, matrix = streams[0].layout, np.stack([bars[name].to_numpy(np.float64) for name in chunks.FIELDS])
     out = np.empty((len(layout.columns), 1), dtype=np.float32)
     stream_bars(

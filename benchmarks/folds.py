@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BAR_MS = 60_000
 COMPARISON = {"rows": 1_000_000, "groups": 10, "test_groups": 5, "label_bars": 20, "embargo_bars": 1_000}
 LARGE = {"rows": 10_000_000, "groups": 16, "test_groups": 8, "symbols": 8, "longest_label_bars": 240}
-LISTING = {"splits": (0, 6_434, 12_869), "repeats": 7, "columns": 44}
+LISTING: dict[str, Any] = {"splits": (0, 6_434, 12_869), "repeats": 7, "columns": 44}
 
 Split = tuple[np.ndarray, list[np.ndarray]]  # train rows, test rows in parts
 
@@ -62,7 +63,7 @@ def split_by_skfolio() -> Iterator[Split]:
     yield from theirs.split(x)
 
 
-def measure_splits(splits: Callable[[], Iterator[Split]]) -> dict[str, object]:
+def measure_splits(splits: Callable[[], Iterator[Split]]) -> dict[str, Any]:
     """Return seconds and MiB of all splits, one after the other, and counts and sums that identify their rows."""
     generated = splits()
     next(generated)
@@ -81,12 +82,13 @@ def measure_splits(splits: Callable[[], Iterator[Split]]) -> dict[str, object]:
 def make_large_spans(*, interleaved: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return the spans of several symbols' rows with labels of any length, sorted by time or by symbol."""
     bars = np.arange(LARGE["rows"] // LARGE["symbols"], dtype=np.int64)
-    first = BAR_MS * (np.repeat(bars, LARGE["symbols"]) if interleaved else np.tile(bars, LARGE["symbols"]))
+    rows: np.ndarray = np.repeat(bars, LARGE["symbols"]) if interleaved else np.tile(bars, LARGE["symbols"])
+    first = BAR_MS * rows
     length = np.random.default_rng(0).integers(1, LARGE["longest_label_bars"] + 1, len(first))
     return first, first + BAR_MS * length
 
 
-def measure_ranges(*, interleaved: bool) -> dict[str, float]:
+def measure_ranges(*, interleaved: bool) -> dict[str, Any]:
     """Return seconds to make folds, and seconds and MiB in total with the time ranges and counts of all splits."""
     from pipeline.validation.folds import cpcv
 
@@ -103,7 +105,7 @@ def measure_ranges(*, interleaved: bool) -> dict[str, float]:
     return {"make_seconds": make_seconds, "seconds": seconds, "mib": mib}
 
 
-def measure_listing(*, interleaved: bool) -> dict[str, object]:
+def measure_listing(*, interleaved: bool) -> dict[str, Any]:
     """Return median milliseconds to list train rows, to copy them, and to gather their features."""
     from pipeline.validation.folds import cpcv
 
@@ -125,7 +127,7 @@ def measure_listing(*, interleaved: bool) -> dict[str, object]:
     return {name: float(np.median(values)) for name, values in times_ms.items()} | {"rows": len(rows)}
 
 
-CASES: dict[str, Callable[[], dict[str, object]]] = {
+CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "compare pipeline": lambda: measure_splits(split_by_pipeline),
     "compare skfolio": lambda: measure_splits(split_by_skfolio),
     "ranges by time": lambda: measure_ranges(interleaved=True),
@@ -135,10 +137,10 @@ CASES: dict[str, Callable[[], dict[str, object]]] = {
 }
 
 
-def run_case(case: str) -> dict[str, object]:
+def run_case(case: str) -> dict[str, Any]:
     """Return a case's figures, from its own process."""
     run = [sys.executable, str(Path(__file__).resolve()), case]
-    done: dict[str, object] = json.loads(subprocess.run(run, cwd=ROOT, check=True, capture_output=True).stdout)
+    done: dict[str, Any] = json.loads(subprocess.run(run, cwd=ROOT, check=True, capture_output=True).stdout)
     return done
 
 

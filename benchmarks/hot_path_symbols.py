@@ -10,8 +10,9 @@ import argparse
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ def make_minutes(symbols: list[str], count: int) -> list[list[dict[str, object]]
     return minutes
 
 
-def measure_us(step: Callable[[list[dict[str, object]]], object], minutes: list[list[dict[str, object]]]) -> np.ndarray:
+def measure_us(step: Callable[[Any], object], minutes: Sequence[Any]) -> np.ndarray:
     """Return (n,) µs of CPU time of each minute."""
     spent = np.empty(len(minutes))
     for i, minute in enumerate(minutes):

@@ -37,8 +37,8 @@ def load_samples(file: Path, params: dict[str, Any], target: dict[str, Any]) -> 
     bars = bars.assign(segment=number_segments(bars))
     features = engine.compute(bars, **params["datasets"]["klines"]["features"])
     labels = make_labels(bars, target).table
-    place = pd.Series(np.arange(len(features.rows)), index=features.rows).reindex(labels["row"])
-    labels, place = labels[place.notna().to_numpy()], place.dropna().astype(int).to_numpy()
+    found = pd.Series(np.arange(len(features.rows)), index=features.rows).reindex(labels["row"])
+    labels, place = labels[found.notna().to_numpy()], found.dropna().astype(int).to_numpy()
     time, end, segment, y = (labels[name].to_numpy() for name in ("time", "label_end", "segment", "y"))
     return Samples(time, end, segment, features.x[place], features.columns, y)
 

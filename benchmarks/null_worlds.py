@@ -203,7 +203,7 @@ def extend_file(file: Path, markets: Mapping[Market, bool], *, seconds: float, b
 def render_passes(table: pd.DataFrame) -> str:
     """Return how often each rule alone, and the gate, passes: one row for each, by signal and model."""
     groups = table.groupby(["signal", "model"], sort=False)
-    parts = {key: table.loc[rows] for key, rows in groups.groups.items()}
+    parts: dict[Any, pd.DataFrame] = {key: table.loc[rows] for key, rows in groups.groups.items()}
     names = [name for name in [*RULES, GATE_WITHOUT, GATE] if (table[name] != "off").any()]
     head = ["rule", *(f"signal {signal:g}, `{model}`" for signal, model in parts)]
     rows = [[name, *(f"{(part[name] == 'passed').sum()} of {len(part)}" for part in parts.values())] for name in names]

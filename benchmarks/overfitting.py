@@ -8,6 +8,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from scipy import signal, stats
@@ -54,8 +55,13 @@ def measure_speed() -> None:
         paths_by_model = {str(i): rng.normal(1e-5, 1e-3, (bars, paths)) for i in range(models)}
         print_cost(
             f"intervals and pairs, {models} models x {paths} paths x {bars:,} bars, {RESAMPLES:,} resamples",
-            lambda paths_by_model=paths_by_model: pairwise.compare_sharpes(
-                paths_by_model, dict.fromkeys(paths_by_model, 0), confidence=0.95, resamples=RESAMPLES, seed=0
+            partial(
+                pairwise.compare_sharpes,
+                paths_by_model,
+                dict.fromkeys(paths_by_model, 0),
+                confidence=0.95,
+                resamples=RESAMPLES,
+                seed=0,
             ),
         )
 

@@ -94,7 +94,7 @@ class CorrelatedTrials:
 
     def __init__(self, donors: Sequence[Donor], count: int, rng: np.random.Generator) -> None:
         """Draw `count` trials."""
-        market = donors[rng.integers(len(donors))].name.split("|")[0]
+        market = donors[int(rng.integers(len(donors)))].name.split("|")[0]
         own = [donor for donor in donors if donor.name.split("|")[0] == market]
         blocks = max(own, key=lambda donor: donor.block_bars).draw(rng)
         base = np.column_stack([donor.take(blocks) / donor.deviation for donor in own])  # (T, donors)

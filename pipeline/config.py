@@ -7,7 +7,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, NotRequired, TypeVar
 
@@ -203,11 +203,35 @@ def check_section(
     if not isinstance(block, Mapping):
         raise ParamsError(f"{name} is {block!r}; it must be a section of keys and values")
     keys = list_keys(function) if keys is None else keys
+    if errors := _find_errors(function, block, keys):
+        found = min(errors, key=lambda each: (PRECEDENCE.get(each["type"], 2), -len(each["loc"])))
+        path = _find_path(block, found["loc"])
+        if found["type"] in PRECEDENCE:
+            raise ParamsError(_describe_key_error(found, path, name=name, keys=keys))
+        demands = [translate(each["msg"]) for each in errors if _find_path(block, each["loc"]) == path]
+        with_null = _replace(block, path, None)
+        if all(_find_path(with_null, each["loc"]) != path for each in _find_errors(function, with_null, keys)):
+            demands.append("null")
+        allowed = ", or ".join(dict.fromkeys(demands))
+        raise ParamsError(f"{_join([name, *path])} is {found['input']!r}; it must be {allowed}")
+
+
+def _find_errors(function: Callable[..., Any], block: Block, keys: tuple[str, ...]) -> list[ErrorDetails]:
+    """Return the errors of a section, one for each alternative of a value that none of them allows."""
     try:
         _make_schema(function, keys).validate_json(json.dumps(dict(block), default=str))  # JSON has YAML's types
     except ValidationError as error:
-        found = min(error.errors(), key=lambda each: (PRECEDENCE.get(each["type"], 2), -len(each["loc"])))
-        raise ParamsError(_describe_error(found, block, name=name, keys=keys)) from None
+        return error.errors()
+    return []
+
+
+def _replace(part: Any, path: Sequence[int | str], value: object) -> Any:
+    """Return a copy of a part of params with another value at a place of it."""
+    if not path:
+        return value
+    items = enumerate(part) if isinstance(part, list) else part.items()
+    changed = {key: _replace(each, path[1:], value) if key == path[0] else each for key, each in items}
+    return list(changed.values()) if isinstance(part, list) else changed
 
 
 def check_fields(owner: Any, *, name: str) -> None:
@@ -234,16 +258,13 @@ def _find_type(parameter: inspect.Parameter) -> Any:
     return annotation if parameter.default is parameter.empty else NotRequired[annotation]
 
 
-def _describe_error(found: ErrorDetails, block: Block, *, name: str, keys: tuple[str, ...]) -> str:
-    """Return an error of pydantic in the words of params.yaml."""
-    path = _find_path(block, found["loc"])
+def _describe_key_error(found: ErrorDetails, path: list[int | str], *, name: str, keys: tuple[str, ...]) -> str:
+    """Return the error of a key that is unknown or missing; `path` is its place in the section."""
     if found["type"] in UNKNOWN_KEY:
         *path, key = path
         fault = f": unknown key {key!r}"
-    elif found["type"] == "missing":
-        fault = f": key {found['loc'][-1]!r} is missing"
     else:
-        return f"{_join([name, *path])} is {found['input']!r}; it must be {translate(found['msg'])}"
+        fault = f": key {found['loc'][-1]!r} is missing"
     known = f"; its keys are {', '.join(keys)}" if not path else ""
     return _join([name, *path]) + fault + known
 

@@ -163,6 +163,11 @@ def test_the_section_of_the_params_gives_the_columns_of_the_readme() -> None:
             {"sessions": {"us": US | {"early_closes": {"2024-03-12": "17:00"}}}},
             "features.calendar_columns.sessions.us.early_closes: 2024-03-12 .17:00. is not before the usual close",
         ),
+        (
+            {"minutes_ahead": [0, 5], "sessions": {"us": US, "us_ahead_5m": US}},
+            "calendar_columns.sessions.us_ahead_5m: its column session_us_ahead_5m is also one of the session us, by "
+            "minutes_ahead; rename us_ahead_5m",
+        ),
         ({"sessions": {"us": US | {"timezone": "Mars"}}}, "calendar_columns.sessions.us.timezone is 'Mars'; give a"),
     ],
 )

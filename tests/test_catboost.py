@@ -98,5 +98,5 @@ def test_a_forest_of_trees_without_a_split_is_exported(tmp_path: Path) -> None:
 def test_an_error_of_catboost_is_reported_in_its_own_words() -> None:
     samples = plant_samples("return", seed=2)
     samples.x[:] = 1.0
-    with pytest.raises(ValueError, match=r"catboost: .*constant.*; correct the model's hyperparameters"):
+    with pytest.raises(ValueError, match=r"^CatBoost: .*constant.*; correct the model's hyperparameters"):
         fit_model("catboost", samples, "return")

@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 
 from pipeline import artifacts, config
+from pipeline.datasets.klines import ingest
+from pipeline.market import file
+from pipeline.models.nets.tft import TFT
+from pipeline.validation.folds import make_folds
 
 
 def label_bars(bars, *, horizon, profit):
@@ -26,6 +30,24 @@ def test_the_keys_of_a_block_are_keyword_only_arguments():
 def test_a_wrong_key_is_named_with_the_keys_that_exist(block, message):
     with pytest.raises(ValueError, match=message):
         config.call_with(label_bars, "bars", block=block, name="target")
+
+
+@pytest.mark.parametrize(
+    ("function", "key", "value", "words"),
+    [
+        (file.load, "path", 5, " is 5; it must be text, or a list, or null"),
+        (file.load, "path", ["a", 5], r"\.1 is 5; it must be text"),
+        (file.load, "columns", "a", " is 'a'; it must be a section of keys and values, or null"),
+        (ingest.clean, "exchange", [], r" is \[\]; it must be text, or a section of keys and values, or null"),
+        (ingest.clean, "features", None, " is None; it must be 'continue' or 'restart'"),
+        (make_folds, "embargo_bars", -1, " is -1; it must be at least 0, or null"),
+        (TFT, "known_columns", "future", " is 'future'; it must be 'ahead', or a list"),
+        (TFT, "dropout", "a", " is 'a'; it must be a number"),
+    ],
+)
+def test_a_wrong_value_is_followed_by_all_kinds_that_are_allowed(function, key, value, words):
+    with pytest.raises(config.ParamsError, match=rf"^params\.yaml: section\.{key}{words}$"):
+        config.check_section(function, {key: value}, name="section", keys=(key,))
 
 
 def test_an_unknown_entry_is_named_with_the_entries_that_exist():

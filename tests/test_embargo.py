@@ -162,7 +162,7 @@ def test_labels_of_the_holdout_do_not_change_the_embargo():
     [
         ({"embargo_pct": 0.01, "embargo_bars": 20}, "ms", r"embargo_pct \(0\.01\) and embargo_bars \(20\); set one of"),
         ({"embargo_hours": 2}, "events", r"embargo_hours \(2\); the clock of this dataset counts events: set embargo_"),
-        ({"embargo_pct": 20}, "ms", "is 20; it must be below 1: it is a share of the times; embargo_bars and"),
+        ({"embargo_pct": 20}, "ms", "is 20; it must be below 1, a share of the times"),
         ({"embargo_bars": -2}, "ms", "split.embargo_bars is -2; it must be at least 0"),
         ({"embargo": 20}, "ms", "unknown key 'embargo'; its keys are .*embargo_pct, embargo_bars, embargo_hours"),
     ],

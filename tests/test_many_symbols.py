@@ -15,7 +15,7 @@ from pipeline.datasets.klines import featurize, label
 from pipeline.features import engine
 from pipeline.mapped_rows import map_rows
 from pipeline.market import simulated
-from pipeline.models import base, fit_memory
+from pipeline.models import base
 from pipeline.models.cross_fit import ModelSpec
 from pipeline.models.trees.engine import forest
 from pipeline.row_groups import TableFile, open_table
@@ -136,14 +136,3 @@ def test_long_runs_of_rows_are_views_and_all_parts_are_the_rows_in_order(monkeyp
     rows = np.array([0, 1, 2, 3, 5, 7, 8, 10, 11, 12, 20, 21, 22, 23, 30])
     parts = forest.split_into_runs(rows)
     assert [part.tolist() for part in parts] == [[0, 1, 2, 3], [5, 7, 8], [10, 11, 12], [20, 21, 22, 23], [30]]
-
-
-def test_fewer_fits_run_at_once_where_the_free_memory_does_not_hold_them(monkeypatch, tmp_path, caplog):
-    (tmp_path / "meminfo").write_text("MemTotal: 9000000 kB\nMemAvailable:    5242880 kB\n")
-    monkeypatch.setattr(fit_memory, "MEMINFO", tmp_path / "meminfo")
-    given = {"workers": 4, "desc": "train m"}
-    assert [fit_memory.limit_workers(fit_bytes=gib << 30, **given) for gib in (0, 1, 2, 9)] == [4, 4, 2, 1]
-    assert caplog.messages == [
-        "train m: 2 fit(s) at a time instead of 4: one needs about 2.0 GiB, and 5.0 GiB are free",
-        "train m: 1 fit(s) at a time instead of 4: one needs about 9.0 GiB, and 5.0 GiB are free",
-    ]

@@ -214,6 +214,11 @@ def test_a_history_that_the_cache_lacks_is_named_and_written_once_it_is_there(ro
 def test_a_folder_a_second_mirror_and_an_absent_mlflow_are_refused_with_what_to_do(root, monkeypatch, capsys):
     with pytest.raises(ValueError, match="the store ./mlruns is a folder, which MLflow refuses; give a database"):
         mirror(root, store="./mlruns", experiment="pipeline")
+    for uri in (f"sqlite:///{root.parent}/absent/mlflow.db", "sqlite:///absent/mlflow.db"):
+        with pytest.raises(ValueError, match=f"^the store {uri} is a file in .*absent, which is no folder; make"):
+            open_store(uri, "pipeline")
+    assert not (root.parent / "absent").exists()
+    assert not Path("absent").exists()
     with hold_lock(root), pytest.raises(ValueError, match="another mirror of this repository is running"):
         run_mirror(root)
     monkeypatch.delitem(sys.modules, "pipeline.tracking.mlflow_store")

@@ -340,7 +340,7 @@ def test_columns_ahead_are_known_by_their_names_and_those_of_a_list_by_theirs() 
         ValueError, match=r"models.nets.tft: known_columns has \['hour'\]; the columns of the model are"
     ):
         make_tft(columns, known_columns=["hour"])
-    with pytest.raises(ValueError, match=r"known_columns is 'future'; it must be 'ahead' or a list of columns$"):
+    with pytest.raises(ValueError, match=r"known_columns is 'future'; it must be 'ahead', or a list$"):
         make_tft(columns, known_columns="future")
     with pytest.raises(ValueError, match=r"static_columns and known_columns both have \['hour_sin_ahead_5m'\]"):
         make_tft(columns, static_columns=["hour_sin_ahead_5m"])
@@ -351,10 +351,10 @@ def test_columns_ahead_are_known_by_their_names_and_those_of_a_list_by_theirs() 
     [
         (NHiTS, {"n_freq_downsample": [1]}, "both need one number for each block"),
         (PatchTST, {"patch_len": 9}, "patch_len is 9 and window is 8; a patch must fit the window"),
-        (PatchTST, {"nhead": 3}, "patchtst: .* nhead must divide d_model"),
-        (TemporalFusionTransformer, {"nhead": 3}, "tft: .* nhead must divide hidden_size"),
-        (TemporalFusionTransformer, {"static_positions": [2]}, r"tft: columns \[2\] are both static and known"),
-        (TemporalFusionTransformer, {"static_positions": [0, 1, 2]}, "tft: all of its 3 columns are static"),
+        (PatchTST, {"nhead": 3}, "^d_model is .* nhead must divide d_model"),
+        (TemporalFusionTransformer, {"nhead": 3}, "^hidden_size is .* nhead must divide hidden_size"),
+        (TemporalFusionTransformer, {"static_positions": [2]}, r"^columns \[2\] are both static and known"),
+        (TemporalFusionTransformer, {"static_positions": [0, 1, 2]}, "^all of its 3 columns are static"),
     ],
 )
 def test_sizes_that_do_not_fit_each_other_are_refused(

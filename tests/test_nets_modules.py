@@ -317,7 +317,7 @@ def test_a_dropout_that_is_no_probability_below_one_is_refused(plugin: type[nn.M
         (
             Transformer,
             {"d_model": 10, "nhead": 4},
-            "transformer: d_model is 10 and nhead is 4; nhead must divide d_model",
+            "^d_model is 10 and nhead is 4; nhead must divide d_model",
         ),
         (Transformer, {"nhead": 0}, "transformer.nhead is 0; it must be above 0"),
         (Transformer, {"num_layers": 0}, "transformer.num_layers is 0; it must be above 0"),

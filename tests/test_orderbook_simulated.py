@@ -201,8 +201,13 @@ def test_the_report_has_the_facts_of_a_book(market: tuple[pd.DataFrame, dict[str
     ("changes", "error"),
     [
         ({"symbols": ["A", "A"]}, "without repeats"),
-        ({"price": 100.005}, "multiple of the tick"),
-        ({"price": 10.0}, "more than 8,192 ticks"),
+        (
+            {"price": 100.005},
+            r"^sources.simulated_book: price is 100.005, which is 10,000.5 times the tick of 0.01; it must be a whole "
+            r"number of ticks, more than 8,192: set price to 100, or change tick$",
+        ),
+        ({"price": 10.0}, "price is 10.0, which is 1,000 times .*: set price to 81.93, or change tick$"),
+        ({"tick": 1e-13}, "price is 100.0 and tick 1e-13; .* at most 15 digits are allowed, 12 of them decimals"),
         ({"timezone": "Nowhere"}, "IANA"),
         ({"imbalance_effect": 1.5}, "imbalance_effect"),
         ({"arrivals": "uniform"}, "arrivals"),
@@ -214,3 +219,7 @@ def test_the_report_has_the_facts_of_a_book(market: tuple[pd.DataFrame, dict[str
 def test_parameters_out_of_range_are_refused(changes: dict[str, Any], error: str):
     with pytest.raises(ValueError, match=error):
         load(BLOCK | changes)
+
+
+def test_the_price_that_the_error_proposes_is_allowed():
+    assert simulated_book.find_scales(price=81.93, tick=0.01, sizes="lots").start == 8193

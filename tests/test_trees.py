@@ -340,5 +340,5 @@ def test_an_error_of_lightgbm_is_reported_in_its_own_words(monkeypatch):
 
     monkeypatch.setattr(lgb, "train", fail)
     samples = plant_samples("return", seed=0)
-    with pytest.raises(ValueError, match="lightgbm: bin count exceeds its limit; correct the model's hyperparameters"):
+    with pytest.raises(ValueError, match="^LightGBM: bin count exceeds its limit; correct the model's hyperparameters"):
         build_unfitted("lightgbm", "return", samples.columns).fit(samples, TRAIN, VALID)

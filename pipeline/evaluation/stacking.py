@@ -3,7 +3,8 @@
 Out-of-sample predictions of other splits cannot be reused for that: in CPCV the fits that predict a split's train rows
 out of sample have learned from its test rows. So the weights come from one step of a walk-forward within the split:
 every fit learns from the first part of its train rows and predicts the rest, its valid rows, which are purged of the
-first part and lie apart from the test rows. A member has chosen its best iteration by these rows, and nothing else.
+first part and lie apart from the test rows. A member has chosen its best iteration by these rows, and a tuned one its
+hyperparameters by them and by the first part.
 
 The plugin `best_member` chooses in each split the one member that is best on these rows. So the best member, with which
 an ensemble is compared, is known without the test rows.

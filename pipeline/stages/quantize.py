@@ -66,7 +66,7 @@ def check_columns(columns: Sequence[str], known: Sequence[str], *, model: str) -
     """Raise ValueError where a graph needs columns that the features lack, such as an agent's own position."""
     if unknown := [name for name in columns if name not in known]:
         raise ValueError(
-            f"{model}: its graph needs the inputs {unknown}, which follow from its own predictions; only a graph whose "
+            f"the graph needs the inputs {unknown}, which follow from its own predictions; only a graph whose "
             f"inputs are all features can be compared row by row: take {model} out of quantize.models"
         )
 
@@ -93,9 +93,7 @@ def write_int8_graph(source: Path, graph: Path, *, model: str) -> None:
     copy = onnx.load(graph)
     if not any(weights.data_type == onnx.TensorProto.UINT8 and weights.dims for weights in copy.graph.initializer):
         operators = sorted({node.op_type for node in copy.graph.node})
-        raise ValueError(
-            f"{model}: its graph of {operators} has no weights to quantize; take {model} out of quantize.models"
-        )
+        raise ValueError(f"the graph of {operators} has no weights to quantize; take {model} out of quantize.models")
     for value in (*copy.graph.input, *copy.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 1
     onnx.checker.check_model(copy, full_check=True)
@@ -141,12 +139,12 @@ def raise_if_beyond_limits(
     remedy = f"deploy {source} and take {model} out of quantize.models, or change the limit"
     if not report["rank_correlation"] >= min_rank_correlation:
         raise QuantizationError(
-            f"{model}: the int8 and float32 scores have a rank correlation of {report['rank_correlation']:.4g}, "
+            f"the int8 and float32 scores have a rank correlation of {report['rank_correlation']:.4g}, "
             f"below quantize.min_rank_correlation {min_rank_correlation:g}; {remedy}"
         )
     if not report["flipped_share"] <= max_flipped_share:
         raise QuantizationError(
-            f"{model}: the int8 and float32 decisions differ on {report['flipped_share']:.3%} of the rows, above "
+            f"the int8 and float32 decisions differ on {report['flipped_share']:.3%} of the rows, above "
             f"quantize.max_flipped_share {max_flipped_share:.3%}; {remedy}"
         )
 

@@ -9,6 +9,7 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,6 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag, ViewType
 from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
+from sqlalchemy.engine import make_url
 
 from pipeline.deployment.history import Event, History
 from pipeline.evaluation.run_index import flatten
@@ -42,13 +44,15 @@ class Store:
         """Open the store at `uri`, such as sqlite:///mlflow.db; a new database and a new experiment are created.
 
         Raises:
-            ValueError: the store is a folder, cannot be opened, or its experiment was deleted.
+            ValueError: the store is a folder, or in one that does not exist, cannot be opened, or its experiment was
+                deleted.
         """
         if "://" not in uri or uri.startswith("file:"):
             raise ValueError(
                 f"the store {uri} is a folder, which MLflow refuses; give a database, such as "
                 "sqlite:///mlflow.db, or a server, such as http://127.0.0.1:5000"
             )
+        _check_folder(uri)
         try:
             self.client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             found = self.client.get_experiment_by_name(experiment)
@@ -186,6 +190,16 @@ class Store:
             description=f"{event.version}, registered by {event.author}",
         )
         return str(created.version)
+
+
+def _check_folder(uri: str) -> None:
+    """Raise ValueError where the folder of a database of SQLite does not exist: MLflow would make it."""
+    file = make_url(uri).database if uri.startswith("sqlite") else None
+    if file and not Path(file).parent.is_dir():
+        raise ValueError(
+            f"the store {uri} is a file in {Path(file).parent}, which is no folder; make it, or give another path: "
+            "sqlite:///mlflow.db is here, sqlite:////mlflow.db in /"
+        )
 
 
 def list_evidence(event: Event) -> Iterator[tuple[str, str]]:

@@ -20,9 +20,7 @@ HOUR_MS = 3_600_000
 def check_share(value: float) -> float:
     """Return the share; an error of pydantic from 1 on, where bars or hours may be meant."""
     if value >= 1:
-        raise PydanticCustomError(
-            "share", "below 1: it is a share of the times; embargo_bars and embargo_hours are lengths"
-        )
+        raise PydanticCustomError("share", "below 1, a share of the times (embargo_bars and embargo_hours are lengths)")
     return value
 
 

@@ -6,6 +6,7 @@ without the key `calendar_columns`.
 
 import math
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date
 from typing import Annotated
@@ -117,11 +118,24 @@ def list_indicators(params: Params) -> tuple[Indicator, ...]:
     if (section := params.calendar_columns) is None:
         return ()
     sessions = {name: _tabulate_session(name, hours) for name, hours in section["sessions"].items()}
+    _check_columns_differ(sessions, section["minutes_ahead"])
     found = list[Indicator]()
     for minutes in section["minutes_ahead"]:
         found.append(_make_clock(section["timezone"], minutes))
         found += [_make_session(name, section["sessions"][name], minutes, cells) for name, cells in sessions.items()]
     return tuple(found)
+
+
+def _check_columns_differ(sessions: Collection[str], minutes_ahead: Collection[int]) -> None:
+    """Raise ParamsError where one session is named as the columns of another at a later minute are."""
+    owners = dict[str, str]()
+    for column, name in ((f"session_{name}{_describe_time(m)[0]}", name) for m in minutes_ahead for name in sessions):
+        if (other := owners.setdefault(column, name)) != name:
+            shorter, longer = sorted((other, name), key=len)
+            raise config.ParamsError(
+                f"features.calendar_columns.sessions.{longer}: its column {column} is also one of the session "
+                f"{shorter}, by minutes_ahead; rename {longer}"
+            )
 
 
 def _make_clock(timezone: str, minutes: int) -> Indicator:

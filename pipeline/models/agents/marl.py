@@ -244,7 +244,7 @@ class TeamCritic(Critic):
         super().__init__()
         if hidden_size % num_heads:
             raise ValueError(
-                f"marl: hidden_size is {hidden_size}, num_heads {num_heads}; the first must be a multiple of the second"
+                f"hidden_size is {hidden_size}, num_heads {num_heads}; the first must be a multiple of the second"
             )
         self.standardize, self.num_heads = Standardize(columns, clip_sigma=clip_sigma), num_heads
         self.hidden_size = hidden_size

@@ -80,11 +80,11 @@ class DeepLOB(nn.Module):
 def _check_shape(*, columns: int, window: int) -> None:
     if columns not in (BOOK, BOOK + DERIVED):
         raise ValueError(
-            f"deeplob sees {columns} columns; allowed are {BOOK} (columns: [lob_only]) and {BOOK + DERIVED} (columns: "
+            f"the net sees {columns} columns; allowed are {BOOK} (columns: [lob_only]) and {BOOK + DERIVED} (columns: "
             f"[deeplob_extended]): prices and sizes of {LEVELS} levels, in the order of the order book's columns"
         )
     if window <= LOST_ROWS:
-        raise ValueError(f"deeplob: window is {window}; allowed are more than the {LOST_ROWS} rows that it convolves")
+        raise ValueError(f"window is {window}; allowed are more than the {LOST_ROWS} rows that it convolves")
 
 
 def _make_block(before: int, after: int, *, columns: int, activation: nn.Module) -> list[nn.Module]:

@@ -24,7 +24,7 @@ class MLPLOB(nn.Module):
     ) -> None:
         """Draw the weights from torch's global generator. Raises ValueError where a size is below 8."""
         super().__init__()
-        check_sizes(plugin="mlplob", window=window, hidden_size=hidden_size)
+        check_sizes(window=window, hidden_size=hidden_size)
         self.normalization = BilinearNormalization(columns=columns, window=window)
         self.embedding = nn.Linear(columns, hidden_size)
         pairs = [_make_pair(hidden_size, window, factor=4, divisor=1) for _ in range(num_layers - 1)]

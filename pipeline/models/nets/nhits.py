@@ -41,7 +41,7 @@ class NHiTS(nn.Module):
         super().__init__()
         if len(n_pool_kernel_size) != len(n_freq_downsample):
             raise ValueError(
-                f"nhits: n_pool_kernel_size is {n_pool_kernel_size} and n_freq_downsample is {n_freq_downsample}; "
+                f"n_pool_kernel_size is {n_pool_kernel_size} and n_freq_downsample is {n_freq_downsample}; "
                 "both need one number for each block"
             )
         self.blocks = nn.ModuleList(

@@ -34,9 +34,9 @@ class PatchTST(nn.Module):
         """Draw the weights from torch's global generator. Raises ValueError where a size does not fit another."""
         super().__init__()
         if patch_len > window:
-            raise ValueError(f"patchtst: patch_len is {patch_len} and window is {window}; a patch must fit the window")
+            raise ValueError(f"patch_len is {patch_len} and window is {window}; a patch must fit the window")
         if d_model % nhead:
-            raise ValueError(f"patchtst: d_model is {d_model} and nhead is {nhead}; nhead must divide d_model")
+            raise ValueError(f"d_model is {d_model} and nhead is {nhead}; nhead must divide d_model")
         self.outputs = outputs
         # the last bar repeated `stride` times completes the last patch, as in the paper
         patches = (window + stride - patch_len) // stride + 1

@@ -2,11 +2,10 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import BeforeValidator, PositiveInt
-from pydantic_core import PydanticCustomError
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from pipeline.models.nets.engine.net import Net
@@ -14,16 +13,6 @@ from pipeline.models.torch_runtime.device import disable_onednn
 from pipeline.models.torch_runtime.hyperparameters import Dropout
 
 AHEAD = "_ahead_"  # in the name of a column of the calendar at a later minute, see features/groups/calendar.py
-
-
-def check_known(value: Any) -> Any:
-    """Return known columns; an error of pydantic where they are neither "ahead" nor a list."""
-    if value == "ahead" or isinstance(value, list):
-        return value
-    raise PydanticCustomError("known_columns", "'ahead' or a list of columns")
-
-
-KnownColumns = Annotated[Literal["ahead"] | list[str], BeforeValidator(check_known)]
 
 
 class TemporalFusionTransformer(nn.Module):
@@ -50,14 +39,14 @@ class TemporalFusionTransformer(nn.Module):
         """Draw the weights from torch's global generator. Raises ValueError where a size does not fit another."""
         super().__init__()
         if hidden_size % nhead:
-            raise ValueError(f"tft: hidden_size is {hidden_size} and nhead is {nhead}; nhead must divide hidden_size")
+            raise ValueError(f"hidden_size is {hidden_size} and nhead is {nhead}; nhead must divide hidden_size")
         self.static_positions = static_positions
         self.temporal_positions = [i for i in range(columns) if i not in static_positions]
         self.known_positions = known_positions or self.temporal_positions
         if not self.temporal_positions:
-            raise ValueError(f"tft: all of its {columns} columns are static; it needs one that varies over time")
+            raise ValueError(f"all of its {columns} columns are static; the net needs one that varies over time")
         if both := sorted(set(static_positions) & set(self.known_positions)):
-            raise ValueError(f"tft: columns {both} are both static and known; a column is one of them")
+            raise ValueError(f"columns {both} are both static and known; a column is one of them")
         self.static = _StaticEncoder(len(static_positions), hidden_size, dropout=dropout) if static_positions else None
         context = hidden_size if static_positions else 0
         temporal, known = len(self.temporal_positions), len(self.known_positions)
@@ -114,7 +103,7 @@ class TFT(Net):
 
     hidden_size: PositiveInt
     nhead: PositiveInt
-    known_columns: KnownColumns  # "ahead": those of the calendar at a later minute, where there are any
+    known_columns: Literal["ahead"] | list[str]  # "ahead": those of the calendar at a later minute, where there are any
     static_columns: list[str] = field(default_factory=list)
     dropout: Dropout
 

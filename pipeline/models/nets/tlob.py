@@ -33,7 +33,7 @@ class TLOB(nn.Module):
     ) -> None:
         """Draw the weights from torch's global generator. Raises ValueError where a size is below 8."""
         super().__init__()
-        check_sizes(plugin="tlob", window=window, hidden_size=hidden_size)
+        check_sizes(window=window, hidden_size=hidden_size)
         self.normalization = BilinearNormalization(columns=columns, window=window)
         self.embedding = nn.Linear(columns, hidden_size)
         if positional_encoding == "learned":

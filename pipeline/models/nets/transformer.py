@@ -35,7 +35,7 @@ class Transformer(nn.Module):
         """Draw the weights from torch's global generator. Raises ValueError where nhead does not divide d_model."""
         super().__init__()
         if d_model % nhead:
-            raise ValueError(f"transformer: d_model is {d_model} and nhead is {nhead}; nhead must divide d_model")
+            raise ValueError(f"d_model is {d_model} and nhead is {nhead}; nhead must divide d_model")
         self.embedding = nn.Linear(columns, d_model)
         if positional_encoding == "learned":
             self.positions = nn.Parameter(0.02 * torch.randn(window, d_model))  # as in BERT (Devlin et al. 2019)

@@ -48,7 +48,7 @@ class CatBoost(BoostedTrees):
         try:
             forest.fit(_make_pool(self._complete_classes(train)), eval_set=_make_pool(valid))
         except cb.CatBoostError as error:
-            raise ValueError(f"catboost: {error}; correct the model's hyperparameters in params.yaml") from error
+            raise ValueError(f"CatBoost: {error}; correct the model's hyperparameters in params.yaml") from error
         found = forest.get_evals_result()
         curves = [np.array(next(iter(found[part].values()))) for part in ("learn", "validation")]
         is_root = self.loss == "l2"  # the metric is the root of the loss

@@ -63,7 +63,7 @@ class LightGBM(BoostedTrees):
                 ],
             )
         except lgb.basic.LightGBMError as error:
-            raise ValueError(f"lightgbm: {error}; correct the model's hyperparameters in params.yaml") from error
+            raise ValueError(f"LightGBM: {error}; correct the model's hyperparameters in params.yaml") from error
         losses = LossCurves(*(np.array(next(iter(curves[part].values()))) for part in ("train", "valid")))
         text = booster.model_to_string(num_iteration=losses.best_iteration)
         self._forest = lgb.Booster(model_str=round_leaves_to_float32(round_thresholds_to_float32(text)))

@@ -92,7 +92,7 @@ def load(
             or it moves out of the range that a session has.
     """
     if len(set(symbols)) != len(symbols):
-        raise ValueError(f"simulated_book: symbols is {symbols}; give a list without repeats")
+        raise ValueError(f"sources.simulated_book: symbols is {symbols}; give a list without repeats")
     scales = find_scales(price=price, tick=tick, sizes=sizes)
     sessions = list_sessions(start=start, days=days, opens=opens, hours=hours, timezone=timezone)
     terms = Terms(float(imbalance_effect), arrivals == "hawkes", sizes == "fractions")
@@ -113,16 +113,20 @@ def make_rng(seed: int, symbol: str, day: int) -> np.random.Generator:
 
 
 def find_scales(*, price: float, tick: float, sizes: str) -> Scales:
-    """Return the units of prices and sizes; ValueError where the price is no multiple of the tick."""
+    """Return the units of prices and sizes; ValueError where the price is no multiple of the tick, or too low."""
     try:
         units, price_units = count_units(np.array([tick, price]), name="price")
     except ValueError as error:
-        raise ValueError(f"simulated_book: price is {price} and tick {tick}; both must be finite decimals") from error
+        raise ValueError(
+            f"sources.simulated_book: price is {price} and tick {tick}; from the first digit of one to the last of the "
+            "other at most 15 digits are allowed, 12 of them decimals: round them"
+        ) from error
     tick_units, start = int(units[0]), int(units[1]) // int(units[0])
     if start * tick_units != units[1] or start <= MID // 2:
+        nearest = max(start, MID // 2 + 1) * tick_units / price_units
         raise ValueError(
-            f"simulated_book: price is {price} and tick {tick}; the price must be a multiple of the tick, and more "
-            f"than {MID // 2:,} ticks"
+            f"sources.simulated_book: price is {price}, which is {units[1] / units[0]:,.12g} times the tick of {tick}; "
+            f"it must be a whole number of ticks, more than {MID // 2:,}: set price to {nearest:.12g}, or change tick"
         )
     return Scales(tick_units, price_units, FRACTIONS_PER_UNIT if sizes == "fractions" else 1, start)
 
@@ -135,8 +139,8 @@ def list_sessions(*, start: str, days: int, opens: str, hours: float, timezone: 
     while len(sessions) < days:
         if not FIRST_YEAR <= day.year < LAST_YEAR:
             raise ValueError(
-                f"simulated_book: {days} days from {start} on reach {day}; they must lie within {FIRST_YEAR} to "
-                f"{LAST_YEAR - 1}"
+                f"sources.simulated_book: {days} days from {start} on reach {day}; they must lie within {FIRST_YEAR} "
+                f"to {LAST_YEAR - 1}"
             )
         opening, following = (
             datetime.combine(each, time(hour % HOURS_PER_DAY, minute), tzinfo=zone)
@@ -157,7 +161,7 @@ def _scale_days(
     for tape, session in zip(tapes, sessions, strict=True):
         arrays = scale_tape(tape, session, scales._replace(start=start), first_order=orders + 1)
         if arrays["price"].min() <= 0:
-            raise ValueError(f"simulated_book: {symbol} falls to 0 on {session.day}; raise price or lower tick")
+            raise ValueError(f"sources.simulated_book: {symbol} falls to 0 on {session.day}; raise price or lower tick")
         parts.append((symbol, session.day, arrays))
         orders += int(tape.order.max()) + 1
         start += int(tape.book[-1, 0] + tape.book[-1, 2 * LEVELS]) // 2 - MID

@@ -62,12 +62,12 @@ def make_head(size: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(size, outputs))
 
 
-def check_sizes(*, plugin: str, window: int, hidden_size: int) -> None:
+def check_sizes(*, window: int, hidden_size: int) -> None:
     """Raise ValueError where a quarter of an axis has one number alone, which layer normalization makes constant."""
     for name, size in (("window", window), ("hidden_size", hidden_size)):
         if size < 2 * REDUCTION:
             raise ValueError(
-                f"{plugin}: {name} is {size}; allowed is {2 * REDUCTION} or more, since the last pair of layers "
+                f"{name} is {size}; allowed is {2 * REDUCTION} or more, since the last pair of layers "
                 "normalizes a quarter of it"
             )
 
