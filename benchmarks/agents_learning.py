@@ -95,6 +95,7 @@ def measure_agent(
     signature = Signature(columns=samples.columns, output=KINDS["position"].output)
     model = build("agents", block, signature, shared=PARAMS["agents"], market=MARKET, seed=seed)
     history = model.fit(samples, TRAIN, VALID)
+    assert samples.fills is not None
     fills = samples.fills.take(TEST)
     own = trade(model.score(samples, TEST), fills, make_terms(**MARKET))
     best = find_best_positions(expected[TEST], cost=sum(COSTS.values()) / 1e4)

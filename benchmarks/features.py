@@ -55,7 +55,7 @@ def list_talib_calls(bars: pd.DataFrame) -> tuple[list[Callable[[], object]], in
     high, low, close, volume = (bars[name].to_numpy() for name in ("high", "low", "close", "volume"))
     fast, slow, signal = BLOCK["macd_windows"]
     n, bands, deviations = BLOCK["trend_window"], BLOCK["bollinger_window"], BLOCK["bollinger_deviations"]
-    columns = [
+    columns: list[Callable[[], object]] = [
         *(lambda m=m: talib.SMA(close, m) for m in BLOCK["sma_windows"]),
         *(lambda m=m: talib.EMA(close, m) for m in BLOCK["ema_windows"]),
         *(lambda m=m: talib.RSI(close, m) for m in BLOCK["rsi_windows"]),
@@ -68,7 +68,7 @@ def list_talib_calls(bars: pd.DataFrame) -> tuple[list[Callable[[], object]], in
         lambda: talib.OBV(close, volume),
         lambda: talib.SMA(volume, BLOCK["volume_window"]),
     ]
-    triples = [
+    triples: list[Callable[[], object]] = [
         lambda: talib.MACD(close, fast, slow, signal),
         lambda: talib.BBANDS(close, bands, deviations, deviations),
     ]

@@ -44,7 +44,7 @@ def split_by_pipeline() -> Iterator[Split]:
     spans = first, first + COMPARISON["label_bars"] * BAR_MS
     yield np.empty(0), []  # everything before this is not measured
     share = COMPARISON["embargo_bars"] / COMPARISON["rows"]
-    scheme = {"groups": COMPARISON["groups"], "test_groups": COMPARISON["test_groups"]}
+    scheme: dict[str, Any] = {"groups": COMPARISON["groups"], "test_groups": COMPARISON["test_groups"]}
     folds = cpcv(*spans, **scheme, embargo_pct=share, holdout_pct=0.0)
     for split in range(folds.n_splits):
         yield folds.train(split), [folds.test(split)]
@@ -67,7 +67,8 @@ def measure_splits(splits: Callable[[], Iterator[Split]]) -> dict[str, Any]:
     """Return seconds and MiB of all splits, one after the other, and counts and sums that identify their rows."""
     generated = splits()
     next(generated)
-    before, seconds, identity = reset_peak(), 0.0, []
+    identity: list[Any] = []
+    before, seconds = reset_peak(), 0.0
     while True:
         start = time.perf_counter()
         split = next(generated, None)
@@ -94,7 +95,7 @@ def measure_ranges(*, interleaved: bool) -> dict[str, Any]:
 
     spans = make_large_spans(interleaved=interleaved)
     before, start = reset_peak(), time.perf_counter()
-    scheme = {"groups": LARGE["groups"], "test_groups": LARGE["test_groups"]}
+    scheme: dict[str, Any] = {"groups": LARGE["groups"], "test_groups": LARGE["test_groups"]}
     folds = cpcv(*spans, **scheme, embargo_pct=0.001, holdout_pct=0.15)
     make_seconds = time.perf_counter() - start
     counts = folds.count_rows()
@@ -109,7 +110,7 @@ def measure_listing(*, interleaved: bool) -> dict[str, Any]:
     """Return median milliseconds to list train rows, to copy them, and to gather their features."""
     from pipeline.validation.folds import cpcv
 
-    scheme = {"groups": LARGE["groups"], "test_groups": LARGE["test_groups"]}
+    scheme: dict[str, Any] = {"groups": LARGE["groups"], "test_groups": LARGE["test_groups"]}
     folds = cpcv(*make_large_spans(interleaved=interleaved), **scheme, embargo_pct=0.001, holdout_pct=0.15)
     x = np.ones((LARGE["rows"], LISTING["columns"]), dtype=np.float32)
     times_ms: dict[str, list[float]] = {"train": [], "copy": [], "gather": []}

@@ -9,6 +9,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,7 @@ from pipeline.validation import folds
 
 PARAMS = yaml.safe_load((Path(__file__).resolve().parents[1] / "params.yaml").read_text())
 DATASET = PARAMS["datasets"]["klines"]
-SCHEME = {"groups": 6, "test_groups": 2, "embargo_pct": 0.01, "holdout_pct": 0.15}
+SCHEME: dict[str, Any] = {"groups": 6, "test_groups": 2, "embargo_pct": 0.01, "holdout_pct": 0.15}
 SIZES, CUTS, SEED, DAY_BARS = [129_600, 525_600], 24, 1, 1_440
 LIMITS = {"ratio": 0.6, "floor": 0.5}
 
@@ -95,7 +96,7 @@ def list_sample_checks(bars: pd.DataFrame, samples: Samples) -> Checks:
     """Yield the guards of columns and of segments."""
     x, columns, segment, y = samples.x, samples.columns, samples.segment, samples.y
     move = take_next_moves(bars, np.searchsorted(bars["open_time"], samples.time))
-    spans = {"bars": bars, "bar_ms": klines.find_interval_ms(bars), "warm_up_bars": 200}
+    spans: dict[str, Any] = {"bars": bars, "bar_ms": klines.find_interval_ms(bars), "warm_up_bars": 200}
     run = number_runs(segment, np.arange(len(segment)))
     yield "look_ahead", lambda: look_ahead(x, columns, move, segment, **LIMITS)
     yield "target_leakage", lambda: next(target_leakage(x, columns, {"target": y}, threshold=0.95))

@@ -23,7 +23,7 @@ from pipeline.deployment.latency import select_models
 from pipeline.deployment.merged_graph import bind_graphs
 from pipeline.features import cross_section
 
-WINDOWS = {"windows": [1, 15], "beta_window": 240}
+WINDOWS: dict[str, Any] = {"windows": [1, 15], "beta_window": 240}
 MINUTES = 400  # that are timed, after those that warm up
 START_MS, MINUTE_MS = 1_700_000_040_000, 60_000
 KIB = 1024

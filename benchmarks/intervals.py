@@ -26,7 +26,13 @@ from pipeline.validation.folds import Folds, make_folds
 
 ROOT = Path(__file__).resolve().parents[1]
 SLICE = ROOT.parent / "shared" / "data" / "BTCUSDT_1m_2024-01-01_90d.parquet"
-FOLDS = {"method": "walk_forward_expanding", "groups": 8, "test_groups": 1, "train_groups": 2, "holdout_pct": 0.0}
+FOLDS: dict[str, Any] = {
+    "method": "walk_forward_expanding",
+    "groups": 8,
+    "test_groups": 1,
+    "train_groups": 2,
+    "holdout_pct": 0.0,
+}
 EMBARGO_BARS = 469
 HEAD = ("calibration rows", "part", "rows", "coverage", "verdict", "width", "adaptive coverage", "adaptive width")
 
@@ -66,7 +72,8 @@ def measure_parts(samples: Samples, folds: Folds, params: dict[str, Any], rows: 
 
 def describe_part(samples: Samples, test: np.ndarray, *ends: np.ndarray, nominal: float) -> tuple[str, ...]:
     """Return the cells of some rows: of the fixed interval, and of the adaptive one."""
-    y, known = samples.y[test].astype(np.float64), {"nominal": nominal, "confidence": 0.95}
+    known: dict[str, Any] = {"nominal": nominal, "confidence": 0.95}
+    y = samples.y[test].astype(np.float64)
     instant = np.arange(len(test))
     fixed, adaptive = (measure_interval(y, *pair, instant=instant, **known) for pair in (ends[:2], ends[2:]))
     coverage = f"{fixed['coverage']:.3f} [{fixed['low']:.3f}, {fixed['high']:.3f}]"

@@ -169,7 +169,9 @@ def assess_survivors(survivors: Sequence[Trial], count: int) -> Facts:
     }
     variance = float(np.var(sharpes, ddof=1)) if len(sharpes) > 1 else 0.0
     published = [
-        overfitting.deflated_sharpe(**{**each.moments, "n": each.bars}, variance=variance, trials=count)
+        overfitting.deflated_sharpe(
+            **(dict[str, Any](each.moments) | {"n": each.bars}), variance=variance, trials=count
+        )
         for each in samples
     ]
     return {**deflated, "published": take_best(published)}

@@ -68,7 +68,7 @@ def measure_speed() -> None:
 
 def simulate_ar1(shocks: np.ndarray, *, phi: float) -> np.ndarray:
     """Return an AR(1) with deviation 1 from shocks with deviation 1."""
-    return signal.lfilter([1.0], [1.0, -phi], shocks)[WARM_UP:] * np.sqrt(1 - phi**2)
+    return np.asarray(signal.lfilter([1.0], [1.0, -phi], shocks)[WARM_UP:] * np.sqrt(1 - phi**2))
 
 
 def simulate_garch(shocks: np.ndarray) -> np.ndarray:
@@ -82,7 +82,7 @@ def simulate_garch(shocks: np.ndarray) -> np.ndarray:
 
 def draw_student(rng: np.random.Generator, *, freedom: float) -> np.ndarray:
     """Return shocks with heavy tails and deviation 1."""
-    return rng.standard_t(freedom, BARS + WARM_UP) / np.sqrt(freedom / (freedom - 2))
+    return np.asarray(rng.standard_t(freedom, BARS + WARM_UP) / np.sqrt(freedom / (freedom - 2)))
 
 
 def draw_normal(rng: np.random.Generator) -> np.ndarray:

@@ -82,11 +82,12 @@ class IndependentTrials:
 
     def take(self, i: int) -> np.ndarray:
         """Return the returns (T,) of a trial."""
-        return self._donors[i].take(self._blocks[i])
+        return np.asarray(self._donors[i].take(self._blocks[i]))
 
     def take_sample(self, i: int) -> SharpeSample:
         """Return the evidence of another record of the trial's donor."""
-        return self._donors[i].pool[self._pick[i]]
+        sample: SharpeSample = self._donors[i].pool[self._pick[i]]
+        return sample
 
 
 class CorrelatedTrials:
@@ -113,7 +114,8 @@ class CorrelatedTrials:
 
     def take_sample(self, i: int) -> SharpeSample:
         """Return the evidence of another trial of the world."""
-        return self._pool[self._pick[i]]
+        sample: SharpeSample = self._pool[self._pick[i]]
+        return sample
 
 
 Drawn = IndependentTrials | CorrelatedTrials

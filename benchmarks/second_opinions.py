@@ -36,11 +36,11 @@ COUNTS: dict[tuple[str, int], list[dict[str, float]]] = {}
 def draw_returns(kind: str, days: int, rng: np.random.Generator) -> np.ndarray:
     """Return (days, trials) returns without an edge."""
     if kind == "noise":
-        return rng.normal(size=(days, TRIALS[kind])) * DEVIATION
+        return np.asarray(rng.normal(size=(days, TRIALS[kind])) * DEVIATION)
     own = rng.normal(size=(days, TRIALS[kind])) * np.sqrt(1 - WITHIN)
     family = np.repeat(rng.normal(size=(days, FAMILIES)), TRIALS[kind] // FAMILIES, axis=1)
     common = rng.normal(size=(days, 1)) * np.sqrt(BETWEEN)
-    return (own + family * np.sqrt(WITHIN - BETWEEN) + common) * DEVIATION
+    return np.asarray((own + family * np.sqrt(WITHIN - BETWEEN) + common) * DEVIATION)
 
 
 def measure_columns(returns: np.ndarray) -> list[SharpeSample]:

@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -73,7 +74,9 @@ KINDS: dict[str, Draw] = {
 
 def run_cell(market: np.ndarray, *, kind: str, count: int, draws: int) -> Facts:
     """Return the PSR of every draw of one kind with `count` traded bars; null where undefined."""
-    rng, found, published = np.random.default_rng([count, list(KINDS).index(kind)]), [], []
+    rng = np.random.default_rng([count, list(KINDS).index(kind)])
+    found: list[Any] = []
+    published: list[Any] = []
     for i in range(draws):
         returns = KINDS[kind](rng, count, market)
         published.append(assess_as_published(returns[returns != 0]))

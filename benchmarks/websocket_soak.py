@@ -117,12 +117,12 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, help="as trained/bundles/klines")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    load = partial(HotPath.load, arguments.bundle) if arguments.bundle else StreamPath
+    load: Any = partial(HotPath.load, arguments.bundle) if arguments.bundle else StreamPath
     loss = 0.0002 if arguments.bundle else 0.05
     market, tally = Market(load().contract.bars.symbols[0], seed=arguments.seed, loss=loss), Tally()
     found, expected, started = Digest(), Digest(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        path = Restarted(load, Path(folder) / "state.npz")
+        path: Any = Restarted(load, Path(folder) / "state.npz")
         script = market.write_script(until=started + 60 * arguments.minutes)
         with open_exchange(script, pause_s=PAUSE_S) as exchange:
             bars = call_every(receive(exchange.url, market, tally), RESTART_BARS, call=path.restart)
