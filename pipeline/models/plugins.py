@@ -82,12 +82,15 @@ def _find_saved(folder: Path, described: Mapping[str, Any]) -> type[Model]:
         raise ValueError(f"{folder}: {error}") from error
 
 
-def find_plugin_of(entry: config.ModelBlock) -> type[Model]:
-    """Return the plugin of an entry of params' `models`; ParamsError where none has that name, or its library lacks."""
+def find_plugin_of(entry: config.ModelBlock, *, section: str | None = None) -> type[Model]:
+    """Return the plugin of an entry of params' `models`; ParamsError where none has that name, or its library lacks.
+
+    `section` of `models` is where the entry stands, if not under its family.
+    """
     try:
         return find_plugin(entry.family, entry.block["plugin"])
     except (ValueError, ModuleNotFoundError) as error:
-        raise config.ParamsError(f"models.{entry.family}.{entry.name}: {error}") from error
+        raise config.ParamsError(f"models.{section or entry.family}.{entry.name}: {error}") from error
 
 
 def list_families() -> list[str]:
