@@ -93,9 +93,20 @@ def make_spec(params: config.Block, model: str, *, data: LabeledDataset) -> Mode
     """Return what a model of params.yaml is built from; of a tuned one without its hyperparameters."""
     entry, section = tuned.find_fitted(params, model), config.find_model(params, model).family
     plugin = plugins.find_plugin_of(entry, section=section)
+    _check_embargo(entry, least=data.folds.embargo_bars)
     signature = base.Signature(columns=data.samples.columns, output=data.target.output)
     market = plugin.read_market(params, entry.block["dataset"])
     return ModelSpec(entry, signature, params.get(entry.family) or {}, market)
+
+
+def _check_embargo(entry: config.ModelBlock, *, least: int) -> None:
+    """Raise ParamsError where a model whose hyperparameters have an embargo gives it fewer bars than the folds have."""
+    own = entry.block["hyperparameters"].get("embargo_bars")
+    if isinstance(own, int) and own < least:
+        raise config.ParamsError(
+            f"models.{entry.family}.{entry.name}.hyperparameters.embargo_bars is {own}; it must be at least {least}, "
+            "the embargo of the folds"
+        )
 
 
 def load_fits(params: config.Block, model: str) -> tuple[LabeledDataset, list[FitTask]]:
