@@ -37,6 +37,17 @@ def test_a_missing_package_is_named_with_the_extra_that_installs_it() -> None:
     assert entry.facts == ("needs catboost: pip install -e '.[catboost]'",)
 
 
+@pytest.mark.usefixtures("without_package")
+def test_a_saved_model_without_its_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        plugins, "read_description", lambda _: {"family": "trees", "plugin": "catboost", "hyperparameters": {}}
+    )
+    with pytest.raises(ValueError, match=r"^saved/model: the plugin trees.catboost needs the package catboost; run"):
+        plugins.load(Path("saved/model"))
+    with pytest.raises(ValueError, match=r"^saved/model: the plugin trees.catboost needs the package catboost; run"):
+        plugins.build_like(Path("saved/model"), seed=1)
+
+
 def test_a_saved_forest_holds_neither_a_time_nor_an_identifier(tmp_path: Path) -> None:
     samples = plant_samples("return", seed=2)
     saved = []

@@ -53,6 +53,11 @@ def test_an_unknown_column_is_refused_with_the_groups_and_the_features(data):
         data.select_columns(["first", "rsi"])
 
 
+def test_a_group_that_is_off_is_named_with_the_key_that_turns_it_on(data):
+    with pytest.raises(ValueError, match=r"; calendar is off: add calendar_columns to the features of the dataset$"):
+        data.select_columns(["first", "calendar"])
+
+
 def test_a_model_of_one_symbol_neither_learns_from_nor_predicts_the_other(data):
     own = data.mark_symbols(["AAA"])
     for task in plan(data, own, own):

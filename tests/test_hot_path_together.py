@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from pipeline import digests
+from pipeline.config import ParamsError
 from pipeline.deployment import certificate, contract, feature_library, golden
 from pipeline.deployment.certificate import Market, ReplaySettings
 from pipeline.deployment.feeds.tally import Tally
@@ -77,9 +78,9 @@ def market():
     return Market(TABLE, features.x, features.columns, keys)
 
 
-def certify(folder, market):
+def certify(folder, market, *, settings=SETTINGS):
     load, reference = partial(HotPath.load, folder), make_reference(folder)
-    return certificate.certify(load, market, reference, settings=SETTINGS, restarts_at_closings=False, seed=5)
+    return certificate.certify(load, market, reference, settings=settings, restarts_at_closings=False, seed=5)
 
 
 def list_minutes(table: pd.DataFrame) -> list[list[dict]]:
@@ -105,6 +106,13 @@ def test_columns_and_signals_are_those_in_bulk_over_restarts_gaps_holes_and_list
     assert len(set(recorded["BBB"]["restarts_at"])) == 2
     assert found["holes"]["CCC"]["segments"] > 1
     assert all(part["within_after_bars"] <= 100 for part in found["cold_start"].values())
+
+
+def test_so_few_bars_with_holes_that_none_has_features_are_refused(folder, market):
+    with pytest.raises(
+        ParamsError, match=r"replay.hole_bars is 30: so few bars, less 2 holes, .* warm-up has \d+ bars. Raise"
+    ):
+        certify(folder, market, settings=replace(SETTINGS, hole_bars=30))
 
 
 def test_a_column_among_symbols_that_differs_in_one_bit_is_named(folder, market):

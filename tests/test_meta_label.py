@@ -1,18 +1,21 @@
 """Meta-labeling: what the secondary model learns from, how it sizes bets, and what it may not see."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from pipeline.config import ParamsError
 from pipeline.models import plugins
 from pipeline.models.base import Signature
 from pipeline.models.composites.engine.inner_folds import make_inner_folds, predict_out_of_sample
 from pipeline.models.composites.meta_label import BET, MetaLabel, make_meta_samples
+from pipeline.models.cross_fit import make_spec
 from pipeline.samples import Samples
 from tests.data import BAR_MS, OUTPUTS, TEST, TRAIN, VALID, plant_samples
-from tests.params import BLOCKS, SMALLER
+from tests.params import BLOCKS, PARAMS, SMALLER
 
 BLOCK = BLOCKS["meta_label"][1]
 GIVEN = BLOCK["hyperparameters"] | SMALLER["meta_label"]
@@ -161,3 +164,12 @@ def test_bets_are_worth_their_size_on_unseen_rows():
     model.fit(samples, TRAIN, VALID)
     sized, primary = (each.predict_rows(samples, TEST)[:, 0] for each in (model, model.primary_model))
     assert np.corrcoef(sized, samples.y[TEST])[0, 1] > 0.9 * np.corrcoef(primary, samples.y[TEST])[0, 1]
+
+
+def test_an_embargo_below_that_of_the_folds_is_refused():
+    params = PARAMS | {"models": {"composites": {"sized": BLOCK}}}
+    data: Any = SimpleNamespace(folds=SimpleNamespace(embargo_bars=470))
+    with pytest.raises(
+        ParamsError, match=r"models.composites.sized.*embargo_bars is 469; it must be at least 470, the"
+    ):
+        make_spec(params, "sized", data=data)

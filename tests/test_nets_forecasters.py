@@ -346,6 +346,18 @@ def test_columns_ahead_are_known_by_their_names_and_those_of_a_list_by_theirs() 
         make_tft(columns, static_columns=["hour_sin_ahead_5m"])
 
 
+def test_a_static_column_that_varies_within_a_segment_is_refused_and_one_that_varies_among_segments_is_not() -> None:
+    time, rows = np.arange(8, dtype=np.int64), np.arange(8)
+    segment = np.array([0, 1] * 4, dtype=np.int32)
+    x = np.stack([time, segment], axis=1).astype(np.float32)
+    samples = Samples(time, time + 1, segment, x, ("return_1", "is_btc"), np.zeros(8, np.float32))
+    made = make_tft(samples.columns, static_columns=["is_btc"])
+    made.check_fit(samples, rows[:4], rows[4:])
+    samples.x[6, 1] = 1.0
+    with pytest.raises(ValueError, match=r"static_columns has \['is_btc'\], which vary within a segment; remove"):
+        made.check_fit(samples, rows, rows[4:])
+
+
 @pytest.mark.parametrize(
     ("plugin", "changes", "message"),
     [

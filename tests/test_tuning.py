@@ -329,6 +329,12 @@ def test_a_model_that_is_not_tuned_is_refused(tuned_folder, monkeypatch):
         tuned.find_fitted({**PARAMS, "models": {"tuned": {"x": block}}}, "x")
 
 
+def test_an_error_of_a_tuned_model_names_its_own_section():
+    params = {**PARAMS, "models": {"tuned": {"x": {**BLOCK, "plugin": "trees.lightgbmm"}}}}
+    with pytest.raises(ParamsError, match=r"models.tuned.x: unknown plugin 'lightgbmm' of family 'trees'; there are"):
+        cross_fit.load_tasks(params, "x")
+
+
 def test_a_tuned_member_of_an_ensemble_has_the_window_of_its_block():
     nets = {"gru_tuned": PARAMS["disabled_models"]["tuned"]["gru_tuned"]}
     params = {**PARAMS, "models": {"tuned": nets}}

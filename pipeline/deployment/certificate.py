@@ -1,5 +1,6 @@
 """Certify a bundle: replay recorded bars, bars with holes, restarts and a cold start, see `replay`."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
+from pipeline import config
 from pipeline.deployment import bulk, contract, replay
 from pipeline.deployment.bulk import Stretch
 from pipeline.deployment.contract import Contract
@@ -18,6 +20,8 @@ from pipeline.features.params import separate_cross_section
 from pipeline.market.bars import number_segments
 
 LONGEST_HOLE = 5  # bars
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +59,7 @@ def certify(
 
     Raises:
         ReplayError: something differs; names bar, column or model.
+        ParamsError: no bar with holes before it has features, so that nothing of them was compared.
     """
     rng, bundle = np.random.default_rng(seed), load().contract
     found: dict[str, Any] = {"recorded": {}, "holes": {}, "cold_start": {}}
@@ -67,11 +72,17 @@ def certify(
         if settings.holes:
             torn = make_holes(stretches, bundle, settings=settings, restarts_at_closings=restarts_at_closings, rng=rng)
             parts["holes"] = (torn, [])
+            log.info("replay: %d holes are cut into the last bars of each symbol, which warnings name", settings.holes)
         for name, (part, places) in parts.items():
             compared = play_and_compare(load, part, reference, restarts=places)
             found[name] |= {key: describe_stretch(part[key], each, places) for key, each in compared.items()}
             measured[name] |= {key: each.measured for key, each in compared.items()}
         found["cold_start"] |= start_cold(stretches, bundle, settings)
+    if settings.holes and found["recorded"] and not found["holes"]:
+        raise config.ParamsError(
+            f"replay.hole_bars is {settings.hole_bars}: so few bars, less {settings.holes} holes, have no features: "
+            f"the warm-up has {bundle.warm_up_bars} bars. Raise it, or set replay.holes to 0 to certify none"
+        )
     return found, measured
 
 

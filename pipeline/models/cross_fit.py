@@ -92,11 +92,23 @@ def plan_cross_fit(params: config.Block, model: str) -> CrossFit:
 
 def make_spec(params: config.Block, model: str, *, data: LabeledDataset) -> ModelSpec:
     """Return what a model of params.yaml is built from; of a tuned one without its hyperparameters."""
-    entry = tuned.find_fitted(params, model)
+    entry, section = tuned.find_fitted(params, model), config.find_model(params, model).family
+    plugin = plugins.find_plugin_of(entry, section=section)
     check_target_keys(params, model, entry, horizon_bars=data.target.horizon_bars)
+    _check_embargo(entry, least=data.folds.embargo_bars)
     signature = base.Signature(columns=data.samples.columns, output=data.target.output)
-    market = plugins.find_plugin_of(entry).read_market(params, entry.block["dataset"])
+    market = plugin.read_market(params, entry.block["dataset"])
     return ModelSpec(entry, signature, params.get(entry.family) or {}, market)
+
+
+def _check_embargo(entry: config.ModelBlock, *, least: int) -> None:
+    """Raise ParamsError where a model whose hyperparameters have an embargo gives it fewer bars than the folds have."""
+    own = entry.block["hyperparameters"].get("embargo_bars")
+    if isinstance(own, int) and own < least:
+        raise config.ParamsError(
+            f"models.{entry.family}.{entry.name}.hyperparameters.embargo_bars is {own}; it must be at least {least}, "
+            "the embargo of the folds"
+        )
 
 
 def load_fits(params: config.Block, model: str) -> tuple[LabeledDataset, list[FitTask]]:
@@ -110,16 +122,16 @@ def load_fits(params: config.Block, model: str) -> tuple[LabeledDataset, list[Fi
 
 def load_tasks(params: config.Block, model: str) -> tuple[LabeledDataset, list[FitTask]]:
     """Return the data of a model of params.yaml, with the columns and the fills that it sees, and its fits."""
-    entry = tuned.find_fitted(params, model)
-    family, block, _ = entry
+    entry, section = tuned.find_fitted(params, model), config.find_model(params, model).family
+    block, plugin = entry.block, plugins.find_plugin_of(entry, section=section)
     data = load_dataset(block["dataset"], block["target"])
-    data = data.add_fills(plugins.find_plugin_of(entry).load_fills(params, block["dataset"], data.rows))
+    data = data.add_fills(plugin.load_fills(params, block["dataset"], data.rows))
     try:
         data = data.select_columns(block.get("columns"))
         is_included = data.mark_symbols(block.get("include_symbols"))
         is_learned = is_included & ~data.mark_neutrals() if block.get("exclude_neutrals") else is_included
     except ValueError as error:
-        raise config.ParamsError(f"models.{family}.{model}: {error}") from error
+        raise config.ParamsError(f"models.{section}.{model}: {error}") from error
     train = config.look_up(params, "train")
     seeds = config.list_seeds(params)
     fits = config.call_with(plan_fits, data.folds, model, seeds, is_included, is_learned, block=train, name="train")

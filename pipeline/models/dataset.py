@@ -15,6 +15,9 @@ from pipeline.samples import Samples
 from pipeline.targets import Target
 from pipeline.validation.folds import Folds
 
+# groups that are off by default, and the key under `features` of a dataset of klines that turns each on
+SWITCHES = {"calendar": "calendar_columns", "symbols": "symbol_flags", "cross_section": "cross_section"}
+
 
 @dataclass(frozen=True)
 class LabeledDataset:
@@ -42,9 +45,11 @@ class LabeledDataset:
                 "remove them from columns, or use bars with that field"
             )
         if unknown := [name for name in names if name not in self.samples.columns and name not in self.groups]:
+            off = {name: SWITCHES[name] for name in unknown if name in SWITCHES}
+            remedy = "".join(f"; {name} is off: add {key} to the features of the dataset" for name, key in off.items())
             raise ValueError(
                 f"columns has {unknown}; allowed are the groups {', '.join(self.groups)} and the features "
-                f"{', '.join(self.samples.columns)}"
+                f"{', '.join(self.samples.columns)}{remedy}"
             )
         wanted = {column for name in names for column in self.groups.get(name, [name])}
         return replace(self, samples=self.samples.select_columns([c for c in self.samples.columns if c in wanted]))

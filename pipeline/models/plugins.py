@@ -64,23 +64,33 @@ def build_plugin(
 
 def load(folder: Path) -> Model:
     """Return the model saved in `folder`, of whatever family."""
-    described = read_description(folder)
-    return find_plugin(described["family"], described["plugin"]).load(folder)
+    return _find_saved(folder, read_description(folder)).load(folder)
 
 
 def build_like(folder: Path, *, seed: int, hyperparameters: Mapping[str, Any] | None = None) -> Model:
     """Return an unfitted model like the one saved in `folder`, with another seed, and these hyperparameters changed."""
     described = read_description(folder)
     described["hyperparameters"] |= hyperparameters or {}
-    return find_plugin(described["family"], described["plugin"]).from_description(described, seed=seed)
+    return _find_saved(folder, described).from_description(described, seed=seed)
 
 
-def find_plugin_of(entry: config.ModelBlock) -> type[Model]:
-    """Return the plugin of an entry of params' `models`; ParamsError where none has that name, or its library lacks."""
+def _find_saved(folder: Path, described: Mapping[str, Any]) -> type[Model]:
+    """Return the plugin of a saved model; ValueError, which names its folder, where it or its library lacks."""
+    try:
+        return find_plugin(described["family"], described["plugin"])
+    except (ValueError, ModuleNotFoundError) as error:
+        raise ValueError(f"{folder}: {error}") from error
+
+
+def find_plugin_of(entry: config.ModelBlock, *, section: str | None = None) -> type[Model]:
+    """Return the plugin of an entry of params' `models`; ParamsError where none has that name, or its library lacks.
+
+    `section` of `models` is where the entry stands, if not under its family.
+    """
     try:
         return find_plugin(entry.family, entry.block["plugin"])
     except (ValueError, ModuleNotFoundError) as error:
-        raise config.ParamsError(f"models.{entry.family}.{entry.name}: {error}") from error
+        raise config.ParamsError(f"models.{section or entry.family}.{entry.name}: {error}") from error
 
 
 def list_families() -> list[str]:

@@ -4,13 +4,16 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from pipeline.models.base import split_into_batches
 from pipeline.models.nets.engine.net import Net
 from pipeline.models.torch_runtime.device import disable_onednn
 from pipeline.models.torch_runtime.hyperparameters import Dropout
+from pipeline.samples import Samples
 
 AHEAD = "_ahead_"  # in the name of a column of the calendar at a later minute, see features/groups/calendar.py
 
@@ -121,6 +124,21 @@ class TFT(Net):
         if both := [self.signature.columns[i] for i in positions if i in self.known_positions]:
             raise ValueError(f"static_columns and known_columns both have {both}; a column is one of them")
         return positions
+
+    def check_fit(self, samples: Samples, train: np.ndarray, valid: np.ndarray) -> None:
+        """Raise ValueError also where a static column varies within a segment: windows would have its last value."""
+        super().check_fit(samples, train, valid)
+        positions, varies = self.static_positions, np.zeros(len(self.static_positions), bool)
+        for rows in split_into_batches(train):
+            order = rows[np.argsort(samples.segment[rows], kind="stable")]
+            values, segment = samples.x[order][:, positions], samples.segment[order]
+            varies |= ((values[1:] != values[:-1]) & (segment[1:] == segment[:-1])[:, None]).any(axis=0)
+        if varies.any():
+            names = [self.signature.columns[i] for i, is_wrong in zip(positions, varies, strict=True) if is_wrong]
+            raise ValueError(
+                f"static_columns has {names}, which vary within a segment; remove them from static_columns, which is "
+                "for columns that do not, such as flags of symbols"
+            )
 
     def _locate(self, names: list[str], *, key: str) -> list[int]:
         columns = self.signature.columns
