@@ -1,5 +1,6 @@
 """Market impact and capacity: by hand, by a plain loop over orders and bars, and by laws that must hold."""
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from math import log, sqrt
 
@@ -9,9 +10,11 @@ import pytest
 
 from pipeline import config
 from pipeline.artifacts import read_json, write_json
+from pipeline.evaluation import capacity
 from pipeline.evaluation.capacity import (
     Capacity,
     CapacitySettings,
+    Outcome,
     find_half_sharpe,
     find_max_profit,
     list_capitals,
@@ -244,6 +247,22 @@ def test_predictions_that_lose_before_impact_have_no_capacity() -> None:
     assert found.reason == (
         "no capacity: costs and market impact exceed the gross return at every capital from 1000 to 1e+09"
     )
+
+
+def test_what_larger_capitals_earn_above_one_that_loses_is_no_capacity(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure_with(sharpe: Callable[[float], float]) -> Capacity:
+        def outcome(*_: object, capital: float, coefficient: float) -> Outcome:
+            return Outcome(0.1, sharpe(capital), capital * sharpe(capital), coefficient, 0.9)
+
+        monkeypatch.setattr(capacity, "_measure_outcome", outcome)
+        return measure(*make_trend(rows=200))
+
+    found = measure_with(lambda capital: 5.0 if capital > 1e7 else -1.0)
+    assert np.isnan([found.max_profit_capital, found.half_sharpe_capital, found.max_profit_per_year]).all()
+    assert str(found.reason).startswith("no capacity: costs exceed the gross return at 1000, the lowest capital")
+    found = measure_with(lambda capital: 5.0 if capital > 1e7 else 2.0 - capital / 1e5)
+    assert found.half_sharpe_capital == pytest.approx(1e5, rel=0.05)
+    assert found.max_profit_capital == pytest.approx(1e5, rel=0.05) and found.reason is None
 
 
 def test_predictions_that_never_trade_and_rows_that_are_no_bars_have_no_capacity() -> None:

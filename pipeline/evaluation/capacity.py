@@ -1,6 +1,7 @@
 """The capacity of predictions: how much capital can earn their profit, with market impact.
 
-Capacity is the capital at which the net profit, in money, is largest, and that at which the Sharpe ratio falls to half.
+Capacity is the capital at which the net profit, in money, is largest, and that at which the Sharpe ratio falls to half,
+among the capitals from the lowest on that earn.
 Vangelisti 2006, "The Capacity of an Equity Strategy", Journal of Portfolio Management 32(2): capacity depends first of
 all on the assumed market impact, and is a range rather than a number.
 """
@@ -99,9 +100,10 @@ def measure_capacity(
     outcomes = {capital: measure(capital) for capital in values}
     if lack := _explain_lack(outcomes):
         return _make_capacity(settings, outcomes, reason=lack)
-    sharpe = np.array([each.sharpe_daily for each in outcomes.values()])
-    peak, why_no_peak = find_max_profit(lambda capital: measure(capital).profit_per_year, values, sharpe)
-    half, why_no_half = find_half_sharpe(lambda capital: measure(capital).sharpe_daily, values)
+    searched = values[: _count_earning(outcomes) + 1]
+    sharpe = np.array([outcomes[capital].sharpe_daily for capital in searched])
+    peak, why_no_peak = find_max_profit(lambda capital: measure(capital).profit_per_year, searched, sharpe)
+    half, why_no_half = find_half_sharpe(lambda capital: measure(capital).sharpe_daily, searched)
     profit = NAN if np.isnan(peak) else measure(peak).profit_per_year
     reason = "; ".join(each for each in (why_no_peak, why_no_half) if each)
     return _make_capacity(settings, outcomes, peak=(peak, profit), half=half, reason=reason)
@@ -185,8 +187,17 @@ def _make_capacity(
     )
 
 
+def _count_earning(outcomes: Mapping[float, Outcome]) -> int:
+    """Return how many capitals earn, from the lowest to the one before the first that does not.
+
+    Beyond that one a profit is no capacity: only orders that `max_participation` cuts tell it from the loss below.
+    """
+    losing = [not (each.profit_per_year > 0 and each.sharpe_daily > 0) for each in outcomes.values()]
+    return [*losing, True].index(True)
+
+
 def _explain_lack(outcomes: Mapping[float, Outcome]) -> str:
-    """Return why predictions have no capacity at all; empty where some capital earns."""
+    """Return why predictions have no capacity at all; empty where the lowest capital earns."""
     span, found = f"from {min(outcomes):g} to {max(outcomes):g}", list(outcomes.values())
     if np.isnan([each.impact_bps for each in found]).any():
         return "no capacity: nothing is traded, or no bar before an order has a volume"
@@ -195,6 +206,11 @@ def _explain_lack(outcomes: Mapping[float, Outcome]) -> str:
         return "no capacity: the Sharpe ratio of daily returns is undefined at some capital"
     if max(each.profit_per_year for each in found) <= 0 or max(sharpe) <= 0:
         return f"no capacity: costs and market impact exceed the gross return at every capital {span}"
+    if not _count_earning(outcomes):
+        return (
+            f"no capacity: costs exceed the gross return at {min(outcomes):g}, the lowest capital, where market impact "
+            "is least; larger ones earn only where max_participation cuts orders"
+        )
     return ""
 
 
