@@ -168,7 +168,7 @@ def test_bets_are_worth_their_size_on_unseen_rows():
 
 def test_an_embargo_below_that_of_the_folds_is_refused():
     params = PARAMS | {"models": {"composites": {"sized": BLOCK}}}
-    data: Any = SimpleNamespace(folds=SimpleNamespace(embargo_bars=470))
+    data: Any = SimpleNamespace(folds=SimpleNamespace(embargo_bars=470), target=SimpleNamespace(horizon_bars=5))
     with pytest.raises(
         ParamsError, match=r"models.composites.sized.*embargo_bars is 469; it must be at least 470, the"
     ):

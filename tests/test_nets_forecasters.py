@@ -387,6 +387,7 @@ def test_a_horizon_of_nhits_that_is_not_the_targets_is_refused_by_both_names(
     data = SimpleNamespace(
         samples=SimpleNamespace(columns=("a",)),
         target=Target(name=target, horizon_bars=needed, output=OUTPUTS["return"]),
+        folds=SimpleNamespace(embargo_bars=0),
     )
 
     def make_model_spec(horizon: int) -> ModelSpec:

@@ -265,7 +265,8 @@ def test_a_horizon_or_volatility_window_that_is_not_the_targets_is_refused_by_bo
     params = copy.deepcopy(PARAMS)
     params["models"]["pretrained"] = {"timesfm": copy.deepcopy(BLOCK)}
     target = Target(name="return_5", horizon_bars=5, output=QUANTILES)
-    data = SimpleNamespace(samples=SimpleNamespace(columns=("return_1",)), target=target)
+    folds = SimpleNamespace(embargo_bars=0)
+    data = SimpleNamespace(samples=SimpleNamespace(columns=("return_1",)), target=target, folds=folds)
     assert make_spec(params, "timesfm", data=cast(Any, data)).model.name == "timesfm"
     params["models"]["pretrained"]["timesfm"]["hyperparameters"][key] = 15
     own = PARAMS["datasets"]["klines"]["targets"]["return_5"][key]
