@@ -14,11 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.models.onnx_session import open_session
 from pipeline.reporting import markdown
 from tests.data import MORE_ROWS, ROWS, plant_signal, select_parts
 from tests.params import BLOCKS, plant_samples_of
-from tests.test_models import unfitted
+from tests.test_models import run_graph, unfitted
 
 ENOUGH = 0.6  # of the contract tests: a block below it gets MORE_ROWS
 
@@ -36,8 +35,7 @@ def measure(name: str, *, rows: int) -> tuple[float, list[str]]:
         file = Path(folder) / "model.onnx"
         model.to_onnx(file)
         inputs = model.inputs(samples, test[:200])
-        predicted = np.concatenate([open_session(file).run(None, {"inputs": row[None]})[0] for row in inputs])
-        difference = float(np.abs(predicted - model.predict(inputs)).max())
+        difference = float(np.abs(run_graph(file, inputs, batch=1) - model.predict(inputs)).max())
         size = file.stat().st_size
     return correlation, [
         f"{rows:,}",
