@@ -32,6 +32,7 @@ from tests import cluster_fits, test_tuning
 from tests.data import OUTPUTS, make_dataset, plant_samples
 from tests.params import BLOCKS, PARAMS, output_of, read_market
 from tests.small_repository import command
+from tests.test_tuning import read_files
 
 ABSENT = [name for name in entry.PACKAGES if importlib.util.find_spec(name) is None]
 needs_dask = pytest.mark.skipif(bool(ABSENT), reason=f"the extra `cluster` is not installed: no {', '.join(ABSENT)}")
@@ -76,10 +77,6 @@ def count_transitions(scheduler: str) -> int:
 
     with Client(scheduler, timeout=60, set_as_default=False) as client:
         return client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter)
-
-
-def read_files(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def to_bytes(fit: FoldFit) -> dict[str, bytes]:

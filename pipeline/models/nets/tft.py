@@ -9,7 +9,6 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from pipeline.models.base import split_into_batches
 from pipeline.models.nets.engine.net import Net
 from pipeline.models.torch_runtime.device import disable_onednn
 from pipeline.models.torch_runtime.hyperparameters import Dropout
@@ -128,11 +127,10 @@ class TFT(Net):
     def check_fit(self, samples: Samples, train: np.ndarray, valid: np.ndarray) -> None:
         """Raise ValueError also where a static column varies within a segment: windows would have its last value."""
         super().check_fit(samples, train, valid)
-        positions, varies = self.static_positions, np.zeros(len(self.static_positions), bool)
-        for rows in split_into_batches(train):
-            order = rows[np.argsort(samples.segment[rows], kind="stable")]
-            values, segment = samples.x[order][:, positions], samples.segment[order]
-            varies |= ((values[1:] != values[:-1]) & (segment[1:] == segment[:-1])[:, None]).any(axis=0)
+        positions, segment = np.array(self.static_positions, int), samples.segment[train]
+        order = np.argsort(segment, kind="stable")
+        values, segment = samples.x[np.ix_(train[order], positions)], segment[order]
+        varies = ((values[1:] != values[:-1]) & (segment[1:] == segment[:-1])[:, None]).any(axis=0)
         if varies.any():
             names = [self.signature.columns[i] for i, is_wrong in zip(positions, varies, strict=True) if is_wrong]
             raise ValueError(
