@@ -17,12 +17,15 @@ from pipeline.digests import ArtifactError
 
 log = logging.getLogger(__name__)
 
+INTERRUPTED = 130  # the exit status of a command that Ctrl-C ends, by convention
+
 
 def run(stage: Callable[..., None]) -> None:
     """Call `stage` with its arguments from the command line; an error of input or machine exits with status 1.
 
     The message of an error in params.yaml names the key, that of the disk the file, and that of a missing or damaged
-    file the command that writes it. Other messages of input are followed by the line that raised them.
+    file the command that writes it. Other messages of input are followed by the line that raised them. Ctrl-C exits
+    with status 130.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if not has_avx2():
@@ -44,6 +47,9 @@ def run(stage: Callable[..., None]) -> None:
             f"{command}: {' '.join(str(error).split())}; where memory ran out, set PIPELINE_WORKERS=1; then start "
             "again: nets and agents go on from their checkpoints"
         )
+    except KeyboardInterrupt:
+        log.error("%s: interrupted; start again: nets and agents go on from their checkpoints", command)
+        sys.exit(INTERRUPTED)
     except (ValueError, OSError) as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         raised = "" if is_disk_error(error) else f"\n  (raised at {where.filename}:{where.lineno})"

@@ -185,7 +185,7 @@ def test_a_line_of_live_metrics_that_a_full_disk_refuses_names_its_file():
     assert refused.value.errno == errno.ENOSPC
 
 
-def run_stage(monkeypatch, error: Exception) -> str:
+def run_stage(monkeypatch, error: BaseException) -> str:
     def main() -> None:
         raise error
 
@@ -206,6 +206,11 @@ def test_a_killed_worker_and_memory_that_ran_out_are_one_line_each(monkeypatch):
     assert (
         run_stage(monkeypatch, MemoryError("Unable to allocate 9 TiB")) == f"stage: Unable to allocate 9 TiB; {remedy}"
     )
+
+
+def test_an_interrupted_stage_says_so_in_one_line(monkeypatch, caplog):
+    assert run_stage(monkeypatch, KeyboardInterrupt()) == "130"
+    assert caplog.messages == ["stage: interrupted; start again: nets and agents go on from their checkpoints"]
 
 
 def test_an_error_of_the_disk_is_one_line_and_another_one_names_the_line_that_raised_it(monkeypatch):

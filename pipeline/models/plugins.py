@@ -75,7 +75,7 @@ def build_like(folder: Path, *, seed: int, hyperparameters: Mapping[str, Any] | 
 
 
 def _find_saved(folder: Path, described: Mapping[str, Any]) -> type[Model]:
-    """Return the plugin of a saved model; ValueError, which names its folder, where it or its library lacks."""
+    """Return the plugin of a saved model; ValueError, which names its folder, where it or its library is missing."""
     try:
         return find_plugin(described["family"], described["plugin"])
     except (ValueError, ModuleNotFoundError) as error:
@@ -83,7 +83,7 @@ def _find_saved(folder: Path, described: Mapping[str, Any]) -> type[Model]:
 
 
 def find_plugin_of(entry: config.ModelBlock, *, section: str | None = None) -> type[Model]:
-    """Return the plugin of an entry of params' `models`; ParamsError where none has that name, or its library lacks.
+    """Return the plugin of an entry of params' `models`; ParamsError where none has that name, or a library is missing.
 
     `section` of `models` is where the entry stands, if not under its family.
     """
