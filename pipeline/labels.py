@@ -5,116 +5,53 @@ volatility, is estimated from bars up to t; a row whose volatility is too small 
 whose label spans a closing at which positions are closed: no position earns it.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-from annotated_types import Interval, MinLen
+from annotated_types import Interval
 from numba import njit
 from pydantic import PositiveFloat
 
-from pipeline import config
+from pipeline import config, target_kinds
 from pipeline.scale import ROUNDING
+from pipeline.target_kinds import Labels, TargetKind, clip_labels, find_kind, label_horizons, select_arguments
 from pipeline.targets import Output, Target
 from pipeline.volatility import check_bar_count, count_neighbors, estimate_scale, take_log_returns
 
 Horizon = Annotated[int, Interval(ge=1, le=1_000_000)]
 VolatilityWindow = Annotated[int, Interval(ge=2, le=1_000_000)]
 ClipSigma = PositiveFloat | None  # |y| is at most this; None: y is not clipped
-Level = Annotated[float, Interval(gt=0, lt=1)]
 DOWN, FLAT, UP = range(3)  # class codes of the triple barrier
-
-
-@dataclass(frozen=True)
-class Labels:
-    """The labels of a table of bars, and the count of bars without one by cause: both add up to all bars."""
-
-    table: pd.DataFrame  # row, segment, time, label_end, y, raw; one row for each labeled bar
-    lost: dict[str, int]  # bars without a label, by cause; each bar counts once
-    ties: int  # labels decided by a convention: see each kind
-    clipped: int = 0  # labels whose |y| was above clip_sigma
-    largest: float | None = None  # |y| before the clip; None where the kind has no clip, or no bar has a label
-
-
-@dataclass(frozen=True)
-class TargetKind:
-    """A kind of target: the function that labels bars, and what a model predicts for it."""
-
-    make: Callable[..., Labels]
-    output: Output
-    horizon_bars: int | None = None  # that of the kind itself; None where the target gives `horizon`
-    starts_at_fill: bool = False  # whether its y begins where an order fills, so that it depends on the delay
 
 
 def make_labels(bars: pd.DataFrame, block: dict[str, Any], *, name: str = "target", delay_bars: int = 0) -> Labels:
     """Return the labels of the clean table `bars` for a target: its `kind`, and that kind's arguments.
 
-    Errors name the target by `name`. `block` may have `quantiles`, see `describe_target`. Orders fill `delay_bars`
-    after the next open: it matters to the kind `position` alone.
+    Errors name the target by `name`. `block` may have `quantiles` or `horizons`, see `target_kinds.describe_target`.
+    Orders fill `delay_bars` after the next open: it matters to the kind `position` alone.
 
     The table's columns: `row` int64, the position in `bars`; `segment` int32; `time` and `label_end` int64 ms, the
     open_time of the row and of the last bar that its label uses; `y` float32, or int32 class codes; `raw` float64, the
-    log return from the row's close until its label ends, of a position that between its two fills.
+    log return from the row's close until its label ends, of a position that between its two fills. With `horizons` each
+    but the last has its y in a column of its own, see `target_kinds.label_horizons`.
 
     Raises:
         ValueError: an unknown kind, or a wrong key or value.
     """
     kind = find_kind(block, KINDS, name=name)
-    arguments = select_arguments(block)
     if not kind.starts_at_fill:
-        return config.call_with(kind.make, bars, block=arguments, name=name)
+        return label_horizons(bars, block, KINDS, name=name)
+    arguments = select_arguments(block)
     keys = tuple(key for key in config.list_keys(kind.make) if key != "delay_bars")  # stands under `trading`
     config.check_section(kind.make, arguments, name=name, keys=keys)
     return kind.make(bars, **arguments, delay_bars=delay_bars)
 
 
-def select_arguments(block: dict[str, Any]) -> dict[str, Any]:
-    """Return the keys of a target that its kind's function takes."""
-    return {key: value for key, value in block.items() if key not in ("kind", "quantiles")}
-
-
-def describe_target(
-    block: dict[str, Any], *, name: str, path: str, kinds: Mapping[str, TargetKind] | None = None
-) -> Target:
-    """Return what a target is; with `quantiles`, such as [0.1, 0.5, 0.9], models predict these of its y.
-
-    `kinds` are those of the dataset's kind; None: of klines.
-
-    Raises:
-        ParamsError: an unknown kind, or levels that do not ascend, or of a kind whose y is no plain value.
-    """
-    kinds = KINDS if kinds is None else kinds
-    kind = find_kind(block, kinds, name=path)
-    output = kind.output
-    if "quantiles" in block:
-        levels = block["quantiles"]
-        config.check_section(_declare_quantiles, {"quantiles": levels}, name=path)
-        if levels != sorted(set(levels)):
-            raise config.ParamsError(f"{path}.quantiles is {levels!r}; its levels must ascend, such as [0.1, 0.5, 0.9]")
-        if output.kind != "value":
-            raise config.ParamsError(
-                f"{path}.quantiles is {levels!r}; a target of kind {block['kind']} has none, only those of kind "
-                f"{', '.join(name for name, each in KINDS.items() if each.output.kind == 'value')}"
-            )
-        names = tuple(f"q{100 * level:g}" for level in levels)
-        output = replace(output, kind="quantiles", names=names, levels=tuple(levels))
-    horizon_bars = block["horizon"] if kind.horizon_bars is None else kind.horizon_bars
-    return Target(name=name, horizon_bars=horizon_bars, output=output)
-
-
-def _declare_quantiles(*, quantiles: Annotated[list[Level], MinLen(1)]) -> None:
-    """Declare the type of the key that any target of values may have."""
-
-
-def find_kind(block: dict[str, Any], kinds: Mapping[str, TargetKind], *, name: str) -> TargetKind:
-    """Return the kind of a target among those of its dataset's kind; ParamsError where it is none of them."""
-    if block.get("kind") not in kinds:
-        raise config.ParamsError(
-            f"params.yaml: {name}.kind is {block.get('kind')!r}; it must be one of {', '.join(kinds)}"
-        )
-    return kinds[block["kind"]]
+def describe_target(block: dict[str, Any], *, name: str, path: str) -> Target:
+    """Return what a target of klines is; see `target_kinds.describe_target`."""
+    return target_kinds.describe_target(block, name=name, path=path, kinds=KINDS)
 
 
 def forward_return(
@@ -315,17 +252,6 @@ def _assemble_labels(
         "raw": raw,
     }
     return Labels(table=pd.DataFrame(columns, copy=False), lost=lost, ties=ties)
-
-
-def clip_labels(labels: Labels, clip_sigma: float | None) -> Labels:
-    """Return the labels with y within ± clip_sigma, the count of those beyond, and the largest |y| before."""
-    y = labels.table["y"].to_numpy()
-    largest = float(np.abs(y).max()) if len(y) else None
-    if clip_sigma is None:
-        return replace(labels, largest=largest)
-    clipped = int(np.count_nonzero(np.abs(y) > clip_sigma))
-    table = labels.table.assign(y=np.clip(y, -clip_sigma, clip_sigma))
-    return replace(labels, table=table, clipped=clipped, largest=largest)
 
 
 @njit(cache=True)

@@ -10,6 +10,7 @@ import pandas as pd
 from pipeline.feature_file import FeatureFile
 from pipeline.fills import Fills
 from pipeline.row_groups import TableFile
+from pipeline.targets import list_shorter
 
 KEY = ["segment", "time"]  # identifies a row in every table of a dataset
 LABELS = ["label_end", "y"]
@@ -32,11 +33,17 @@ class Samples:
     y: np.ndarray  # (N,) float32 for regression, int32 class codes for classification
     is_labeled: np.ndarray = field(default_factory=lambda: np.empty(0, bool))  # (N,); not given: all are
     fills: Fills | None = None  # (N,) each, of the orders decided at the rows; None where a model does not trade
+    y_by_horizon: np.ndarray | None = None  # (N, horizons) float32, the last is y; None of a target with one horizon
 
     def __post_init__(self) -> None:
         """Take all rows as labeled where nothing else is given."""
         if len(self.is_labeled) != len(self.time):
             object.__setattr__(self, "is_labeled", np.ones(len(self.time), bool))
+
+    @property
+    def learned(self) -> np.ndarray:
+        """The y that a fit learns: (N,), or of a target with several horizons (N, horizons)."""
+        return self.y if self.y_by_horizon is None else self.y_by_horizon
 
     @classmethod
     def load(cls, features: Path, labels: Path, *, rows: pd.DataFrame) -> "Samples":
@@ -56,6 +63,7 @@ class Samples:
             label_end=known["label_end"],
             y=known["y"],
             is_labeled=known["is_labeled"],
+            y_by_horizon=known.get("y_by_horizon"),
         )
 
     def select_columns(self, columns: Sequence[str]) -> "Samples":
@@ -86,15 +94,22 @@ def open_features(file: Path, *, rows: pd.DataFrame) -> tuple[FeatureFile, np.nd
 
 
 def read_labels(file: Path, *, rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Return label_end, y and is_labeled, (N,) each, of `rows` from a parquet of labels; see Samples."""
+    """Return label_end, y and is_labeled, (N,) each, of `rows` from a parquet of labels; see Samples.
+
+    Of a target with several horizons it has y_by_horizon too, (N, horizons).
+    """
     is_labeled = rows["is_labeled"].to_numpy() if "is_labeled" in rows else np.ones(len(rows), bool)
     labeled = rows if is_labeled.all() else rows[is_labeled]
-    table = align(TableFile(file).read([*KEY, *LABELS]), labeled, name=str(file))
+    stored = TableFile(file)
+    shorter = list_shorter(stored.schema.names)
+    table = align(stored.read([*KEY, *LABELS, *shorter]), labeled, name=str(file))
     label_end, y = (table[name].to_numpy() for name in LABELS)
+    by_horizon = table[[*shorter, "y"]].to_numpy() if shorter else None
     return {
         "label_end": _fill_rows(label_end, is_labeled, rows["time"].to_numpy()),
         "y": _fill_rows(y, is_labeled, -1 if np.issubdtype(y.dtype, np.integer) else np.nan),
         "is_labeled": is_labeled,
+        **({} if by_horizon is None else {"y_by_horizon": _fill_rows(by_horizon, is_labeled, np.nan)}),
     }
 
 
@@ -206,8 +221,8 @@ def _sort_distinct(keys: np.ndarray, table: pd.DataFrame) -> tuple[np.ndarray | 
 
 
 def _fill_rows(values: np.ndarray, is_present: np.ndarray, missing: np.ndarray | float) -> np.ndarray:
-    """Return (N,) the values where they are present, and `missing` elsewhere."""
-    filled = np.empty(len(is_present), values.dtype)
+    """Return (N,) or (N, columns) the values of rows where they are present, and `missing` elsewhere."""
+    filled = np.empty((len(is_present), *values.shape[1:]), values.dtype)
     filled[:] = missing
     filled[is_present] = values
     return filled

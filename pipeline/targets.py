@@ -1,6 +1,6 @@
 """Targets: the kind of prediction that each asks for, its horizon, and the score of a prediction."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 
 from pipeline import artifacts
 
-Kind = Literal["value", "position", "probability", "classes", "quantiles"]
-NEUTRAL: dict[Kind, float] = {"value": 0.0, "position": 0.0, "probability": 0.5, "quantiles": 0.0}
+Kind = Literal["value", "position", "probability", "classes", "quantiles", "horizons"]
+NEUTRAL: dict[Kind, float] = {"value": 0.0, "position": 0.0, "probability": 0.5, "quantiles": 0.0, "horizons": 0.0}
 MEDIAN = 0.5
+SHORTER = "y_"  # of labels over several horizons: y_1 is that over 1 bar, and y that over the longest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,7 @@ class Output:
 
     A "value" is a number in the unit of y, a "position" one in [-1, 1], a "probability" one in [0, 1] that is neutral
     at 0.5. "classes" are probabilities with sum 1, from the lowest class to the highest; "quantiles" are those of y.
+    "horizons" are values over each of several horizons, the shortest first: the last is the target's, whose y is y.
     """
 
     kind: Kind
@@ -28,6 +30,7 @@ class Output:
     levels: tuple[float, ...] = ()  # of the quantiles, ascending in (0, 1)
     neutral_class: str | None = None  # the class that is neither up nor down
     has_direction: bool = True  # whether it says where the price goes; a forecast of volatility does not
+    horizons: tuple[int, ...] = ()  # bars, ascending: of each name, where a prediction has several horizons
 
     @property
     def is_classification(self) -> bool:
@@ -52,7 +55,7 @@ class Output:
         """Return the score that is traded, (B,) in [-1, 1], of a prediction (B, len(names)).
 
         A value (of a return, in units of σ·√horizon) and a position are scores themselves. A probability is centered.
-        Classes give P(highest) - P(lowest), quantiles the median, interpolated between levels.
+        Classes give P(highest) - P(lowest), quantiles the median, interpolated between levels, horizons the last.
 
         Raises:
             ValueError: predictions of this kind have no score; says why.
@@ -71,10 +74,10 @@ class Output:
     def take_center(self, prediction: np.ndarray) -> np.ndarray:
         """Return the one number (B,) that a prediction (B, len(names)) of no classes is compared with y by.
 
-        Of quantiles it is the median, or the nearest level where they do not enclose it.
+        Of quantiles it is the median, or the nearest level where they do not enclose it; of horizons the last.
         """
         if self.kind != "quantiles":
-            return prediction[:, 0]
+            return prediction[:, -1]
         below, above, share = self.find_median()
         gap = prediction[:, above] - prediction[:, below]
         return np.asarray(prediction[:, below] + prediction.dtype.type(share) * gap)
@@ -89,10 +92,14 @@ class Output:
         gap = self.levels[above] - self.levels[below]
         return below, above, (MEDIAN - self.levels[below]) / gap if gap else 0.0
 
+    def describe(self) -> dict[str, Any]:
+        """Return the fields as files have them: `horizons` only where there are some."""
+        return {key: value for key, value in asdict(self).items() if key != "horizons" or value}
+
     @classmethod
     def from_description(cls, described: Mapping[str, Any]) -> "Output":
-        """Return the output that `asdict` described, in JSON or not."""
-        lists = {key: tuple(described[key]) for key in ("names", "levels")}
+        """Return the output that `describe` described, in JSON or not."""
+        lists = {key: tuple(described.get(key) or ()) for key in ("names", "levels", "horizons")}
         return cls(**{**described, **lists})
 
 
@@ -108,7 +115,7 @@ class Target:
     @property
     def attributes(self) -> dict[str, Any]:
         """The `attrs` of a table of labels, which parquet stores: the table says what it is."""
-        described = asdict(self)
+        described = asdict(self) | {"output": self.output.describe()}
         return {"target": {key: value for key, value in described.items() if key != "strategy" or value is not None}}
 
     @classmethod
@@ -122,3 +129,8 @@ class Target:
         if described is None:
             raise ValueError(f"{labels}: does not say what its target is; run `dvc repro label`")
         return cls(**described | {"output": Output.from_description(described["output"])})
+
+
+def list_shorter(columns: Iterable[str]) -> list[str]:
+    """Return the columns of labels over shorter horizons than the target's, in their order."""
+    return [name for name in columns if name.startswith(SHORTER)]

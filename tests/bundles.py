@@ -44,6 +44,7 @@ OUTPUTS = {
     "probability": {"kind": "probability", "names": ["up"]},
     "quantiles": {"kind": "quantiles", "names": ["q20", "q60", "q90"], "levels": [0.2, 0.6, 0.9]},
     "volatility": {"kind": "value", "names": ["volatility"], "has_direction": False},
+    "horizons": {"kind": "horizons", "names": ["return_ahead_1", "return_ahead_5"], "horizons": [1, 5]},
 }
 
 

@@ -32,13 +32,20 @@ def plant_signal(x: np.ndarray) -> np.ndarray:
 
 
 def plant_samples(
-    kind: str, *, seed: int, rows: int = ROWS, columns: int = COLUMNS, held_rows: int = 1, noise: float = 1.0
+    kind: str,
+    *,
+    seed: int,
+    rows: int = ROWS,
+    columns: int = COLUMNS,
+    held_rows: int = 1,
+    noise: float = 1.0,
+    horizons: int = 0,
 ) -> Samples:
     """Return two segments of bars whose y, of the given kind of target, is the signal plus, by default, as much noise.
 
     TRAIN ends before segment 0 does. VALID and TEST lie in segment 1, which begins at row 5000, a window before VALID.
     `select_parts` has the parts of other numbers of `rows`. Columns beyond COLUMNS repeat those. Values stay for
-    `held_rows` rows.
+    `held_rows` rows. With several `horizons` the y of each has noise of its own, and the shorter ones less signal.
     """
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(rows, COLUMNS)).astype(np.float32)
@@ -46,14 +53,18 @@ def plant_samples(
     x = x[np.arange(rows) // held_rows * held_rows][:, np.arange(columns) % COLUMNS]
     value = plant_signal(x) / 2 + noise * rng.normal(size=rows)
     time = np.arange(rows, dtype=np.int64) * BAR_MS
+    y = express_value(value, kind)
+    signal, shares = plant_signal(x) / 2, np.arange(1, horizons) / max(horizons, 1)
+    shorter = [share * signal + noise * rng.normal(size=rows) for share in shares]
     return Samples(
         time=time,
         label_end=time + 5 * BAR_MS,
         segment=(np.arange(rows) >= rows - 3000).astype(np.int32),
         x=x,
         columns=tuple(f"column_{i}" for i in range(columns)),
-        y=express_value(value, kind),
+        y=y,
         fills=make_fills(value * 1e-2),
+        y_by_horizon=np.column_stack([*shorter, y]).astype(np.float32) if horizons else None,
     )
 
 

@@ -58,6 +58,7 @@ SMALLER: dict[str, dict[str, Any]] = {  # of blocks that would take minutes, or 
     "tlob": _LOB_NETS,
     "mlplob": _LOB_NETS,
     "nhits": {"window": 8, "train_stride": 1, "dropout": 0.0, **_FEW_UPDATES},
+    "nhits_horizons": {"window": 8, "train_stride": 1, "dropout": 0.0, **_FEW_UPDATES},
     "patchtst": {
         "window": 8,
         "patch_len": 4,
@@ -86,7 +87,7 @@ def kind_of(name: str) -> str:
 
 
 def output_of(name: str) -> Output:
-    """The output of a model: that of its kind of target, or the quantiles that its target asks for."""
+    """The output of a model: that of its kind of target, or the quantiles or horizons that its target asks for."""
     _, block = BLOCKS[name]
     target = find_target(block)
     if target["kind"] == "smoothed":
@@ -101,7 +102,8 @@ def find_target(block: Mapping[str, Any]) -> dict[str, Any]:
 
 def plant_samples_of(name: str, **options: Any) -> Samples:
     """Samples as a model can take them, with the planted signal of a target of its kind; see `plant_samples`."""
-    return plant_samples(kind_of(name), seed=1, **SAMPLES.get(name, {}), **options)
+    horizons = len(output_of(name).horizons)
+    return plant_samples(kind_of(name), seed=1, horizons=horizons, **SAMPLES.get(name, {}), **options)
 
 
 def list_hyperparameters(name: str) -> set[str]:

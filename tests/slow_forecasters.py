@@ -59,7 +59,12 @@ def dense(weights: dict[str, Array], name: str, x: Array) -> Array:
 
 
 def forward_nhits(module: nn.Module, x: Array, *, kernels: list[int], outputs: int, horizon: int) -> Array:
-    """Return the outputs (B, outputs) for windows (B, T, F): the means of paths of `horizon` bars (Challu et al. 2023).
+    """Return the outputs (B, outputs) for windows (B, T, F): the means of the paths."""
+    return forecast_path(module, x, kernels=kernels, outputs=outputs, horizon=horizon).mean(axis=2)
+
+
+def forecast_path(module: nn.Module, x: Array, *, kernels: list[int], outputs: int, horizon: int) -> Array:
+    """Return the paths (B, outputs, horizon) of N-HiTS for windows (B, T, F) (Challu et al. 2023).
 
     The perceptron of each block has two layers, each with a rectifier.
     """
@@ -75,7 +80,7 @@ def forward_nhits(module: nn.Module, x: Array, *, kernels: list[int], outputs: i
             path += stretch(dense(weights, f"{block}.forecast.coefficients", hidden).reshape(outputs, -1), horizon)
             backcast = dense(weights, f"{block}.backcast.coefficients", hidden).reshape(len(residual), -1)
             residual = residual - stretch(backcast, residual.shape[1])
-        found.append(path.mean(axis=1))
+        found.append(path)
     return np.stack(found)
 
 

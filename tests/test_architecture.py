@@ -17,7 +17,7 @@ LAYERS = [  # from the top; a package imports what stands below it, and itself
     {"market"},
     {"cluster"},
     {"samples", "labels", "volatility", "trading", "trading_rules", "fills", "tail_risk"},
-    {"targets", "prediction_sets"},
+    {"targets", "target_kinds", "prediction_sets"},
     {
         "config",
         "artifacts",

@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from pipeline.models import linear_in_chunks
 from pipeline.samples import Samples
 from pipeline.stages import baseline
+from pipeline.targets import Output, Target
 from tests.data import OUTPUTS, make_dataset
 
 
@@ -80,16 +81,44 @@ def test_a_class_absent_from_train_has_its_column():
     assert prediction[:, [0, 2]] == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["return", "barrier", "direction", "quantiles"])
+def test_baselines_of_several_horizons_are_those_of_each():
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(300, 3)).astype(np.float32), rng.normal(size=(300, 2)).astype(np.float32)
+    y[295:] = np.nan
+    alone = [make_samples(each, np.arange(2, 302), x=x) for each in y.T]
+    alone = [replace(each, is_labeled=np.arange(300) < 295) for each in alone]
+    samples = replace(alone[-1], y_by_horizon=y)
+    train, predicted = np.arange(200), np.arange(220, 300)
+    output = Output(kind="horizons", names=("return_ahead_1", "return_ahead_2"), horizons=(1, 2))
+    tables = [
+        baseline.predict_fold(
+            0,
+            replace(make_dataset(each, kind="return"), target=Target(name="a", horizon_bars=2, output=own)),
+            baseline.find_previous_labels(each),
+            train=train,
+            predicted=predicted,
+            l2=0.01,
+        )
+        for each, own in ((samples, output), *((each, OUTPUTS["return"]) for each in alone))
+    ]
+    for place, name in enumerate(output.names):
+        of_one = tables[1 + place]
+        assert tables[0][name].to_numpy() == pytest.approx(of_one["return"].to_numpy(), abs=1e-6)
+    assert tables[0]["score_std"].to_numpy() == pytest.approx(of_one["score_std"].to_numpy(), rel=1e-6, nan_ok=True)
+
+
+@pytest.mark.parametrize("kind", ["return", "barrier", "direction", "quantiles", "horizons"])
 def test_rows_by_chunks_give_the_prediction_of_all_rows_together(kind, monkeypatch):
     rng = np.random.default_rng(7)
     x = (rng.normal(2.0, 3.0, size=(400, 3)) * [1.0, 100.0, 0.0]).astype(np.float32)  # the last never varies
     output = replace(OUTPUTS["return"], kind="quantiles", names=("q10", "q90"), levels=(0.1, 0.9))
-    output = output if kind == "quantiles" else OUTPUTS[kind]
+    output = output if kind == "quantiles" else OUTPUTS["return" if kind == "horizons" else kind]
     y = x[:, 0] / 3 + rng.normal(size=400)
     y = np.digitize(y, [0.0, 1.0][: len(output.names) - 1]).astype(np.int32) if output.is_classification else y
     rows = {"train": np.arange(0, 300), "test": np.arange(250, 400)}
     samples = make_samples(y if output.is_classification else y.astype(np.float32), range(400), x=x)
+    if kind == "horizons":
+        samples = replace(samples, y_by_horizon=np.column_stack([x[:, 1] / 999, y]).astype(np.float32))
     whole = baseline.predict_linear(samples, **rows, output=output, l2=0.01)
     monkeypatch.setattr(baseline, "MAX_ROWS_IN_MEMORY", 100)
     monkeypatch.setattr(linear_in_chunks, "CHUNK_ROWS", 64)

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import mean_pinball_loss
+from sklearn.metrics import mean_pinball_loss, r2_score
 
 from pipeline import artifacts
 from pipeline.evaluation import forecast, path_metrics, returns
@@ -14,7 +14,7 @@ from pipeline.models.predictions import FINAL, make_predictions
 from pipeline.reporting import position_chart
 from pipeline.samples import make_keys
 from pipeline.stages import evaluate
-from pipeline.targets import Output
+from pipeline.targets import Output, Target
 from pipeline.trading_rules import Costs, Rules
 from pipeline.validation import folds
 from tests.data import OUTPUTS, make_target
@@ -292,6 +292,30 @@ def test_a_forecast_without_a_score_is_measured_and_not_traded():
     assert headline["reason"] is None
     assert "hit_rate" not in headline
     assert not returns.make_table([(path.time, path.net)], np.zeros(1)).size
+
+
+def test_a_forecast_of_several_horizons_is_measured_over_each_and_traded_by_the_last():
+    y = np.array([[1.0, 0.5], [2.0, -1.5], [-1.0, 1.0], [0.0, 2.0]])
+    prediction = np.array([[0.3, 0.1], [0.1, -0.4], [0.2, 0.2], [0.4, 0.3]])
+    target = Target(
+        name="a",
+        horizon_bars=5,
+        output=Output(kind="horizons", names=("return_ahead_1", "return_ahead_5"), horizons=(1, 5)),
+    )
+    data = replace(known(y[:, 1], [0.1] * 4), y_by_horizon=y, output=target.output)
+    alone = path_metrics.measure_path(
+        make_predictions(0, data.rows, np.arange(4), prediction=prediction[:, 1:], target=make_target("return")),
+        known(y[:, 1], [0.1] * 4),
+    )
+    path = path_metrics.measure_path(
+        make_predictions(0, data.rows, np.arange(4), prediction=prediction, target=target), data
+    )
+    own = {f"{key}_{name}": path.forecast.pop(f"{key}_{name}") for name in target.output.names for key in ("ic", "r2")}
+    assert path.forecast == pytest.approx(alone.forecast)
+    assert path.trading == pytest.approx(alone.trading, nan_ok=True)
+    assert own["ic_return_ahead_1"] == pytest.approx(np.corrcoef(y[:, 0], prediction[:, 0])[0, 1], abs=1e-6)
+    assert own["r2_return_ahead_1"] == pytest.approx(r2_score(y[:, 0], prediction[:, 0]), abs=1e-6)
+    assert [own["ic_return_ahead_5"], own["r2_return_ahead_5"]] == [path.forecast["ic"], path.forecast["r2"]]
 
 
 def test_predicted_quantiles_are_measured_by_their_loss_and_coverage():

@@ -41,6 +41,27 @@ def test_each_part_of_the_forecasts_has_a_table():
     assert findings.rows == [["leaf depth", "6.5", "2 to 6", "no", "–"]]
 
 
+def test_several_horizons_have_a_row_each_beside_the_linear_model():
+    model = make_forecaster(None)
+    paths = [
+        {
+            "ic": 0.1,
+            "ic_return_1": ic,
+            "r2_return_1": None,
+            "ic_return_5": 0.1,
+            "r2_return_5": 0.01,
+        }
+        for ic in (0.2, 0.4, 0.3)
+    ]
+    linear = [{"ic_return_1": 0.25, "r2_return_1": 0.02, "ic_return_5": None, "r2_return_5": 0.0}]
+    details = {"model": {"paths": paths}, "baselines": {"linear": {"paths": linear}}}
+    horizons, _ = tabulate_forecasts(replace(model, details={**model.details, **details}))
+    assert horizons.rows == [
+        ["return_1", "0.3 [0.2, 0.4]", "0.25", "–", "0.02"],
+        ["return_5", "0.1 [0.1, 0.1]", "–", "0.01", "0"],
+    ]
+
+
 def test_a_model_without_forecasts_has_its_findings_alone():
     (findings,) = tabulate_forecasts(make_forecaster(None))
     assert findings.title == "Findings on the fits of tree"

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -83,6 +84,22 @@ def test_no_column_is_correlated_with_a_label_of_the_holdout():
         edit_table(file, triple_labels_from(start - 300 * 60_000))
     guard.main("klines")
     assert read_correlations() != before
+
+
+@pytest.mark.usefixtures("market")
+def test_a_column_that_is_the_label_over_a_shorter_horizon_alone_is_found():
+    drawn = np.random.default_rng(0).normal(size=len(pd.read_parquet(FEATURES, columns=["time"])))
+    edit_table(FEATURES, lambda table: table.assign(rsi_14=drawn.astype(np.float32)))
+    known = pd.read_parquet(FEATURES, columns=["segment", "time", "rsi_14"]).set_index(["segment", "time"])["rsi_14"]
+    edit_table(
+        RETURN, lambda table: table.assign(y_1=known.reindex(pd.MultiIndex.from_frame(table[known.index.names])).array)
+    )
+    with pytest.raises(LeakageError):
+        guard.main("klines")
+    leaking = [found for found in read_correlations() if found["severity"] == "critical"]
+    assert [(found["guard"], found["measurements"]["target"]) for found in leaking] == [
+        ("target_leakage", f"{RETURN.stem}.y_1")
+    ]
 
 
 def smooth_one_value(table: pd.DataFrame) -> pd.DataFrame:

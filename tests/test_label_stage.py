@@ -97,3 +97,15 @@ def test_a_target_whose_labels_are_all_the_same_is_refused(kind: str, y: np.ndar
 def test_a_rare_second_class_is_enough() -> None:
     y = np.append(np.ones(999, dtype=np.int32), 2)
     label.check_variation(make_labels(y), make_target("barrier"), name="targets.it", words=WORDS)
+
+
+def test_a_target_whose_labels_over_a_shorter_horizon_are_all_the_same_is_refused() -> None:
+    labeled = make_labels(np.arange(10, dtype=np.float32))
+    labeled.table["y_1"] = np.float32(1)
+    with pytest.raises(
+        config.ParamsError, match="targets.it: all 10 labels y_1 are the same; leave that one out of its horiz"
+    ):
+        label.check_variation(labeled, make_target("return"), name="targets.it", words=WORDS)
+    labeled.table["y_1"] = -labeled.table["y"]
+    label.check_variation(labeled, make_target("return"), name="targets.it", words=WORDS)
+    assert label.summarize_labels(labeled, make_target("return"), bars=10, unit="ms")["y_1"]["mean"] == -4.5

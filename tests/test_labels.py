@@ -126,6 +126,19 @@ def test_labels_equal_the_slow_definition(kind: str, seed: int) -> None:
     assert {cause: slow.count(cause) for cause in result.lost} == result.lost
 
 
+@pytest.mark.parametrize("kind", ["return", "volatility", "range"])
+def test_several_horizons_have_the_labels_of_each_where_the_longest_has_one(kind: str) -> None:
+    bars, block = random_bars(seed=1), {**BLOCKS[kind], "clip_sigma": 2.0}
+    found = labels.make_labels(bars, {**block, "horizons": [1, 3, 5]})
+    alone = labels.make_labels(bars, block)
+    pd.testing.assert_frame_equal(found.table[list(alone.table)], alone.table)
+    assert (found.lost, found.clipped) == (alone.lost, alone.clipped)
+    assert list(found.table)[-2:] == ["y_1", "y_3"]
+    for horizon in (1, 3):
+        shorter = labels.make_labels(bars, {**block, "horizon": horizon}).table.set_index("row")["y"]
+        assert found.table[f"y_{horizon}"].tolist() == shorter[found.table["row"]].tolist()
+
+
 @every_kind
 def test_every_bar_has_a_label_or_one_cause_of_its_loss(kind: str) -> None:
     bars = random_bars(seed=4)
@@ -321,7 +334,16 @@ def test_trend_of_three_steps_forward_and_one_back_is_three_quarters() -> None:
             "target.kind is 'returns'; it must be one of return, direction",
         ),
         ({"horizon": 5}, "target.kind is None; it must be one of"),
-        ({"kind": "direction", "horizons": 5}, "unknown key 'horizons'; its keys are horizon"),
+        ({"kind": "direction", "length": 5}, "unknown key 'length'; its keys are horizon"),
+        ({**BLOCKS["return"], "horizons": [3, 1]}, r"target.horizons is \[3, 1\]; its numbers must ascend"),
+        (
+            {**BLOCKS["return"], "horizons": [1, 3]},
+            "must be the horizon, which is traded: set horizon to 3",
+        ),
+        ({**BLOCKS["return"], "horizons": [5]}, "target.horizons is .5.; a target with one has `horizon` alone"),
+        ({**BLOCKS["return"], "horizons": [0, 5]}, "target.horizons.* is 0; it must be above 0"),
+        ({**BLOCKS["direction"], "horizons": [1, 6]}, "kind direction has none, only those of kind return, volatility"),
+        ({**BLOCKS["return"], "horizons": [1, 5], "quantiles": [0.5]}, "has quantiles and horizons"),
         (
             {"kind": "return", "horizon": 5},
             "'volatility_window' is missing; its keys are horizon, volatility_window, clip_sigma",

@@ -242,6 +242,13 @@ def test_only_rows_outside_the_windows_of_seen_rows_are_altered(lookback_bars: i
     assert np.array_equal(other.time, samples.time)
 
 
+def test_of_several_horizons_the_labels_of_unseen_rows_are_altered_over_each():
+    samples = plant_samples("return", seed=1, horizons=3)
+    other = alter_unseen_rows(samples, SEEN, lookback_bars=0, seed=1)
+    for before, after in zip(samples.y_by_horizon.T, other.y_by_horizon.T, strict=True):
+        assert np.array_equal(np.flatnonzero(after == before), SEEN)
+
+
 @pytest.mark.parametrize("kind", ["direction", "barrier"])
 def test_every_unseen_class_becomes_another_existing_class(kind: str):
     samples = plant_samples(kind, seed=1)

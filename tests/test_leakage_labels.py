@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -49,6 +51,19 @@ def make_relabel(block: dict):
 
 def check_labels(relabel, *, cuts: int = 24) -> Finding:
     return label_end(simulate_market(400, 30, 300), relabel, "target", cuts=cuts, seed=1)
+
+
+def test_a_shorter_horizon_that_reads_bars_after_the_longest_is_caught():
+    block = {"kind": "return", "horizon": 5, "volatility_window": 20}
+
+    def relabel(bars: pd.DataFrame, *, shift: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        table = labels.make_labels(bars, block | {"horizons": [1, 5]}).table
+        y = np.column_stack([table["y_1"].shift(-shift, fill_value=0.0), table["y"]])
+        return table["row"].to_numpy(), y, table["label_end"].to_numpy()
+
+    assert check_labels(partial(relabel, shift=0)).severity == "ok"
+    found = check_labels(partial(relabel, shift=5))
+    assert (found.severity, found.measurements["changes"][0]["change"]) == ("critical", "y changes")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,5 +1,6 @@
 """N-HiTS, PatchTST and the TFT against their papers: sizes, arithmetic by hand, invariances, and their graphs."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -178,6 +179,15 @@ def test_nhits_is_the_one_of_the_paper_in_numpy(window: int) -> None:
     made, x = make_net(NHiTS, window=window, **sizes), draw_windows(4)[:, :window]
     expected = slow_forecasters.forward_nhits(made, x.numpy(), kernels=[4, 2, 1], outputs=2, horizon=6)
     assert_allclose(made(x).detach(), expected, rtol=0, atol=1e-5)
+
+
+def test_the_horizons_of_nhits_are_bars_of_its_path_in_numpy() -> None:
+    sizes = {"horizon": 6, "n_pool_kernel_size": [4, 2, 1], "n_freq_downsample": [3, 2, 1], "mlp_units": [5, 6]}
+    made, x = make_net(NHiTS, window=8, outputs=3, horizons=(1, 4, 6), **sizes), draw_windows(4)[:, :8]
+    path = slow_forecasters.forecast_path(made, x.numpy(), kernels=[4, 2, 1], outputs=1, horizon=6)
+    assert_allclose(made(x).detach(), path[:, 0, [0, 3, 5]], rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match=r"horizon is 6, and the target's horizons are \[1, 7\]: set it to the last"):
+        make_net(NHiTS, window=8, outputs=2, horizons=(1, 7), **sizes)
 
 
 def test_nhits_without_biases_is_homogeneous_and_blind_to_the_order_within_a_pool() -> None:
@@ -427,11 +437,11 @@ def measure_pinball_loss(y: np.ndarray, quantiles: np.ndarray) -> float:
     return float(np.maximum(QUANTILES.levels * error, (np.array(QUANTILES.levels) - 1) * error).mean())
 
 
-def fit_forecaster(name: str, samples: Samples, output: Output, loss: str) -> np.ndarray:
+def fit_forecaster(name: str, samples: Samples, output: Output, loss: dict[str, Any]) -> np.ndarray:
     """Return the predictions of a small net of the block `name` for the rows of TEST."""
     block = BLOCKS[name][1]
     own = {key: value for key, value in SMALLER[name].items() if key in block["hyperparameters"]}
-    own |= {"window": LEAST_WINDOWS.get(name, 1), "loss": {"name": loss}}
+    own |= {"window": LEAST_WINDOWS.get(name, 1), "loss": loss}
     made = build(
         "nets",
         block | {"hyperparameters": block["hyperparameters"] | own},
@@ -447,9 +457,21 @@ FORECASTERS = pytest.mark.parametrize("name", ["nhits", "patchtst", "tft"])
 
 
 @FORECASTERS
+@pytest.mark.parametrize("loss", [{"name": "mse"}, {"name": "huber", "delta": 1.0}], ids=lambda loss: loss["name"])
+def test_each_horizon_is_learned_in_the_scale_of_its_own_y(name: str, loss: dict[str, Any]) -> None:
+    rng, samples = np.random.default_rng(5), plant_samples("return", seed=1, noise=0.5)
+    column = samples.x[:, 0] + 0.5 * rng.standard_normal(len(samples.y))
+    several = replace(samples, y_by_horizon=np.column_stack([1000 * column + 300, samples.y]).astype(np.float32))
+    output = Output(kind="horizons", names=("return_ahead_1", "return_ahead_5"), horizons=(1, 5))
+    predicted = fit_forecaster(name, several, output, loss)
+    for found, y in zip(predicted.T, several.y_by_horizon[TEST].T, strict=True):
+        assert ((y - found) ** 2).mean() < 0.6 * y.var()
+
+
+@FORECASTERS
 def test_classes_are_learned_by_their_log_loss(name: str) -> None:
     samples = plant_samples("barrier", seed=1, noise=0.5)
-    predicted = fit_forecaster(name, samples, OUTPUTS["barrier"], "cross_entropy")
+    predicted = fit_forecaster(name, samples, OUTPUTS["barrier"], {"name": "cross_entropy"})
     y = samples.y[TEST]
     share = np.bincount(samples.y[TRAIN]) / len(TRAIN)
     assert_allclose(predicted.sum(axis=1), 1.0, rtol=1e-5)
@@ -460,7 +482,7 @@ def test_classes_are_learned_by_their_log_loss(name: str) -> None:
 @FORECASTERS
 def test_quantiles_are_learned_by_their_pinball_loss(name: str) -> None:
     samples = plant_samples("return", seed=1, noise=0.5)
-    predicted = fit_forecaster(name, samples, QUANTILES, "pinball")
+    predicted = fit_forecaster(name, samples, QUANTILES, {"name": "pinball"})
     y = samples.y[TEST]
     of_train = np.quantile(samples.y[TRAIN], QUANTILES.levels)[None]
     assert measure_pinball_loss(y, predicted) < 0.85 * measure_pinball_loss(y, of_train)

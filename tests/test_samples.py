@@ -73,6 +73,17 @@ def test_rows_without_a_label_keep_their_place_and_end_at_their_own_time(dtype, 
     assert (samples.label_end // 60_000).tolist() == [2, 3, 2, 3, 6, 7]
 
 
+def test_labels_over_several_horizons_are_read_in_their_order_and_the_longest_is_y(tmp_path):
+    rows = write_tables(tmp_path, unlabeled=[1], y=np.arange(6, dtype=np.float32))
+    labels = pd.read_parquet(tmp_path / "y.parquet")
+    labels.assign(raw=0.0, y_1=labels["y"] / 4, y_10=labels["y"] / 2).to_parquet(tmp_path / "y.parquet")
+    samples = Samples.load(tmp_path / "x.parquet", tmp_path / "y.parquet", rows=rows.iloc[[3, 1, 0]])
+    assert samples.y_by_horizon.dtype == np.float32
+    assert np.array_equal(samples.y_by_horizon, [[0.75, 1.5, 3.0], [np.nan] * 3, [0.0] * 3], equal_nan=True)
+    assert samples.learned is samples.y_by_horizon
+    assert np.array_equal(samples.y, samples.y_by_horizon[:, -1], equal_nan=True)
+
+
 def test_a_window_reads_rows_without_a_label_as_a_stream_would(tmp_path):
     rows = write_tables(tmp_path, unlabeled=[1, 2, 3], y=np.zeros(6, np.float32))
     samples = Samples.load(tmp_path / "x.parquet", tmp_path / "y.parquet", rows=rows)

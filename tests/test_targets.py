@@ -1,7 +1,6 @@
 """Targets: scores of every kind of prediction, and the description that files carry."""
 
 import json
-from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -11,6 +10,8 @@ from pipeline import artifacts
 from pipeline.labels import describe_target
 from pipeline.targets import Output, Target
 from tests.data import OUTPUTS, make_target
+
+HORIZONS = Output(kind="horizons", names=("return_ahead_1", "return_ahead_5"), horizons=(1, 5))
 
 
 def make_quantiles(*levels: float) -> Output:
@@ -28,6 +29,7 @@ def make_quantiles(*levels: float) -> Output:
         (make_quantiles(0.1, 0.5, 0.9), [[-0.5, 0.25, 3.0]], [0.25]),
         (make_quantiles(0.25, 0.75), [[0.0, 0.5]], [0.25]),  # not the difference of two classes
         (make_quantiles(0.5), [[0.5]], [0.5]),
+        (HORIZONS, [[0.5, -0.25], [0.5, 3.0]], [-0.25, 1.0]),
     ],
 )
 def test_the_score_follows_the_kind_of_a_prediction(output, prediction, score):
@@ -43,9 +45,10 @@ def test_a_prediction_without_a_score_says_why(output, why):
         output.to_score(np.zeros((1, len(output.names))))
 
 
-def test_a_table_of_labels_says_what_its_target_is(tmp_path):
+@pytest.mark.parametrize("output", [make_quantiles(0.1, 0.9), HORIZONS], ids=lambda output: output.kind)
+def test_a_table_of_labels_says_what_its_target_is(output, tmp_path):
     table = pd.DataFrame({"y": [1.0]})
-    target = Target(name="a", horizon_bars=3, output=make_quantiles(0.1, 0.9))
+    target = Target(name="a", horizon_bars=3, output=output)
     table.attrs = target.attributes
     artifacts.write_table(tmp_path / "a.parquet", table)
     assert Target.load(tmp_path / "a.parquet") == target
@@ -55,9 +58,16 @@ def test_a_table_of_labels_says_what_its_target_is(tmp_path):
         Target.load(tmp_path / "b.parquet")
 
 
-@pytest.mark.parametrize("kind", OUTPUTS)
-def test_an_output_is_the_same_after_json(kind):
-    assert Output.from_description(json.loads(json.dumps(asdict(OUTPUTS[kind])))) == OUTPUTS[kind]
+@pytest.mark.parametrize("output", [*OUTPUTS.values(), HORIZONS], ids=lambda output: output.names[0])
+def test_an_output_is_the_same_after_json(output):
+    described = output.describe()
+    assert Output.from_description(json.loads(json.dumps(described))) == output
+    assert ("horizons" in described) == (output is HORIZONS)
+
+
+def test_horizons_of_a_value_are_described():
+    block = {"kind": "return", "horizon": 5, "volatility_window": 60, "horizons": [1, 5]}
+    assert describe_target(block, name="a", path="targets.a") == Target(name="a", horizon_bars=5, output=HORIZONS)
 
 
 def test_quantiles_of_a_value_are_described():
@@ -70,8 +80,8 @@ def test_quantiles_of_a_value_are_described():
 @pytest.mark.parametrize(
     ("kind", "quantiles", "message"),
     [
-        ("return", [0.9, 0.1], "its levels must ascend"),
-        ("return", [0.5, 0.5], "its levels must ascend"),
+        ("return", [0.9, 0.1], "its numbers must ascend"),
+        ("return", [0.5, 0.5], "its numbers must ascend"),
         ("barrier", [0.1, 0.9], "a target of kind barrier has none, only those of kind return, volatility, range"),
     ],
 )

@@ -40,6 +40,7 @@ from tests.tiny_timesfm import HORIZON, PATCH, TinyWeights, write_tiny_weights
 ROOT = Path(__file__).parents[1]
 CONTEXT, VOLATILITY = 4 * PATCH, 20
 BLOCK = PARAMS["disabled_models"]["pretrained"]["timesfm"]
+HORIZONS = Output(kind="horizons", names=("return_ahead_1", "return_ahead_5"), horizons=(1, 5))
 QUANTILES = Output(kind="quantiles", names=("q10", "q50", "q90"), levels=(0.1, 0.5, 0.9))
 ROWS, SEGMENT = 300, 200  # SEGMENT is the first row of the second of two segments
 TRAIN, VALID, TEST = np.arange(40, 120), np.arange(140, 160), np.arange(SEGMENT, ROWS)
@@ -77,12 +78,13 @@ def build(tiny: TinyWeights, output: Output = OUTPUTS["return"], **changes: Any)
     return plugins.build("pretrained", block, Signature(("return_1",), output), shared={}, seed=7, name="timesfm")
 
 
-@pytest.fixture(scope="module", params=["value", "quantiles"])
+@pytest.fixture(scope="module", params=[OUTPUTS["return"], QUANTILES, HORIZONS], ids=lambda output: output.kind)
 def fitted(
     request: pytest.FixtureRequest, tiny: TinyWeights, bars: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory
 ) -> test_models.Fitted:
-    samples = make_samples(bars)
-    model = build(tiny, QUANTILES if request.param == "quantiles" else OUTPUTS["return"])
+    samples, model = make_samples(bars), build(tiny, request.param)
+    if request.param == HORIZONS:
+        samples = replace(samples, y_by_horizon=np.column_stack([-samples.y / 2, samples.y]))
     history, folder = model.fit(samples, TRAIN, VALID), tmp_path_factory.mktemp("fitted")
     content = test_models.written(model, folder)
     return test_models.Fitted("timesfm", samples, model, history, folder, content)
@@ -160,10 +162,11 @@ def test_a_prediction_is_the_forecast_move_of_the_log_price_in_units_of_the_targ
     log_price = np.log(bars["close"].to_numpy())[: row + 2]  # return i is that of bar i + 1
     sigma = estimate_volatility(bars, window=VOLATILITY)[row + 1]
     window = (log_price[-CONTEXT:] - log_price[-1]) / sigma
-    forecast = tiny.forecast([window], context=CONTEXT)[0, 4]  # 5 bars ahead
-    places = [1, 5, 9] if len(fitted.model.outputs) == 3 else [5]
+    path = tiny.forecast([window], context=CONTEXT)[0]
+    expected = {"quantiles": path[4, [1, 5, 9]] / np.sqrt(5), "horizons": path[[0, 4], 5] / np.sqrt([1, 5])}
     found = fitted.model.predict_rows(fitted.samples, np.array([row]))[0]
-    assert found == pytest.approx(forecast[places] / np.sqrt(5), rel=1e-3, abs=1e-4)
+    ahead = expected.get(fitted.model.signature.output.kind, path[4, [5]] / np.sqrt(5))
+    assert found == pytest.approx(ahead, rel=1e-3, abs=1e-4)
 
 
 def test_a_window_that_begins_before_its_segment_is_a_shorter_series(
@@ -179,7 +182,7 @@ def test_a_window_that_begins_before_its_segment_is_a_shorter_series(
 
 def test_nothing_is_learned_and_the_history_has_one_entry_with_both_losses(fitted: test_models.Fitted) -> None:
     (entry,) = fitted.history
-    error = fitted.samples.y[VALID, None] - fitted.model.predict_rows(fitted.samples, VALID)
+    error = fitted.samples.learned[VALID].reshape(len(VALID), -1) - fitted.model.predict_rows(fitted.samples, VALID)
     levels = np.array(fitted.model.signature.output.levels)
     expected = np.maximum(levels * error, (levels - 1) * error).mean() if len(levels) else (error**2).mean()
     assert entry["iteration"] == 1
@@ -248,7 +251,7 @@ def test_a_single_column_is_refused_where_it_is_not_the_return(tiny: TinyWeights
     ("output", "changes", "message"),
     [
         (OUTPUTS["volatility"], {}, "has no direction: choose a return"),
-        (OUTPUTS["barrier"], {}, "predicts value, quantiles; its target asks for classes"),
+        (OUTPUTS["barrier"], {}, "predicts value, quantiles, horizons; its target asks for classes"),
         (Output(kind="quantiles", names=("q5",), levels=(0.05,)), {}, r"asks for \[0.05\]"),
         (OUTPUTS["return"], {"volatility_window": 33}, "volatility_window is 33, above window, which is 32"),
     ],

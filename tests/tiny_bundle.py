@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +29,7 @@ OUTPUTS = {
     "up": (Output(kind="probability", names=("up",)), "Sigmoid", None),
     "quantiles": (Output(kind="quantiles", names=("a", "b", "c"), levels=(0.1, 0.4, 0.7)), "Tanh", 0.1),
     "range": (Output(kind="value", names=("range",), has_direction=False), "Sigmoid", 0.1),
+    "horizons": (Output(kind="horizons", names=("return_ahead_1", "return_ahead_5"), horizons=(1, 5)), "Tanh", 0.3),
     "agent": (Output(kind="position", names=("position",)), "Tanh", None),
 }
 WINDOWS = {"net": 4}
@@ -89,7 +89,7 @@ def describe_model(name: str, columns: list[str], symbols: list[str]) -> dict[st
         "account_columns": ACCOUNT_COLUMNS if output.kind == "position" else [],
         "window": WINDOWS.get(name),
         "symbols": symbols[:1] if name == "up" else symbols,
-        "output": asdict(output),
+        "output": output.describe(),
         "score_std": score_std,
     }
 

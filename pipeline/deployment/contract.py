@@ -58,6 +58,7 @@ class OutputPart(Part):
     levels: list[float]
     neutral_class: str | None
     has_direction: bool
+    horizons: list[int] | None = None  # bars, of each name; None where a prediction has one horizon
 
 
 class PredictionSetPart(Part):

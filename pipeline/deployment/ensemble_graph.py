@@ -108,7 +108,7 @@ def _add_score(build: _Builder, prediction: str, model: ModelPart) -> str:
         gap = build.add("Sub", pick(above), pick(below))
         score = build.add("Add", pick(below), build.add("Mul", build.constant(share, np.float32), gap))
     else:
-        score = pick(0)
+        score = pick(len(output.names) - 1)  # the only one, or that of the longest horizon
     limits = (build.constant(value, np.float32) for value in (-1.0, 1.0))
     return build.add("Cast", build.add("Clip", score, *limits), to=TensorProto.DOUBLE)
 

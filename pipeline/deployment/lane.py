@@ -218,7 +218,8 @@ def _find_score(output: Output) -> tuple[int, int, int, float]:
     if output.kind == "quantiles":
         below, above, share = output.find_median()
         return kernels.INTERPOLATED, below, above, share
-    return kernels.NUMBER, 0, 0, 0.0
+    last = len(output.names) - 1  # of several horizons; the only one else
+    return kernels.NUMBER, last, last, 0.0
 
 
 def _align(sizes: np.ndarray) -> np.ndarray:

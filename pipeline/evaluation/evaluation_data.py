@@ -62,6 +62,7 @@ class EvaluationData:
     strategy: Mapping[str, Any] | None = None  # of the target, whose metrics reports have
     label_end: np.ndarray | None = None  # (N,) the clock's time at which each label is known
     measure_executable: Callable[..., Executable] | None = None  # where the dataset's kind has quotes
+    y_by_horizon: np.ndarray | None = None  # (N, horizons), the last is y; None of a target with one horizon
 
     def __post_init__(self) -> None:
         """Keep the grids that were made: each delay of an evaluation has one."""
@@ -137,6 +138,7 @@ def load_evaluation_data(
         strategy=target.strategy,
         label_end=labels["label_end"],
         measure_executable=getattr(fills, "measure_executable", None),
+        y_by_horizon=labels.get("y_by_horizon"),
     )
 
 

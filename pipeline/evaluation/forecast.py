@@ -9,10 +9,17 @@ from pipeline.scale import is_constant
 from pipeline.targets import Output
 
 Metrics = tuple[dict[str, float], dict[str, str]]  # every metric by name; the reason of each that is NaN
+OF_EACH_HORIZON = ("ic", "r2")
 
 
 def measure_forecast(y: np.ndarray, prediction: np.ndarray, output: Output) -> Metrics:
-    """Return the metrics of predictions (N, outputs) of whatever kind."""
+    """Return the metrics of predictions (N, outputs) of whatever kind.
+
+    y is (N,), and of several horizons (N, horizons): the metrics are of the last, and each has its `ic_<name>` and
+    `r2_<name>` too.
+    """
+    if output.kind == "horizons":
+        return measure_horizons(y, prediction, output)
     if output.is_classification:
         return measure_classification(y, prediction, names=output.names)
     center = output.take_center(prediction)
@@ -20,6 +27,18 @@ def measure_forecast(y: np.ndarray, prediction: np.ndarray, output: Output) -> M
     if output.kind == "quantiles":
         metrics |= measure_quantiles(y, prediction, levels=output.levels, names=output.names)
     return metrics, reasons
+
+
+def measure_horizons(y: np.ndarray, prediction: np.ndarray, output: Output) -> Metrics:
+    """Return the metrics of predictions of y, both (N, horizons): those of the last, and IC and R² of each."""
+    by_name = {
+        name: measure_regression(y[:, place], prediction[:, place], neutral=output.neutral)
+        for place, name in enumerate(output.names)
+    }
+    metrics, reasons = by_name[output.names[-1]]
+    own = {f"{key}_{name}": found[key] for name, (found, _) in by_name.items() for key in OF_EACH_HORIZON}
+    why = {f"{key}_{name}": each[key] for name, (_, each) in by_name.items() for key in OF_EACH_HORIZON if key in each}
+    return metrics | own, reasons | why
 
 
 def measure_regression(y: np.ndarray, prediction: np.ndarray, *, neutral: float = 0.0) -> Metrics:

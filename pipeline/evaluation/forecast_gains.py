@@ -24,7 +24,8 @@ NAN = float("nan")
 def measure_losses(y: np.ndarray, prediction: np.ndarray, output: Output) -> tuple[np.ndarray, str] | None:
     """Return (N,) the loss of each prediction (N, outputs), and its name; None for a position, which forecasts no y.
 
-    It is the Brier score of classes, the mean pinball loss of quantiles, and the squared error of other values.
+    It is the Brier score of classes, the mean pinball loss of quantiles, and the squared error of other values,
+    of horizons that of the last.
     """
     if output.kind == "position":
         return None
@@ -33,7 +34,7 @@ def measure_losses(y: np.ndarray, prediction: np.ndarray, output: Output) -> tup
     if output.kind == "quantiles":
         error, levels = y[:, None] - prediction, np.asarray(output.levels)
         return np.maximum(levels * error, (levels - 1) * error).mean(axis=1), "pinball_loss"
-    return (y - prediction[:, 0]) ** 2, "squared_error"
+    return (y - output.take_center(prediction)) ** 2, "squared_error"
 
 
 def take_indicator(prediction: np.ndarray, output: Output) -> np.ndarray:

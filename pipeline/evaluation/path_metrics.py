@@ -96,7 +96,8 @@ def measure_path(predictions: pd.DataFrame, data: EvaluationData) -> PathResult:
     """Return the metrics of predictions in the order of their rows; a bar without a row, as after a gap, earns 0."""
     labeled = select_labeled(predictions, data.is_labeled)
     y, predicted = data.y[labeled["row"]], labeled[list(data.output.names)].to_numpy(np.float64)
-    forecasts, reasons = forecast.measure_forecast(y, predicted, data.output)
+    actual = y if data.y_by_horizon is None else data.y_by_horizon[labeled["row"]]
+    forecasts, reasons = forecast.measure_forecast(actual, predicted, data.output)
     confusion = count_confusion(y, predicted, data.output)
     if "score" not in predictions:
         nothing = np.empty(0)

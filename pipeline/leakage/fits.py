@@ -137,7 +137,11 @@ def alter_unseen_rows(samples: Samples, seen: np.ndarray, *, lookback_bars: int,
     labeled = unseen[samples.is_labeled[unseen]]
     y[labeled] = _draw_other_labels(y, labeled, of=y[samples.is_labeled], rng=rng)
     fills = None if samples.fills is None else _alter_fills(samples.fills, unseen, rng=rng)
-    return replace(samples, x=x, y=y, fills=fills)
+    by_horizon = None if samples.y_by_horizon is None else samples.y_by_horizon.copy()
+    if by_horizon is not None:
+        by_horizon[labeled] = _draw_other_labels(by_horizon, labeled, of=by_horizon[samples.is_labeled], rng=rng)
+        by_horizon[:, -1] = y
+    return replace(samples, x=x, y=y, fills=fills, y_by_horizon=by_horizon)
 
 
 def _alter_fills(fills: Fills, rows: np.ndarray, *, rng: np.random.Generator) -> Fills:
@@ -221,6 +225,9 @@ def _pad_samples(samples: Samples, count: int) -> Samples:
         y=pad(samples.y, samples.y[copied], samples.y[copied]),
         is_labeled=pad(samples.is_labeled, samples.is_labeled[copied], samples.is_labeled[copied]),
         fills=samples.fills and samples.fills.take(pad(np.arange(len(samples.time)), copied, copied)),
+        y_by_horizon=None
+        if (by_horizon := samples.y_by_horizon) is None
+        else pad(by_horizon, by_horizon[copied], by_horizon[copied]),
     )
 
 

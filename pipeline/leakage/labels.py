@@ -28,9 +28,10 @@ PRICE_LOG_SD = 0.3  # standard deviation of the log factor that scales the price
 def label_end(bars: pd.DataFrame, relabel: Relabel, target: str, *, cuts: int, seed: int) -> Finding:
     """Return a critical finding where a label changes, by a single bit, when bars after its `label_end` are altered.
 
-    `bars` is the clean table. `relabel` returns the ascending positions of the rows that have a label, their y, and
-    their label_end in ms. Rows whose label_end is not after a cut time must keep both, and none may disappear or
-    appear. The labels are computed `cuts` times more, on as many bars of the same times: the cost is linear in rows.
+    `bars` is the clean table. `relabel` returns the ascending positions of the rows that have a label, their y,
+    (n,) or (n, horizons), and their label_end in ms. Rows whose label_end is not after a cut time must keep both, and
+    none may disappear or appear. The labels are computed `cuts` times more, on as many bars of the same times: the cost
+    is linear in rows.
 
     Raises:
         ValueError: no label ends before the last bar.
@@ -141,8 +142,9 @@ def _find_changes(
     is_common = _mark_positions(common, bars)
     for change, part in (("y changes", 1), ("label_end changes", 2)):
         was, now = (_view_bits(table[part][is_common[table[0]]]) for table in (original, altered))
-        if (was != now).any():
-            yield change, common[was != now]
+        differs = (was != now).reshape(len(common), -1).any(axis=1)
+        if differs.any():
+            yield change, common[differs]
 
 
 def _mark_positions(positions: np.ndarray, bars: int) -> np.ndarray:

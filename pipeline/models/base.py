@@ -4,7 +4,7 @@ import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
@@ -159,7 +159,7 @@ class Model(ABC):
             self._check_rows(samples, rows, name=name)
 
     def _check_rows(self, samples: Samples, rows: np.ndarray, *, name: str) -> None:
-        y = samples.y[rows]
+        y = samples.learned[rows]
         if not len(rows):
             raise ValueError(f"{name} has no rows; a fit needs train rows to learn from and valid rows to stop by")
         is_finite = all(np.isfinite(samples.x[part]).all() for part in split_into_batches(rows))
@@ -205,7 +205,7 @@ class Model(ABC):
             "hyperparameters": list_hyperparameters(self),
             "seed": self.seed,
             "columns": self.signature.columns,
-            "output": asdict(self.signature.output),
+            "output": self.signature.output.describe(),
         }
         (folder / "model.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
         self.save_fitted(folder)

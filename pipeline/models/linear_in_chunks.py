@@ -59,9 +59,13 @@ class LinearFit:
 
 
 def fit_ridge(z: StandardizedRows, y: np.ndarray, *, penalty: float) -> LinearFit:
-    """Return the least squares of y (n,) with `penalty` times the sum of squared coefficients, by normal equations."""
-    width, level, start = z.x.shape[1], float(y.mean(dtype=np.float64)), 0
-    gram, cross, total = np.zeros((width, width)), np.zeros(width), np.zeros(width)
+    """Return the least squares of y (n,) with `penalty` times the sum of squared coefficients, by normal equations.
+
+    y may be (n, margins) too: each column is fitted by itself.
+    """
+    y = y.reshape(len(y), -1)
+    width, level, start = z.x.shape[1], y.mean(axis=0, dtype=np.float64), 0
+    gram, cross, total = np.zeros((width, width)), np.zeros((width, y.shape[1])), np.zeros(width)
     for chunk in z.read_chunks():
         gram += chunk.T @ chunk
         cross += chunk.T @ (y[start : start + len(chunk)] - level)
@@ -69,7 +73,7 @@ def fit_ridge(z: StandardizedRows, y: np.ndarray, *, penalty: float) -> LinearFi
         start += len(chunk)
     mean = total / len(y)
     coefficients = np.linalg.solve(gram - np.outer(total, mean) + penalty * np.eye(width), cross)
-    return LinearFit(coefficients[None], np.array([level - mean @ coefficients]))
+    return LinearFit(coefficients.T, level - mean @ coefficients)
 
 
 def fit_logistic(z: StandardizedRows, codes: np.ndarray, *, classes: int, l2: float, max_iterations: int) -> LinearFit:

@@ -35,8 +35,8 @@ def select_stretches(rows: np.ndarray, *, count: int) -> np.ndarray:
 def measure_losses(y: np.ndarray, prediction: np.ndarray, output: Output) -> tuple[np.ndarray, str]:
     """Return (B,) the loss of each prediction (B, outputs), and its name.
 
-    It is the log loss of classes, the pinball loss of quantiles, the squared error of values, and of a position minus
-    what it earns before costs, in the unit of y.
+    It is the log loss of classes, the pinball loss of quantiles, the squared error of values, of horizons that of the
+    last, and of a position minus what it earns before costs, in the unit of y.
     """
     prediction = prediction.astype(np.float64)
     if output.is_classification:
@@ -47,7 +47,7 @@ def measure_losses(y: np.ndarray, prediction: np.ndarray, output: Output) -> tup
         return np.maximum(levels * error, (levels - 1) * error).mean(axis=1), "pinball_loss"
     if output.kind == "position":
         return -prediction[:, 0] * y, "negative_gross_return"
-    return (y - prediction[:, 0]) ** 2, "squared_error"
+    return (y - output.take_center(prediction)) ** 2, "squared_error"
 
 
 def measure_permutation_importance(

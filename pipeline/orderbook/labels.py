@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from pydantic import PositiveFloat
 
-from pipeline import config, labels
-from pipeline.labels import Horizon, Labels, TargetKind
+from pipeline import labels, target_kinds
+from pipeline.labels import Horizon
 from pipeline.orderbook.label_windows import (
     Alpha,
     Conflict,
@@ -27,6 +27,7 @@ from pipeline.orderbook.label_windows import (
     measure_moves,
 )
 from pipeline.scale import ROUNDING
+from pipeline.target_kinds import Labels, TargetKind, clip_labels
 from pipeline.targets import Output, Target
 from pipeline.volatility import check_bar_count, count_neighbors, take_log_returns
 
@@ -41,18 +42,18 @@ def make_labels(clean: pd.DataFrame, block: dict[str, Any], *, name: str = "targ
 
     No kind depends on `delay_bars`. The table's columns: `row` int64, the position in `clean`; `segment` int32; `time`
     and `label_end` int64, the event of the row and of the last one that its label uses; `y` float32, or int32 class
-    codes; `raw` float64, the log return of the mid from the row until its label ends.
+    codes; `raw` float64, the log return of the mid from the row until its label ends. `horizons` add columns, see
+    `target_kinds.label_horizons`.
 
     Raises:
         ParamsError: an unknown kind, or a wrong key or value; names it.
     """
-    kind = labels.find_kind(block, KINDS, name=name)
-    return config.call_with(kind.make, clean, block=labels.select_arguments(block), name=name)
+    return target_kinds.label_horizons(clean, block, KINDS, name=name)
 
 
 def describe_target(block: dict[str, Any], *, name: str, path: str) -> Target:
-    """Return what a target is, with the strategy whose metrics its reports have; see `labels.describe_target`."""
-    described = labels.describe_target(block, name=name, path=path, kinds=KINDS)
+    """Return what a target is, with the strategy whose metrics its reports have; see `target_kinds`."""
+    described = target_kinds.describe_target(block, name=name, path=path, kinds=KINDS)
     terms = {key: block[key] for key in TERMS if key in block}
     return replace(described, strategy={"kind": block["kind"], **terms})
 
@@ -107,7 +108,7 @@ def label_smoothed_return(
     known, _ = smoothed(_take_mids(clean), window=window, horizon=horizon)
     row, lost = _select_labelable(clean, horizon=horizon, window=window)
     y = (known[row] / clean["half_spread"].to_numpy()[row]).astype(np.float32)
-    return labels.clip_labels(_assemble_labels(clean, row, end=row + horizon, y=y, lost=lost), clip_half_spreads)
+    return clip_labels(_assemble_labels(clean, row, end=row + horizon, y=y, lost=lost), clip_half_spreads)
 
 
 def label_return(clean: pd.DataFrame, *, horizon: Horizon, clip_half_spreads: Clip = None) -> Labels:
@@ -115,7 +116,7 @@ def label_return(clean: pd.DataFrame, *, horizon: Horizon, clip_half_spreads: Cl
     row, lost = _select_labelable(clean, horizon=horizon)
     raw = take_log_returns(clean, row, row + horizon)
     y = (raw / clean["half_spread"].to_numpy()[row]).astype(np.float32)
-    return labels.clip_labels(_assemble_labels(clean, row, end=row + horizon, y=y, lost=lost), clip_half_spreads)
+    return clip_labels(_assemble_labels(clean, row, end=row + horizon, y=y, lost=lost), clip_half_spreads)
 
 
 def label_barrier(

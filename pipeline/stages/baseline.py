@@ -57,7 +57,7 @@ def predict_fold(
     """Return the predictions of every baseline, fitted on `train`, for the rows `predicted`, labeled or not."""
     output, samples = data.target.output, data.samples
     rows, seen = np.concatenate([train, predicted]), len(train)
-    constant = predict_constant(samples.y[train], output)
+    constant = predict_constant(samples.learned[train], output)
     predictions = {  # for train rows, then for predicted ones
         "constant": np.tile(constant, (len(rows), 1)),
         "previous": predict_previous(previous[rows], constant, output),
@@ -78,29 +78,33 @@ def predict_fold(
 
 
 def find_previous_labels(samples: Samples) -> np.ndarray:
-    """Return the latest label of the row's segment that was known when the row's bar closed, (N,); NaN for none."""
-    latest = np.full(len(samples.time), np.nan)
+    """Return the latest label of the row's segment that was known when the row's bar closed, (N,); NaN for none.
+
+    Of several horizons it is (N, horizons), of the latest row whose longest horizon has ended.
+    """
+    learned = samples.learned
+    latest = np.full(learned.shape, np.nan)
     labeled = np.flatnonzero(samples.is_labeled)
     for rows in np.split(np.arange(len(latest)), np.flatnonzero(np.diff(samples.segment)) + 1):
         own = labeled[(labeled >= rows[0]) & (labeled <= rows[-1])]
         known = np.searchsorted(np.maximum.accumulate(samples.label_end[own]), samples.time[rows], side="right")
-        latest[rows[known > 0]] = samples.y[own][known[known > 0] - 1]
+        latest[rows[known > 0]] = learned[own][known[known > 0] - 1]
     return latest
 
 
 def predict_constant(y: np.ndarray, output: Output) -> np.ndarray:
-    """Return the share of each class, the quantiles, or the mean of the labels: (outputs,)."""
+    """Return the share of each class, the quantiles, or the mean of the labels of each horizon: (outputs,)."""
     if output.is_classification:
         return np.bincount(y, minlength=len(output.names)) / len(y)
-    return np.quantile(y, output.levels) if output.levels else np.array([y.mean(dtype=np.float64)])
+    return np.quantile(y, output.levels) if output.levels else np.atleast_1d(y.mean(axis=0, dtype=np.float64))
 
 
 def predict_previous(previous: np.ndarray, constant: np.ndarray, output: Output) -> np.ndarray:
     """Return the previous label, (n, outputs): one-hot for a class; `constant` where there is no previous label."""
-    exists = ~np.isnan(previous)
+    exists = ~np.isnan(previous.reshape(len(previous), -1)).any(axis=1)
     prediction = np.tile(constant, (len(previous), 1))
     known = previous[exists]
-    prediction[exists] = np.eye(len(constant))[known.astype(np.int64)] if output.is_classification else known[:, None]
+    prediction[exists] = np.eye(len(constant))[known.astype(np.int64)] if output.is_classification else _stand_up(known)
     return prediction
 
 
@@ -117,8 +121,8 @@ def predict_linear(samples: Samples, *, train: np.ndarray, test: np.ndarray, out
         scaler = StandardScaler().fit(samples.x[train].astype(np.float64))
         x_train, x_test = scaler.transform(samples.x[train]), scaler.transform(samples.x[test])
         if not output.is_classification:
-            ridge = Ridge(alpha=l2 * len(train)).fit(x_train, samples.y[train])
-            center = ridge.predict(x_test)[:, None]
+            ridge = Ridge(alpha=l2 * len(train)).fit(x_train, samples.learned[train])
+            center = _stand_up(ridge.predict(x_test))
             residual = np.quantile(samples.y[train] - ridge.predict(x_train), output.levels) if output.levels else 0.0
             return np.asarray(center + residual)
         prediction = np.zeros((len(test), len(output.names)))
@@ -130,11 +134,16 @@ def predict_linear(samples: Samples, *, train: np.ndarray, test: np.ndarray, out
     return prediction
 
 
+def _stand_up(numbers: np.ndarray) -> np.ndarray:
+    """Return (n, outputs) of (n,) numbers, or of those of each horizon, which are (n, outputs)."""
+    return numbers.reshape(len(numbers), -1)
+
+
 def _predict_in_chunks(
     samples: Samples, *, train: np.ndarray, test: np.ndarray, output: Output, l2: float
 ) -> np.ndarray:
     """Return the predictions of `predict_linear` up to rounding, with one chunk of standardized rows in memory."""
-    z, y = StandardizedRows.measure(samples.x, train), samples.y[train]
+    z, y = StandardizedRows.measure(samples.x, train), samples.learned[train]
     tested = replace(z, rows=test)
     if not output.is_classification:
         ridge = fit_ridge(z, y, penalty=l2 * len(train))

@@ -298,11 +298,12 @@ def draw_calibration(model: str, path: pd.DataFrame, data: EvaluationData, *, nu
         curves, unit = {"coverage": coverage}, "probability"
     else:
         actual = y[:, None] == np.arange(len(output.names)) if output.is_classification else y[:, None]  # (n, outputs)
+        shown = output.names if output.is_classification else output.names[-1:]  # of several horizons the last
         curves = {
-            name: bin_calibration(predicted[:, i], actual[:, i], bins=CALIBRATION_BINS)
-            for i, name in enumerate(output.names)
+            name: bin_calibration(forecast_of, happened, bins=CALIBRATION_BINS)
+            for name, forecast_of, happened in zip(shown, predicted.T[-len(shown) :], actual.T, strict=True)
         }
-        unit = "probability" if output.is_classification else output.names[0]
+        unit = "probability" if output.is_classification else shown[0]
     figure = plots.plot_calibration(curves, title=f"{model}: calibration on path {number}", unit=unit)
     artifacts.write_figure(artifacts.PLOTS / model / "calibration.png", figure)
 

@@ -51,7 +51,7 @@ def make_contract(
         "model": model,
         "graph": read_signature(graph),
         "columns": fitted.input_columns,
-        "output": asdict(fitted.signature.output),
+        "output": fitted.signature.output.describe(),
         **({"prediction_set": asdict(rule)} if rule else {}),
         "score_std": read_score_std(artifacts.MODELS / model),
         "target": {"name": block["target"], **target},

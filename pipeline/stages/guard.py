@@ -17,7 +17,6 @@ from pipeline.datasets import kinds
 from pipeline.datasets.words import find_words
 from pipeline.feature_file import FeatureFile
 from pipeline.features.engine import Features
-from pipeline.labels import Labels
 from pipeline.leakage import cut_times
 from pipeline.leakage.features import Part, Recompute, look_ahead, take_next_moves, target_leakage, truncation
 from pipeline.leakage.findings import Finding, raise_if_critical
@@ -26,6 +25,8 @@ from pipeline.leakage.segments import check_window_runs, segments
 from pipeline.leakage.settings import GuardSettings
 from pipeline.row_groups import TableFile
 from pipeline.samples import KEY, find_label_ends, locate, number_runs, open_features, read_labels
+from pipeline.target_kinds import Labels
+from pipeline.targets import list_shorter
 from pipeline.trading_rules import read_order_delay
 from pipeline.validation.scheme import find_holdout_start
 
@@ -111,8 +112,16 @@ def check_columns(
     limits = {"ratio": settings.look_ahead_ratio, "floor": settings.look_ahead_floor}
     yield look_ahead(x, x.columns, find_moves(rows, read_bars([*BAR_KEY, "close"])), segment, **limits)
     del segment
-    targets = {file.stem: read_labels(file, rows=rows)["y"] for file in files}
+    targets = dict(each for file in files for each in read_targets(file, rows))
     yield from target_leakage(x, x.columns, targets, threshold=settings.correlation_threshold)
+
+
+def read_targets(file: Path, rows: pd.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the name of a target and the y (n,) of rows; of several horizons also that of each, as return_5.y_1."""
+    known, shorter = read_labels(file, rows=rows), list_shorter(TableFile(file).schema.names)
+    yield file.stem, known["y"]
+    for place, name in enumerate(shorter):
+        yield f"{file.stem}.{name}", known["y_by_horizon"][:, place]
 
 
 def check_labels(
@@ -179,11 +188,16 @@ def make_recompute(compute_parts: Callable[..., Iterator[Features]], block: conf
 def make_relabel(
     make_labels: Callable[..., Labels], block: config.Block, *, delay_bars: int
 ) -> Callable[[pd.DataFrame], tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Return the function from bars to the positions of the rows with a label, their y, and their label_end."""
+    """Return the function from bars to the positions of the rows with a label, their y, and their label_end.
+
+    Of several horizons y is (n, horizons).
+    """
 
     def relabel(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         table = make_labels(bars, dict(block), delay_bars=delay_bars).table
-        y, (row, label_end) = table["y"].to_numpy(), (table[name].to_numpy(copy=True) for name in ("row", "label_end"))
+        shorter = list_shorter(table.columns)
+        y = table[[*shorter, "y"]].to_numpy() if shorter else table["y"].to_numpy()
+        row, label_end = (table[name].to_numpy(copy=True) for name in ("row", "label_end"))
         return row, y, label_end  # copies: as views they would hold the whole table
 
     return relabel

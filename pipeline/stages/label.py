@@ -10,10 +10,10 @@ import pandas as pd
 from pipeline import artifacts, cli, config
 from pipeline.datasets import kinds
 from pipeline.datasets.words import Words, find_words
-from pipeline.labels import Labels
 from pipeline.row_groups import open_table, read_clean
 from pipeline.scale import is_constant
-from pipeline.targets import Output, Target
+from pipeline.target_kinds import Labels
+from pipeline.targets import Output, Target, list_shorter
 from pipeline.trading_rules import read_order_delay
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 TAIL_SHARE = 1e-4  # of the labels: those with the largest |y|, at least one
 MAX_SQUARE_SHARE = 0.2  # of the sum of y² in them: BTC and ARB of 2023-2025 have 1 to 9 %, a Normal y 0.2 %
 STILL = ("zero_volatility", "volatility_below_tick", "volatility_below_usual")  # causes of lost bars
-UNBOUNDED = ("value", "position", "quantiles")  # kinds of output whose y may have tails
+UNBOUNDED = ("value", "position", "quantiles", "horizons")  # kinds of output whose y may have tails
 
 
 def main(dataset: str) -> None:
@@ -75,7 +75,13 @@ def label_target(
 
 def check_variation(labeled: Labels, target: Target, *, name: str, words: Words) -> None:
     """Raise ParamsError where every label is the same: there is nothing to learn, as of a pegged pair."""
-    y = labeled.table["y"].to_numpy()
+    table = labeled.table
+    if shorter := [each for each in list_shorter(table.columns) if is_constant(table[each].to_numpy())]:
+        raise config.ParamsError(
+            f"{name}: all {len(table)} labels {shorter[0]} are the same; leave that one out of its horizons, or use "
+            "another source of bars"
+        )
+    y = table["y"].to_numpy()
     if not is_constant(y):
         return
     if target.output.is_classification:
@@ -96,7 +102,10 @@ def select_columns(labeled: Labels) -> pd.DataFrame:
 
 
 def summarize_labels(labeled: Labels, target: Target, *, bars: int, unit: str) -> dict[str, object]:
-    """Return the number of bars with a label, and without one by cause, the mean label length and y's distribution."""
+    """Return the number of bars with a label, and without one by cause, the mean label length and y's distribution.
+
+    Of several horizons y_1 … have the distribution of each but the last.
+    """
     y = labeled.table["y"].to_numpy()
     length = (labeled.table["label_end"] - labeled.table["time"]).to_numpy()
     return {
@@ -106,6 +115,10 @@ def summarize_labels(labeled: Labels, target: Target, *, bars: int, unit: str) -
         "ties": labeled.ties,
         f"mean_length_{unit}": float(length.mean()) if len(y) else float("nan"),
         "y": _summarize_y(y, target.output),
+        **{
+            name: _summarize_y(labeled.table[name].to_numpy(), target.output)
+            for name in list_shorter(labeled.table.columns)
+        },
     }
 
 

@@ -19,7 +19,7 @@ from pipeline.targets import Output
 
 BATCHES = (1, 2, 37)  # and all rows at once
 PACKAGES = ("numpy", "onnxruntime", "torch", "lightgbm", "xgboost")
-UNBOUNDED = ("value", "quantiles")  # kinds of predictions that are numbers in a unit of their own
+UNBOUNDED = ("value", "quantiles", "horizons")  # kinds of predictions that are numbers in a unit of their own
 STATISTICS = {  # measured differences, by the key of their limit
     "mean_abs": "mean_abs",
     "max_abs": "max_abs",

@@ -241,10 +241,12 @@ def calibrate(name: str, block: config.Block, output: Report) -> Calibration:
         return Calibration({"coverage": (np.asarray(output["levels"]), share, error)}, "share below the quantile")
     is_classes = output["kind"] == "classes"
     actual = y[:, None] == np.arange(len(names)) if is_classes else y[:, None]  # (n, outputs)
+    shown = names if is_classes else names[-1:]  # of several horizons the last
     curves = {
-        each: bin_calibration(predicted[:, i], actual[:, i], bins=CALIBRATION_BINS) for i, each in enumerate(names)
+        each: bin_calibration(forecast_of, happened, bins=CALIBRATION_BINS)
+        for each, forecast_of, happened in zip(shown, predicted.T[-len(shown) :], actual.T, strict=True)
     }
-    return Calibration(curves, "probability" if is_classes else names[0])
+    return Calibration(curves, "probability" if is_classes else shown[0])
 
 
 def read_labels(block: config.Block, rows: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from joblib import delayed
@@ -20,7 +20,7 @@ from pipeline.models.dataset import hash_dataset
 from pipeline.models.parallel_fits import run_in_parallel
 from pipeline.models.predictions import name_split
 from pipeline.models.tuning.search_space import Corner, describe_space, parse_space, suggest
-from pipeline.models.tuning.study import Search, TuneSettings, check_space, search
+from pipeline.models.tuning.study import Metric, Search, TuneSettings, check_space, search
 from pipeline.samples import Samples
 
 FOLDER = artifacts.CHECKPOINTS / tuned.STAGE
@@ -71,10 +71,11 @@ def measure(model: Model, samples: Samples, rows: np.ndarray, *, metric: str) ->
     Raises:
         ParamsError: forecasts of the target have no such metric; names those that they have.
     """
-    found, reasons = measure_forecast(samples.y[rows], model.predict_rows(samples, rows), model.signature.output)
+    found, reasons = measure_forecast(samples.learned[rows], model.predict_rows(samples, rows), model.signature.output)
     if metric not in found:
+        known = [name for name in get_args(Metric) if name in found]
         raise config.ParamsError(
-            f"tune.metric is {metric}; forecasts of {', '.join(model.outputs)} have {', '.join(found)}"
+            f"tune.metric is {metric}; forecasts of {', '.join(model.outputs)} have {', '.join(known)}"
         )
     return found[metric], reasons.get(metric, "")
 

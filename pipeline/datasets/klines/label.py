@@ -8,8 +8,9 @@ from joblib import delayed
 
 from pipeline import labels
 from pipeline.by_symbol import run_by_symbol, split_symbols
-from pipeline.labels import Labels, describe_target
+from pipeline.labels import describe_target
 from pipeline.market.bars import concat_tables
+from pipeline.target_kinds import Labels
 
 __all__ = ["COLUMNS", "describe_target", "make_labels"]
 

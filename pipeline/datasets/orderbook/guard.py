@@ -9,10 +9,10 @@ import pandas as pd
 
 from pipeline import config
 from pipeline.datasets.orderbook.featurize import compute_parts
-from pipeline.labels import Labels
 from pipeline.orderbook import labels
 from pipeline.orderbook.columns import BOOK
 from pipeline.orderbook.raw_table import MESSAGE
+from pipeline.target_kinds import Labels
 
 __all__ = ["compute", "compute_parts", "list_columns", "make_labels"]
 

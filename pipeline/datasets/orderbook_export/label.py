@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 
 from pipeline import config
-from pipeline.labels import Horizon, Labels
+from pipeline.labels import Horizon
 from pipeline.orderbook.exports.manifest import CLASSES
 from pipeline.orderbook.exports.sequences import UNLABELED
 from pipeline.orderbook.sources.export import MAX_HORIZONS
+from pipeline.target_kinds import Labels
 from pipeline.targets import Output, Target
 
 COLUMNS = ["segment", "event", "close", "passes_gates", *(f"label_{i}" for i in range(MAX_HORIZONS))]

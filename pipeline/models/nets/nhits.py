@@ -18,9 +18,10 @@ class NHiTS(nn.Module):
 
     A block pools the window with kernel `n_pool_kernel_size`, passes it through a perceptron, and returns a backcast of
     the window and a forecast of `horizon` bars. Both have one coefficient for every `n_freq_downsample` bars, and are
-    interpolated between. All columns are one input. An output is the mean of its forecast path: a return over the
-    horizon is a sum over it, up to scale. The loss sees that mean alone: bars of the path are not forecasts. `horizon`
-    must be that of the target. The paper has pooling kernels 2, 2, 1 and rates 4, 2, 1, or larger ones.
+    interpolated between. All columns are one input. Of a target with several `horizons` the outputs are the forecast
+    at these bars, and the loss sees each, as in the paper. Of another an output is the mean of its forecast path: a
+    return over the horizon is a sum over it, up to scale, and bars of the path are no forecasts. `horizon` must be that
+    of the target. The paper has pooling kernels 2, 2, 1 and rates 4, 2, 1, or larger ones.
     """
 
     target_keys: ClassVar[tuple[str, ...]] = ("horizon",)
@@ -31,14 +32,24 @@ class NHiTS(nn.Module):
         columns: PositiveInt,
         window: PositiveInt,
         outputs: PositiveInt,
+        horizons: tuple[int, ...] = (),
         horizon: PositiveInt,
         n_pool_kernel_size: Rates,
         n_freq_downsample: Rates,
         mlp_units: Sizes,
         dropout: Dropout,
     ) -> None:
-        """Draw the weights from torch's global generator. Raises ValueError where the lists differ in length."""
+        """Draw the weights from torch's global generator; `horizons`, in bars, are those of the outputs.
+
+        Raises:
+            ValueError: the lists differ in length, or one of `horizons` is above `horizon`.
+        """
         super().__init__()
+        if horizons and horizons[-1] > horizon:
+            raise ValueError(
+                f"horizon is {horizon}, and the target's horizons are {list(horizons)}: set it to the last"
+            )
+        self.places = [bars - 1 for bars in horizons]
         if len(n_pool_kernel_size) != len(n_freq_downsample):
             raise ValueError(
                 f"n_pool_kernel_size is {n_pool_kernel_size} and n_freq_downsample is {n_freq_downsample}; "
@@ -47,7 +58,7 @@ class NHiTS(nn.Module):
         self.blocks = nn.ModuleList(
             _Block(
                 (columns, window),
-                (outputs, horizon),
+                (1 if horizons else outputs, horizon),
                 kernel_size=min(kernel, window),
                 rate=rate,
                 mlp_units=mlp_units,
@@ -58,10 +69,11 @@ class NHiTS(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, F) -> (B, outputs)."""
-        return self.forecast(x).mean(dim=2)
+        path = self.forecast(x)
+        return path[:, 0, self.places] if self.places else path.mean(dim=2)
 
     def forecast(self, x: Tensor) -> Tensor:
-        """Map (B, T, F) -> (B, outputs, horizon), the sum of the paths of all blocks."""
+        """Map (B, T, F) -> (B, paths, horizon), the sum of the paths of all blocks: one for `horizons`, or outputs."""
         residual, paths = x.transpose(1, 2), []  # (B, F, T)
         for block in self.blocks:
             backcast, path = block(residual)

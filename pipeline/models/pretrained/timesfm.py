@@ -43,8 +43,8 @@ class Readout(NamedTuple):
 
     column: int  # the place of the return
     volatility_window: int
-    horizon: int
-    places: tuple[int, ...]  # of the model's outputs among the forecaster's
+    horizons: tuple[int, ...]  # bars of the path: one, or one of each of the model's outputs
+    places: tuple[int, ...]  # of the model's outputs among the forecaster's; all horizons share one
 
 
 @dataclass(kw_only=True, eq=False)
@@ -53,10 +53,11 @@ class TimesFM(Model):
 
     Nothing is learned: a fit verifies the weights and measures losses. The window's returns are summed to a path, which
     is divided by their standard deviation σ over the last `volatility_window` bars. The prediction is the median move
-    of the path, or its quantiles, over √horizon. `horizon` and `volatility_window` must be those of the target.
+    of the path, or its quantiles, over √horizon; of several horizons the median of each. `horizon` and
+    `volatility_window` must be those of the target.
     """
 
-    output_kinds: ClassVar[tuple[Kind, ...]] = ("value", "quantiles")
+    output_kinds: ClassVar[tuple[Kind, ...]] = ("value", "quantiles", "horizons")
     target_keys: ClassVar[tuple[str, ...]] = ("horizon", "volatility_window")
 
     weights: str  # the folder of the published file
@@ -115,7 +116,8 @@ class TimesFM(Model):
     def _measure_loss(self, samples: Samples, rows: np.ndarray) -> float:
         """Return the mean squared error, or the mean pinball loss of quantiles, of rows at even distances."""
         some = rows[:: max(len(rows) // LOSS_ROWS, 1)]
-        error = samples.y[some, None].astype(np.float64) - self.predict_rows(samples, some)
+        y = samples.learned[some].reshape(len(some), -1).astype(np.float64)
+        error = y - self.predict_rows(samples, some)
         levels = np.array(self.signature.output.levels)
         losses = np.maximum(levels * error, (levels - 1) * error) if len(levels) else error**2
         return float(losses.mean())
@@ -145,7 +147,8 @@ class TimesFM(Model):
     def _readout(self) -> Readout:
         levels = self.signature.output.levels
         places = tuple(1 + LEVELS.index(level) for level in levels) if levels else (MEDIAN,)
-        return Readout(self.signature.columns.index(RETURN), self.volatility_window, self.horizon, places)
+        horizons = self.signature.output.horizons or (self.horizon,)
+        return Readout(self.signature.columns.index(RETURN), self.volatility_window, horizons, places)
 
     def _load(self) -> Forecaster:
         """Return the forecaster; ValueError where weights are absent or other than pinned, or cannot forecast this."""
@@ -188,9 +191,12 @@ class _ReturnForecast(nn.Module):
         path = torch.where(masked, torch.zeros_like(returns), returns).cumsum(dim=1)
         moves = ((path - path[:, -1:]) / torch.where(sigma > 0, sigma, torch.ones_like(sigma))).float()
         forecast = self.forecaster(torch.where(masked, torch.zeros_like(moves), moves), masked)
-        horizon = self.readout.horizon
-        prediction: Tensor = forecast[:, horizon - 1, list(self.readout.places)] / math.sqrt(horizon)
-        return prediction
+        horizons, places = self.readout.horizons, list(self.readout.places)
+        if len(horizons) == 1:
+            of_one: Tensor = forecast[:, horizons[0] - 1, places] / math.sqrt(horizons[0])
+            return of_one
+        of_each: Tensor = forecast[:, [bars - 1 for bars in horizons], places[0]]
+        return of_each / torch.tensor([math.sqrt(bars) for bars in horizons], device=of_each.device)
 
 
 def _find_padding(returns: Tensor) -> Tensor:

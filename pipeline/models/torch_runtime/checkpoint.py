@@ -104,6 +104,6 @@ def fingerprint_fit(model: Model, *, samples: Samples, train: np.ndarray, valid:
     }
     total = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     filled = vars(samples.fills).values() if samples.fills else ()
-    for array in (samples.x, samples.y, samples.segment, *filled, train, valid):
+    for array in (samples.x, samples.learned, samples.segment, *filled, train, valid):
         total.update(np.ascontiguousarray(array).data)
     return total.hexdigest()

@@ -1,6 +1,7 @@
 """The tables of one model's forecasts: gains over the baselines, calibration, tiers, sessions, signals, findings."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from pipeline.reporting.markdown import DASH
@@ -18,6 +19,8 @@ def tabulate_forecasts(model: ModelReports) -> list[Table]:
     forecasts: Report = model.details.get("forecasts") or {}
     path = f"of {model.name}, path {forecasts['path']}" if forecasts else ""
     tables = []
+    if names := list_horizons(model.details):
+        tables.append(tabulate_horizons(names, model.details, model=model.name))
     if gains := forecasts.get("gains"):
         tables.append(tabulate_gains(gains, title=f"Gains over the baselines {path}"))
     if calibration := forecasts.get("calibration"):
@@ -33,6 +36,35 @@ def tabulate_forecasts(model: ModelReports) -> list[Table]:
     if bands := (model.details.get("model_findings") or {}).get("bands"):
         tables.append(tabulate_bands(bands, title=f"Findings on the fits of {model.name}"))
     return tables
+
+
+def list_horizons(details: Report) -> list[str]:
+    """Return the names of the predictions of several horizons, such as return_ahead_1; none of one horizon."""
+    metrics = details["model"]["paths"][0]
+    return [key.removeprefix("ic_") for key in metrics if key.startswith("ic_") and f"r2_{key[3:]}" in metrics]
+
+
+def tabulate_horizons(names: Sequence[str], details: Report, *, model: str) -> Table:
+    """Return the IC and the R² of each horizon, their means over the paths, beside those of the linear baseline."""
+    own, linear = details["model"]["paths"], details["baselines"]["linear"]["paths"]
+    rows = []
+    for name in names:
+        ic = [path[f"ic_{name}"] for path in own if path[f"ic_{name}"] is not None]
+        ends = (min(ic), max(ic)) if ic else (None, None)
+        of_paths = ((own, "ic"), (linear, "ic"), (own, "r2"), (linear, "r2"))
+        means = [take_mean([path[f"{metric}_{name}"] for path in paths]) for paths, metric in of_paths]
+        rows.append([name, format_interval(means[0], *ends), *(format_number(each) for each in means[1:])])
+    head = ["horizon", "IC", "linear IC", "R²", "linear R²"]
+    note = (
+        "Means over the paths; in brackets the lowest and highest. return_ahead_5 is over 5 bars; the last is traded."
+    )
+    return Table(f"Horizons of {model}", head, rows, note=note)
+
+
+def take_mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean of the values that are defined; None without one."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
 
 
 def tabulate_gains(gains: Mapping[str, Report], *, title: str) -> Table:

@@ -17,6 +17,8 @@ pub enum Kind {
     Classes,
     /// Quantiles of y, at ascending levels.
     Quantiles,
+    /// Numbers over several horizons, the longest last.
+    Horizons,
 }
 
 impl Kind {
@@ -31,7 +33,12 @@ impl Kind {
             "probability" => Kind::Probability,
             "classes" => Kind::Classes,
             "quantiles" => Kind::Quantiles,
-            _ => return fail!("kind is {name:?}; it must be value, position, probability, classes or quantiles"),
+            "horizons" => Kind::Horizons,
+            _ => {
+                return fail!(
+                    "kind is {name:?}; it must be value, position, probability, classes, quantiles or horizons"
+                );
+            }
         })
     }
 }
@@ -72,7 +79,7 @@ impl Output {
             _ if !self.has_direction => return None,
             Kind::Classes => prediction[prediction.len() - 1] - prediction[0],
             Kind::Probability => 2.0 * prediction[0] - 1.0,
-            Kind::Value | Kind::Position => prediction[0],
+            Kind::Value | Kind::Position | Kind::Horizons => prediction[prediction.len() - 1],
             Kind::Quantiles => {
                 let (below, above, share) = self.median;
                 prediction[below] + share * (prediction[above] - prediction[below])
@@ -145,6 +152,7 @@ mod tests {
         assert_eq!(score(Kind::Probability, &[], &[0.75]), Some(0.5));
         assert_eq!(score(Kind::Value, &[], &[-3.0]), Some(-1.0));
         assert_eq!(score(Kind::Position, &[], &[-0.5]), Some(-0.5));
+        assert_eq!(score(Kind::Horizons, &[], &[1.0, 0.5, 0.25]), Some(0.25));
         assert_eq!(score(Kind::Quantiles, &[0.1, 0.5, 0.9], &[0.0, 0.25, 1.0]), Some(0.25));
         assert_eq!(score(Kind::Quantiles, &[0.25, 0.75], &[0.0, 0.5]), Some(0.25));
     }

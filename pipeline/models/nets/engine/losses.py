@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from pipeline import config
 from pipeline.targets import Kind, Output
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # (B, outputs) raw outputs and (B,) values or codes -> a scalar
+Loss = Callable[[Tensor, Tensor], Tensor]  # (B, outputs) raw outputs and y, see TrainingData -> a scalar
 
 
 class HuberLoss(nn.Module):
@@ -24,16 +24,16 @@ class HuberLoss(nn.Module):
         self.delta = delta
 
     def forward(self, output: Tensor, y: Tensor) -> Tensor:
-        """Map (B, 1) values and (B,) -> a scalar."""
-        return F.huber_loss(output[:, 0], y, delta=self.delta)
+        """Map (B, 1) values and (B,), or (B, horizons) both -> a scalar."""
+        return F.huber_loss(output.reshape(y.shape), y, delta=self.delta)
 
 
 class MSELoss(nn.Module):
     """Mean of e²."""
 
     def forward(self, output: Tensor, y: Tensor) -> Tensor:
-        """Map (B, 1) values and (B,) -> a scalar."""
-        return F.mse_loss(output[:, 0], y)
+        """Map (B, 1) values and (B,), or (B, horizons) both -> a scalar."""
+        return F.mse_loss(output.reshape(y.shape), y)
 
 
 class PinballLoss(nn.Module):
@@ -119,6 +119,7 @@ LOSSES: dict[Kind, dict[str, Callable[..., nn.Module]]] = {  # by what is predic
     "value": OF_NUMBERS,
     "position": OF_NUMBERS,
     "probability": OF_NUMBERS,
+    "horizons": OF_NUMBERS,
     "quantiles": {"pinball": _make_pinball},
     "classes": {
         "cross_entropy": lambda codes, output: CrossEntropyLoss(),

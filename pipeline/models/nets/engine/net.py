@@ -44,7 +44,8 @@ from pipeline.targets import Kind
 
 WEIGHTS = "weights.npz"
 CPU_BATCH_ROWS = 1024  # windows predicted at once on a CPU: the states of more do not fit its cache
-SHAPE_ARGUMENTS = ("columns", "window", "outputs")  # arguments of a plugin's module that are not its hyperparameters
+# arguments of a plugin's module that are not its hyperparameters; `horizons` is given to those that have it
+SHAPE_ARGUMENTS = ("columns", "window", "outputs", "horizons")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -54,7 +55,7 @@ class Net(Model):
     A fit on a CPU has one thread, so that its bytes do not depend on how many fits run beside it.
     """
 
-    output_kinds: ClassVar[tuple[Kind, ...]] = ("value", "position", "probability", "classes", "quantiles")
+    output_kinds: ClassVar[tuple[Kind, ...]] = ("value", "position", "probability", "classes", "quantiles", "horizons")
     sections: ClassVar[Mapping[str, Any]] = {
         "loss": {name: make for losses in LOSSES.values() for name, make in losses.items()},
         "optimizer": make_optimizer,
@@ -106,7 +107,8 @@ class Net(Model):
     def _make_net(self) -> StandardizedNet:
         shape = {"columns": len(self.signature.columns), "outputs": len(self.outputs)}
         hyperparameters = {name: getattr(self, name) for name in list_hyperparameters(self.module)}
-        module = self.module(window=self.window, **shape, **hyperparameters)
+        horizons = {"horizons": self.signature.output.horizons} if _takes_horizons(self.module) else {}
+        module = self.module(window=self.window, **shape, **horizons, **hyperparameters)
         is_classification = self.signature.is_classification
         return StandardizedNet(module, **shape, is_classification=is_classification, clip_sigma=self.clip_sigma)
 
@@ -169,7 +171,7 @@ class Net(Model):
         device = torch.device(self.fit_device)
         with retain_freed_memory(), use_one_thread(device), fork_rng(self.seed, device):
             self.net = self._make_net()
-            self.net.set_statistics(samples.x, samples.y, train, unscaled=unscaled)
+            self.net.set_statistics(samples.x, samples.learned, train, unscaled=unscaled)
             self.net.to(device)
             if files:
                 files.meter.measure_gpu_bytes = make_gpu_gauge(device)
@@ -188,7 +190,7 @@ class Net(Model):
         return Trainer(
             self.net,
             make_loss(self.loss, samples.y[train], self.signature.output).to(device),
-            TrainingData(windows, self.net.scale_targets(samples.y).to(device), train, valid),
+            TrainingData(windows, self.net.scale_targets(samples.learned).to(device), train, valid),
             options=self._make_options(),
             seed=self.seed,
             callbacks=self._make_callbacks(files),
@@ -279,6 +281,10 @@ def make_model_class(module: type[nn.Module]) -> type[Net]:
     )
     made.__module__ = module.__module__  # not in the namespace: from Python 3.12 on, make_dataclass replaces it
     return made
+
+
+def _takes_horizons(module: type[nn.Module]) -> bool:
+    return "horizons" in inspect.signature(module).parameters
 
 
 def list_hyperparameters(module: type[nn.Module]) -> tuple[str, ...]:

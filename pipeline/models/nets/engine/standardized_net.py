@@ -13,8 +13,9 @@ from pipeline.scale import is_constant
 class StandardizedNet(nn.Module):
     """Raw columns in, raw outputs out: columns are standardized before the plugin's module.
 
-    A number, or each of its quantiles, is learned in standard deviations of y from its mean; logits have an offset, the
-    logarithm of the class frequencies. So a net whose module outputs 0 predicts the mean, or the best constant classes.
+    A number, or each of its quantiles, is learned in standard deviations of y from its mean, and that of each horizon
+    in those of its own y; logits have an offset, the logarithm of the class frequencies. So a net whose module outputs
+    0 predicts the mean, or the best constant classes.
     """
 
     offset: Tensor
@@ -36,21 +37,26 @@ class StandardizedNet(nn.Module):
         return raw + self.offset if self.is_classification else raw
 
     def set_statistics(self, x: np.ndarray, y: np.ndarray, train: np.ndarray, *, unscaled: Sequence[int] = ()) -> None:
-        """Take the statistics of columns and of y from the train rows of (N, F) and (N,); see `measure_statistics`."""
+        """Take the statistics of columns and of y from the train rows; see `measure_statistics`.
+
+        `x` is (N, F), and `y` (N,), or (N, outputs) of several horizons.
+        """
         self.standardize.set_statistics(*measure_statistics(x, train, unscaled=unscaled))
         if self.is_classification:
             counts = np.bincount(y[train], minlength=len(self.offset)) + 1.0  # Laplace: an absent class is rare
             self.offset.copy_(torch.from_numpy(np.log(counts / counts.sum())))
         else:
-            std = float(y[train].std(dtype=np.float64))
-            self.offset.fill_(float(y[train].mean(dtype=np.float64)))
-            self.scale.fill_(1.0 if is_constant(y[train]) else std)
+            seen = y[train]
+            std = np.where(is_constant(seen, axis=0), 1.0, seen.std(axis=0, dtype=np.float64))
+            self.offset.copy_(torch.as_tensor(seen.mean(axis=0, dtype=np.float64)))
+            self.scale.copy_(torch.as_tensor(std))
 
     def scale_targets(self, y: np.ndarray) -> Tensor:
-        """Return (N,) int64 codes, or float32 deviations of y from its train mean in train standard deviations."""
+        """Return int64 codes, or float32 deviations of y from its train mean in train deviations, of the shape of y."""
         if self.is_classification:
             return torch.from_numpy(y.astype(np.int64))
-        offset, scale = (each[:1].double().cpu().numpy() for each in (self.offset, self.scale))
+        size = len(self.offset) if y.ndim == 2 else 1
+        offset, scale = (each[:size].double().cpu().numpy() for each in (self.offset, self.scale))
         return torch.from_numpy(((y - offset) / scale).astype(np.float32))
 
 

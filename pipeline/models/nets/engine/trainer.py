@@ -24,12 +24,12 @@ class TrainingData:
     """Windows and their true values, and the rows that a fit learns from and stops by."""
 
     windows: Windows
-    y: Tensor  # (N,) values or codes of all rows of the windows' table, on the device of the fit
+    y: Tensor  # values or codes of all rows of the windows' table, (N,), or (N, horizons); on the device of the fit
     train: np.ndarray  # (n,) int64 rows
     valid: np.ndarray  # (m,) int64 rows
 
     def iterate_batches(self, rows: np.ndarray, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (B,) rows and (B,) y, `size` at a time, in the order of `rows`."""
+        """Yield (B,) rows and their y, `size` at a time, in the order of `rows`."""
         for start in range(0, len(rows), size):
             batch = torch.from_numpy(rows[start : start + size]).to(self.windows.x.device)
             yield batch, self.y[batch]
