@@ -101,7 +101,7 @@ def test_a_rare_second_class_is_enough() -> None:
 
 def test_a_target_whose_labels_over_a_shorter_horizon_are_all_the_same_is_refused() -> None:
     labeled = make_labels(np.arange(10, dtype=np.float32))
-    labeled.table["y_1"] = np.float32(1)
+    labeled.table[["y_1", "time", "label_end"]] = np.float32(1), 0, 300_000
     with pytest.raises(
         config.ParamsError, match="targets.it: all 10 labels y_1 are the same; leave that one out of its horiz"
     ):
