@@ -1,15 +1,16 @@
 """Compare forecasting nets with an LSTM and a linear model on planted tasks: `python benchmarks/nets_learning.py`.
 
-Three planted tasks, one for the idea of each architecture; every window is a segment of its own, and only its last row
-has a target. `rates`: volatility has a season of 48 bars, drawn anew in each window, and the level one of 6 bars; the
-target is the next log volatility plus half the next level. `patches`: y is the log ratio of the energies of two shapes
+Four planted tasks for the ideas of the architectures; every window is a segment of its own, and only its last row has a
+target. `rates`: volatility has a season of 48 bars, drawn anew in each window, and the level one of 6 bars; the target
+is the next log volatility plus half the next level. `path`: the same of each of the next 12 bars, which are 12 horizons
+of one target. `patches`: y is the log ratio of the energies of two shapes
 of 12 bars in the older half of the window; the newer half has its own. `known`: each of four sessions has a column of
 its own. The session at the horizon, 5 bars after the window, is known by the columns `session_0_ahead_5m` to
 `session_3_ahead_5m`. y is the mean of that session's column over the bars of the window that are in this session; 40
 more columns are noise. Nothing inside the window shows which session comes. All nets have the same rows, epochs,
 batches and learning rate, which options change; the linear model is a ridge regression on all numbers of a window. The
-table has the correlation with y on unseen windows: mean and standard deviation over seeds, which draw data and weights,
-and CPU seconds of a fit.
+table has the correlation with y on unseen windows, of several horizons its mean: mean and standard deviation over
+seeds, which draw data and weights, and CPU seconds of a fit.
 """
 
 import argparse
@@ -23,10 +24,11 @@ from pipeline.labels import KINDS
 from pipeline.models import base, plugins
 from pipeline.models.nets.engine.net import Net
 from pipeline.samples import Samples
+from pipeline.targets import Output
 
 TRAIN_WINDOWS, VALID_WINDOWS, TEST_WINDOWS = 6000, 1000, 2000
 WINDOWS = TRAIN_WINDOWS + VALID_WINDOWS + TEST_WINDOWS
-SESSIONS, COLUMNS, KNOWN_BARS, HORIZON_BARS = 4, 44, 10, 5
+SESSIONS, COLUMNS, KNOWN_BARS, HORIZON_BARS, PATH_BARS = 4, 44, 10, 5, 12
 RIDGE = 100.0  # of standardized columns, whose squares sum to the number of train windows
 COMMON: dict[str, Any] = {
     **{"dropout": 0.0, "loss": {"name": "mse"}, "lr_schedule": {"name": "cosine", "eta_min": 1e-4}},
@@ -58,11 +60,18 @@ class Training(NamedTuple):
 
 def plant_rates(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return windows (n, 96, 1) and y (n,): log volatility and level of the next bar."""
+    windows, path = plant_path(rng)
+    return windows, path[:, 0]
+
+
+def plant_path(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return windows (n, 96, 1) and y (n, 12): log volatility and level of each of the next bars."""
     slow = rng.standard_normal((WINDOWS, 12))  # the log volatility of 4 bars each
     fast = rng.standard_normal((WINDOWS, 6))
     volatility = np.tile(np.repeat(np.exp(slow), 4, axis=1), 2)
     x = np.tile(fast, 16) + volatility * rng.standard_normal((WINDOWS, 96))
-    return x[..., None], slow[:, 0] + 0.5 * fast[:, 0]
+    bars = np.arange(PATH_BARS)  # the seasons begin anew after the window
+    return x[..., None], slow[:, bars // 4] + 0.5 * fast[:, bars % 6]
 
 
 def plant_patches(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -91,6 +100,7 @@ def plant_known(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 TASKS: dict[str, Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]] = {
     "rates": plant_rates,
+    "path": plant_path,
     "patches": plant_patches,
     "known": plant_known,
 }
@@ -100,25 +110,40 @@ def make_samples(windows: np.ndarray, y: np.ndarray) -> Samples:
     """Return the table in which each window is a segment; y stands in its last row, and is 0 elsewhere."""
     count, length, columns = windows.shape
     time_ms = 60_000 * np.arange(count * length, dtype=np.int64)
-    of_rows = np.zeros((count, length), np.float32)
+    of_rows = np.zeros((count, length, *y.shape[1:]), np.float32)
     of_rows[:, -1] = y
+    of_rows = of_rows.reshape(count * length, *y.shape[1:])
+    by_horizon = of_rows if y.ndim > 1 else None
     segment = np.repeat(np.arange(count, dtype=np.int32), length)
     x = windows.reshape(-1, columns).astype(np.float32)
     names = [f"column_{i}" for i in range(columns)]
     if columns > COLUMNS:  # `known`
         names[-SESSIONS:] = [f"session_{i}_ahead_{HORIZON_BARS}m" for i in range(SESSIONS)]
-    return Samples(time_ms, time_ms, segment, x, tuple(names), of_rows.ravel())
+    return Samples(
+        time_ms,
+        time_ms,
+        segment,
+        x,
+        tuple(names),
+        of_rows if by_horizon is None else of_rows[:, -1],
+        y_by_horizon=by_horizon,
+    )
 
 
-def make_net(name: str, training: Training, *, columns: tuple[str, ...], window: int, seed: int) -> Net:
-    """Return an unfitted net of `NETS`."""
+def make_net(name: str, training: Training, samples: Samples, *, window: int, seed: int) -> Net:
+    """Return an unfitted net of `NETS` for the columns and horizons of samples."""
     plugin, own = NETS[name]
+    output = KINDS["return"].output
+    if samples.y_by_horizon is not None:
+        bars = range(1, samples.y_by_horizon.shape[1] + 1)
+        output = Output(kind="horizons", names=tuple(f"bar_{each}" for each in bars), horizons=tuple(bars))
+        own = own | {"horizon": len(bars)} if "horizon" in own else own
     optimizer = COMMON["optimizer"] | {"learning_rate": training.learning_rate}
     own = COMMON | own | {"window": window, "optimizer": optimizer}
     block = {"dataset": "d", "target": "t", "plugin": plugin, "hyperparameters": own}
     stopping = SHARED["early_stopping"] | {"patience": training.epochs}
     shared = SHARED | {"epochs": training.epochs, "early_stopping": stopping}
-    net = plugins.build("nets", block, base.Signature(columns, KINDS["return"].output), shared=shared, seed=seed)
+    net = plugins.build("nets", block, base.Signature(samples.columns, output), shared=shared, seed=seed)
     assert isinstance(net, Net)
     return net
 
@@ -136,14 +161,20 @@ def measure(name: str, task: str, training: Training, *, seed: int) -> float:
     """Return the correlation of a model's predictions with y on the windows of the test."""
     windows, y = TASKS[task](np.random.default_rng(seed))
     if name == "linear":
-        return float(np.corrcoef(predict_linearly(windows, y), y[-TEST_WINDOWS:])[0, 1])
+        return correlate(predict_linearly(windows, y), y[-TEST_WINDOWS:])
     samples, length = make_samples(windows, y), windows.shape[1]
-    net = make_net(name, training, columns=samples.columns, window=length, seed=seed)
+    net = make_net(name, training, samples, window=length, seed=seed)
     train, valid, test = np.split(
         np.arange(length - 1, WINDOWS * length, length), [TRAIN_WINDOWS, TRAIN_WINDOWS + VALID_WINDOWS]
     )
     net.fit(samples, train, valid)
-    return float(np.corrcoef(net.predict_rows(samples, test)[:, 0], samples.y[test])[0, 1])
+    return correlate(net.predict_rows(samples, test), samples.learned[test])
+
+
+def correlate(prediction: np.ndarray, y: np.ndarray) -> float:
+    """Return the mean correlation of the predictions of each horizon with its y, both (n,) or (n, horizons)."""
+    pairs = zip(prediction.reshape(len(y), -1).T, y.reshape(len(y), -1).T, strict=True)
+    return float(np.mean([np.corrcoef(predicted, actual)[0, 1] for predicted, actual in pairs]))
 
 
 def main() -> None:
