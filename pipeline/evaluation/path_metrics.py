@@ -201,6 +201,21 @@ def divide_in_by_out(splits: pd.DataFrame) -> tuple[float, str | None]:
     return float(inside / outside), None
 
 
+def bin_forecasts(
+    y: np.ndarray, prediction: np.ndarray, output: Output, *, bins: int
+) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Return the calibration curves of predictions (N, outputs) of y (N,): predicted, actual, and its standard error.
+
+    Each class has one, the quantiles have that of their coverage, and numbers that of the one compared with y.
+    """
+    if output.kind == "quantiles":
+        return {"coverage": (np.asarray(output.levels), *forecast.measure_coverage(y, prediction))}
+    if output.is_classification:
+        events = ((name, prediction[:, code], y == code) for code, name in enumerate(output.names))
+        return {name: bin_calibration(predicted, happened, bins=bins) for name, predicted, happened in events}
+    return {output.names[-1]: bin_calibration(output.take_center(prediction), y, bins=bins)}
+
+
 def bin_calibration(
     predicted: np.ndarray, actual: np.ndarray, *, bins: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

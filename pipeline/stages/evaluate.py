@@ -10,7 +10,7 @@ import pandas as pd
 
 from pipeline import artifacts, cli, config, digests
 from pipeline.datasets import kinds
-from pipeline.evaluation import forecast, performance, returns
+from pipeline.evaluation import performance, returns
 from pipeline.evaluation.capacity import Capacity, measure_capacity, read_capacity_settings, summarize_capacity
 from pipeline.evaluation.evaluation_data import EvaluationData, load_evaluation_data
 from pipeline.evaluation.execution import Execution, ExecutionSettings, average_half_spread, measure_execution
@@ -21,7 +21,7 @@ from pipeline.evaluation.model_findings import ModelBands, describe_model
 from pipeline.evaluation.path_metrics import (
     ModelResult,
     PathResult,
-    bin_calibration,
+    bin_forecasts,
     compare_in_and_out_of_sample,
     divide_in_by_out,
     measure_predictions,
@@ -293,17 +293,8 @@ def draw_calibration(model: str, path: pd.DataFrame, data: EvaluationData, *, nu
     labeled = select_labeled(path, data.is_labeled)
     output, y = data.output, data.y[labeled["row"]]
     predicted = labeled[list(output.names)].to_numpy(np.float64)
-    if output.kind == "quantiles":
-        coverage = (np.asarray(output.levels), *forecast.measure_coverage(y, predicted))
-        curves, unit = {"coverage": coverage}, "probability"
-    else:
-        actual = y[:, None] == np.arange(len(output.names)) if output.is_classification else y[:, None]  # (n, outputs)
-        shown = output.names if output.is_classification else output.names[-1:]  # of several horizons the last
-        curves = {
-            name: bin_calibration(forecast_of, happened, bins=CALIBRATION_BINS)
-            for name, forecast_of, happened in zip(shown, predicted.T[-len(shown) :], actual.T, strict=True)
-        }
-        unit = "probability" if output.is_classification else shown[0]
+    curves = bin_forecasts(y, predicted, output, bins=CALIBRATION_BINS)
+    unit = "probability" if output.is_classification or output.kind == "quantiles" else output.names[-1]
     figure = plots.plot_calibration(curves, title=f"{model}: calibration on path {number}", unit=unit)
     artifacts.write_figure(artifacts.PLOTS / model / "calibration.png", figure)
 

@@ -21,9 +21,9 @@ from pipeline import artifacts, cli, config, digests, remedies
 from pipeline.datasets import kinds
 from pipeline.deployment import contract
 from pipeline.digests import ArtifactError
-from pipeline.evaluation import forecast, performance, voting
+from pipeline.evaluation import performance, voting
 from pipeline.evaluation.ledger import Ledger, read_lines
-from pipeline.evaluation.path_metrics import bin_calibration
+from pipeline.evaluation.path_metrics import bin_forecasts
 from pipeline.evaluation.returns import Returns
 from pipeline.evaluation.trials import describe_market
 from pipeline.reporting import revision_files
@@ -39,6 +39,7 @@ from pipeline.reporting.tear_sheet.evidence import (
 from pipeline.reporting.tear_sheet.page import render_report
 from pipeline.reporting.tear_sheet.revision_page import render_comparison
 from pipeline.row_groups import read_clean
+from pipeline.targets import Output
 
 CALIBRATION_BINS = 10
 NOT_FITTED = "an ensemble sums positions, which forecast no value"
@@ -236,17 +237,9 @@ def calibrate(name: str, block: config.Block, output: Report) -> Calibration:
     first = table[table["seed"] == table["seed"].iloc[0]].sort_values("split", kind="stable").drop_duplicates("row")
     joined = first.assign(y=read_labels(block, first["row"].to_numpy())).dropna(subset="y").sort_values("row")
     y, predicted = joined["y"].to_numpy(np.float64), joined[names].to_numpy(np.float64)
-    if output["kind"] == "quantiles":
-        share, error = forecast.measure_coverage(y, predicted)
-        return Calibration({"coverage": (np.asarray(output["levels"]), share, error)}, "share below the quantile")
-    is_classes = output["kind"] == "classes"
-    actual = y[:, None] == np.arange(len(names)) if is_classes else y[:, None]  # (n, outputs)
-    shown = names if is_classes else names[-1:]  # of several horizons the last
-    curves = {
-        each: bin_calibration(forecast_of, happened, bins=CALIBRATION_BINS)
-        for each, forecast_of, happened in zip(shown, predicted.T[-len(shown) :], actual.T, strict=True)
-    }
-    return Calibration(curves, "probability" if is_classes else shown[0])
+    curves = bin_forecasts(y, predicted, Output.from_description(output), bins=CALIBRATION_BINS)
+    units = {"quantiles": "share below the quantile", "classes": "probability"}
+    return Calibration(curves, units.get(output["kind"], names[-1]))
 
 
 def read_labels(block: config.Block, rows: np.ndarray) -> np.ndarray:
