@@ -247,6 +247,8 @@ def test_of_several_horizons_the_labels_of_unseen_rows_are_altered_over_each():
     other = alter_unseen_rows(samples, SEEN, lookback_bars=0, seed=1)
     for before, after in zip(samples.y_by_horizon.T, other.y_by_horizon.T, strict=True):
         assert np.array_equal(np.flatnonzero(after == before), SEEN)
+        assert before.min() <= after.min() <= after.max() <= before.max()  # plausible: in the range of its own horizon
+    assert np.array_equal(other.y_by_horizon[:, -1], other.y)
 
 
 @pytest.mark.parametrize("kind", ["direction", "barrier"])

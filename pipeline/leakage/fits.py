@@ -131,17 +131,19 @@ def alter_unseen_rows(samples: Samples, seen: np.ndarray, *, lookback_bars: int,
     is_unseen = np.ones(len(samples.time), dtype=bool)
     is_unseen[seen] = False
     unseen, unread = np.flatnonzero(is_unseen), _find_unread_rows(samples.segment, seen, lookback_bars=lookback_bars)
-    x, y = samples.x.copy(), samples.y.copy()
+    x, labeled = samples.x.copy(), unseen[samples.is_labeled[unseen]]
     stretch = np.exp(rng.normal(0.0, STRETCH_LOG_SD, size=x.shape[1])).astype(x.dtype)
     x[unread] = x[rng.permutation(unread)] * stretch
-    labeled = unseen[samples.is_labeled[unseen]]
-    y[labeled] = _draw_other_labels(y, labeled, of=y[samples.is_labeled], rng=rng)
+
+    def alter(y: np.ndarray) -> np.ndarray:
+        altered = y.copy()
+        altered[labeled] = _draw_other_labels(y, labeled, of=y[samples.is_labeled], rng=rng)
+        return altered
+
+    y, several = alter(samples.y), samples.y_by_horizon
     fills = None if samples.fills is None else _alter_fills(samples.fills, unseen, rng=rng)
-    by_horizon = None if samples.y_by_horizon is None else samples.y_by_horizon.copy()
-    if by_horizon is not None:
-        by_horizon[labeled] = _draw_other_labels(by_horizon, labeled, of=by_horizon[samples.is_labeled], rng=rng)
-        by_horizon[:, -1] = y
-    return replace(samples, x=x, y=y, fills=fills, y_by_horizon=by_horizon)
+    several = None if several is None else np.column_stack([*(alter(shorter) for shorter in several.T[:-1]), y])
+    return replace(samples, x=x, y=y, fills=fills, y_by_horizon=several)
 
 
 def _alter_fills(fills: Fills, rows: np.ndarray, *, rng: np.random.Generator) -> Fills:
@@ -211,7 +213,7 @@ def _pad_samples(samples: Samples, count: int) -> Samples:
     """Return the same rows between two segments of `count` other ones, copies of the first rows."""
     shift_ms = int(np.ptp(samples.time)) + 1
     last = int(samples.segment.max())
-    copied = np.arange(count)
+    copied, several = np.arange(count), samples.y_by_horizon
 
     def pad(values: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         return np.concatenate([before, values, after])
@@ -225,9 +227,7 @@ def _pad_samples(samples: Samples, count: int) -> Samples:
         y=pad(samples.y, samples.y[copied], samples.y[copied]),
         is_labeled=pad(samples.is_labeled, samples.is_labeled[copied], samples.is_labeled[copied]),
         fills=samples.fills and samples.fills.take(pad(np.arange(len(samples.time)), copied, copied)),
-        y_by_horizon=None
-        if (by_horizon := samples.y_by_horizon) is None
-        else pad(by_horizon, by_horizon[copied], by_horizon[copied]),
+        y_by_horizon=None if several is None else pad(several, several[copied], several[copied]),
     )
 
 
