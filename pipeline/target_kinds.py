@@ -63,9 +63,8 @@ def label_horizons(
         ParamsError: a wrong key or value.
     """
     kind, arguments = find_kind(block, kinds, name=name), select_arguments(block)
-    config.check_section(kind.make, arguments, name=name, keys=config.list_keys(kind.make))
-    horizons = read_horizons(block, kinds, path=name)
     labels: Labels = config.call_with(kind.make, table, block=arguments, name=name)
+    horizons = read_horizons(block, kinds, path=name)
     rows, shorter = labels.table["row"].to_numpy(), {}
     for horizon in horizons[:-1]:
         own = config.call_with(kind.make, table, block=arguments | {"horizon": horizon}, name=name).table

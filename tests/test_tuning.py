@@ -243,7 +243,7 @@ def test_random_search_draws_the_same_first_trials_as_tpe(searched):
 def test_a_metric_that_is_never_defined_stops_the_search_with_its_reason():
     with pytest.raises(ValueError, match=r"none of 6 trials has a defined metric \(it never varies\); narrow"):
         run(measure=lambda *_: (float("nan"), "it never varies"))
-    with pytest.raises(ParamsError, match="tune.metric is log_loss; forecasts of return have ic, rank_ic"):
+    with pytest.raises(ParamsError, match="tune.metric is log_loss; forecasts of return have ic, rank_ic, r2, mae$"):
         run(measure=partial(tune.measure, metric="log_loss"))
 
 

@@ -106,19 +106,15 @@ def summarize_labels(labeled: Labels, target: Target, *, bars: int, unit: str) -
 
     Of several horizons y_1 … have the distribution of each but the last.
     """
-    y = labeled.table["y"].to_numpy()
+    rows, names = len(labeled.table), ["y", *list_shorter(labeled.table.columns)]
     length = (labeled.table["label_end"] - labeled.table["time"]).to_numpy()
     return {
         "bars": bars,
-        "rows": len(y),
+        "rows": rows,
         "lost": labeled.lost,
         "ties": labeled.ties,
-        f"mean_length_{unit}": float(length.mean()) if len(y) else float("nan"),
-        "y": _summarize_y(y, target.output),
-        **{
-            name: _summarize_y(labeled.table[name].to_numpy(), target.output)
-            for name in list_shorter(labeled.table.columns)
-        },
+        f"mean_length_{unit}": float(length.mean()) if rows else float("nan"),
+        **{name: _summarize_y(labeled.table[name].to_numpy(), target.output) for name in names},
     }
 
 

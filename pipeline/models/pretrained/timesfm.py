@@ -192,11 +192,9 @@ class _ReturnForecast(nn.Module):
         moves = ((path - path[:, -1:]) / torch.where(sigma > 0, sigma, torch.ones_like(sigma))).float()
         forecast = self.forecaster(torch.where(masked, torch.zeros_like(moves), moves), masked)
         horizons, places = self.readout.horizons, list(self.readout.places)
-        if len(horizons) == 1:
-            of_one: Tensor = forecast[:, horizons[0] - 1, places] / math.sqrt(horizons[0])
-            return of_one
-        of_each: Tensor = forecast[:, [bars - 1 for bars in horizons], places[0]]
-        return of_each / torch.tensor([math.sqrt(bars) for bars in horizons], device=of_each.device)
+        ahead: Tensor = forecast[:, [bars - 1 for bars in horizons]][:, :, places]  # (B, horizons, places)
+        unit = torch.tensor([[math.sqrt(bars)] for bars in horizons], device=ahead.device)
+        return (ahead / unit).flatten(1)
 
 
 def _find_padding(returns: Tensor) -> Tensor:
